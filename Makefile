@@ -1,0 +1,49 @@
+# Each target starts from nothing but Python and a C++ compiler; later calls reuse the virtual environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -name '*.cc' -o -name '*.h')
+
+.PHONY: help train test lint cpp-test format bench readme wheel clean
+
+help:
+	@echo "make train   train the quickstart agent (about 5 minutes on two cores) and write its report"
+	@echo "make test    lint, C++ tests and Python tests"
+	@echo "make format  format the Python sources"
+	@echo "make wheel   build a wheel into dist/"
+	@echo "make clean   remove the virtual environment and all build products"
+
+$(VENV)/.ready: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+train: $(VENV)/.ready
+	$(BIN)/twohot train quickstart
+
+test: lint cpp-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Once as it ships, once under AddressSanitizer and UndefinedBehaviourSanitizer, once under ThreadSanitizer.
+cpp-test: cpp-test-plain cpp-test-address,undefined cpp-test-thread
+
+cpp-test-%: $(VENV)/.ready
+	$(BIN)/cmake -S . -B build/cpp-$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DTWOHOT_PYTHON=OFF \
+	    -DTWOHOT_TESTS=ON -DTWOHOT_SANITIZE=$(if $(filter plain,$*),,$*) > /dev/null
+	$(BIN)/cmake --build build/cpp-$* > /dev/null
+	$(BIN)/ctest --test-dir build/cpp-$* --output-on-failure
+
+format: $(VENV)/.ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel: $(VENV)/.ready
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf $(VENV) build dist

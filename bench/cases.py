@@ -1,0 +1,249 @@
+"""What is measured. A group is a CSV; a case is a function that returns its rows.
+
+Ratios are taken in one process, with the alternatives interleaved, after a warm-up: the machines that this runs on
+are shared, so absolute times drift and only neighbours can be compared.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure: percentiles over rounds (quickstart: over seeds), and the share of a limit if there is one."""
+
+    case: str
+    provider: str
+    mode: str
+    p20: float
+    p50: float
+    p80: float
+    unit: str
+    shape: str = ""
+    share_of_limit: float | str = ""
+    limit: str = ""
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """A trained agent's raw return on one task beside a uniformly random policy's, with standard errors over trials."""
+
+    task: str
+    multiplier: float
+    seed: int
+    agent_return: float
+    agent_error: float
+    random_return: float
+    random_error: float
+    trials: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases that share a CSV, and the tests that gate them."""
+
+    cases: tuple[Callable[[], list[Row]], ...]
+    tests: tuple[str, ...]
+    long: bool = False
+
+
+def interleaved(alternatives: dict[str, Callable[[], float]], rounds: int) -> dict[str, np.ndarray]:
+    """[rounds] figures of each alternative, measured in turn; the first round warms up and is dropped."""
+    figures: dict[str, list[float]] = {name: [] for name in alternatives}
+    for _ in range(rounds + 1):
+        for name, measure in alternatives.items():
+            figures[name].append(measure())
+    return {name: np.array(values[1:]) for name, values in figures.items()}
+
+
+def percentiles(values: np.ndarray) -> tuple[float, float, float]:
+    """(p20, p50, p80)."""
+    p20, p50, p80 = np.percentile(values, (20, 50, 80))
+    return float(p20), float(p50), float(p80)
+
+
+def rollout_steps_per_second() -> list[Row]:
+    """Environment steps/s: bare environments, wrapped ones, with the policy, and with replay; 16 actors, quickstart."""
+    from twohot.agent import Agent
+    from twohot.envs import make_task, make_vector, reset_seeds, reset_where
+    from twohot.presets import PRESETS
+    from twohot.replay import Field, Replay, Schema
+    from twohot.rollout import Rollout, UniformPolicy, seeded_generator
+
+    config = PRESETS["quickstart"].config
+    count, steps = config.collect.environments, 200
+    tasks = config.environment.tasks
+    vector = make_vector(**asdict(config.environment), environments=count)
+    size, actions = vector.single_observation_space.shape[0], int(vector.single_action_space.n)
+    agent = Agent(config.agent, size, actions).eval()
+    replay = Replay.create(
+        Schema(observation={"observation": Field("float32", (size,))}, action=Field("int32")), capacity_steps=100_000
+    )
+
+    def rate(work: Callable[[], None]) -> float:
+        start = time.perf_counter()
+        work()
+        return count * steps / (time.perf_counter() - start)
+
+    bare = [make_task(config.environment.suite, tasks[index % len(tasks)]) for index in range(count)]
+    for index, env in enumerate(bare):
+        env.reset(seed=index)
+
+    def step_bare() -> None:
+        for _ in range(steps):
+            for env in bare:
+                _, _, terminated, truncated, _ = env.step(0)
+                if terminated or truncated:
+                    env.reset()
+
+    def step_wrapped() -> None:
+        zeros = np.zeros(count, np.int64)
+        for _ in range(steps):
+            _, _, terminated, truncated, _ = vector.step(zeros)
+            if (terminated | truncated).any():
+                reset_where(vector, terminated | truncated)
+
+    def rollout(policy, writer) -> Callable[[], None]:
+        own = make_vector(**asdict(config.environment), environments=count)
+        player = Rollout(own, policy, generator=seeded_generator(0), writer=writer)
+        player.restart(reset_seeds(0, 0, count))
+        return lambda: player.collect(steps)
+
+    vector.reset(seed=reset_seeds(0, 0, count))
+    works = {
+        "bare environments in a loop": step_bare,
+        "wrapped environments": step_wrapped,
+        "uniform policy and replay": rollout(UniformPolicy(actions), replay.writer(count)),
+        "agent": rollout(agent, None),
+        "agent and replay": rollout(agent, replay.writer(count)),
+    }
+    figures = interleaved({name: lambda work=work: rate(work) for name, work in works.items()}, rounds=9)
+    limit = np.median(figures["bare environments in a loop"])
+    return [
+        Row(
+            "rollout",
+            name,
+            "collect",
+            *percentiles(values),
+            "environment steps/s",
+            f"{count} actors, width {config.agent.width} x {config.agent.layers}",
+            round(float(np.median(values) / limit), 3),
+            "bare environments",
+        )
+        for name, values in figures.items()
+    ]
+
+
+def learner_updates_per_second() -> list[Row]:
+    """Updates/s of the quickstart's learner on one batch, and of a large matrix product for scale."""
+    from twohot.agent import Agent
+    from twohot.learner import Learner
+    from twohot.presets import PRESETS
+    from twohot.replay import Field, Replay, Schema
+
+    config = PRESETS["quickstart"].config
+    size, actions, length = 17, 4, config.window + 20
+    torch.manual_seed(0)
+    agent = Agent(config.agent, size, actions).eval()
+    learner = Learner(agent, config.objective, config.optimizer)
+    replay = Replay.create(
+        Schema(observation={"observation": Field("float32", (size,))}, action=Field("int32")), capacity_steps=100_000
+    )
+    stream = np.random.default_rng(0)
+    for index in range(50):
+        replay.add(
+            {"observation": stream.standard_normal((length + 1, size), dtype=np.float32)},
+            stream.integers(actions, size=length).astype(np.int32),
+            stream.standard_normal(length, dtype=np.float32),
+            np.arange(length) == length - 1,
+            np.zeros(length, bool),
+            index % 6,
+        )
+    batch = replay.sample(
+        config.batch_size, config.window, out=replay.batch(config.batch_size, config.window, torch=True)
+    )
+    left, right = torch.randn(2048, 2048), torch.randn(2048, 2048)
+
+    def timed(work: Callable[[], object], repeats: int) -> float:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            work()
+        return repeats / (time.perf_counter() - start)
+
+    figures = interleaved(
+        {
+            "update": lambda: timed(lambda: learner.step(batch), 5),
+            "matrix product": lambda: 2 * 2048**3 * timed(lambda: left @ right, 3) / 1e9,
+        },
+        rounds=11,
+    )
+    shape = f"B {config.batch_size} L {config.window} G {len(config.agent.discounts)} C {config.agent.critics}"
+    return [
+        Row("learner", "quickstart update", "train", *percentiles(figures["update"]), "updates/s", shape),
+        Row("learner", "torch.mm 2048", "limit", *percentiles(figures["matrix product"]), "GFLOP/s", "float32"),
+    ]
+
+
+def quickstart_seeds() -> list[Row | SeedResult]:
+    """Train the quickstart with three seeds: returns against random, time shares, speeds."""
+    from rich.console import Console
+
+    from twohot.metrics import read_metrics
+    from twohot.presets import PRESETS
+    from twohot.progress import Progress
+    from twohot.report import results_table
+    from twohot.train import train
+
+    config = PRESETS["quickstart"].config
+    seeds = (0, 1, 2)
+    table: list[Row | SeedResult] = []
+    figures: dict[tuple[str, str], list[float]] = {}
+    for seed in seeds:
+        with tempfile.TemporaryDirectory() as directory:
+            run = Path(directory) / "run"
+            train(replace(config, seed=seed), run, Progress(Console()))
+            results = results_table(run)
+            rows = read_metrics(run)
+        multipliers = dict(zip(config.environment.tasks, config.environment.reward_multipliers, strict=True))
+        table += [
+            SeedResult(
+                result.task,
+                multipliers[result.task],
+                seed,
+                result.agent_return,
+                result.agent_error,
+                result.random_return,
+                result.random_error,
+                config.evaluate.final_trials,
+            )
+            for result in results
+        ]
+        updates = [row.metrics for row in rows if row.kind == "update"]
+        for phase in ("collect", "sample", "update", "evaluate"):
+            share = float(np.mean([row[f"time/{phase}_share"] for row in updates]))
+            figures.setdefault((f"time in {phase}", "share"), []).append(share)
+        collected = [row.metrics["collect/steps_per_second"] for row in rows if row.kind == "collect"]
+        figures.setdefault(("collecting", "environment steps/s"), []).append(float(np.median(collected)))
+        figures.setdefault(("learning", "updates/s"), []).append(
+            float(np.median([row["updates_per_second"] for row in updates]))
+        )
+        figures.setdefault(("whole run", "minutes"), []).append(rows[-1].seconds / 60)
+    shape = f"{len(seeds)} seeds"
+    for (name, unit), values in figures.items():
+        table.append(Row("quickstart", name, "train", *percentiles(np.array(values)), unit, shape))
+    return table
+
+
+GROUPS: dict[str, Group] = {
+    "rollout": Group((rollout_steps_per_second,), ("test_envs.py", "test_rollout.py", "test_attention.py")),
+    "learner": Group((learner_updates_per_second,), ("test_objectives.py", "test_learner.py")),
+    "quickstart": Group((quickstart_seeds,), ("test_rollout.py", "test_learner.py"), long=True),
+}

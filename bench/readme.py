@@ -1,0 +1,126 @@
+"""Write the tables of README.md from bench/results/*.csv.
+
+python bench/readme.py           # rewrite what stands between <!-- table:NAME --> and <!-- end -->
+python bench/readme.py --check   # change nothing; exit 1 where a table is not what the results say
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, stdev
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).resolve().parent / "results"
+
+Record = dict[str, str]
+
+
+def read(name: str) -> list[Record]:
+    """The rows of one results file."""
+    with (RESULTS / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def conditions(row: Record) -> str:
+    """What the figures depend on, in one line."""
+    return (
+        f"{row['cpu']}, {row['threads']} threads, torch {row['torch']}, Python {row['python']}, commit {row['commit']}"
+    )
+
+
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """A Markdown table, first column left, the others right."""
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return ["| " + " | ".join(cells) + " |" for cells in (head, rule, *rows)]
+
+
+def quickstart() -> list[str]:
+    """Each task's return for each seed beside random's, and whether the margin is outside the spread of the seeds."""
+    records = read("quickstart_returns")
+    seeds = sorted({row["seed"] for row in records})
+    body, beaten = [], 0
+    tasks = list(dict.fromkeys(row["task"] for row in records))
+    for task in tasks:
+        mine = {row["seed"]: row for row in records if row["task"] == task}
+        agent = [float(mine[seed]["agent_return"]) for seed in seeds]
+        random = [float(mine[seed]["random_return"]) for seed in seeds]
+        spread = max(stdev(agent), stdev(random))
+        margin = mean(agent) - mean(random)
+        better = margin > 2 * spread and min(agent) > max(random)
+        beaten += better
+        body.append(
+            [
+                task,
+                f"x {float(mine[seeds[0]]['multiplier']):g}",
+                *(f"{value:.2f}" for value in agent),
+                f"{mean(random):.2f}",
+                f"{margin:+.2f}",
+                f"{spread:.2f}",
+                "yes" if better else "no",
+            ]
+        )
+    head = ["task", "reward", *(f"seed {seed}" for seed in seeds), "random", "margin", "spread", "beats random"]
+    return [
+        *table(head, body),
+        "",
+        f"Raw returns, {records[0]['trials']} trials each, without exploration noise. *Margin*: mean less random's. "
+        "*Spread*: standard deviation over the three seeds (the larger of the agent's and random's). A task counts as "
+        f"beaten where the margin exceeds twice the spread and the worst seed exceeds random's best: {beaten} of "
+        f"{len(tasks)}. {conditions(records[0])}; `python bench/run.py quickstart`.",
+    ]
+
+
+def figures(*names: str) -> Callable[[], list[str]]:
+    """Median and percentiles of every row of some results files."""
+
+    def write() -> list[str]:
+        records = [row for name in names for row in read(name)]
+        body = [
+            [
+                f"{row['case']}: {row['provider']}",
+                _number(row["p50"]),
+                f"{_number(row['p20'])} to {_number(row['p80'])}",
+                row["unit"],
+                f"{float(row['share_of_limit']):.0%} of {row['limit']}" if row["share_of_limit"] else "",
+            ]
+            for row in records
+        ]
+        head = ["what", "median", "p20 to p80", "unit", "share of the limit"]
+        note = f"{conditions(records[0])}; `python bench/run.py {' '.join(names)}`."
+        return [*table(head, body), "", note]
+
+    return write
+
+
+def _number(text: str) -> str:
+    value = float(text)
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+TABLES = {"quickstart": quickstart, "speed": figures("rollout", "learner", "quickstart")}
+
+
+def main() -> int:
+    path = ROOT / "README.md"
+    before = text = path.read_text()
+    for name, write in TABLES.items():
+        pattern = re.compile(rf"(<!-- table:{name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if not pattern.search(text):
+            print(f"README.md: no place for the table {name!r} (expected <!-- table:{name} --> ... <!-- end -->)")
+            return 1
+        start, end = (pattern.search(text).span(group) for group in (1, 2))
+        text = text[: start[1]] + "\n" + "\n".join(write()) + "\n\n" + text[end[0] :]
+    if "--check" in sys.argv[1:]:
+        if text != before:
+            print("README.md: a table is not what bench/results says; run: make readme")
+        return int(text != before)
+    path.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

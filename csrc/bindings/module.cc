@@ -1,0 +1,6 @@
+#include "bindings/replay.h"
+
+PYBIND11_MODULE(_native, module) {
+  module.doc() = "Native parts of twohot.";
+  twohot::bind_replay(module);
+}

@@ -1,0 +1,60 @@
+// Draws windows from a store and packs them into a batch of fixed shape.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/store.h"
+#include "core/thread_pool.h"
+
+namespace twohot {
+
+// The memory of a batch of B windows of L steps, owned by the caller: C-contiguous arrays whose first axes are
+// [B, L + 1] for the observations (in schema order), `previous_action`, `previous_reward` and `time`, [B, L] for
+// `action`, `reward`, `terminated`, `truncated` and `mask`, and [B] for the rest.
+struct BatchMemory {
+  std::int64_t batch_size;
+  std::int64_t length;
+  std::vector<std::byte*> observation;
+  std::byte* previous_action;
+  std::byte* previous_reward;
+  std::int32_t* time;
+  std::byte* action;
+  std::byte* reward;
+  std::byte* terminated;
+  std::byte* truncated;
+  std::byte* mask;
+  std::int32_t* task;
+  std::int64_t* trajectory;
+  std::int64_t* start;
+};
+
+// Thread-safe; concurrent calls draw one after the other and share the pool in turns. Memory of one batch may be given
+// to one call at a time. Writing and eviction go on while a batch is packed.
+class Sampler {
+ public:
+  // A batch below this many bytes is packed on the caller's thread alone.
+  static constexpr std::size_t inline_bytes = std::size_t{4} << 20;
+
+  // Throws std::invalid_argument for a number of threads that ThreadPool rejects.
+  Sampler(std::shared_ptr<Store> store, int threads);
+
+  int threads() const noexcept { return pool_.threads(); }
+
+  // Draws by `law` on the caller's thread, so that the batches depend on the store's random state and not on the number
+  // of threads, and writes every byte of `batch`. Where a window has n < L steps, the rows behind them are zero. Throws
+  // what Store::draw throws; `batch` is then as before. O(B) draws and O(bytes of the batch).
+  void sample(Law law, const BatchMemory& batch);
+
+ private:
+  void pack(const Window& window, const BatchMemory& batch, std::size_t row) const noexcept;
+
+  std::shared_ptr<Store> store_;
+  std::size_t first_bytes_ = 0;
+  std::size_t step_bytes_ = 0;
+  ThreadPool pool_;
+};
+
+}  // namespace twohot

@@ -1,0 +1,85 @@
+#include "core/schema.h"
+
+#include <array>
+#include <set>
+#include <stdexcept>
+
+namespace twohot {
+namespace {
+
+constexpr std::array<DTypeInfo, 10> dtypes{{{"bool", 'b', 1},
+                                            {"uint8", 'u', 1},
+                                            {"int8", 'i', 1},
+                                            {"int16", 'i', 2},
+                                            {"int32", 'i', 4},
+                                            {"int64", 'i', 8},
+                                            {"uint16", 'u', 2},
+                                            {"float16", 'f', 2},
+                                            {"float32", 'f', 4},
+                                            {"float64", 'f', 8}}};
+
+constexpr std::size_t largest_row = std::size_t{1} << 32;
+
+std::size_t row_bytes(const Field& field) {
+  std::size_t bytes = info(field.dtype).size;
+  for (const std::int64_t extent : field.shape) {
+    if (extent < 1) {
+      throw std::invalid_argument("field '" + field.name + "': expected extents of at least 1, got " +
+                                  std::to_string(extent));
+    }
+    if (static_cast<std::size_t>(extent) > largest_row / bytes) {
+      throw std::invalid_argument("field '" + field.name + "': one row exceeds 2^32 bytes");
+    }
+    bytes *= static_cast<std::size_t>(extent);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+const DTypeInfo& info(DType dtype) noexcept { return dtypes[static_cast<std::size_t>(dtype)]; }
+
+DType dtype_named(std::string_view name) {
+  std::string known;
+  for (std::size_t i = 0; i < dtypes.size(); ++i) {
+    if (dtypes[i].name == name) return static_cast<DType>(i);
+    known += (i == 0 ? "" : ", ") + std::string(dtypes[i].name);
+  }
+  throw std::invalid_argument("expected a dtype among " + known + "; got '" + std::string(name) + "'");
+}
+
+Layout::Layout(Schema schema) : observations_(schema.observation.size()) {
+  if (schema.observation.empty()) throw std::invalid_argument("expected at least one observation field, got none");
+  std::set<std::string> names;
+  for (const Field& field : schema.observation) {
+    if (field.name.empty()) throw std::invalid_argument("expected a name for each observation field, got ''");
+    if (!names.insert(field.name).second) {
+      throw std::invalid_argument("observation field '" + field.name + "' comes twice");
+    }
+  }
+  schema.action.name = "action";
+  for (Field& field : schema.observation) {
+    const std::size_t bytes = row_bytes(field);
+    columns_.push_back({std::move(field), 1, bytes});
+  }
+  for (Field& field : std::vector<Field>{std::move(schema.action),
+                                         {"reward", DType::float32, {}},
+                                         {"terminated", DType::boolean, {}},
+                                         {"truncated", DType::boolean, {}}}) {
+    const std::size_t bytes = row_bytes(field);
+    columns_.push_back({std::move(field), 0, bytes});
+  }
+}
+
+std::size_t Layout::bytes(const Column& column, std::int64_t steps) noexcept {
+  const std::size_t used = static_cast<std::size_t>(steps + column.extra_rows) * column.row_bytes;
+  return (used + alignment - 1) / alignment * alignment;
+}
+
+std::size_t Layout::bytes(std::int64_t steps) const noexcept {
+  std::size_t total = 0;
+  for (const Column& column : columns_) total += bytes(column, steps);
+  return total;
+}
+
+}  // namespace twohot

@@ -1,0 +1,68 @@
+#include "core/thread_pool.h"
+
+#include <stdexcept>
+#include <string>
+
+namespace twohot {
+
+ThreadPool::ThreadPool(int threads) {
+  if (threads < 1 || threads > 1024) {
+    throw std::invalid_argument("expected 1 to 1024 threads, got " + std::to_string(threads));
+  }
+  try {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+  } catch (...) {
+    stop();
+    throw;
+  }
+}
+
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() noexcept {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadPool::run(std::int64_t count, const std::function<void(std::int64_t)>& task) {
+  std::lock_guard turn(callers_);
+  {
+    std::lock_guard lock(mutex_);
+    next_.store(0, std::memory_order_relaxed);
+    task_ = &task;
+    count_ = count;
+    ++round_;
+  }
+  wake_.notify_all();
+  consume(task, count);
+  std::unique_lock lock(mutex_);
+  task_ = nullptr;
+  idle_.wait(lock, [this] { return active_ == 0; });
+}
+
+void ThreadPool::consume(const std::function<void(std::int64_t)>& task, std::int64_t count) noexcept {
+  for (std::int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count;) task(i);
+}
+
+void ThreadPool::work() {
+  std::uint64_t seen = 0;
+  std::unique_lock lock(mutex_);
+  while (true) {
+    wake_.wait(lock, [&] { return stopping_ || (task_ != nullptr && round_ != seen); });
+    if (stopping_) return;
+    seen = round_;
+    const auto* task = task_;
+    const std::int64_t count = count_;
+    ++active_;
+    lock.unlock();
+    consume(*task, count);
+    lock.lock();
+    if (--active_ == 0) idle_.notify_all();
+  }
+}
+
+}  // namespace twohot

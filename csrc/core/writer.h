@@ -1,0 +1,78 @@
+// Collects the steps of many environments and commits each trajectory when it finishes.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "core/store.h"
+#include "core/trajectory.h"
+
+namespace twohot {
+
+// Serves one thread at a time: a call that meets another in progress throws std::runtime_error. Several writers may
+// share a store. E is the number of environments; an array argument has E rows, and `mask` (null for all environments)
+// says which of them take part: rows of the others are ignored.
+//
+// begin(), append() and cut() are all or nothing: any exception leaves the store and the open trajectories as they
+// were. The memory of open trajectories is kept for the next ones and is no part of the store's capacity; it grows by
+// doubling, up to twice the longest trajectory seen in each environment.
+class Writer {
+ public:
+  // Throws std::invalid_argument below 1 environment.
+  Writer(std::shared_ptr<Store> store, std::int64_t environments);
+  ~Writer();
+  Writer(const Writer&) = delete;
+  Writer& operator=(const Writer&) = delete;
+
+  const Store& store() const noexcept { return *store_; }
+  std::int64_t environments() const noexcept { return static_cast<std::int64_t>(open_.size()); }
+
+  // Opens a trajectory with its first observation (one pointer for each observation field) and task (null: 0) in each
+  // active environment. Throws std::runtime_error where one is open already and std::invalid_argument for a NaN.
+  // O(bytes).
+  void begin(std::span<const std::byte* const> observation, const std::uint8_t* mask, const std::int32_t* task);
+
+  // Adds one step to each active environment. `columns` has one pointer for each column of the layout; the observation
+  // is the one that the step led to. Where terminated or truncated is set, the trajectory is finished and committed,
+  // all of one call at once and in the order of their environments. Throws std::runtime_error where none is open,
+  // std::invalid_argument for a NaN in a float column or a reward that is not finite, and std::length_error where the
+  // trajectory would exceed the whole capacity of the store: cut() then keeps what the open trajectories hold and
+  // discard() drops it. O(bytes), and a copy of each finished trajectory.
+  void append(std::span<const std::byte* const> columns, const std::uint8_t* mask);
+
+  // Finishes every open trajectory of at least one step by marking its last step truncated, commits them, and drops the
+  // open ones without steps. O(bytes).
+  void cut();
+
+  // Drops all open trajectories. O(E).
+  void discard();
+
+ private:
+  struct Open {
+    std::optional<Block> block;
+    std::int64_t capacity = 0;
+    std::int64_t length = 0;
+    std::int32_t task = 0;
+    bool active = false;
+  };
+
+  class Busy;
+
+  void check(std::span<const std::byte* const> columns, const std::uint8_t* mask) const;
+  void reserve(Open& open, std::int64_t steps);
+  void put(Open& open, std::size_t column, std::int64_t row, const std::byte* source) noexcept;
+  void commit(std::span<const std::size_t> environments, bool truncate);
+  void close(Open& open) noexcept;
+
+  std::shared_ptr<Store> store_;
+  std::vector<Open> open_;
+  std::vector<std::size_t> finishing_;
+  std::atomic_flag busy_;
+};
+
+}  // namespace twohot

@@ -1,0 +1,1 @@
+"""Kernels by operation; installed as `twohot.kernels`, and never imported as `kernels`."""

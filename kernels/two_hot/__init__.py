@@ -1,0 +1,1 @@
+"""Two-hot and HL-Gauss value classification: labels, cross-entropy, readout."""

@@ -1,0 +1,78 @@
+"""Plain PyTorch truth of the two-hot operations: runs in any floating dtype on any device, float64 included.
+
+Sources: two-hot labels and symlog, Hafner et al. 2023 (arXiv 2301.04104); their use in AMAGO-2, Grigsby et
+al. 2024 (arXiv 2411.11188).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) log(1 + |x|)."""
+    return torch.sign(x) * torch.log1p(torch.abs(x))
+
+
+def symexp(x: Tensor) -> Tensor:
+    """sign(x) (exp(|x|) - 1), the inverse of `symlog`."""
+    return torch.sign(x) * torch.expm1(torch.abs(x))
+
+
+def signed_sqrt(x: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """sign(x) (sqrt(|x| + 1) - 1) + epsilon x (Pohlen et al. 2018, as in MuZero)."""
+    return torch.sign(x) * (torch.sqrt(torch.abs(x) + 1) - 1) + epsilon * x
+
+
+def inverse_signed_sqrt(x: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """The inverse of `signed_sqrt`: sign(x) (((sqrt(1 + 4 e (|x| + 1 + e)) - 1) / (2 e))^2 - 1)."""
+    root = (torch.sqrt(1 + 4 * epsilon * (torch.abs(x) + 1 + epsilon)) - 1) / (2 * epsilon)
+    return torch.sign(x) * (root * root - 1)
+
+
+def identity(x: Tensor) -> Tensor:
+    """x, the transform of linear bins."""
+    return x
+
+
+TRANSFORMS = {
+    "symlog": (symlog, symexp),
+    "signed_sqrt": (signed_sqrt, inverse_signed_sqrt),
+    "linear": (identity, identity),
+}
+
+
+def bin_centers(low: float, high: float, count: int, *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """[N] evenly spaced centers in transformed space, built symmetrically: for low = -high, b[i] = -b[N - 1 - i]."""
+    step = torch.arange(count, dtype=torch.float64)
+    up = low + step * ((high - low) / (count - 1))
+    down = high - step.flip(0) * ((high - low) / (count - 1))
+    return ((up + down) / 2).to(dtype=dtype, device=device)
+
+
+def two_hot(target: Tensor, low: float, high: float, count: int, transform: str) -> Tensor:
+    """Labels [..., N]: x = f(y) clipped to [low, high] shares its mass between its two bins by nearness.
+
+    Written as relu(1 - |(x - low) / width - k|), which is exact at the centers and at both ends.
+    """
+    forward, _ = TRANSFORMS[transform]
+    x = forward(target).clamp(low, high)
+    position = (x - low) * ((count - 1) / (high - low))
+    index = torch.arange(count, dtype=target.dtype, device=target.device)
+    return torch.relu(1 - torch.abs(position.unsqueeze(-1) - index))
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """- sum_k labels_k log softmax(logits)_k over the last dimension."""
+    return -(labels * torch.log_softmax(logits, dim=-1)).sum(-1)
+
+
+def bin_expectation(logits: Tensor, low: float, high: float, transform: str, readout: str) -> Tensor:
+    """The scalar that bins stand for: f^-1(sum p b) ("transformed") or sum p f^-1(b) ("raw")."""
+    _, inverse = TRANSFORMS[transform]
+    probability = torch.softmax(logits, dim=-1)
+    centers = bin_centers(low, high, logits.shape[-1], dtype=logits.dtype, device=logits.device)
+    if readout == "raw":
+        return probability @ inverse(centers)
+    return inverse(probability @ centers)

@@ -1,0 +1,134 @@
+"""One agent: timestep encoder, trajectory encoder, actor, critics and their target heads; what it does with them."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from twohot.attention import KVCache
+from twohot.config import AgentConfig
+from twohot.nets.actor import DiscreteActor, sample_actions
+from twohot.nets.critic import TwoHotCritics
+from twohot.nets.linear import SigmaLinear
+from twohot.nets.timestep import VectorEncoder
+from twohot.nets.transformer import Transformer
+
+
+@dataclass
+class ActingState:
+    """What a policy remembers of `B` environments: the cache, and each one's step in its trial."""
+
+    cache: KVCache
+    time: Tensor
+    """[B] int64, index in its trial of the step that comes next."""
+
+    def reset(self, mask: Tensor) -> None:
+        """Begin new trials where mask [B] (bool) is True."""
+        self.cache.reset(mask)
+        self.time.masked_fill_(mask, 0)
+
+
+class Agent(nn.Module):
+    """The AMAGO-2 agent for flat observations and discrete actions.
+
+    Args:
+        config: sizes of the networks.
+        observation_size: O, length of a flat observation.
+        actions: A, number of discrete actions, at least 2.
+    """
+
+    def __init__(self, config: AgentConfig, observation_size: int, actions: int) -> None:
+        super().__init__()
+        if observation_size < 1 or actions < 2:
+            raise ValueError(
+                f"Agent: expected observation_size >= 1 and actions >= 2, got {observation_size} and {actions}"
+            )
+        self.config = config
+        self.observation_size, self.actions = observation_size, actions
+        self.timestep_encoder = VectorEncoder(
+            observation_size, actions, config.encoder_hidden, config.encoder_layers, config.width
+        )
+        self.trajectory_encoder = Transformer(
+            config.width, config.layers, config.heads, config.feed_forward, config.dropout, config.context
+        )
+        self.actor = DiscreteActor(
+            config.width,
+            config.head_hidden,
+            config.head_layers,
+            len(config.discounts),
+            actions,
+            config.probability_floor,
+            config.probability_ceiling,
+        )
+        self.critics = TwoHotCritics(
+            config.width,
+            config.head_hidden,
+            config.head_layers,
+            config.critics,
+            config.discounts,
+            actions,
+            config.bins.count,
+        )
+        self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+        self.register_buffer("discounts", torch.tensor(config.discounts), persistent=False)
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Everything that the optimiser moves: all but the target heads."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def encode(self, observation: Tensor, previous_action: Tensor, previous_reward: Tensor, time: Tensor) -> Tensor:
+        """h [B, L, E] of windows: observation [B, L, O], previous action and reward [B, L], time [B, L]."""
+        embedded = self.timestep_encoder(observation, previous_action, previous_reward, time)
+        return self.trajectory_encoder(embedded, time)
+
+    def initial_state(self, environments: int) -> ActingState:
+        """Memory for acting in `environments` (B) fresh trials."""
+        cache = self.trajectory_encoder.initial_cache(environments)
+        return ActingState(cache, torch.zeros(environments, dtype=torch.int64, device=cache.seen.device))
+
+    @torch.no_grad()
+    def act(
+        self,
+        state: ActingState,
+        observation: Tensor,
+        previous_action: Tensor,
+        previous_reward: Tensor,
+        *,
+        greedy: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """One action for each of B environments at the acting discount; moves `state` on by one step.
+
+        Args:
+            state: from `initial_state`; `state.reset(mask)` where a trial begins.
+            observation: [B, O] float. previous_action: [B] int64. previous_reward: [B] float; the latter two are
+                ignored on a trial's first step (pass zeros).
+            greedy: take the most probable action instead of sampling. generator: random stream of the samples.
+
+        Returns:
+            [B] int64.
+        """
+        embedded = self.timestep_encoder(observation, previous_action, previous_reward, state.time)
+        h = self.trajectory_encoder.step(embedded, state.time, state.cache)
+        state.time += 1
+        log_pi = self.actor.acting(h)
+        if greedy:
+            return log_pi.argmax(-1)
+        return sample_actions(log_pi, generator)
+
+    @torch.no_grad()
+    def update_targets(self, rate: float) -> None:
+        """Move the target heads: target += rate (online - target)."""
+        online = [*self.actor.parameters(), *self.critics.parameters()]
+        target = [*self.target_actor.parameters(), *self.target_critics.parameters()]
+        torch._foreach_lerp_(target, online, rate)
+
+    def iterate_spectral_norms(self) -> None:
+        """One step of power iteration in every sigma-reparametrised layer."""
+        for module in self.modules():
+            if isinstance(module, SigmaLinear):
+                module.iterate()

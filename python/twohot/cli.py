@@ -1,0 +1,244 @@
+"""The `twohot` command: train, evaluate, report, envs, info."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Both are read when torch is first imported. Huge pages halve the page faults of large fresh tensors. Threads that
+# sleep at a barrier instead of spinning cost nothing alone, and save a factor of five where a core is shared.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+USAGE = """\
+usage: twohot COMMAND ...
+
+  train PRESET [options]   train an agent; `twohot train --help` lists the presets
+  train --resume RUN       continue a run that was stopped or killed
+  evaluate RUN [options]   play a trained agent, per task and per attempt
+  report RUN [options]     write a run's results as one HTML page
+  envs [SUITE]             list the environments: what is installed, and how to install the rest
+  info                     versions, devices, and which native code runs
+
+`twohot COMMAND --help` explains each. With TWOHOT_TRACEBACK=1 an error shows where it came from.
+"""
+
+
+class UsageError(ValueError):
+    """The command line cannot be understood; the message says what to type."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (0 done, 1 failed, 2 not understood, 130 interrupted)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        import twohot
+
+        print(f"twohot {twohot.__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        print(f"twohot: no command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        return COMMANDS[name](rest) or 0
+    except KeyboardInterrupt:
+        print("twohot: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("TWOHOT_TRACEBACK") == "1" or not _is_expected(error):
+            raise
+        print(f"twohot: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether an error's own sentence tells a user all that there is to know."""
+    from twohot.checkpoint import CheckpointError
+    from twohot.config import ConfigurationError
+    from twohot.envs import (
+        MissingExtraError,
+        NonFiniteError,
+        UnknownEnvironmentError,
+        UnsupportedSpaceError,
+    )
+    from twohot.learner import NonFiniteLossError
+
+    ours = (
+        UsageError,
+        CheckpointError,
+        ConfigurationError,
+        MissingExtraError,
+        NonFiniteError,
+        NonFiniteLossError,
+        UnknownEnvironmentError,
+        UnsupportedSpaceError,
+    )
+    files = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
+    return isinstance(error, ours) or (isinstance(error, OSError) and error.errno in files)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def _run_directory(run: Path) -> Path:
+    if not (run / "config.json").is_file():
+        raise UsageError(f"{run}: no run here (expected {run / 'config.json'}); runs are made by `twohot train`")
+    return run
+
+
+def _train(arguments: list[str]) -> int:
+    from twohot.presets import PRESETS
+
+    if any(argument.split("=")[0] == "--resume" for argument in arguments):
+        return _resume(arguments)
+    listing = "\n".join(f"  {name:18} {preset.summary}" for name, preset in PRESETS.items())
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: twohot train PRESET [options]\n       twohot train --resume RUN [--epochs N]\n\n{listing}")
+        print("\n`twohot train PRESET --help` lists every option with the preset's value.")
+        return 0 if arguments else 2
+    name, rest = arguments[0], arguments[1:]
+    if name not in PRESETS:
+        raise UsageError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    from twohot.options import TrainOptions, parse
+    from twohot.train import train
+
+    options = parse(TrainOptions, f"train {name}", rest, default=TrainOptions(PRESETS[name].config))
+    run = options.run or _free_directory(Path("runs"), name)
+    return _finish(run, lambda progress: train(options.config, run, progress))
+
+
+def _resume(arguments: list[str]) -> int:
+    from twohot.options import ResumeOptions, parse
+    from twohot.train import resume
+
+    options = parse(ResumeOptions, "train", arguments)
+    run = _run_directory(options.resume)
+    return _finish(run, lambda progress: resume(run, progress, options.epochs))
+
+
+def _finish(run: Path, work: Callable) -> int:
+    """Train, and end with the table of results and the report's path; an interruption says how to go on."""
+    from twohot.progress import Progress
+    from twohot.report import print_results, results_table, write_report
+
+    console = _console()
+    console.print(f"Run directory: {run}", highlight=False, soft_wrap=True)
+    try:
+        work(Progress(console))
+    except KeyboardInterrupt:
+        if not (run / "config.json").exists():
+            raise
+        print(f"twohot: interrupted; continue with: twohot train --resume {run}", file=sys.stderr)
+        return 130
+    print_results(console, results_table(run))
+    console.print(f"Report: {write_report(run)}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _free_directory(parent: Path, name: str) -> Path:
+    number = 1
+    while (parent / f"{name}-{number}").exists():
+        number += 1
+    return parent / f"{name}-{number}"
+
+
+def _evaluate(arguments: list[str]) -> int:
+    from twohot.options import EvaluateOptions, parse
+
+    options = parse(EvaluateOptions, "evaluate", arguments)
+    if options.trials < 1:
+        raise UsageError(f"--trials: expected at least 1, got {options.trials}")
+    from rich.table import Table
+
+    from twohot.evaluate import evaluate
+    from twohot.train import load_agent
+
+    run = _run_directory(options.run)
+    config, agent = load_agent(run)
+    scores = evaluate(
+        agent,
+        config.environment,
+        trials=options.trials,
+        seed=options.seed,
+        greedy=options.greedy or config.evaluate.greedy,
+    )
+    table = Table("task", title=f"{run}: {options.trials} trials of each task, seed {options.seed}")
+    table.add_column("return", justify="right")
+    table.add_column("standard error", justify="right")
+    for attempt in range(1, config.environment.attempts + 1) if config.environment.attempts > 1 else ():
+        table.add_column(f"attempt {attempt}", justify="right")
+    for score in scores:
+        metrics = score.metrics("evaluation")
+        attempts = [value for name, value in metrics.items() if "/attempt_" in name]
+        cells = [metrics.get(f"evaluation/{what}/{score.task}") for what in ("return", "return_std_error")]
+        table.add_row(score.task, *("" if value is None else f"{value:.3f}" for value in (*cells, *attempts)))
+    _console().print(table)
+    return 0
+
+
+def _report(arguments: list[str]) -> int:
+    from twohot.options import ReportOptions, parse
+
+    options = parse(ReportOptions, "report", arguments)
+    from twohot.report import write_report
+
+    print(write_report(_run_directory(options.run), options.output))
+    return 0
+
+
+def _envs(arguments: list[str]) -> int:
+    from twohot.options import EnvsOptions, parse
+
+    options = parse(EnvsOptions, "envs", arguments)
+    from rich.table import Table
+
+    from twohot.envs import get_suite, suites
+
+    console = _console()
+    if options.suite:
+        print("\n".join(get_suite(options.suite).tasks))
+        return 0
+    table = Table("suite", "tasks", "status", "what it is")
+    for suite in suites().values():
+        status = f"missing: {suite.install}" if suite.missing() else "installed"
+        table.add_row(suite.name, str(len(suite.tasks)), status.replace("[", r"\["), suite.summary)
+    console.print(table)
+    return 0
+
+
+def _info(arguments: list[str]) -> int:
+    from twohot.options import InfoOptions, parse
+
+    parse(InfoOptions, "info", arguments)
+    from twohot.info import facts
+
+    labels = facts()
+    width = max(map(len, labels))
+    print("\n".join(f"{label:{width}}  {value}" for label, value in labels.items()))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "report": _report,
+    "envs": _envs,
+    "info": _info,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

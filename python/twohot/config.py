@@ -1,0 +1,340 @@
+"""Configuration: frozen dataclasses, which through tyro are the command line, and their JSON form.
+
+Every field is documented where it stands; `twohot train PRESET --help` prints the same text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from twohot.losses import ValueBins
+
+
+class ConfigurationError(Exception):
+    """A configuration that cannot run; the message says which setting, what it must be, and what it is.
+
+    No ValueError: tyro would catch one and print it in its own words.
+    """
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigurationError(message)
+
+
+@dataclass(frozen=True)
+class EnvironmentConfig:
+    """Which tasks are played, and how."""
+
+    suite: str = "popgym"
+    """Benchmark suite; `twohot envs` lists them."""
+    tasks: tuple[str, ...] = ("RepeatPreviousEasy",)
+    """Tasks played by one agent without labels; each trial draws one uniformly."""
+    reward_multipliers: tuple[float, ...] = ()
+    """Factor on each task's reward, in the order of the tasks; empty means 1 for all."""
+    attempts: int = 1
+    """Attempts at one hidden task in a trial; memory is carried over them."""
+    free_attempts: int = 0
+    """Leading attempts whose reward is shown but counts zero."""
+    observation_size: int = 0
+    """Size that observations are zero-padded to (before context features); 0 means the largest of the tasks."""
+    actions: int = 0
+    """Number of actions offered; one that a task lacks becomes a random legal one; 0 means the largest of the tasks."""
+    context_features: bool = True
+    """Append four features: time in the trial, attempt, whether the last action was legal, last multiplied reward."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.tasks) > 0, "environment.tasks: expected at least one task, got none")
+        _require(len(set(self.tasks)) == len(self.tasks), f"environment.tasks: a task is named twice in {self.tasks}")
+        _require(
+            len(self.reward_multipliers) in (0, len(self.tasks)),
+            f"environment.reward_multipliers: expected none or one for each of the {len(self.tasks)} tasks, "
+            f"got {len(self.reward_multipliers)}",
+        )
+        _require(self.attempts >= 1, f"environment.attempts: expected at least 1, got {self.attempts}")
+        _require(
+            0 <= self.free_attempts < self.attempts,
+            f"environment.free_attempts: expected fewer than the {self.attempts} attempts, got {self.free_attempts}",
+        )
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """The networks."""
+
+    width: int = 256
+    """E, size of the embeddings and of h."""
+    layers: int = 3
+    """Transformer layers."""
+    heads: int = 8
+    """H, attention heads; must divide the width."""
+    feed_forward: int = 1024
+    """Hidden units of the Transformer's feed-forward part."""
+    dropout: float = 0.05
+    """Dropout of the Transformer, in training only."""
+    context: int = 256
+    """L, steps that the policy looks back on."""
+    encoder_hidden: int = 512
+    """Hidden units of the timestep encoder."""
+    encoder_layers: int = 2
+    """Hidden layers of the timestep encoder."""
+    head_hidden: int = 256
+    """Hidden units of actor and critics."""
+    head_layers: int = 2
+    """Hidden layers of actor and critics."""
+    critics: int = 4
+    """C, critics in the ensemble."""
+    training_discounts: tuple[float, ...] = (0.1, 0.9, 0.95, 0.97, 0.99, 0.995)
+    """Discounts learnt beside the one that acts."""
+    discount: float = 0.999
+    """The discount whose policy acts; it is the last of the G discounts."""
+    bins: ValueBins = field(default_factory=ValueBins)
+    """Support of the critics' value classes."""
+    probability_floor: float = 0.001
+    """Lowest probability of an action."""
+    probability_ceiling: float = 0.99
+    """Highest probability of an action."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "layers", "heads", "feed_forward", "context", "encoder_hidden", "encoder_layers"):
+            _require(getattr(self, name) >= 1, f"agent.{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("head_hidden", "head_layers", "critics"):
+            _require(getattr(self, name) >= 1, f"agent.{name}: expected at least 1, got {getattr(self, name)}")
+        _require(
+            self.width % self.heads == 0,
+            f"agent.heads: expected a divisor of the width {self.width}, got {self.heads}",
+        )
+        _require(self.width % 2 == 0, f"agent.width: expected an even width, got {self.width}")
+        _require(0 <= self.dropout < 1, f"agent.dropout: expected a share in [0, 1), got {self.dropout}")
+        for discount in self.discounts:
+            _require(0 <= discount < 1, f"agent.discount: expected discounts in [0, 1), got {discount}")
+        _require(
+            0 <= self.probability_floor < self.probability_ceiling <= 1,
+            "agent.probability_floor: expected 0 <= floor < ceiling <= 1, "
+            f"got {self.probability_floor} and {self.probability_ceiling}",
+        )
+
+    @property
+    def discounts(self) -> tuple[float, ...]:
+        """The G discounts; the last one acts."""
+        return (*self.training_discounts, self.discount)
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Targets and losses (AMAGO-2's return-independent pair)."""
+
+    reward_multiplier: float = 10.0
+    """m, factor on every reward in the targets."""
+    critic_weight: float = 10.0
+    """Weight of the critic loss beside the actor loss."""
+    critic_subset: int = 2
+    """Critics drawn (with replacement) for a target."""
+    state_value: Literal["sampled", "exact"] = "sampled"
+    """How the value of a state is taken from Q: mean over sampled actions, or the exact expectation over all actions."""
+    action_samples: int = 3
+    """K, actions sampled for the value of a state in the advantage; unused when exact."""
+    target_action_samples: int = 3
+    """K of the target's value; unused when exact."""
+    target_rate: float = 0.003
+    """tau, step of the moving average that the target heads follow."""
+
+    def __post_init__(self) -> None:
+        for name in ("critic_subset", "action_samples", "target_action_samples"):
+            _require(getattr(self, name) >= 1, f"objective.{name}: expected at least 1, got {getattr(self, name)}")
+        _require(0 < self.target_rate <= 1, f"objective.target_rate: expected (0, 1], got {self.target_rate}")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW."""
+
+    learning_rate: float = 1e-4
+    """Step size after the warm-up."""
+    weight_decay: float = 1e-3
+    """Decoupled weight decay."""
+    gradient_clip: float = 1.0
+    """Largest global gradient norm."""
+    warmup_updates: int = 500
+    """Updates over which the step size rises linearly from zero."""
+
+    def __post_init__(self) -> None:
+        _require(self.learning_rate > 0, f"optimizer.learning_rate: expected > 0, got {self.learning_rate}")
+        _require(self.gradient_clip > 0, f"optimizer.gradient_clip: expected > 0, got {self.gradient_clip}")
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """Actors and their exploration."""
+
+    environments: int = 12
+    """Actors stepped together, one policy call a step."""
+    steps_per_epoch: int = 1000
+    """Steps of each actor in an epoch."""
+    epsilon_start: float = 1.0
+    """Exploration at the beginning: share of random actions, before the trial's random multiplier."""
+    epsilon_end: float = 0.05
+    """Exploration at the end of the schedule."""
+    epsilon_steps: int = 1_000_000
+    """Environment steps (of all actors together) over which epsilon falls."""
+
+    def __post_init__(self) -> None:
+        for name in ("environments", "steps_per_epoch"):
+            _require(getattr(self, name) >= 1, f"collect.{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("epsilon_start", "epsilon_end"):
+            _require(0 <= getattr(self, name) <= 1, f"collect.{name}: expected [0, 1], got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """What is remembered, and how it is drawn."""
+
+    capacity_steps: int = 10_000_000
+    """Steps kept; the oldest trajectories leave first."""
+    by: Literal["trajectory", "step"] = "trajectory"
+    """Draw windows uniformly over trajectories, or over steps."""
+    threads: int = 2
+    """Threads that pack large batches."""
+
+    def __post_init__(self) -> None:
+        _require(self.capacity_steps >= 1, f"replay.capacity_steps: expected at least 1, got {self.capacity_steps}")
+        _require(self.threads >= 1, f"replay.threads: expected at least 1, got {self.threads}")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Evaluation without exploration noise."""
+
+    every: int = 10
+    """Epochs between evaluations; one more takes place at the end."""
+    trials: int = 8
+    """Trials of each task in an evaluation during training."""
+    final_trials: int = 32
+    """Trials of each task in the last evaluation, and of the uniformly random policy that it is compared with."""
+    greedy: bool = False
+    """Take the most probable action instead of sampling one from the policy."""
+
+    def __post_init__(self) -> None:
+        for name in ("every", "trials", "final_trials"):
+            _require(getattr(self, name) >= 1, f"evaluate.{name}: expected at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    seed: int = 0
+    """Seed of everything random in the run."""
+    epochs: int = 100
+    """Epochs; each collects, then learns."""
+    updates_per_epoch: int = 1000
+    """Gradient steps in an epoch."""
+    warmup_epochs: int = 0
+    """Leading epochs that only collect."""
+    batch_size: int = 24
+    """B, windows in a batch."""
+    window: int = 256
+    """L, steps in a training window; at most the context."""
+    checkpoint_every: int = 10
+    """Epochs between checkpoints; there, in every run, the actors restart on new seeds."""
+    device: str = "auto"
+    """A torch device name; auto takes cuda where there is one, else cpu."""
+    threads: int = 0
+    """CPU threads of torch; 0 leaves torch's own choice."""
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "window", "checkpoint_every"):
+            _require(getattr(self, name) >= 1, f"{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("seed", "updates_per_epoch", "warmup_epochs", "threads"):
+            _require(getattr(self, name) >= 0, f"{name}: expected at least 0, got {getattr(self, name)}")
+        _require(
+            self.window <= self.agent.context,
+            f"window: expected at most the agent's context of {self.agent.context} steps, got {self.window} "
+            "(raise --agent.context, or train on shorter windows)",
+        )
+        _require(
+            self.agent.context <= self.replay.capacity_steps,
+            f"agent.context: expected at most replay.capacity_steps = {self.replay.capacity_steps}, "
+            f"got {self.agent.context}",
+        )
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A dataclass tree as plain JSON values."""
+    return dataclasses.asdict(config)
+
+
+def from_json(cls: type, data: Any, where: str = "") -> Any:
+    """The dataclass `cls` from what `to_json` made of it.
+
+    Raises:
+        ConfigurationError: on an unknown or missing key, or a value of the wrong type, naming its path.
+    """
+    if not isinstance(data, dict):
+        raise ConfigurationError(f"{where or 'configuration'}: expected a JSON object, got {data!r}")
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]
+    prefix = f"{where}." if where else ""
+    unknown = sorted(set(data) - set(names))
+    if unknown:
+        raise ConfigurationError(f"{prefix}{unknown[0]}: unknown setting; known are {', '.join(names)}")
+    missing = [name for name in names if name not in data]
+    if missing:
+        raise ConfigurationError(f"{prefix}{missing[0]}: setting is missing")
+    return cls(**{name: _value(hints[name], data[name], prefix + name) for name in names})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_json(hint, value, where)
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigurationError(f"{where}: expected a list, got {value!r}")
+        return tuple(_value(typing.get_args(hint)[0], item, where) for item in value)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _value(next(kind for kind in typing.get_args(hint) if kind is not type(None)), value, where)
+    if origin is Literal:
+        fits = value in typing.get_args(hint)
+    elif hint is float:
+        fits, value = isinstance(value, (int, float)) and not isinstance(value, bool), value
+    else:
+        fits = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+    if not fits:
+        raise ConfigurationError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
+    return float(value) if hint is float else value
+
+
+def save_config(config: TrainConfig, path: Path) -> None:
+    """Write the resolved configuration as indented JSON."""
+    path.write_text(json.dumps(to_json(config), indent=2) + "\n")
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read what `save_config` wrote.
+
+    Raises:
+        ConfigurationError: when the file is missing, is not JSON, or does not fit `TrainConfig`.
+    """
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path.parent}: no run here (expected the file {path.name})") from None
+    except json.JSONDecodeError as error:
+        raise ConfigurationError(f"{path}: not JSON ({error})") from None
+    return from_json(TrainConfig, data)

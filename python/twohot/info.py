@@ -1,0 +1,69 @@
+"""What this installation can do, and why: versions, devices, native code, environments."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = ("torch", "numpy", "gymnasium", "triton", "popgym")
+
+
+def facts() -> dict[str, str]:
+    """Label to value, in the order in which a person would ask."""
+    import torch
+
+    run = describe_run()
+    result = {"twohot": run["version"], "python": f"{run['python']} on {run['platform']}"}
+    result["native module"] = _native()
+    result.update({name: _version(name) for name in PACKAGES})
+    result["cpu"] = run["cpu"]
+    result["gpu"] = (
+        ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        if torch.cuda.is_available()
+        else "none that this torch can use"
+    )
+    pages = os.environ.get("THP_MEM_ALLOC_ENABLE")
+    result["huge pages"] = "on (THP_MEM_ALLOC_ENABLE=1)" if pages == "1" else "off (the twohot command turns them on)"
+    return result
+
+
+def describe_run() -> dict[str, str]:
+    """Where and when a run starts, for its `run.json`.
+
+    Call it once the number of torch's threads is set, which is part of the answer.
+
+    Returns:
+        `version` of twohot, `python`, `torch` and `platform`; `cpu`: cores that this process may use, torch's threads
+        and vector instructions; `started`: now, in UTC, as ISO 8601 to the second.
+    """
+    import torch
+
+    import twohot
+
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {
+        "version": twohot.__version__,
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+        "platform": platform.platform(),
+        "cpu": f"{cpus} cores, {torch.get_num_threads()} torch threads, {capability}",
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _native() -> str:
+    try:
+        from twohot import _native
+    except ImportError as error:
+        return f"cannot be imported: {error}"
+    return str(_native.__file__)

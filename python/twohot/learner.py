@@ -1,0 +1,68 @@
+"""One gradient step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from twohot.agent import Agent
+from twohot.config import ObjectiveConfig, OptimizerConfig
+from twohot.objectives import Losses, independent_losses
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss or gradient is NaN or infinite; the parameters are as they were before the step."""
+
+
+class Learner:
+    """AdamW on the agent's losses: gradient clipping, linear warm-up, moving-average targets.
+
+    Args:
+        agent: trained in place. objective, optimizer: settings.
+    """
+
+    def __init__(self, agent: Agent, objective: ObjectiveConfig, optimizer: OptimizerConfig) -> None:
+        self.agent, self.objective, self.config = agent, objective, optimizer
+        self.parameters = agent.trained_parameters()
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=optimizer.learning_rate, weight_decay=optimizer.weight_decay, fused=True
+        )
+        self.updates = 0
+        """Gradient steps taken."""
+
+    def learning_rate(self) -> float:
+        """Step size of the next update."""
+        warmup = self.config.warmup_updates
+        return self.config.learning_rate * min(1.0, (self.updates + 1) / warmup if warmup else 1.0)
+
+    def step(self, batch) -> tuple[Losses, Tensor]:
+        """One update from a `twohot.replay.Batch` of torch tensors on the agent's device.
+
+        Returns:
+            The losses before the step, and the global gradient norm before clipping (a scalar tensor).
+
+        Raises:
+            NonFiniteLossError: when the gradient norm is not finite; nothing but the statistics of the
+                observations has changed.
+        """
+        agent = self.agent
+        real = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask), dim=1)
+        agent.timestep_encoder.update_statistics(batch.observation["observation"], batch.previous_reward, real)
+        agent.iterate_spectral_norms()
+        agent.train()
+        losses = independent_losses(agent, batch, self.objective)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
+        if not torch.isfinite(norm):
+            raise NonFiniteLossError(
+                f"update {self.updates}: the gradient norm is {norm.item()} (actor loss {losses.actor.item():.4g}, "
+                f"critic loss {losses.critic.item():.4g}); lower --optimizer.learning-rate or the reward multipliers"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        self.optimizer.step()
+        agent.update_targets(self.objective.target_rate)
+        agent.eval()
+        self.updates += 1
+        return losses, norm

@@ -1,0 +1,1 @@
+"""Networks: timestep encoders, trajectory encoders, actor heads, critic heads."""

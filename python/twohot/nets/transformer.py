@@ -1,0 +1,114 @@
+"""The causal Transformer over a trial: h_t from everything up to step t.
+
+Pre-norm, with NormFormer's extra norms (Shleifer et al. 2021, arXiv 2110.09456), learned head scaling,
+sigma-reparametrised linear layers, leaky ReLU and sinusoidal positions of the step's index in the trial.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from twohot.attention import KVCache, causal_attention, decode_attention
+from twohot.nets.linear import SigmaLinear
+
+
+class SinusoidalPositions(nn.Module):
+    """[..., E] sines and cosines of `time` at wavelengths from 2 pi to 10 000 x 2 pi (Vaswani et al. 2017)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        exponent = torch.arange(0, width, 2, dtype=torch.float32) / width
+        self.register_buffer("frequencies", torch.exp(-math.log(10_000.0) * exponent), persistent=False)
+
+    def forward(self, time: Tensor) -> Tensor:
+        """time [...] integers to [..., E]."""
+        angle = time.unsqueeze(-1).to(self.frequencies.dtype) * self.frequencies
+        return torch.cat((angle.sin(), angle.cos()), dim=-1)
+
+
+class TransformerLayer(nn.Module):
+    """x + norm(attention(norm x)), then x + W2 norm(leaky_relu(W1 norm x))."""
+
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(width)
+        self.qkv = SigmaLinear(width, 3 * width, bias=False)
+        self.head_scale = nn.Parameter(torch.ones(heads, 1))
+        self.out = SigmaLinear(width, width)
+        self.norm_attended = nn.LayerNorm(width)
+        self.norm_feed_forward = nn.LayerNorm(width)
+        self.up = SigmaLinear(width, feed_forward)
+        self.norm_hidden = nn.LayerNorm(feed_forward)
+        self.down = SigmaLinear(feed_forward, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, L, E] to [B, L, E]."""
+        q, k, v = self.qkv(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        attended = (causal_attention(q, k, v) * self.head_scale).flatten(2)
+        x = x + self.norm_attended(self.out(attended))
+        hidden = self.norm_hidden(functional.leaky_relu(self.up(self.norm_feed_forward(x))))
+        return x + self.dropout(self.down(hidden))
+
+    def step(self, x: Tensor, cache: KVCache, layer: int) -> Tensor:
+        """x [B, E], one step of each environment, to [B, E]; appends to the cache, builds no gradient."""
+        q, k, v = self.qkv.step(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        attended = (decode_attention(q, k, v, cache, layer) * self.head_scale).flatten(1)
+        x = x + self.norm_attended(self.out.step(attended))
+        hidden = self.norm_hidden(functional.leaky_relu(self.up.step(self.norm_feed_forward(x))))
+        return x + self.down.step(hidden)
+
+
+class Transformer(nn.Module):
+    """A causal Transformer over [B, L, E] sequences, and its cached step.
+
+    Args:
+        width: E; must be even and divisible by `heads`. layers, heads: their numbers.
+        feed_forward: hidden units of the feed-forward part. dropout: on the input and after the feed-forward part.
+        context: L, the steps that the cached form looks back on.
+    """
+
+    def __init__(self, width: int, layers: int, heads: int, feed_forward: int, dropout: float, context: int) -> None:
+        super().__init__()
+        self.width, self.heads, self.context = width, heads, context
+        self.positions = SinusoidalPositions(width)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(TransformerLayer(width, heads, feed_forward, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """x [B, L, E] embeddings, time [B, L] index of each step in its trial; returns h [B, L, E]."""
+        x = self.dropout(x + self.positions(time))
+        for layer in self.layers:
+            x = layer(x)
+        return self.norm(x)
+
+    def initial_cache(self, environments: int) -> KVCache:
+        """An empty cache for `environments` (B) in the dtype and on the device of the weights."""
+        like = self.norm.weight
+        return KVCache(
+            len(self.layers),
+            environments,
+            self.heads,
+            self.width // self.heads,
+            self.context,
+            dtype=like.dtype,
+            device=like.device,
+        )
+
+    @torch.no_grad()
+    def step(self, x: Tensor, time: Tensor, cache: KVCache) -> Tensor:
+        """x [B, E], time [B]: one step of each environment; returns h [B, E] and moves the cache on by one step.
+
+        While an episode fits in `context`, equals the last row of `forward` over the whole episode (without dropout).
+        """
+        x = x + self.positions(time)
+        for index, layer in enumerate(self.layers):
+            x = layer.step(x, cache, index)
+        cache.advance()
+        return self.norm(x)

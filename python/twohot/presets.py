@@ -1,0 +1,102 @@
+"""Named configurations: `twohot train PRESET`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from twohot.config import (
+    AgentConfig,
+    CollectConfig,
+    EnvironmentConfig,
+    EvaluateConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ReplayConfig,
+    TrainConfig,
+)
+from twohot.envs import MULTITASK_27
+from twohot.losses import ValueBins
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A configuration and one sentence about it."""
+
+    summary: str
+    config: TrainConfig
+
+
+PRESETS: dict[str, Preset] = {
+    "quickstart": Preset(
+        "One small agent, six POPGym tasks with rewards spread over a factor of 1000; minutes on two cores.",
+        TrainConfig(
+            epochs=40,
+            updates_per_epoch=100,
+            warmup_epochs=1,
+            batch_size=24,
+            window=52,
+            checkpoint_every=10,
+            environment=EnvironmentConfig(
+                tasks=(
+                    "RepeatFirstEasy",
+                    "RepeatPreviousEasy",
+                    "HigherLowerEasy",
+                    "PositionOnlyCartPoleEasy",
+                    "VelocityOnlyCartpoleEasy",
+                    "NoisyPositionOnlyCartPoleEasy",
+                ),
+                reward_multipliers=(100.0, 10.0, 0.1, 1.0, 0.3, 3.0),
+            ),
+            agent=AgentConfig(
+                width=96,
+                layers=2,
+                heads=4,
+                feed_forward=384,
+                context=208,
+                encoder_hidden=128,
+                encoder_layers=2,
+                head_hidden=64,
+                critics=2,
+                training_discounts=(0.7,),
+                discount=0.95,
+                bins=ValueBins(-10_000.0, 10_000.0, 64),
+            ),
+            objective=ObjectiveConfig(reward_multiplier=100.0, state_value="exact", target_rate=0.01),
+            optimizer=OptimizerConfig(learning_rate=5e-4, warmup_updates=100),
+            collect=CollectConfig(environments=16, steps_per_epoch=200, epsilon_steps=60_000),
+            replay=ReplayConfig(capacity_steps=200_000),
+            evaluate=EvaluateConfig(every=5, trials=8, final_trials=64),
+        ),
+    ),
+    "popgym": Preset(
+        "One POPGym task with the paper's settings; name it with --environment.tasks.",
+        TrainConfig(
+            window=2000,
+            agent=AgentConfig(context=2000),
+            objective=ObjectiveConfig(reward_multiplier=100.0, target_rate=0.0025),
+            optimizer=OptimizerConfig(warmup_updates=2000),
+            collect=CollectConfig(environments=24),
+        ),
+    ),
+    "popgym-multitask": Preset(
+        "The paper's 27 POPGym games at once: two attempts, of which the first is free (a GPU's work).",
+        TrainConfig(
+            epochs=625,
+            window=2000,
+            environment=EnvironmentConfig(
+                tasks=MULTITASK_27, attempts=2, free_attempts=1, observation_size=26, actions=26
+            ),
+            agent=AgentConfig(
+                context=2000,
+                bins=ValueBins.amago2(count=64),
+                training_discounts=(0.1, 0.7, 0.9, 0.93, 0.95, 0.98, 0.99, 0.992, 0.994, 0.995, 0.997, 0.998)
+                + (0.999, 0.9991, 0.9992, 0.9993, 0.9994, 0.9995),
+                discount=0.999,
+            ),
+            objective=ObjectiveConfig(reward_multiplier=200.0, target_rate=0.0025),
+            optimizer=OptimizerConfig(warmup_updates=2000),
+            collect=CollectConfig(environments=24),
+            evaluate=EvaluateConfig(every=25),
+        ),
+    ),
+}

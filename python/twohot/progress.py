@@ -1,0 +1,76 @@
+"""What a person sees while a run trains: a live bar on a terminal, a line for each evaluation elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from twohot.config import TrainConfig
+
+
+class Progress:
+    """Shows steps/s, updates/s, losses and returns of a run; a context manager around it.
+
+    Args:
+        console: where to; when it is no terminal, plain lines are printed.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bar = RichProgress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def start(self, config: TrainConfig, epoch: int) -> None:
+        """Announce a run that begins, or continues, at `epoch`."""
+        tasks = config.environment.tasks
+        what = tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks"
+        begin = "from the beginning" if epoch == 0 else f"continued after epoch {epoch}"
+        self.console.print(f"Training one agent on {what} of {config.environment.suite}, seed {config.seed}, {begin}.")
+        self._epochs = self._bar.add_task("epochs", total=config.epochs, completed=epoch, note="")
+        self._updates = self._bar.add_task("updates", total=config.updates_per_epoch, note="")
+
+    def update(self, updates: int) -> None:
+        """One more gradient step; `updates` in all."""
+        self._bar.update(self._updates, advance=1, note=f"{updates:,} in all")
+
+    def epoch(self, epoch: int, environment_steps: int, updates: int, rows: dict[str, dict[str, Any]]) -> None:
+        """An epoch has ended with these rows of metrics."""
+        self._bar.update(self._epochs, completed=epoch, note=_speeds(environment_steps, rows))
+        self._bar.reset(self._updates, start=True)
+        if rows["evaluation"]:
+            loss = f", loss {float(rows['update']['loss/total']):.3f}" if rows["update"] else ""
+            returns = "  ".join(
+                f"{name.removeprefix('evaluation/return/')} {value:.2f}"
+                for name, value in rows["evaluation"].items()
+                if name.startswith("evaluation/return/") and "/attempt_" not in name
+            )
+            self.console.print(
+                f"epoch {epoch}: {_speeds(environment_steps, rows)}, {updates:,} updates{loss}\n  return: {returns}",
+                highlight=False,
+            )
+
+
+def _speeds(environment_steps: int, rows: dict[str, dict[str, Any]]) -> str:
+    note = f"{environment_steps:,} steps, {rows['collect']['collect/steps_per_second']:,.0f} steps/s"
+    if rows["update"]:
+        note += f", {rows['update']['updates_per_second']:.1f} updates/s"
+    return note

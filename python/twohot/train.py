@@ -1,0 +1,316 @@
+"""The training loop: collect, store, sample, learn, evaluate, save."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import SyncVectorEnv
+
+from twohot import checkpoint
+from twohot.agent import Agent
+from twohot.config import ConfigurationError, TrainConfig, load_config, save_config, to_json
+from twohot.envs import make_vector, reset_seeds
+from twohot.evaluate import evaluate
+from twohot.learner import Learner
+from twohot.metrics import MetricsWriter
+from twohot.objectives import statistics
+from twohot.progress import Progress
+from twohot.replay import Field, Replay, Schema
+from twohot.rl.exploration import EpsilonGreedy
+from twohot.rollout import Rollout, Trial, UniformPolicy, seeded_generator
+
+STATISTICS_EVERY = 10
+"""Updates between two looks at the statistics of an update; a row of metrics is the mean over an epoch."""
+FREE_SETTINGS = frozenset({"epochs"})
+"""Settings in which a resumed run may differ from its checkpoint."""
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Replace what depends on the machine ("auto", 0 threads) by what was found, so that the saved file says it."""
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(f"device: expected 'auto' or a device that torch can use, got {device!r}") from error
+    return replace(config, device=device, threads=config.threads or torch.get_num_threads())
+
+
+def train(config: TrainConfig, run: Path, progress: Progress) -> None:
+    """Run `config` from the beginning in a new directory `run`.
+
+    Raises:
+        ConfigurationError: when the directory already holds a run, or the configuration cannot run.
+    """
+    config = resolve(config)
+    if (run / "config.json").exists():
+        raise ConfigurationError(f"{run}: holds a run already; continue it with: twohot train --resume {run}")
+    session = Session(config, run)
+    run.mkdir(parents=True, exist_ok=True)
+    save_config(config, run / "config.json")
+    session.loop(progress)
+
+
+def resume(run: Path, progress: Progress, epochs: int | None = None) -> None:
+    """Continue a run from its newest checkpoint, or from the beginning where it has none.
+
+    With the same number of epochs, the run ends with the weights of one that was never interrupted.
+
+    Args:
+        run: the run's directory. epochs: a new total of epochs; None keeps the old one.
+    """
+    config = load_config(run / "config.json")
+    if epochs is not None:
+        config = replace(config, epochs=epochs)
+        save_config(config, run / "config.json")
+    found = checkpoint.latest(run)
+    state = checkpoint.read_state(found) if found else None
+    session = Session(config, run)
+    if found:
+        session.restore(found, state)
+    session.loop(progress)
+
+
+class Session:
+    """Everything that a run holds in memory, built from its configuration."""
+
+    def __init__(self, config: TrainConfig, run: Path) -> None:
+        self.config, self.run = config, run
+        torch.set_num_threads(config.threads)
+        torch.manual_seed(np.random.SeedSequence((config.seed, 1)).generate_state(1)[0].item())
+        self.environments = _make_environments(config)
+        size = self.environments.single_observation_space.shape[0]
+        actions = int(self.environments.single_action_space.n)
+        self.device = torch.device(config.device)
+        self.agent = Agent(config.agent, size, actions).to(self.device).eval()
+        self.learner = Learner(self.agent, config.objective, config.optimizer)
+        schema = Schema(observation={"observation": Field("float32", (size,))}, action=Field("int32"))
+        self.replay = Replay.create(
+            schema, capacity_steps=config.replay.capacity_steps, seed=config.seed, threads=config.replay.threads
+        )
+        self.exploration = EpsilonGreedy(
+            config.collect.environments,
+            actions,
+            config.collect.epsilon_start,
+            config.collect.epsilon_end,
+            config.collect.epsilon_steps,
+            np.random.default_rng((config.seed, 2)),
+        )
+        self.rollout = self._rollout()
+        self.epoch = 0
+        self.seconds = 0.0
+        self.metrics_offset = 0
+        self._clock: dict[str, float] = defaultdict(float)
+
+    def _rollout(self) -> Rollout:
+        return Rollout(
+            self.environments,
+            self.agent,
+            generator=seeded_generator(self.config.seed, 3),
+            device=self.device,
+            writer=self.replay.writer(self.config.collect.environments),
+            exploration=self.exploration,
+        )
+
+    def loop(self, progress: Progress) -> None:
+        """Train until the configured number of epochs is done."""
+        config = self.config
+        with MetricsWriter(self.run, resume_offset=self.metrics_offset) as metrics, progress:
+            progress.start(config, self.epoch)
+            if self.epoch == 0:
+                self._measure_random(metrics)
+            first = self.epoch
+            for epoch in range(first, config.epochs):
+                if epoch == first or epoch % config.checkpoint_every == 0:
+                    self.rollout.restart(reset_seeds(config.seed, epoch, config.collect.environments))
+                collected = self._collect()
+                learned = self._learn(progress) if epoch >= config.warmup_epochs else {}
+                self.epoch = epoch + 1
+                last = self.epoch == config.epochs
+                scores = self._evaluate(last) if last or self.epoch % config.evaluate.every == 0 else {}
+                rows = {"collect": collected, "update": learned, "evaluation": scores}
+                self._write(metrics, rows)
+                progress.epoch(self.epoch, self.rollout.environment_steps, self.learner.updates, rows)
+                if last or self.epoch % config.checkpoint_every == 0:
+                    self._save(metrics.offset())
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        elapsed = time.perf_counter() - start
+        self._clock[phase] += elapsed
+        self.seconds += elapsed
+
+    def _collect(self) -> dict[str, Any]:
+        before = self._clock["collect"]
+        with self._timed("collect"):
+            trials = self.rollout.collect(self.config.collect.steps_per_epoch)
+        steps = self.config.collect.steps_per_epoch * self.config.collect.environments
+        return {
+            **_trial_metrics(trials, self.config),
+            "collect/trials": len(trials),
+            "collect/epsilon": self.exploration.epsilon(self.rollout.environment_steps),
+            "collect/steps_per_second": steps / (self._clock["collect"] - before),
+        }
+
+    def _learn(self, progress: Progress) -> dict[str, Any]:
+        config, updates = self.config, self.config.updates_per_epoch
+        if updates == 0 or self.replay.stats().trajectories == 0:
+            return {}
+        sums: dict[str, torch.Tensor] = {}
+        counts: dict[str, int] = defaultdict(int)
+        before = self._clock["update"]
+        batches = self.replay.loader(
+            config.batch_size,
+            config.window,
+            batches=updates,
+            by=config.replay.by,
+            torch=True,
+            pin_memory=self.device.type == "cuda",
+        )
+        for update in range(updates):
+            with self._timed("sample"):
+                batch = next(batches).to(self.device)
+            with self._timed("update"):
+                losses, norm = self.learner.step(batch)
+                if update % STATISTICS_EVERY == 0:
+                    found = statistics(losses, self.agent, batch, config.environment.tasks)
+                    for name, value in {**found, "gradient/norm": norm}.items():
+                        sums[name] = sums[name] + value if name in sums else value
+                        counts[name] += 1
+            progress.update(self.learner.updates)
+        batches.close()
+        stats = self.replay.stats()
+        return {
+            **{name: (value / counts[name]).cpu() for name, value in sums.items()},
+            "value/bin_centers": config.agent.bins.values(),
+            "learning_rate": self.learner.learning_rate(),
+            "updates_per_second": updates / (self._clock["update"] - before),
+            "replay/trajectories": stats.trajectories,
+            "replay/steps": stats.steps,
+        }
+
+    def _evaluate(self, last: bool) -> dict[str, Any]:
+        config = self.config
+        with self._timed("evaluate"):
+            scores = evaluate(
+                self.agent,
+                config.environment,
+                trials=config.evaluate.final_trials if last else config.evaluate.trials,
+                seed=config.seed,
+                device=config.device,
+                greedy=config.evaluate.greedy,
+            )
+        return {name: value for score in scores for name, value in score.metrics("evaluation").items()}
+
+    def _measure_random(self, metrics: MetricsWriter) -> None:
+        policy = UniformPolicy(self.agent.actions)
+        config = self.config
+        scores = evaluate(policy, config.environment, trials=config.evaluate.final_trials, seed=config.seed)
+        metrics.write("random", 0, 0, 0.0, {k: v for score in scores for k, v in score.metrics("random").items()})
+
+    def _write(self, metrics: MetricsWriter, rows: dict[str, dict[str, Any]]) -> None:
+        total = sum(self._clock.values())
+        if rows["update"]:
+            for phase in ("collect", "sample", "update", "evaluate"):
+                rows["update"][f"time/{phase}_share"] = self._clock[phase] / total
+            self._clock.clear()
+        for kind, row in rows.items():
+            if row:
+                metrics.write(kind, self.rollout.environment_steps, self.learner.updates, self.seconds, row)
+
+    def _save(self, metrics_offset: int) -> None:
+        self.rollout.writer.cut()
+        tensors = {
+            "agent": self.agent.state_dict(),
+            "optimizer": checkpoint.optimizer_tensors(self.learner.optimizer),
+            "random": {"torch": torch.get_rng_state(), "policy": self.rollout.generator.get_state()},
+        }
+        if self.device.type == "cuda":
+            tensors["random"]["cuda"] = torch.cuda.get_rng_state(self.device)
+        state = {
+            "config": to_json(self.config),
+            "observation_size": self.agent.observation_size,
+            "actions": self.agent.actions,
+            "updates": self.learner.updates,
+            "environment_steps": self.rollout.environment_steps,
+            "seconds": self.seconds,
+            "metrics_offset": metrics_offset,
+            "exploration": {
+                "generator": self.exploration.generator.bit_generator.state,
+                "multiplier": self.exploration.multiplier.tolist(),
+            },
+        }
+        checkpoint.save(self.run, self.epoch, tensors, state, self.replay)
+
+    def restore(self, path: Path, state: dict[str, Any]) -> None:
+        """Put back everything that `_save` took."""
+        checkpoint.require_same(state["config"], to_json(self.config), FREE_SETTINGS)
+        self.agent.load_state_dict(checkpoint.read_tensors(path, "agent"))
+        checkpoint.load_optimizer(self.learner.optimizer, checkpoint.read_tensors(path, "optimizer"))
+        self.replay = Replay.load(path / "replay.safetensors", threads=self.config.replay.threads)
+        self.rollout = self._rollout()
+        random = checkpoint.read_tensors(path, "random")
+        torch.set_rng_state(random["torch"])
+        self.rollout.generator.set_state(random["policy"])
+        if "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"], self.device)
+        self.exploration.generator.bit_generator.state = state["exploration"]["generator"]
+        self.exploration.multiplier = np.array(state["exploration"]["multiplier"])
+        self.epoch, self.seconds = state["epoch"], state["seconds"]
+        self.learner.updates = state["updates"]
+        self.rollout.environment_steps = state["environment_steps"]
+        self.metrics_offset = state["metrics_offset"]
+
+
+def _make_environments(config: TrainConfig) -> SyncVectorEnv:
+    try:
+        return make_vector(**asdict(config.environment), environments=config.collect.environments)
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise
+        raise ConfigurationError(f"environment: {error}") from error
+
+
+def _trial_metrics(trials: list[Trial], config: TrainConfig) -> dict[str, float]:
+    """Mean returns of finished trials, by task and attempt."""
+    result: dict[str, float] = {}
+    for index, task in enumerate(config.environment.tasks):
+        returns = [trial.attempt_returns for trial in trials if trial.task == index]
+        if not returns:
+            continue
+        by_attempt = np.mean(returns, axis=0)
+        result[f"collect/return/{task}"] = float(by_attempt[config.environment.free_attempts :].sum())
+        if len(by_attempt) > 1:
+            for attempt, value in enumerate(by_attempt, start=1):
+                result[f"collect/return/{task}/attempt_{attempt}"] = float(value)
+    return result
+
+
+def load_agent(run: Path) -> tuple[TrainConfig, Agent]:
+    """The configuration of a run and the agent of its newest checkpoint, on the CPU, in eval mode.
+
+    Raises:
+        CheckpointError: when there is no checkpoint, or it is damaged.
+    """
+    config = load_config(run / "config.json")
+    found = checkpoint.latest(run)
+    if found is None:
+        raise checkpoint.CheckpointError(
+            f"{run}: no checkpoint yet; one is written every {config.checkpoint_every} epochs and at the end"
+        )
+    state = checkpoint.read_state(found)
+    checkpoint.require_same(state["config"], to_json(config), FREE_SETTINGS)
+    agent = Agent(config.agent, state["observation_size"], state["actions"])
+    agent.load_state_dict(checkpoint.read_tensors(found, "agent"))
+    return config, agent.eval()

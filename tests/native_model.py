@@ -1,0 +1,70 @@
+"""What `twohot.replay` does, in plain Python lists: the truth of its property tests."""
+
+import numpy as np
+
+
+class ReplayModel:
+    """A step is a tuple (action, reward, terminated, truncated); a trajectory (id, task, observations, steps)."""
+
+    def __init__(self, environments, capacity_steps, capacity_bytes, row_bytes):
+        self.capacity_steps, self.capacity_bytes, self.row_bytes = capacity_steps, capacity_bytes, row_bytes
+        self.open, self.stored, self.evicted = [None] * environments, [], []
+        self.next_id = 0
+
+    def bytes(self, steps):
+        """`row_bytes` lists (bytes of a row, rows beyond the number of steps); columns start on multiples of 64."""
+        return sum(-(-(steps + extra) * row // 64) * 64 for row, extra in self.row_bytes)
+
+    def fits(self, lengths):
+        return sum(lengths) <= self.capacity_steps and sum(map(self.bytes, lengths)) <= self.capacity_bytes
+
+    def begin(self, environment, observation, task):
+        self.open[environment] = (task, [observation], [])
+
+    def append(self, environment, step, observation):
+        _, observations, steps = self.open[environment]
+        observations.append(observation)
+        steps.append(step)
+        if step[2] or step[3]:
+            self.finish(environment)
+
+    def finish(self, environment):
+        self.stored.append((self.next_id, *self.open[environment]))
+        self.open[environment] = None
+        self.next_id += 1
+        while not self.fits([len(steps) for *_, steps in self.stored]):
+            self.evicted.append(self.stored.pop(0))
+
+    def cut(self):
+        for environment, trajectory in enumerate(self.open):
+            if trajectory is not None and trajectory[2]:
+                trajectory[2][-1] = (*trajectory[2][-1][:3], True)
+                self.finish(environment)
+        self.discard()
+
+    def discard(self):
+        self.open = [None] * len(self.open)
+
+
+def window(trajectory, start, length):
+    """The row of a batch that holds `length` steps of `trajectory` from step `start` on."""
+    _, _, observations, steps = trajectory
+    zero_action, zero_observation = (
+        np.zeros_like(steps[0][0]),
+        {k: np.zeros_like(v) for k, v in observations[0].items()},
+    )
+    real = min(length, len(steps) - start)
+    seen = [observations[start + i] if i <= real else zero_observation for i in range(length + 1)]
+    taken = [steps[start + i] if i < real else (zero_action, 0.0, False, False) for i in range(length)]
+    before = [
+        steps[start + i - 1][:2] if i <= real and start + i > 0 else (zero_action, 0.0) for i in range(length + 1)
+    ]
+    names = ("action", "reward", "terminated", "truncated")
+    return {
+        "observation": {name: np.stack([row[name] for row in seen]) for name in zero_observation},
+        "previous_action": np.stack([action for action, _ in before]),
+        "previous_reward": np.array([reward for _, reward in before]),
+        "time": np.array([start + i if i <= real else 0 for i in range(length + 1)]),
+        "mask": np.arange(length) < real,
+        **{name: np.stack([step[i] for step in taken]) for i, name in enumerate(names)},
+    }

@@ -1,0 +1,185 @@
+"""The command line: what it prints, and that bad input ends in one sentence with a non-zero code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from small import quiet, with_epochs
+from twohot import cli
+from twohot.train import train
+
+FAST = [
+    *("--epochs", "2", "--updates-per-epoch", "2", "--batch-size", "4", "--window", "8"),
+    *("--device", "cpu", "--threads", "1", "--agent.width", "16", "--agent.heads", "2", "--agent.layers", "1"),
+    *("--agent.encoder-hidden", "16", "--agent.head-hidden", "16", "--agent.feed-forward", "16"),
+    *("--collect.environments", "2", "--collect.steps-per-epoch", "60"),
+    *("--evaluate.trials", "2", "--evaluate.final-trials", "2"),
+    *("--environment.tasks", "RepeatFirstEasy", "PositionOnlyCartPoleEasy"),
+    *("--environment.reward-multipliers", "1", "10"),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("cli") / "run"
+    train(with_epochs(2), directory, quiet())
+    return directory
+
+
+def fails(capsys, *arguments: str, code: int = 1) -> str:
+    """The one sentence with which a command ends."""
+    assert cli.main(arguments) == code
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("twohot: ")
+    assert "\n" not in error
+    return error
+
+
+def test_train_ends_with_a_table_and_the_report(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", "quickstart", *FAST]) == 0
+    out = capsys.readouterr().out
+    assert "RepeatFirst" in out
+    assert "Report: runs/quickstart-1/report.html" in out
+    assert (tmp_path / "runs/quickstart-1/report.html").stat().st_size > 10_000
+    assert cli.main(["train", "quickstart", *FAST, "--seed", "1"]) == 0
+    assert (tmp_path / "runs/quickstart-2/report.html").exists()
+
+
+def test_resume_goes_on_for_longer(tmp_path: Path, capsys) -> None:
+    run = tmp_path / "run"
+    assert cli.main(["train", "quickstart", *FAST, "--run", str(run)]) == 0
+    assert cli.main(["train", "--resume", str(run), "--epochs", "3"]) == 0
+    assert "continued after epoch 2" in capsys.readouterr().out
+    assert (run / "checkpoints/epoch-000003").is_dir()
+
+
+def test_evaluate_and_report(run: Path, tmp_path: Path, capsys) -> None:
+    assert cli.main(["evaluate", str(run), "--trials", "2"]) == 0
+    assert "PositionOnlyCartPoleEasy" in capsys.readouterr().out
+    assert cli.main(["report", str(run), "--output", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").exists()
+
+
+def test_envs_and_info(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["envs"]) == 0
+    assert "installed" in capsys.readouterr().out
+    assert cli.main(["envs", "popgym"]) == 0
+    assert capsys.readouterr().out.split()[:1] == ["AutoencodeEasy"]
+    monkeypatch.setattr("twohot.envs.registry.find_spec", lambda name: None)
+    assert cli.main(["envs"]) == 0
+    assert "missing: pip install 'twohot[popgym]'" in capsys.readouterr().out
+    assert cli.main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert "native module" in out
+    assert "_native" in out
+
+
+def test_help_teaches(capsys) -> None:
+    assert cli.main([]) == 2
+    assert cli.main(["--help"]) == 0
+    assert "train PRESET" in capsys.readouterr().out
+    assert cli.main(["train", "--help"]) == 0
+    assert "popgym-multitask" in capsys.readouterr().out
+    assert cli.main(["--version"]) == 0
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train", "quickstart", "--help"])
+    assert stopped.value.code == 0
+    assert "--agent.heads" in capsys.readouterr().out
+
+
+def test_unknown_words(capsys, tmp_path: Path) -> None:
+    assert cli.main(["trian"]) == 2
+    assert "no command 'trian'; there are train" in capsys.readouterr().err
+    assert "no preset 'quickstrat'; there are quickstart" in fails(capsys, "train", "quickstrat", code=2)
+    assert "twohot envs" in fails(capsys, "envs", "popgim")
+    name = fails(
+        capsys, "train", "quickstart", *FAST, "--run", str(tmp_path / "r"), "--environment.tasks", "RepeatFrstEasy", "x"
+    )
+    assert "RepeatFirstEasy" in name
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--agent.heads", "3"], "agent.heads: expected a divisor of the width 16, got 3"),
+        (["--window", "500"], "window: expected at most the agent's context"),
+        (["--replay.capacity-steps", "100"], "agent.context: expected at most replay.capacity_steps = 100"),
+        (["--environment.observation-size", "2"], "size"),
+        (["--environment.reward-multipliers", "1"], "one for each of the 2 tasks, got 1"),
+        (["--device", "abacus"], "device: expected"),
+    ],
+)
+def test_impossible_configurations(capsys, tmp_path: Path, options: list[str], message: str) -> None:
+    run = tmp_path / "run"
+    assert message in fails(capsys, "train", "quickstart", *FAST, "--run", str(run), *options)
+    assert not run.exists()
+
+
+def test_impossible_bins(capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train", "quickstart", *FAST, "--agent.bins.count", "1"])
+    assert stopped.value.code == 2
+    assert "integer of at least 2 bins, got 1" in " ".join(capsys.readouterr().err.split())
+
+
+def test_continuous_actions_are_refused(capsys, tmp_path: Path) -> None:
+    tasks = ["--environment.tasks", "PositionOnlyPendulumEasy", "RepeatFirstEasy"]
+    error = fails(capsys, "train", "quickstart", *FAST, "--run", str(tmp_path / "run"), *tasks)
+    assert "Pendulum" in error or "Box" in error
+
+
+def test_a_missing_run(capsys, tmp_path: Path) -> None:
+    for command in (["train", "--resume"], ["evaluate"], ["report"]):
+        assert "no run here" in fails(capsys, *command, str(tmp_path / "nothing"), code=2)
+
+
+def test_a_run_without_a_checkpoint(capsys, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((run / "config.json").read_text())
+    assert "no checkpoint yet" in fails(capsys, "evaluate", str(tmp_path))
+
+
+def test_a_configuration_that_was_edited_badly(capsys, run: Path, tmp_path: Path) -> None:
+    text = (run / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace('"heads"', '"haeds"'))
+    assert "agent.haeds: unknown setting" in fails(capsys, "train", "--resume", str(tmp_path))
+    (tmp_path / "config.json").write_text(text[:100])
+    assert "not JSON" in fails(capsys, "train", "--resume", str(tmp_path))
+
+
+def test_a_full_disk(capsys, tmp_path: Path, monkeypatch) -> None:
+    def full(*arguments) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("twohot.checkpoint.save_file", full)
+    error = fails(capsys, "train", "quickstart", *FAST, "--run", str(tmp_path / "run"))
+    assert "No space left" in error
+    assert f"twohot train --resume {tmp_path / 'run'}" in error
+
+
+def test_interrupted(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "twohot.cli", "train", "quickstart", *FAST, "--epochs", "10000", "--run", str(run)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
+    deadline = time.monotonic() + 60
+    while not (run / "checkpoints").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 130, error
+    assert error.strip() == f"twohot: interrupted; continue with: twohot train --resume {run}"

@@ -1,0 +1,54 @@
+"""What an installation and the start of a run say of themselves."""
+
+import json
+import os
+import platform
+from datetime import datetime, timedelta, timezone
+
+import pytest
+import torch
+
+import twohot
+from twohot.info import PACKAGES, describe_run, facts
+
+
+def test_a_run_is_described_by_its_versions_machine_and_time():
+    before = datetime.now(timezone.utc).replace(microsecond=0)
+    described = describe_run()
+    assert list(described) == ["version", "python", "torch", "platform", "cpu", "started"]
+    assert json.loads(json.dumps(described)) == described
+    assert all(isinstance(value, str) and value for value in described.values())
+    assert described["version"] == twohot.__version__
+    assert described["python"] == platform.python_version()
+    assert described["torch"] == torch.__version__
+    assert described["platform"] == platform.platform()
+    started = datetime.fromisoformat(described["started"])
+    assert started.utcoffset() == timedelta(0)
+    assert before <= started <= datetime.now(timezone.utc)
+    assert started.isoformat(timespec="seconds") == described["started"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no processor affinity")
+def test_the_cpu_is_what_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 8})
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    capability = torch.backends.cpu.get_cpu_capability()
+    assert describe_run()["cpu"] == f"3 cores, 7 torch threads, {capability}"
+
+
+def test_time_is_universal_wherever_the_run_is(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    assert describe_run()["started"].endswith("+00:00")
+
+
+def test_facts_agree_with_the_description_of_a_run():
+    found, described = facts(), describe_run()
+    assert list(found) == ["twohot", "python", "native module", *PACKAGES, "cpu", "gpu", "huge pages"]
+    assert found["twohot"] == described["version"]
+    assert found["python"] == f"{described['python']} on {described['platform']}"
+    assert (found["torch"], found["cpu"]) == (described["torch"], described["cpu"])
+
+
+def test_a_missing_package_is_said_to_be_missing(monkeypatch):
+    monkeypatch.setattr("twohot.info.PACKAGES", ("torch", "no-such-package"))
+    assert facts()["no-such-package"] == "not installed"

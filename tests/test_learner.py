@@ -1,0 +1,318 @@
+"""One gradient step, and what many of them learn."""
+
+import copy
+import dataclasses
+import itertools
+import math
+import types
+
+import pytest
+import torch
+
+from compare import assert_accurate
+from twohot.agent import Agent
+from twohot.config import AgentConfig, ObjectiveConfig, OptimizerConfig
+from twohot.learner import Learner, NonFiniteLossError
+from twohot.losses import ValueBins
+from twohot.objectives import independent_losses
+
+CONFIG = AgentConfig(
+    width=16,
+    layers=1,
+    heads=2,
+    feed_forward=32,
+    dropout=0.1,
+    context=8,
+    encoder_hidden=16,
+    encoder_layers=1,
+    head_hidden=16,
+    head_layers=1,
+    critics=2,
+    training_discounts=(0.5,),
+    discount=0.9,
+    bins=ValueBins.amago2(16),
+)
+OBJECTIVE = ObjectiveConfig(state_value="exact", target_rate=0.1)
+OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup_updates=0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Tiny tensors gain nothing from a second thread, and wait for it where other work runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def make_learner(objective=OBJECTIVE, optimizer=OPTIMIZER, seed=0, **changes):
+    torch.manual_seed(seed)
+    return Learner(Agent(dataclasses.replace(CONFIG, **changes), 3, 4), objective, optimizer)
+
+
+def make_batch(seed=1, rows=6, steps=5):
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, steps + 1, (rows, 1), generator=generator)
+    mask, seen = torch.arange(steps) < lengths, torch.arange(steps + 1) <= lengths
+    return types.SimpleNamespace(
+        observation={"observation": torch.randn(rows, steps + 1, 3, generator=generator) * seen.unsqueeze(-1)},
+        previous_action=torch.randint(4, (rows, steps + 1), generator=generator) * seen,
+        previous_reward=torch.randn(rows, steps + 1, generator=generator) * seen,
+        time=(torch.arange(steps + 1) * seen).int(),
+        action=torch.randint(4, (rows, steps), generator=generator) * mask,
+        reward=torch.randn(rows, steps, generator=generator) * mask,
+        terminated=torch.arange(steps) == lengths - 1,
+        truncated=torch.zeros(rows, steps, dtype=torch.bool),
+        mask=mask,
+        task=torch.zeros(rows, dtype=torch.int32),
+    )
+
+
+def state(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def test_the_step_size_rises_linearly_to_its_full_value():
+    learner = make_learner(optimizer=OptimizerConfig(learning_rate=8.0e-3, warmup_updates=4))
+    batch, rates = make_batch(), []
+    for _ in range(6):
+        expected = learner.learning_rate()
+        learner.step(batch)
+        rates.append(learner.optimizer.param_groups[0]["lr"])
+        assert rates[-1] == expected
+    assert rates == pytest.approx([2e-3, 4e-3, 6e-3, 8e-3, 8e-3, 8e-3])
+    assert learner.updates == 6
+    assert make_learner().learning_rate() == 1e-2
+
+
+def test_the_first_update_is_adamw_of_the_clipped_gradient():
+    optimizer = OptimizerConfig(learning_rate=1e-2, weight_decay=0.3, gradient_clip=0.5, warmup_updates=2)
+    learner = make_learner(optimizer=optimizer, dropout=0.0)
+    batch = make_batch()
+    other = copy.deepcopy(learner.agent)
+    real = torch.cat((torch.ones(6, 1, dtype=torch.bool), batch.mask), 1)
+    other.timestep_encoder.update_statistics(batch.observation["observation"], batch.previous_reward, real)
+    other.iterate_spectral_norms()
+    torch.manual_seed(5)
+    losses = independent_losses(other, batch, OBJECTIVE)
+    losses.total.backward()
+    torch.manual_seed(5)
+    stepped, norm = learner.step(batch)
+
+    assert stepped.total.item() == losses.total.item()
+    squares = sum(p.grad.double().square().sum() for p in other.trained_parameters())
+    assert norm.item() == pytest.approx(squares.sqrt().item(), rel=1e-5)
+    assert norm > 1
+    clipped = sum(p.grad.double().square().sum() for p in learner.agent.trained_parameters()).sqrt()
+    assert clipped.item() == pytest.approx(0.5, rel=1e-4)
+    rate, scale = 1e-2 / 2, 0.5 / norm.double()
+    pairs = zip(other.trained_parameters(), learner.agent.trained_parameters(), strict=True)
+    for before, after in pairs:
+        # Adam's moments after one step, without bias, are g and g^2.
+        gradient = before.grad.double() * scale
+        truth = before.detach().double() * (1 - rate * 0.3) - rate * gradient / (gradient.abs() + 1e-8)
+        assert (after - truth).abs().max() < 1e-4 * rate + 1e-7
+
+
+def test_a_small_gradient_is_not_clipped():
+    learner = make_learner(optimizer=dataclasses.replace(OPTIMIZER, gradient_clip=1e6))
+    _, norm = learner.step(make_batch())
+    squares = sum(p.grad.double().square().sum() for p in learner.agent.trained_parameters())
+    assert squares.sqrt().item() == pytest.approx(norm.item(), rel=1e-5)
+
+
+def test_targets_follow_by_moving_average():
+    learner = make_learner(objective=dataclasses.replace(OBJECTIVE, target_rate=0.3))
+    agent = learner.agent
+    for seed in range(3):
+        before = state(agent)
+        learner.step(make_batch(seed))
+        after = state(agent)
+        moved = 0
+        for name, target in after.items():
+            if name.startswith("target_"):
+                online = after[name.removeprefix("target_")].double()
+                truth = before[name].double() + 0.3 * (online - before[name].double())
+                assert_accurate(target, truth)
+                moved += (target - before[name]).abs().max() > 0
+        assert moved == sum(1 for name in after if name.startswith("target_"))
+
+
+def test_targets_with_rate_one_are_the_heads():
+    learner = make_learner(objective=dataclasses.replace(OBJECTIVE, target_rate=1.0))
+    learner.step(make_batch())
+    after = state(learner.agent)
+    for name, target in after.items():
+        if name.startswith("target_"):
+            assert torch.equal(target, after[name.removeprefix("target_")])
+
+
+@pytest.mark.parametrize("mode", ["exact", "sampled"])
+def test_one_seed_one_run(mode):
+    results = []
+    for seed in (0, 0, 1):
+        learner = make_learner(objective=dataclasses.replace(OBJECTIVE, state_value=mode), seed=seed)
+        totals = [learner.step(make_batch(i))[0].total.item() for i in range(5)]
+        results.append((totals, state(learner.agent)))
+    (totals, one), (again, two), (other, _) = results
+    assert totals == again
+    assert totals != other
+    for name, tensor in one.items():
+        assert torch.equal(tensor, two[name]), name
+
+
+def test_a_step_learns_statistics_and_spectral_norms():
+    learner = make_learner()
+    batch = make_batch()
+    before = state(learner.agent)
+    learner.step(batch)
+    after = state(learner.agent)
+    for name in after:
+        if name.endswith((".u", ".v")):
+            assert (after[name] - before[name]).abs().max() < 1e-3  # exact at the start
+    learner.step(batch)
+    moved = [not torch.equal(after[n], t) for n, t in state(learner.agent).items() if n.endswith((".u", ".v"))]
+    assert all(moved)
+    # A window of n steps has n + 1 observations.
+    assert after["timestep_encoder.normalization.count"] == batch.mask.sum() + len(batch.mask)
+    assert not learner.agent.training
+
+
+def test_acting_uses_the_newest_weights():
+    learner = make_learner(dropout=0.0)
+    batch = make_batch()
+    observation, action, reward = (
+        batch.observation["observation"][:, 0],
+        batch.previous_action[:, 0],
+        batch.previous_reward[:, 0],
+    )
+
+    def probabilities(agent):
+        embedded = agent.timestep_encoder(observation, action, reward, torch.zeros(6, dtype=torch.int64))
+        cached = agent.trajectory_encoder.step(embedded, torch.zeros(6), agent.trajectory_encoder.initial_cache(6))
+        return agent.actor.acting(cached), agent.actor.acting(
+            agent.encode(observation.unsqueeze(1), action.unsqueeze(1), reward.unsqueeze(1), torch.zeros(6, 1)).squeeze(
+                1
+            )
+        )
+
+    for _ in range(3):
+        with torch.no_grad():
+            cached, full = probabilities(learner.agent)
+        assert torch.allclose(cached, full, atol=1e-5)
+        learner.step(batch)
+    with torch.no_grad():
+        assert not torch.allclose(probabilities(learner.agent)[0], cached, atol=1e-3)
+
+
+POISONS = {
+    "NaN reward": lambda batch: batch.reward.view(-1)[0].fill_(math.nan),
+    "NaN observation": lambda batch: batch.observation["observation"][0, 0, 0].fill_(math.nan),
+}
+
+
+@pytest.mark.parametrize("poison", POISONS.values(), ids=POISONS.keys())
+def test_a_loss_that_is_not_finite_changes_nothing_that_is_learnt(poison):
+    learner = make_learner()
+    learner.step(make_batch())
+    before, updates = state(learner.agent), learner.updates
+    moments = copy.deepcopy(learner.optimizer.state_dict()["state"])
+    batch = make_batch(2)
+    poison(batch)
+    with pytest.raises(NonFiniteLossError, match=r"update 1: the gradient norm is nan .*--optimizer\.learning-rate"):
+        learner.step(batch)
+    after = state(learner.agent)
+    for name, _ in learner.agent.named_parameters():
+        assert torch.equal(after[name], before[name]), name
+    assert learner.updates == updates
+    for index, moment in learner.optimizer.state_dict()["state"].items():
+        for name, tensor in moment.items():
+            assert torch.equal(tensor, moments[index][name])
+
+
+def test_after_an_error_nothing_but_statistics_has_changed():
+    # As the docstring of `Learner.step` says; the agent must also act without dropout again.
+    learner = make_learner()
+    learner.step(make_batch())
+    before = state(learner.agent)
+    batch = make_batch(2)
+    batch.reward.view(-1)[0] = math.nan
+    with pytest.raises(NonFiniteLossError):
+        learner.step(batch)
+    changed = [name for name, tensor in state(learner.agent).items() if not torch.equal(tensor, before[name])]
+    assert not learner.agent.training
+    assert [name for name in changed if "normalization" not in name] == []
+
+
+def recall_batch(steps=4):
+    """Every sequence of two actions, once for each cue shown at the first step only; right actions earn 1.
+
+    Beside the cue, two windows with the same actions are alike: whoever forgets it cannot tell them apart.
+    """
+    sequences = torch.tensor(list(itertools.product((0, 1), repeat=steps)))
+    action = sequences.repeat(2, 1)
+    cue = torch.tensor([0, 1]).repeat_interleave(len(sequences))
+    rows = len(cue)
+    observation = torch.zeros(rows, steps + 1, 2)
+    observation[torch.arange(rows), 0, cue] = 1
+    right = (action == cue.unsqueeze(-1)).float()
+    right[:, 0] = 0
+    terminated = torch.zeros(rows, steps, dtype=torch.bool)
+    terminated[:, -1] = True
+    batch = types.SimpleNamespace(
+        observation={"observation": observation},
+        previous_action=torch.zeros(rows, steps + 1, dtype=torch.int64),
+        previous_reward=torch.zeros(rows, steps + 1),
+        time=torch.arange(steps + 1).expand(rows, -1).int(),
+        action=action,
+        reward=right,
+        terminated=terminated,
+        truncated=torch.zeros_like(terminated),
+        mask=torch.ones(rows, steps, dtype=torch.bool),
+        task=torch.zeros(rows, dtype=torch.int32),
+    )
+    return batch, cue
+
+
+def test_a_tiny_agent_remembers_what_it_needs():
+    steps = 4
+    batch, cue = recall_batch(steps)
+    # With discounts of 0 and bins at 0 and 1 the critic's label is the reward of the step itself.
+    config = AgentConfig(
+        width=16,
+        layers=1,
+        heads=2,
+        feed_forward=32,
+        dropout=0.0,
+        context=steps,
+        encoder_hidden=16,
+        encoder_layers=1,
+        head_hidden=32,
+        head_layers=1,
+        critics=2,
+        training_discounts=(),
+        discount=0.0,
+        bins=ValueBins(0.0, 1.0, 2, "linear"),
+    )
+    torch.manual_seed(0)
+    objective = ObjectiveConfig(reward_multiplier=1.0, state_value="exact")
+    learner = Learner(Agent(config, 2, 2), objective, OptimizerConfig(learning_rate=1e-2, warmup_updates=20))
+    # Behind the first step the reward is a fair coin to whoever forgets the cue: ln 2 for each such step.
+    bound = math.log(2) * (steps - 1) / steps
+    losses = [learner.step(batch)[0] for _ in range(200)]
+    assert losses[0].critic > 0.9 * bound
+    assert losses[-1].critic < 0.05 * bound
+    state = learner.agent.initial_state(len(cue))
+    for t in range(steps):
+        action = learner.agent.act(
+            state,
+            batch.observation["observation"][:, t],
+            batch.previous_action[:, t],
+            batch.previous_reward[:, t],
+            greedy=True,
+        )
+        if t > 0:
+            assert torch.equal(action, cue)
+    # The filter approves the right actions, and no others.
+    later = torch.arange(steps) > 0
+    assert torch.equal(losses[-1].approved[:, later, 0], batch.reward[:, later])

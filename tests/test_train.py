@@ -1,0 +1,226 @@
+"""The whole loop: it learns, it repeats itself bit for bit, and it survives SIGKILL."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from broken_env import Broken
+from small import CONFIG, agent_bytes, quiet, with_epochs
+from twohot import checkpoint
+from twohot.checkpoint import CheckpointError
+from twohot.config import ConfigurationError, load_config, save_config
+from twohot.envs import NonFiniteError, Suite, register, suites
+from twohot.learner import NonFiniteLossError
+from twohot.metrics import read_metrics
+from twohot.train import load_agent, resume, train
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run of 8 epochs that nobody interrupted."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    train(with_epochs(8), run, quiet())
+    return run
+
+
+def rows_without_clocks(run: Path) -> list:
+    timed = ("per_second", "time/")
+    return [
+        (
+            row.kind,
+            row.environment_steps,
+            row.updates,
+            {k: v for k, v in row.metrics.items() if not any(t in k for t in timed)},
+        )
+        for row in read_metrics(run)
+    ]
+
+
+def test_the_same_seed_gives_the_same_run(whole: Path, tmp_path: Path) -> None:
+    train(with_epochs(8), tmp_path / "again", quiet())
+    assert agent_bytes(tmp_path / "again") == agent_bytes(whole)
+    assert rows_without_clocks(tmp_path / "again") == rows_without_clocks(whole)
+
+
+def test_another_seed_gives_another_run(whole: Path, tmp_path: Path) -> None:
+    train(dataclasses.replace(with_epochs(8), seed=1), tmp_path / "other", quiet())
+    assert agent_bytes(tmp_path / "other") != agent_bytes(whole)
+
+
+def test_killed_at_a_random_moment_and_resumed_ends_with_the_same_weights(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "killed"
+    script = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"
+        "from small import with_epochs, quiet; from twohot.train import train, resume; run = Path(sys.argv[1]);"
+        "resume(run, quiet()) if (run / 'config.json').exists() else train(with_epochs(8), run, quiet())"
+    )
+    command = [sys.executable, "-c", script, str(run), str(Path(__file__).parent)]
+    kills = 0
+    for _ in range(3):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        begun = sum(1 for _ in (run / "checkpoints").glob("epoch-*"))
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None and not (run / "metrics.jsonl").exists():
+            time.sleep(0.01)
+        time.sleep(random.SystemRandom().uniform(0.0, 1.0) + 0.2 * begun)
+        if process.poll() is None:
+            kills += 1
+        os.kill(process.pid, signal.SIGKILL) if process.poll() is None else None
+        error = process.communicate()[1].decode()
+        assert process.returncode in (0, -signal.SIGKILL), error
+    assert kills > 0
+    resume(run, quiet())
+    assert agent_bytes(run) == agent_bytes(whole)
+    assert rows_without_clocks(run) == rows_without_clocks(whole)
+
+
+def test_resumed_from_each_checkpoint(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "stopped"
+    train(with_epochs(4), run, quiet())
+    resume(run, quiet(), epochs=8)
+    assert load_config(run / "config.json").epochs == 8
+    assert agent_bytes(run) == agent_bytes(whole)
+
+
+def test_the_evaluation_disturbs_nothing(whole: Path, tmp_path: Path) -> None:
+    config = with_epochs(8)
+    more = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, every=1, trials=1))
+    train(more, tmp_path / "more", quiet())
+    assert agent_bytes(tmp_path / "more") == agent_bytes(whole)
+
+
+def test_metrics_cover_every_part(whole: Path) -> None:
+    rows = read_metrics(whole)
+    assert [row.kind for row in rows[:3]] == ["random", "collect", "update"]
+    assert sum(row.kind == "evaluation" for row in rows) == 4
+    last = {kind: next(row for row in reversed(rows) if row.kind == kind).metrics for kind in ("collect", "update")}
+    names = {
+        "loss/total",
+        "loss/actor",
+        "loss/critic",
+        "gradient/norm",
+        "filter/pass_rate",
+        "policy/entropy",
+        "value/bin_histogram",
+        "time/collect_share",
+        "time/update_share",
+        "replay/steps",
+    }
+    assert names <= set(last["update"])
+    assert sum(last["update"]["value/bin_histogram"]) == pytest.approx(1, abs=1e-4)
+    assert len(last["update"]["value/bin_centers"]) == CONFIG.agent.bins.count
+    assert {"collect/trials", "collect/epsilon", "collect/steps_per_second"} <= set(last["collect"])
+    shares = [last["update"][f"time/{phase}_share"] for phase in ("collect", "sample", "update", "evaluate")]
+    assert sum(shares) == pytest.approx(1)
+
+
+def test_a_loaded_agent_acts(whole: Path) -> None:
+    config, agent = load_agent(whole)
+    state = agent.initial_state(5)
+    for _ in range(3):
+        action = agent.act(
+            state,
+            torch.zeros(5, agent.observation_size),
+            torch.zeros(5, dtype=torch.int64),
+            torch.zeros(5),
+            generator=torch.Generator().manual_seed(0),
+        )
+        assert action.shape == (5,)
+        assert int(action.max()) < agent.actions
+    assert config == load_config(whole / "config.json")
+
+
+def test_a_directory_with_a_run_is_not_written_over(whole: Path) -> None:
+    before = agent_bytes(whole)
+    with pytest.raises(ConfigurationError, match=r"holds a run already; continue it with"):
+        train(with_epochs(1), whole, quiet())
+    assert agent_bytes(whole) == before
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(with_epochs(2), run, quiet())
+    config = load_config(run / "config.json")
+    save_config(dataclasses.replace(config, agent=dataclasses.replace(config.agent, width=32)), run / "config.json")
+    with pytest.raises(CheckpointError, match=r"agent\.width = 16, this run has 32"):
+        resume(run, quiet())
+    with pytest.raises(CheckpointError, match=r"agent\.width"):
+        load_agent(run)
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_serves(tmp_path: Path, whole: Path) -> None:
+    run = tmp_path / "run"
+    train(with_epochs(4), run, quiet())
+    newest = checkpoint.latest(run)
+    file = newest / "optimizer.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match=r"optimizer\.safetensors: damaged"):
+        resume(run, quiet(), epochs=8)
+    file.write_bytes(b"")
+    for path in newest.iterdir():
+        path.unlink()
+    newest.rmdir()
+    resume(run, quiet(), epochs=8)
+    assert agent_bytes(run) == agent_bytes(whole)
+
+
+def test_an_exploding_loss_ends_in_a_sentence(tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        with_epochs(2), optimizer=dataclasses.replace(CONFIG.optimizer, learning_rate=1e30, warmup_updates=0)
+    )
+    with pytest.raises(NonFiniteLossError, match=r"update \d+: .* lower --optimizer.learning-rate"):
+        train(config, tmp_path / "run", quiet())
+
+
+def test_a_nan_from_an_environment_ends_in_a_sentence(tmp_path: Path, monkeypatch) -> None:
+    if "broken" not in suites():
+        register(Suite("broken", "turns NaN", (), "", ("after_three",), lambda name: Broken()))
+    environment = dataclasses.replace(CONFIG.environment, suite="broken", tasks=("after_three",), reward_multipliers=())
+    with pytest.raises(NonFiniteError, match="after_three"):
+        train(dataclasses.replace(CONFIG, environment=environment), tmp_path / "run", quiet())
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"device: expected .* got 'abacus'"):
+        train(dataclasses.replace(CONFIG, device="abacus"), tmp_path / "run", quiet())
+
+
+def test_the_saved_configuration_is_the_resolved_one(whole: Path) -> None:
+    data = json.loads((whole / "config.json").read_text())
+    assert data["device"] == "cpu"
+    assert data["threads"] == 1
+
+
+def test_it_learns_to_remember(tmp_path: Path) -> None:
+    """RepeatFirstEasy asks for the first of 52 cards: without memory no policy exceeds -0.5 on average."""
+    config = dataclasses.replace(
+        CONFIG,
+        epochs=10,
+        updates_per_epoch=60,
+        batch_size=16,
+        window=52,
+        checkpoint_every=10,
+        environment=dataclasses.replace(CONFIG.environment, tasks=("RepeatFirstEasy",), reward_multipliers=(10.0,)),
+        agent=dataclasses.replace(CONFIG.agent, width=32, heads=2, feed_forward=64, encoder_hidden=32, head_hidden=32),
+        objective=dataclasses.replace(CONFIG.objective, state_value="exact", target_rate=0.02),
+        optimizer=dataclasses.replace(CONFIG.optimizer, learning_rate=2e-3, warmup_updates=20),
+        collect=dataclasses.replace(CONFIG.collect, environments=16, steps_per_epoch=52, epsilon_steps=4000),
+        evaluate=dataclasses.replace(CONFIG.evaluate, every=10, final_trials=32),
+        replay=dataclasses.replace(CONFIG.replay, capacity_steps=100_000),
+    )
+    train(config, tmp_path / "run", quiet())
+    final = [row for row in read_metrics(tmp_path / "run") if row.kind == "evaluation"][-1].metrics
+    assert np.isfinite(final["evaluation/return/RepeatFirstEasy"])
+    assert final["evaluation/return/RepeatFirstEasy"] > -0.2
