@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -36,8 +37,18 @@ def test_the_cpu_is_what_this_process_may_use(monkeypatch):
     assert describe_run()["cpu"] == f"3 cores, 7 torch threads, {capability}"
 
 
-def test_time_is_universal_wherever_the_run_is(monkeypatch):
-    monkeypatch.setenv("TZ", "Asia/Kolkata")
+@pytest.fixture
+def far_from_greenwich(monkeypatch):
+    monkeypatch.setenv("TZ", "IST-5:30")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="this system cannot change its time zone")
+def test_time_is_universal_wherever_the_run_is(far_from_greenwich):
+    assert datetime.now().astimezone().utcoffset() == timedelta(hours=5, minutes=30)
     assert describe_run()["started"].endswith("+00:00")
 
 

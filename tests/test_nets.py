@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from compare import assert_accurate
-from twohot.nets.actor import DiscreteActor
+from twohot.nets.actor import DiscreteActor, sample_actions
 from twohot.nets.critic import TwoHotCritics
 from twohot.nets.linear import MLP, SigmaLinear
 from twohot.nets.timestep import RunningNormalization, VectorEncoder
@@ -131,6 +131,8 @@ def optimizer_step(layer, fused):
     optimizer = torch.optim.AdamW([layer.weight, layer.gain], lr=0.1, fused=fused)
     layer(normal(3, 6)).square().sum().backward()
     optimizer.step()
+    if fused:  # as the docstring of `folded_weight` asks for
+        torch.autograd.graph.increment_version([layer.weight, layer.gain])
 
 
 CHANGES = {
@@ -406,6 +408,40 @@ def test_acting_reads_the_last_discount():
     expected = actor(h)
     assert torch.allclose(actor.acting(h), expected[..., -1, :], atol=1e-6)
     assert (expected[..., -1, :] - expected[..., 0, :]).abs().max() > 0.1
+
+
+def test_sampled_actions_follow_the_policy():
+    pi = torch.tensor([[0.5, 0.3, 0.0, 0.2], [0.001, 0.997, 0.001, 0.001], [0.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0]])
+    count = 50_000
+    drawn = sample_actions(pi.log().expand(count, 4, 4), torch.Generator().manual_seed(7))
+    assert drawn.shape == (count, 4)
+    assert drawn.dtype == torch.int64
+    for row in range(4):
+        counts = torch.bincount(drawn[:, row], minlength=4).double()
+        assert counts[pi[row] == 0].eq(0).all()
+        possible = pi[row] > 0
+        expected = count * pi[row, possible].double()
+        statistic = ((counts[possible] - expected).square() / expected).sum()
+        # Chi-square of k cells has mean k - 1 and variance 2 (k - 1); 6 deviations above.
+        freedom = len(expected) - 1
+        assert statistic <= freedom + 6 * math.sqrt(2 * freedom)
+    # Rows are independent: their correlation has standard deviation 1 / sqrt(count).
+    assert torch.corrcoef(torch.stack((drawn[1:, 0], drawn[:-1, 0])).double())[0, 1].abs() < 6 / math.sqrt(count)
+    assert torch.corrcoef(drawn[:, :2].T.double())[0, 1].abs() < 6 / math.sqrt(count)
+
+
+@pytest.mark.parametrize("drawn", [0.0, 1 - 2**-24])
+def test_the_ends_of_the_random_stream_choose_possible_actions(monkeypatch, drawn):
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, drawn))
+    log_pi = torch.tensor([[0.0, 0.0, 0.7, 0.3, 0.0], [0.1, 0.2, 0.3, 0.2, 0.2]]).log()
+    assert sample_actions(log_pi).tolist() == ([2, 0] if drawn == 0 else [3, 4])
+
+
+def test_sampled_actions_repeat_with_their_generator():
+    log_pi = normal(20, 3, 5).log_softmax(-1)
+    a, b, c = (sample_actions(log_pi, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
 
 
 # Critics

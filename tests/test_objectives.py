@@ -194,11 +194,11 @@ def losses_by_loops(agent, batch, config, critics_drawn, target_actions=None, ac
 
 
 class Recorder:
-    """Stands for a random function of torch, and remembers what it was asked and what it drew."""
+    """Stands for a random function, and remembers what it was asked and what it drew."""
 
-    def __init__(self, monkeypatch, name):
-        self.function, self.arguments, self.drawn = getattr(torch, name), [], []
-        monkeypatch.setattr(torch, name, self)
+    def __init__(self, monkeypatch, owner, name):
+        self.function, self.arguments, self.drawn = getattr(owner, name), [], []
+        monkeypatch.setattr(owner, name, self)
 
     def __call__(self, *arguments, **keywords):
         drawn = self.function(*arguments, **keywords)
@@ -236,7 +236,7 @@ def assert_same_gradients(agent, actual, truth):
 @pytest.mark.parametrize("training", [True, False])
 def test_exact_losses_and_gradients_equal_loops(monkeypatch, training):
     agent, batch = make_agent().train(training), make_batch()
-    randint = Recorder(monkeypatch, "randint")
+    randint = Recorder(monkeypatch, torch, "randint")
     losses = independent_losses(agent, batch, EXACT)
     (drawn,) = randint.drawn
     assert drawn.shape == (2, batch.mask.numel(), 2)
@@ -250,18 +250,21 @@ def test_exact_losses_and_gradients_equal_loops(monkeypatch, training):
 
 def test_sampled_losses_and_gradients_equal_loops(monkeypatch):
     agent, batch = make_agent(), make_batch()
-    randint, multinomial = Recorder(monkeypatch, "randint"), Recorder(monkeypatch, "multinomial")
+    randint = Recorder(monkeypatch, torch, "randint")
+    samples = Recorder(monkeypatch, objectives, "sample_actions")
     losses = independent_losses(agent, batch, SAMPLED)
-    target_actions, actions = (x.unflatten(0, (batch.mask.numel(), 2)) for x in multinomial.drawn)
-    assert target_actions.shape[-1] == SAMPLED.target_action_samples
-    assert actions.shape[-1] == SAMPLED.action_samples
+    of_target, of_actor = [0, 1], [2, 3, 4]  # target_action_samples = 2, then action_samples = 3
+    assert len(samples.drawn) == 5
     # They are drawn from the target policy behind the step, and from the policy at the step.
     h = agent.encode(batch.observation["observation"], batch.previous_action, batch.previous_reward, batch.time)
-    for arguments, actor, shift in zip(multinomial.arguments, (agent.target_actor, agent.actor), (1, 0), strict=True):
-        probability = arguments[0].unflatten(0, (*batch.mask.shape, 2))
-        for b, t in batch.mask.nonzero().tolist():
-            for g in range(2):
-                assert_accurate(probability[b, t, g], policy(actor, h[b, t + shift], g).detach(), floor=1e4)
+    for calls, actor, shift in ((of_target, agent.target_actor, 1), (of_actor, agent.actor, 0)):
+        for call in calls:
+            log_pi = samples.arguments[call][0].unflatten(0, batch.mask.shape)
+            for b, t in batch.mask.nonzero().tolist():
+                for g in range(2):
+                    expected = policy(actor, h[b, t + shift], g).detach()
+                    assert_accurate(log_pi[b, t, g].exp(), expected, floor=1e4)
+    target_actions, actions = (torch.stack([samples.drawn[i] for i in calls], -1) for calls in (of_target, of_actor))
     truth = losses_by_loops(agent, batch, SAMPLED, randint.drawn[0], target_actions, actions)
     assert_same(losses, truth, batch.mask)
     assert_same_gradients(agent, losses.total, truth.total)
@@ -285,8 +288,8 @@ def test_sampled_values_have_the_exact_expectation(monkeypatch):
 def test_the_filter_does_not_pass_on_rounding_errors(monkeypatch, samples):
     # A sure policy samples nothing but the action taken; its advantage is then 0, and 0 > 0 is false.
     agent, batch = make_agent(torch.float32), make_batch(torch.float32)
-    taken = batch.action.flatten().repeat_interleave(2).unsqueeze(-1)
-    monkeypatch.setattr(torch, "multinomial", lambda probability, count, replacement: taken.expand(-1, count))
+    taken = batch.action.flatten().unsqueeze(-1).expand(-1, 2)
+    monkeypatch.setattr(objectives, "sample_actions", lambda log_pi: taken)
     for seed in range(5):
         torch.manual_seed(seed)
         with torch.no_grad():
@@ -499,13 +502,13 @@ def test_statistics_by_hand():
     assert not any(number.requires_grad for number in found.values())
 
 
-def test_entropy_is_a_mean_over_steps_and_discounts():
+def test_entropy_is_that_of_the_policy_that_acts():
     # As twohot.metrics defines it.
     losses, batch = hand_made()
     agent = types.SimpleNamespace(config=types.SimpleNamespace(bins=ValueBins(-2.0, 4.0, 4, "linear")))
     even, sure = math.log(3), 1.5 * math.log(2)
     entropy = statistics(losses, agent, batch, ("first", "absent", "third"))["policy/entropy"]
-    assert entropy.item() == pytest.approx((3 * even + 3 * sure) / 6)
+    assert entropy.item() == pytest.approx((even + 2 * sure) / 3)
 
 
 def test_statistics_of_real_losses_have_defined_names():

@@ -12,12 +12,20 @@ from torch import Tensor
 
 def symlog(x: Tensor) -> Tensor:
     """sign(x) log(1 + |x|)."""
-    return torch.sign(x) * torch.log1p(torch.abs(x))
+    above, below = _halves(x)
+    return torch.log1p(above) - torch.log1p(below)
 
 
 def symexp(x: Tensor) -> Tensor:
     """sign(x) (exp(|x|) - 1), the inverse of `symlog`."""
-    return torch.sign(x) * torch.expm1(torch.abs(x))
+    above, below = _halves(x)
+    return torch.expm1(above) - torch.expm1(below)
+
+
+def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(max(x, 0), max(-x, 0)) with a derivative of 1 at 0, where sign(x) and |x| would give 0."""
+    positive = x >= 0
+    return torch.where(positive, x, 0), torch.where(positive, 0, -x)
 
 
 def signed_sqrt(x: Tensor, epsilon: float = 1e-3) -> Tensor:
@@ -54,13 +62,15 @@ def bin_centers(low: float, high: float, count: int, *, dtype: torch.dtype, devi
 def two_hot(target: Tensor, low: float, high: float, count: int, transform: str) -> Tensor:
     """Labels [..., N]: x = f(y) clipped to [low, high] shares its mass between its two bins by nearness.
 
-    Written as relu(1 - |(x - low) / width - k|), which is exact at the centers and at both ends.
+    Written as relu(1 - |(x - low) / width - k|), which is exact at the centers and at both ends. Positions are computed
+    in float32 at least: bfloat16 cannot tell bin 257 from 258.
     """
     forward, _ = TRANSFORMS[transform]
-    x = forward(target).clamp(low, high)
+    wide = torch.promote_types(target.dtype, torch.float32)
+    x = forward(target.to(wide)).clamp(low, high)
     position = (x - low) * ((count - 1) / (high - low))
-    index = torch.arange(count, dtype=target.dtype, device=target.device)
-    return torch.relu(1 - torch.abs(position.unsqueeze(-1) - index))
+    index = torch.arange(count, dtype=wide, device=target.device)
+    return torch.relu(1 - torch.abs(position.unsqueeze(-1) - index)).to(target.dtype)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -69,10 +79,20 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def bin_expectation(logits: Tensor, low: float, high: float, transform: str, readout: str) -> Tensor:
-    """The scalar that bins stand for: f^-1(sum p b) ("transformed") or sum p f^-1(b) ("raw")."""
+    """The scalar that bins stand for: f^-1(sum p b) ("transformed") or sum p f^-1(b) ("raw").
+
+    On a support that is symmetric about 0, mirrored bins are subtracted before they are summed, so that a symmetric
+    distribution reads as exactly 0.
+    """
     _, inverse = TRANSFORMS[transform]
     probability = torch.softmax(logits, dim=-1)
-    centers = bin_centers(low, high, logits.shape[-1], dtype=logits.dtype, device=logits.device)
+    count = logits.shape[-1]
+    values = bin_centers(low, high, count, dtype=logits.dtype, device=logits.device)
     if readout == "raw":
-        return probability @ inverse(centers)
-    return inverse(probability @ centers)
+        values = inverse(values)
+    if low == -high:
+        half = count // 2
+        mean = (probability[..., count - half :] - probability[..., :half].flip(-1)) @ values[count - half :]
+    else:
+        mean = probability @ values
+    return mean if readout == "raw" else inverse(mean)

@@ -80,11 +80,13 @@ class KVCache:
         return self.seen.shape[0]
 
     def reset(self, mask: Tensor | None = None) -> None:
-        """Forget the environments where `mask` [B] (bool) is True; all of them by default. Costs O(B)."""
-        if mask is None:
-            self.seen.zero_()
-        else:
-            self.seen.masked_fill_(mask, 0)
+        """Forget the environments where `mask` [B] (bool) is True; all of them by default.
+
+        Clears their values, so that nothing of an episode, not even a NaN times a weight of zero, reaches the next.
+        """
+        rows = self._rows if mask is None else mask.nonzero().squeeze(-1)
+        self.seen[rows] = 0
+        self.values[:, rows] = 0
         self._longest = int(self.seen.max())
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -165,7 +166,11 @@ class OptimizerConfig:
     """Updates over which the step size rises linearly from zero."""
 
     def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, f"optimizer.learning_rate: expected > 0, got {self.learning_rate}")
+        _require(
+            0 < self.learning_rate < math.inf, f"optimizer.learning_rate: expected > 0, got {self.learning_rate}"
+        )
+        for name in ("weight_decay", "warmup_updates"):
+            _require(getattr(self, name) >= 0, f"optimizer.{name}: expected at least 0, got {getattr(self, name)}")
         _require(self.gradient_clip > 0, f"optimizer.gradient_clip: expected > 0, got {self.gradient_clip}")
 
 
@@ -294,7 +299,11 @@ def from_json(cls: type, data: Any, where: str = "") -> Any:
     missing = [name for name in names if name not in data]
     if missing:
         raise ConfigurationError(f"{prefix}{missing[0]}: setting is missing")
-    return cls(**{name: _value(hints[name], data[name], prefix + name) for name in names})
+    values = {name: _value(hints[name], data[name], prefix + name) for name in names}
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ConfigurationError(f"{where}: {error}") from error
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

@@ -43,14 +43,16 @@ class Learner:
 
         Raises:
             NonFiniteLossError: when the gradient norm is not finite; nothing but the statistics of the
-                observations has changed.
+                observations has changed, and the agent is in eval mode.
         """
         agent = self.agent
         real = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask), dim=1)
         agent.timestep_encoder.update_statistics(batch.observation["observation"], batch.previous_reward, real)
-        agent.iterate_spectral_norms()
         agent.train()
-        losses = independent_losses(agent, batch, self.objective)
+        try:
+            losses = independent_losses(agent, batch, self.objective)
+        finally:
+            agent.eval()
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
@@ -62,7 +64,8 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         self.optimizer.step()
+        torch.autograd.graph.increment_version(self.parameters)  # the fused step does not
+        agent.iterate_spectral_norms()
         agent.update_targets(self.objective.target_rate)
-        agent.eval()
         self.updates += 1
         return losses, norm

@@ -141,7 +141,7 @@ def two_hot_cross_entropy(
         reduction: "none", "sum", or "mean" over the rows that count (0 when none does).
 
     Returns:
-        A scalar, or `logits.shape[:-1]` for "none".
+        A scalar, or `logits.shape[:-1]` for "none", in the dtype of `logits`; computed in float32 at least.
 
     Raises:
         ValueError: when N differs from `bins.count`, a shape does not broadcast, or a dtype is wrong.
@@ -161,7 +161,8 @@ def two_hot_cross_entropy(
         raise ValueError(f"two_hot_cross_entropy: expected a bool mask, got {mask.dtype}")
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"two_hot_cross_entropy: expected reduction 'none', 'mean' or 'sum', got {reduction!r}")
-    target = target.detach().to(logits.dtype)
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    dtype, logits, target = logits.dtype, logits.to(wide), target.detach().to(wide)
     if mask is not None:
         logits = torch.where(mask.unsqueeze(-1), logits, 0)
         target = torch.where(mask, target, 0)
@@ -171,11 +172,11 @@ def two_hot_cross_entropy(
     if mask is not None:
         loss = torch.where(mask, loss, 0)
     if reduction == "none":
-        return loss
+        return loss.to(dtype)
     if reduction == "sum":
-        return loss.sum()
-    count = loss.numel() if mask is None else mask.expand(rows).sum()
-    return loss.sum() / (max(count, 1) if mask is None else count.clamp(min=1))
+        return loss.sum().to(dtype)
+    count = max(loss.numel(), 1) if mask is None else mask.expand(rows).sum().clamp(min=1)
+    return (loss.sum() / count).to(dtype)
 
 
 def bin_expectation(logits: Tensor, bins: ValueBins) -> Tensor:

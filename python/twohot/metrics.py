@@ -102,7 +102,7 @@ METRICS: dict[str, Metric] = {
                 "scaled return",
                 "Standard deviation over the critics of the ensemble, a mean over real steps and discounts.",
             ),
-            "policy/entropy": ("nats", "Entropy of the policy, a mean over real steps and discounts."),
+            "policy/entropy": ("nats", "Entropy of the policy that acts, a mean over real steps."),
             "advantage/mean": (
                 "scaled return",
                 "Mean, over real steps and discounts, of the taken action's value less that of the policy's actions.",

@@ -57,10 +57,9 @@ def independent_losses(agent: Agent, batch, config: ObjectiveConfig) -> Losses:
     action = batch.action.long().flatten().unsqueeze(-1)
 
     with torch.no_grad():
-        q_tp1 = _state_value(
-            agent.target_critics, agent.target_actor(h_tp1), h_tp1, agent, config, config.target_action_samples
-        )
-        v_tp1 = subset_value(q_tp1, config.critic_subset, "mean").unflatten(0, (rows, steps))
+        pi_tp1 = agent.target_actor(h_tp1)
+        q, share = _action_values(agent.target_critics, pi_tp1, h_tp1, agent, config, config.target_action_samples)
+        v_tp1 = subset_value((q * share).sum(-1), config.critic_subset, "mean").unflatten(0, (rows, steps))
         target = td_target(config.reward_multiplier * batch.reward, batch.terminated, agent.discounts, v_tp1)
 
     state = agent.critics.state_features(h_t)
@@ -70,8 +69,10 @@ def independent_losses(agent: Agent, batch, config: ObjectiveConfig) -> Losses:
     log_pi = agent.actor(h_t)
     with torch.no_grad():
         value = bin_expectation(logits.detach(), bins)
-        v_t = _state_value(agent.critics, log_pi, h_t, agent, config, config.action_samples)
-        advantage = value.mean(0) - v_t.mean(0).unflatten(0, (rows, steps))
+        q, share = _action_values(agent.critics, log_pi, h_t, agent, config, config.action_samples)
+        # The mean of differences, not the difference of means: rounding errors would pass the filter.
+        difference = value.mean(0).flatten(0, 1).unsqueeze(-1) - q.mean(0)
+        advantage = (difference * share).sum(-1).unflatten(0, (rows, steps))
         approved = binary_filter(advantage)
     log_pi = log_pi.unflatten(0, (rows, steps))
     taken = log_pi.gather(-1, batch.action.long()[..., None, None].expand(*log_pi.shape[:-1], 1)).squeeze(-1)
@@ -81,16 +82,23 @@ def independent_losses(agent: Agent, batch, config: ObjectiveConfig) -> Losses:
     return Losses(total, actor.detach(), critic.detach(), target, value, advantage, approved, log_pi.detach())
 
 
-def _state_value(
+def _action_values(
     critics: TwoHotCritics, log_pi: Tensor, h: Tensor, agent: Agent, config: ObjectiveConfig, samples: int
-) -> Tensor:
-    """[C, M, G] E_{a ~ pi} Q_c(h, a), exactly or as the mean of sampled actions; h [M, E], log_pi [M, G, A]."""
-    bins = agent.config.bins
-    state = critics.state_features(h)
+) -> tuple[Tensor, Tensor]:
+    """Values of actions of the policy, and their shares of the state's value.
+
+    Args:
+        log_pi: [M, G, A]. h: [M, E]. samples: K.
+
+    Returns:
+        Q_c(h, a) [C, M, G, S] and the shares [M, G, S] (or a number): all actions with their probabilities (S = A) where
+        the configuration says "exact", else K sampled ones with 1 / K each.
+    """
+    bins, state = agent.config.bins, critics.state_features(h)
     if config.state_value == "exact":
-        return (bin_expectation(critics.all_logits(state), bins) * log_pi.exp()).sum(-1)
-    values = [bin_expectation(critics.logits(state, sample_actions(log_pi)), bins) for _ in range(samples)]
-    return torch.stack(values).mean(0)
+        return bin_expectation(critics.all_logits(state), bins), log_pi.exp()
+    q = [bin_expectation(critics.logits(state, sample_actions(log_pi)), bins) for _ in range(samples)]
+    return torch.stack(q, dim=-1), torch.full((), 1 / samples, device=h.device, dtype=h.dtype)
 
 
 @torch.no_grad()

@@ -31,11 +31,12 @@ PRESETS: dict[str, Preset] = {
         "One small agent, six POPGym tasks with rewards spread over a factor of 1000; minutes on two cores.",
         TrainConfig(
             epochs=40,
-            updates_per_epoch=100,
+            updates_per_epoch=150,
             warmup_epochs=1,
-            batch_size=24,
+            batch_size=16,
             window=52,
             checkpoint_every=10,
+            threads=1,
             environment=EnvironmentConfig(
                 tasks=(
                     "RepeatFirstEasy",
@@ -52,6 +53,7 @@ PRESETS: dict[str, Preset] = {
                 layers=2,
                 heads=4,
                 feed_forward=384,
+                dropout=0.0,
                 context=208,
                 encoder_hidden=128,
                 encoder_layers=2,
@@ -62,7 +64,7 @@ PRESETS: dict[str, Preset] = {
                 bins=ValueBins(-10_000.0, 10_000.0, 64),
             ),
             objective=ObjectiveConfig(reward_multiplier=100.0, state_value="exact", target_rate=0.01),
-            optimizer=OptimizerConfig(learning_rate=5e-4, warmup_updates=100),
+            optimizer=OptimizerConfig(learning_rate=1.5e-3, warmup_updates=100),
             collect=CollectConfig(environments=16, steps_per_epoch=200, epsilon_steps=60_000),
             replay=ReplayConfig(capacity_steps=200_000),
             evaluate=EvaluateConfig(every=5, trials=8, final_trials=64),

@@ -241,7 +241,7 @@ def result_cells(result: TaskResult) -> tuple[str, str, str]:
 def verdict(results: Sequence[TaskResult]) -> str:
     """The sentence that sums up the table of results."""
     if all(result.random_return is None for result in results):
-        return "The uniformly random policy was not measured, so there is nothing to compare the agent with."
+        return "The uniformly random policy was not measured, so there is no comparison."
     count, total = sum(result.better for result in results), len(results)
     return (
         f"The agent is better than the uniformly random policy on {count} of {total} task{'s' * (total != 1)}: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from twohot.agent import Agent
 from twohot.config import ConfigurationError, TrainConfig, load_config, save_config, to_json
 from twohot.envs import make_vector, reset_seeds
 from twohot.evaluate import evaluate
+from twohot.info import describe_run
 from twohot.learner import Learner
 from twohot.metrics import MetricsWriter
 from twohot.objectives import statistics
@@ -56,6 +58,7 @@ def train(config: TrainConfig, run: Path, progress: Progress) -> None:
         raise ConfigurationError(f"{run}: holds a run already; continue it with: twohot train --resume {run}")
     session = Session(config, run)
     run.mkdir(parents=True, exist_ok=True)
+    (run / "run.json").write_text(json.dumps(describe_run(), indent=2) + "\n")
     save_config(config, run / "config.json")
     session.loop(progress)
 

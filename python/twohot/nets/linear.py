@@ -41,7 +41,11 @@ class SigmaLinear(nn.Module):
 
     @torch.no_grad()
     def folded_weight(self) -> Tensor:
-        """`effective_weight` without gradient, computed once per version of the parameters, for rollouts."""
+        """`effective_weight` without gradient, computed once per version of the parameters, for rollouts.
+
+        Versions are torch's own count of in-place changes. A fused optimiser does not count its own: whoever uses one
+        calls `torch.autograd.graph.increment_version` on the parameters after each step.
+        """
         tensors = (self.weight, self.gain, self.u, self.v)
         version = tuple(number for tensor in tensors for number in (tensor.data_ptr(), tensor._version))
         if self._folded is None or self._folded[0] != version:
