@@ -138,7 +138,7 @@ class ObjectiveConfig:
     critic_subset: int = 2
     """Critics drawn (with replacement) for a target."""
     state_value: Literal["sampled", "exact"] = "sampled"
-    """How the value of a state is taken from Q: mean over sampled actions, or the exact expectation over all actions."""
+    """How the value of a state is taken from Q: the mean over sampled actions, or the exact expectation."""
     action_samples: int = 3
     """K, actions sampled for the value of a state in the advantage; unused when exact."""
     target_action_samples: int = 3
@@ -166,9 +166,7 @@ class OptimizerConfig:
     """Updates over which the step size rises linearly from zero."""
 
     def __post_init__(self) -> None:
-        _require(
-            0 < self.learning_rate < math.inf, f"optimizer.learning_rate: expected > 0, got {self.learning_rate}"
-        )
+        _require(0 < self.learning_rate < math.inf, f"optimizer.learning_rate: expected > 0, got {self.learning_rate}")
         for name in ("weight_decay", "warmup_updates"):
             _require(getattr(self, name) >= 0, f"optimizer.{name}: expected at least 0, got {getattr(self, name)}")
         _require(self.gradient_clip > 0, f"optimizer.gradient_clip: expected > 0, got {self.gradient_clip}")
@@ -321,7 +319,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         fits = value in typing.get_args(hint)
     elif hint is float:
-        fits, value = isinstance(value, (int, float)) and not isinstance(value, bool), value
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
     else:
         fits = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
     if not fits:

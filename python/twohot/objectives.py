@@ -91,8 +91,8 @@ def _action_values(
         log_pi: [M, G, A]. h: [M, E]. samples: K.
 
     Returns:
-        Q_c(h, a) [C, M, G, S] and the shares [M, G, S] (or a number): all actions with their probabilities (S = A) where
-        the configuration says "exact", else K sampled ones with 1 / K each.
+        Q_c(h, a) [C, M, G, S] and the shares [M, G, S] (or a number): where the configuration says "exact", all actions
+        with their probabilities (S = A), else K sampled ones with 1 / K each.
     """
     bins, state = agent.config.bins, critics.state_features(h)
     if config.state_value == "exact":

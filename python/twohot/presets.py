@@ -91,8 +91,10 @@ PRESETS: dict[str, Preset] = {
             agent=AgentConfig(
                 context=2000,
                 bins=ValueBins.amago2(count=64),
-                training_discounts=(0.1, 0.7, 0.9, 0.93, 0.95, 0.98, 0.99, 0.992, 0.994, 0.995, 0.997, 0.998)
-                + (0.999, 0.9991, 0.9992, 0.9993, 0.9994, 0.9995),
+                training_discounts=(
+                    *(0.1, 0.7, 0.9, 0.93, 0.95, 0.98, 0.99, 0.992, 0.994, 0.995, 0.997, 0.998),
+                    *(0.999, 0.9991, 0.9992, 0.9993, 0.9994, 0.9995),
+                ),
                 discount=0.999,
             ),
             objective=ObjectiveConfig(reward_multiplier=200.0, target_rate=0.0025),
