@@ -11,6 +11,8 @@ help:
 	@echo "make train   train the quickstart agent (about 5 minutes on two cores) and write its report"
 	@echo "make test    lint, C++ tests and Python tests"
 	@echo "make format  format the Python sources"
+	@echo "make bench   measure what takes minutes, into bench/results"
+	@echo "make readme  write the README's tables from bench/results"
 	@echo "make wheel   build a wheel into dist/"
 	@echo "make clean   remove the virtual environment and all build products"
 
@@ -41,6 +43,12 @@ cpp-test-%: $(VENV)/.ready
 format: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.ready
+	$(BIN)/python bench/run.py
+
+readme: $(VENV)/.ready
+	$(BIN)/python bench/readme.py
 
 wheel: $(VENV)/.ready
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

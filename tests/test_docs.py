@@ -1,0 +1,51 @@
+"""The documentation names files, functions and classes that exist, and presets that can be trained."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from twohot.presets import PRESETS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NAMED = re.findall(r"`((?:\w+/)*\w+\.py): ([\w.]+)`", (ROOT / "docs" / "method.md").read_text())
+
+
+def defined(path: Path) -> set[str]:
+    """Functions, classes and `Class.method`s of a module."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{item.name}" for item in node.body if isinstance(item, ast.FunctionDef)}
+    return names
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED)
+def test_the_method_page_names_what_exists(file: str, name: str) -> None:
+    assert name in defined(ROOT / "python" / "twohot" / file)
+
+
+def test_the_method_page_names_something() -> None:
+    assert len(NAMED) >= 8
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_name_presets_that_exist(page: Path) -> None:
+    named = set(re.findall(r"twohot train ([a-z][\w-]*)", page.read_text()))
+    assert named <= set(PRESETS), f"{page.name} names {named - set(PRESETS)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pages_exist(page: Path) -> None:
+    text = page.read_text()
+    linked = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
+    named = re.findall(r"`(docs/[\w.]+)`", text)
+    missing = [name for name in linked if not (page.parent / name).exists()]
+    missing += [name for name in named if not (ROOT / name).exists()]
+    assert not missing
