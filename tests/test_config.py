@@ -50,7 +50,7 @@ def test_every_setting_survives_json_with_its_type():
         window=16,
         environment=EnvironmentConfig(tasks=("a", "b"), reward_multipliers=(1.0, 0.5), attempts=3, free_attempts=1),
         agent=AgentConfig(training_discounts=(), discount=0.5, bins=ValueBins(-1.0, 2.0, 5, "linear", "raw")),
-        objective=ObjectiveConfig(state_value="exact"),
+        objective=ObjectiveConfig(action_samples=0, target_action_samples=0),
         replay=ReplayConfig(by="step"),
         evaluate=EvaluateConfig(greedy=True),
     )
@@ -120,7 +120,7 @@ def changed(path, value):
         ("agent.bins.transform", "log", "expected "),
         ("environment.tasks", "RepeatFirstEasy", "expected a list, got 'RepeatFirstEasy'"),
         ("environment.context_features", 1, "expected bool, got 1"),
-        ("objective.state_value", "guessed", "expected "),
+        ("agent.bins.readout", "guessed", "expected "),
         ("replay.by", 3, "expected "),
     ],
 )
@@ -168,7 +168,7 @@ AT_LEAST_ONE = {
         ],
     ),
     EnvironmentConfig: ("environment.", ["attempts"]),
-    ObjectiveConfig: ("objective.", ["critic_subset", "action_samples", "target_action_samples"]),
+    ObjectiveConfig: ("objective.", ["critic_subset"]),
     CollectConfig: ("collect.", ["environments", "steps_per_epoch"]),
     ReplayConfig: ("replay.", ["capacity_steps", "threads"]),
     EvaluateConfig: ("evaluate.", ["every", "trials", "final_trials"]),

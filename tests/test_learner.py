@@ -33,7 +33,7 @@ CONFIG = AgentConfig(
     discount=0.9,
     bins=ValueBins.amago2(16),
 )
-OBJECTIVE = ObjectiveConfig(state_value="exact", target_rate=0.1)
+OBJECTIVE = ObjectiveConfig(action_samples=0, target_action_samples=0, target_rate=0.1)
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup_updates=0)
 
 
@@ -148,11 +148,13 @@ def test_targets_with_rate_one_are_the_heads():
             assert torch.equal(target, after[name.removeprefix("target_")])
 
 
-@pytest.mark.parametrize("mode", ["exact", "sampled"])
-def test_one_seed_one_run(mode):
+@pytest.mark.parametrize("samples", [0, 3])
+def test_one_seed_one_run(samples):
     results = []
     for seed in (0, 0, 1):
-        learner = make_learner(objective=dataclasses.replace(OBJECTIVE, state_value=mode), seed=seed)
+        learner = make_learner(
+            objective=dataclasses.replace(OBJECTIVE, action_samples=samples, target_action_samples=samples), seed=seed
+        )
         totals = [learner.step(make_batch(i))[0].total.item() for i in range(5)]
         results.append((totals, state(learner.agent)))
     (totals, one), (again, two), (other, _) = results
@@ -370,7 +372,7 @@ def test_a_tiny_agent_remembers_what_it_needs():
         bins=ValueBins(0.0, 1.0, 2, "linear"),
     )
     torch.manual_seed(0)
-    objective = ObjectiveConfig(reward_multiplier=1.0, state_value="exact")
+    objective = ObjectiveConfig(reward_multiplier=1.0, action_samples=0, target_action_samples=0)
     learner = Learner(Agent(config, 2, 2), objective, OptimizerConfig(learning_rate=1e-2, warmup_updates=20))
     # Behind the first step the reward is a fair coin to whoever forgets the cue: ln 2 for each such step.
     bound = math.log(2) * (steps - 1) / steps

@@ -34,7 +34,7 @@ CONFIG = AgentConfig(
     discount=0.9,
     bins=ValueBins(-50.0, 200.0, 9),
 )
-EXACT = ObjectiveConfig(reward_multiplier=3.0, critic_weight=7.0, state_value="exact")
+EXACT = ObjectiveConfig(reward_multiplier=3.0, critic_weight=7.0, action_samples=0, target_action_samples=0)
 SAMPLED = ObjectiveConfig(reward_multiplier=3.0, critic_weight=7.0, action_samples=3, target_action_samples=2)
 
 

@@ -214,7 +214,7 @@ def test_it_learns_to_remember(tmp_path: Path) -> None:
         checkpoint_every=10,
         environment=dataclasses.replace(CONFIG.environment, tasks=("RepeatFirstEasy",), reward_multipliers=(10.0,)),
         agent=dataclasses.replace(CONFIG.agent, width=32, heads=2, feed_forward=64, encoder_hidden=32, head_hidden=32),
-        objective=dataclasses.replace(CONFIG.objective, state_value="exact", target_rate=0.02),
+        objective=dataclasses.replace(CONFIG.objective, action_samples=0, target_action_samples=0, target_rate=0.02),
         optimizer=dataclasses.replace(CONFIG.optimizer, learning_rate=2e-3, warmup_updates=20),
         collect=dataclasses.replace(CONFIG.collect, environments=16, steps_per_epoch=52, epsilon_steps=4000),
         evaluate=dataclasses.replace(CONFIG.evaluate, every=10, final_trials=32),

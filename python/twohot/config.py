@@ -137,18 +137,17 @@ class ObjectiveConfig:
     """Weight of the critic loss beside the actor loss."""
     critic_subset: int = 2
     """Critics drawn (with replacement) for a target."""
-    state_value: Literal["sampled", "exact"] = "sampled"
-    """How the value of a state is taken from Q: the mean over sampled actions, or the exact expectation."""
     action_samples: int = 3
-    """K, actions sampled for the value of a state in the advantage; unused when exact."""
+    """K, actions sampled for the value of a state in the advantage; 0 takes the exact expectation over all actions."""
     target_action_samples: int = 3
-    """K of the target's value; unused when exact."""
+    """K of the target's value; 0 takes the exact expectation."""
     target_rate: float = 0.003
     """tau, step of the moving average that the target heads follow."""
 
     def __post_init__(self) -> None:
-        for name in ("critic_subset", "action_samples", "target_action_samples"):
-            _require(getattr(self, name) >= 1, f"objective.{name}: expected at least 1, got {getattr(self, name)}")
+        _require(self.critic_subset >= 1, f"objective.critic_subset: expected at least 1, got {self.critic_subset}")
+        for name in ("action_samples", "target_action_samples"):
+            _require(getattr(self, name) >= 0, f"objective.{name}: expected at least 0, got {getattr(self, name)}")
         _require(0 < self.target_rate <= 1, f"objective.target_rate: expected (0, 1], got {self.target_rate}")
 
 

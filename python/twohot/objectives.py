@@ -13,7 +13,7 @@ from torch import Tensor
 
 from twohot.agent import Agent
 from twohot.config import ObjectiveConfig
-from twohot.losses import bin_expectation, two_hot, two_hot_cross_entropy
+from twohot.losses import ValueBins, bin_expectation, two_hot, two_hot_cross_entropy
 from twohot.nets.actor import sample_actions
 from twohot.nets.critic import TwoHotCritics
 from twohot.rl.advantages import binary_filter, filtered_behavior_cloning, masked_mean
@@ -57,8 +57,9 @@ def independent_losses(agent: Agent, batch, config: ObjectiveConfig) -> Losses:
     action = batch.action.long().flatten().unsqueeze(-1)
 
     with torch.no_grad():
+        state = agent.target_critics.state_features(h_tp1)
         pi_tp1 = agent.target_actor(h_tp1)
-        q, share = _action_values(agent.target_critics, pi_tp1, h_tp1, agent, config, config.target_action_samples)
+        q, share = _action_values(agent.target_critics, state, pi_tp1, bins, config.target_action_samples)
         v_tp1 = subset_value((q * share).sum(-1), config.critic_subset, "mean").unflatten(0, (rows, steps))
         target = td_target(config.reward_multiplier * batch.reward, batch.terminated, agent.discounts, v_tp1)
 
@@ -69,7 +70,7 @@ def independent_losses(agent: Agent, batch, config: ObjectiveConfig) -> Losses:
     log_pi = agent.actor(h_t)
     with torch.no_grad():
         value = bin_expectation(logits.detach(), bins)
-        q, share = _action_values(agent.critics, log_pi, h_t, agent, config, config.action_samples)
+        q, share = _action_values(agent.critics, state, log_pi, bins, config.action_samples)
         # The mean of differences, not the difference of means: rounding errors would pass the filter.
         difference = value.mean(0).flatten(0, 1).unsqueeze(-1) - q.mean(0)
         advantage = (difference * share).sum(-1).unflatten(0, (rows, steps))
@@ -83,22 +84,21 @@ def independent_losses(agent: Agent, batch, config: ObjectiveConfig) -> Losses:
 
 
 def _action_values(
-    critics: TwoHotCritics, log_pi: Tensor, h: Tensor, agent: Agent, config: ObjectiveConfig, samples: int
+    critics: TwoHotCritics, state: Tensor, log_pi: Tensor, bins: ValueBins, samples: int
 ) -> tuple[Tensor, Tensor]:
     """Values of actions of the policy, and their shares of the state's value.
 
     Args:
-        log_pi: [M, G, A]. h: [M, E]. samples: K.
+        state: of the critics, for M steps. log_pi: [M, G, A]. samples: K, or 0 for all actions.
 
     Returns:
-        Q_c(h, a) [C, M, G, S] and the shares [M, G, S] (or a number): where the configuration says "exact", all actions
-        with their probabilities (S = A), else K sampled ones with 1 / K each.
+        Q_c(h, a) [C, M, G, S] and the shares [M, G, S] (or a number): all actions with their probabilities (S = A), or
+        K sampled ones with 1 / K each (S = K).
     """
-    bins, state = agent.config.bins, critics.state_features(h)
-    if config.state_value == "exact":
+    if samples == 0:
         return bin_expectation(critics.all_logits(state), bins), log_pi.exp()
     q = [bin_expectation(critics.logits(state, sample_actions(log_pi)), bins) for _ in range(samples)]
-    return torch.stack(q, dim=-1), torch.full((), 1 / samples, device=h.device, dtype=h.dtype)
+    return torch.stack(q, dim=-1), log_pi.new_tensor(1 / samples)
 
 
 @torch.no_grad()
