@@ -36,7 +36,7 @@ cpp-test: cpp-test-plain cpp-test-address,undefined cpp-test-thread
 
 cpp-test-%: $(VENV)/.ready
 	$(BIN)/cmake -S . -B build/cpp-$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DTWOHOT_PYTHON=OFF \
-	    -DTWOHOT_TESTS=ON -DTWOHOT_SANITIZE=$(if $(filter plain,$*),,$*) > /dev/null
+	    -DTWOHOT_TESTS=ON -DTWOHOT_WERROR=ON -DTWOHOT_SANITIZE=$(if $(filter plain,$*),,$*) > /dev/null
 	$(BIN)/cmake --build build/cpp-$* > /dev/null
 	$(BIN)/ctest --test-dir build/cpp-$* --output-on-failure
 

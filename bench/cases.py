@@ -28,6 +28,7 @@ class Row:
     p80: float
     unit: str
     shape: str = ""
+    threads: int = 1
     share_of_limit: float | str = ""
     limit: str = ""
 
@@ -79,6 +80,7 @@ def rollout_steps_per_second() -> list[Row]:
     from twohot.rollout import Rollout, UniformPolicy, seeded_generator
 
     config = PRESETS["quickstart"].config
+    torch.set_num_threads(config.threads)
     count, steps = config.collect.environments, 200
     tasks = config.environment.tasks
     vector = make_vector(**asdict(config.environment), environments=count)
@@ -93,27 +95,32 @@ def rollout_steps_per_second() -> list[Row]:
         work()
         return count * steps / (time.perf_counter() - start)
 
-    bare = [make_task(config.environment.suite, tasks[index % len(tasks)]) for index in range(count)]
-    for index, env in enumerate(bare):
-        env.reset(seed=index)
+    games = [[make_task(config.environment.suite, task) for task in tasks] for _ in range(count)]
+    stream = np.random.default_rng(0)
+    for row in games:
+        for env in row:
+            env.reset(seed=int(stream.integers(1 << 31)))
+    bare = [row[stream.integers(len(tasks))] for row in games]
 
     def step_bare() -> None:
-        for _ in range(steps):
-            for env in bare:
-                _, _, terminated, truncated, _ = env.step(0)
+        choices = stream.integers(2, size=(steps, count))  # 0 and 1 are legal everywhere
+        for row in choices:
+            for index, env in enumerate(bare):
+                _, _, terminated, truncated, _ = env.step(row[index])
                 if terminated or truncated:
-                    env.reset()
+                    bare[index] = games[index][stream.integers(len(tasks))]
+                    bare[index].reset()
 
     def step_wrapped() -> None:
-        zeros = np.zeros(count, np.int64)
-        for _ in range(steps):
-            _, _, terminated, truncated, _ = vector.step(zeros)
+        choices = stream.integers(2, size=(steps, count))
+        for row in choices:
+            _, _, terminated, truncated, _ = vector.step(row)
             if (terminated | truncated).any():
                 reset_where(vector, terminated | truncated)
 
     def rollout(policy, writer) -> Callable[[], None]:
         own = make_vector(**asdict(config.environment), environments=count)
-        player = Rollout(own, policy, generator=seeded_generator(0), writer=writer)
+        player = Rollout(own, policy, generator=seeded_generator(0, 0), writer=writer)
         player.restart(reset_seeds(0, 0, count))
         return lambda: player.collect(steps)
 
@@ -135,6 +142,7 @@ def rollout_steps_per_second() -> list[Row]:
             *percentiles(values),
             "environment steps/s",
             f"{count} actors, width {config.agent.width} x {config.agent.layers}",
+            config.threads,
             round(float(np.median(values) / limit), 3),
             "bare environments",
         )
@@ -150,6 +158,7 @@ def learner_updates_per_second() -> list[Row]:
     from twohot.replay import Field, Replay, Schema
 
     config = PRESETS["quickstart"].config
+    torch.set_num_threads(config.threads)
     size, actions, length = 17, 4, config.window + 20
     torch.manual_seed(0)
     agent = Agent(config.agent, size, actions).eval()
@@ -209,7 +218,9 @@ def quickstart_seeds() -> list[Row | SeedResult]:
     for seed in seeds:
         with tempfile.TemporaryDirectory() as directory:
             run = Path(directory) / "run"
+            start = time.perf_counter()
             train(replace(config, seed=seed), run, Progress(Console()))
+            minutes = (time.perf_counter() - start) / 60
             results = results_table(run)
             rows = read_metrics(run)
         multipliers = dict(zip(config.environment.tasks, config.environment.reward_multipliers, strict=True))
@@ -235,7 +246,7 @@ def quickstart_seeds() -> list[Row | SeedResult]:
         figures.setdefault(("learning", "updates/s"), []).append(
             float(np.median([row["updates_per_second"] for row in updates]))
         )
-        figures.setdefault(("whole run", "minutes"), []).append(rows[-1].seconds / 60)
+        figures.setdefault(("whole run", "minutes"), []).append(minutes)
     shape = f"{len(seeds)} seeds"
     for (name, unit), values in figures.items():
         table.append(Row("quickstart", name, "train", *percentiles(np.array(values)), unit, shape))
@@ -245,5 +256,7 @@ def quickstart_seeds() -> list[Row | SeedResult]:
 GROUPS: dict[str, Group] = {
     "rollout": Group((rollout_steps_per_second,), ("test_envs.py", "test_rollout.py", "test_attention.py")),
     "learner": Group((learner_updates_per_second,), ("test_objectives.py", "test_learner.py")),
-    "quickstart": Group((quickstart_seeds,), ("test_rollout.py", "test_learner.py"), long=True),
+    "quickstart": Group(
+        (quickstart_seeds,), ("test_rollout.py", "test_objectives.py", "test_learner.py", "test_train.py"), long=True
+    ),
 }

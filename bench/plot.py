@@ -18,6 +18,8 @@ def plot(name: str) -> Path:
     """One panel for each unit in the results of a group."""
     with (RESULTS / f"{name}.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["mode"] != "failed"]
+    if not rows:
+        sys.exit(f"{name}: no figure to draw, for every case failed")
     units = list(dict.fromkeys(row["unit"] for row in rows))
     figure = Figure(figsize=(8, 1.2 + 0.45 * len(rows)), layout="constrained")
     panels = figure.subplots(
@@ -31,7 +33,7 @@ def plot(name: str) -> Path:
         panel.barh([row["provider"] for row in mine], middle, xerr=[below, above], color="#4477aa", height=0.6)
         panel.set_xlabel(unit)
         panel.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{name}: {rows[0]['cpu']}, {rows[0]['threads']} threads", fontsize=10)
+    figure.suptitle(f"{name}: {rows[0]['cpu']}, {rows[0]['threads']} thread(s)", fontsize=10)
     output = RESULTS / f"{name}.svg"
     figure.savefig(output)
     return output

@@ -20,16 +20,25 @@ Record = dict[str, str]
 
 
 def read(name: str) -> list[Record]:
-    """The rows of one results file."""
-    with (RESULTS / f"{name}.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    """The rows of one results file.
+
+    Raises:
+        SystemExit: where there is none, or it holds a failure: a README has no place for either.
+    """
+    path = RESULTS / f"{name}.csv"
+    if not path.exists():
+        raise SystemExit(f"{path}: no results; write them with: python bench/run.py {name.split('_', maxsplit=1)[0]}")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    failed = [row for row in rows if row.get("mode") == "failed" or row["gate"] != "passed"]
+    if failed:
+        raise SystemExit(f"{path}: a case or its tests failed, or were skipped: {next(iter(failed[0].values()))}")
+    return rows
 
 
 def conditions(row: Record) -> str:
     """What the figures depend on, in one line."""
-    return (
-        f"{row['cpu']}, {row['threads']} threads, torch {row['torch']}, Python {row['python']}, commit {row['commit']}"
-    )
+    return f"{row['cpu']}, torch {row['torch']}, Python {row['python']}, commit {row['commit']}"
 
 
 def table(head: list[str], rows: list[list[str]]) -> list[str]:
@@ -90,7 +99,10 @@ def figures(*names: str) -> Callable[[], list[str]]:
             for row in records
         ]
         head = ["what", "median", "p20 to p80", "unit", "share of the limit"]
-        note = f"{conditions(records[0])}; `python bench/run.py {' '.join(names)}`."
+        shapes = dict.fromkeys(f"{row['case']}: {row['shape']}" for row in records if row["shape"])
+        about = "; ".join(dict.fromkeys(conditions(row) for row in records))
+        threads = " or ".join(sorted({row["threads"] for row in records}))
+        note = f"Threads of torch: {threads}. {'; '.join(shapes)}. {about}. `python bench/run.py {' '.join(names)}`."
         return [*table(head, body), "", note]
 
     return write

@@ -24,9 +24,12 @@ from pathlib import Path
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import torch
+
 from cases import GROUPS, Group, Row, SeedResult
 
 ROOT = Path(__file__).resolve().parent.parent
+THREADS = torch.get_num_threads()
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -60,6 +63,7 @@ def measure(group: Group) -> list[Row]:
     rows: list[Row] = []
     for case in group.cases:
         print(f"{case.__name__}: {(case.__doc__ or '').splitlines()[0]}", flush=True)
+        torch.set_num_threads(THREADS)
         try:
             rows += case()
         except Exception as error:
@@ -70,14 +74,11 @@ def measure(group: Group) -> list[Row]:
 
 def conditions() -> dict[str, str]:
     """What a number depends on beside the code."""
-    import torch
-
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     return {
-        "threads": str(torch.get_num_threads()),
         "cpu": names[0] if names else platform.processor(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -96,6 +97,8 @@ def _lines(path: str) -> list[str]:
 def write(name: str, rows: list[Row | SeedResult], gate: str) -> None:
     """One CSV for each kind of row in the group, and the same on the screen."""
     RESULTS.mkdir(exist_ok=True)
+    for old in RESULTS.glob(f"{name}*.csv"):
+        old.unlink()
     about = {**conditions(), "gate": gate}
     for kind, suffix in ((Row, ""), (SeedResult, "_returns")):
         mine = [row for row in rows if isinstance(row, kind)]

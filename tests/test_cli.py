@@ -114,10 +114,13 @@ def test_unknown_words(capsys, tmp_path: Path) -> None:
     [
         (["--agent.heads", "3"], "agent.heads: expected a divisor of the width 16, got 3"),
         (["--window", "500"], "window: expected at most the agent's context"),
-        (["--replay.capacity-steps", "100"], "agent.context: expected at most replay.capacity_steps = 100"),
-        (["--environment.observation-size", "2"], "size"),
+        (["--replay.capacity-steps", "40"], "agent.context: expected at most replay.capacity_steps = 40"),
+        (["--environment.observation-size", "2"], "environment: expected at most 2 observation entries, got 4"),
         (["--environment.reward-multipliers", "1"], "one for each of the 2 tasks, got 1"),
+        (["--environment.reward-multipliers", "nan", "1"], "reward_multipliers: expected finite numbers"),
         (["--device", "abacus"], "device: expected"),
+        (["--device", "meta"], "neither cpu nor cuda"),
+        (["--device", "cuda:63"], "device: expected"),
     ],
 )
 def test_impossible_configurations(capsys, tmp_path: Path, options: list[str], message: str) -> None:
@@ -136,7 +139,8 @@ def test_impossible_bins(capsys) -> None:
 def test_continuous_actions_are_refused(capsys, tmp_path: Path) -> None:
     tasks = ["--environment.tasks", "PositionOnlyPendulumEasy", "RepeatFirstEasy"]
     error = fails(capsys, "train", "quickstart", *FAST, "--run", str(tmp_path / "run"), *tasks)
-    assert "Pendulum" in error or "Box" in error
+    assert "expected an action space of Discrete and MultiDiscrete, got Box" in error
+    assert "PositionOnlyPendulum" in error
 
 
 def test_a_missing_run(capsys, tmp_path: Path) -> None:
@@ -165,6 +169,46 @@ def test_a_full_disk(capsys, tmp_path: Path, monkeypatch) -> None:
     error = fails(capsys, "train", "quickstart", *FAST, "--run", str(tmp_path / "run"))
     assert "No space left" in error
     assert f"twohot train --resume {tmp_path / 'run'}" in error
+
+
+def test_a_disk_that_fills_up_elsewhere(capsys, tmp_path: Path, monkeypatch) -> None:
+    def full(self, *arguments) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("twohot.metrics.MetricsWriter.write", full)
+    error = fails(capsys, "train", "quickstart", *FAST, "--run", str(tmp_path / "run"))
+    assert "No space left" in error
+    assert f"twohot train --resume {tmp_path / 'run'}" in error
+
+
+def test_a_trial_longer_than_the_memory(capsys, tmp_path: Path) -> None:
+    options = ["--replay.capacity-steps", "30", "--agent.context", "20"]
+    error = fails(capsys, "train", "quickstart", *FAST, "--run", str(tmp_path / "run"), *options)
+    assert error.startswith("twohot: replay.capacity_steps: too small for one trial")
+
+
+def test_a_directory_that_cannot_be_a_run(capsys, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thing").write_text("")
+    for name in ("file", "full"):
+        error = fails(capsys, "train", "quickstart", *FAST, "--run", str(tmp_path / name))
+        assert "expected a new or an empty directory" in error
+
+
+def test_reports_of_runs_that_cannot_be_read(capsys, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((run / "config.json").read_text())
+    assert "no metrics.jsonl" in fails(capsys, "report", str(tmp_path))
+    (tmp_path / "metrics.jsonl").write_text("nonsense\n{}\n")
+    assert "line 1" in fails(capsys, "report", str(tmp_path))
+    assert "directory" in fails(capsys, "report", str(run), "--output", str(tmp_path)).lower()
+
+
+def test_resume_with_fewer_epochs_changes_nothing(capsys, run: Path) -> None:
+    before = (run / "config.json").read_text()
+    assert "at least the 2 that the run has done" in fails(capsys, "train", "--resume", str(run), "--epochs", "1")
+    assert (run / "config.json").read_text() == before
+    assert "takes the place of a preset" in fails(capsys, "train", "quickstart", "--resume", str(run), code=2)
 
 
 def test_interrupted(tmp_path: Path) -> None:

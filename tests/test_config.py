@@ -215,9 +215,9 @@ def test_counts_of_at_least_zero(name):
         (AgentConfig, {"dropout": -0.1}, "agent.dropout: expected a share in [0, 1), got -0.1"),
         (AgentConfig, {"discount": 1.0}, "agent.discount: expected discounts in [0, 1), got 1.0"),
         (AgentConfig, {"training_discounts": (0.5, -0.1)}, "agent.discount: expected discounts in [0, 1), got -0.1"),
-        (AgentConfig, {"probability_floor": 0.995}, "agent.probability_floor: expected 0 <= floor < ceiling <= 1"),
-        (AgentConfig, {"probability_floor": -0.1}, "agent.probability_floor: expected 0 <= floor < ceiling <= 1"),
-        (AgentConfig, {"probability_ceiling": 1.1}, "agent.probability_floor: expected 0 <= floor < ceiling <= 1"),
+        (AgentConfig, {"probability_floor": 0.995}, "agent.probability_floor: expected 0 < floor < ceiling <= 1"),
+        (AgentConfig, {"probability_floor": -0.1}, "agent.probability_floor: expected 0 < floor < ceiling <= 1"),
+        (AgentConfig, {"probability_ceiling": 1.1}, "agent.probability_floor: expected 0 < floor < ceiling <= 1"),
         (ObjectiveConfig, {"target_rate": 0.0}, "objective.target_rate: expected (0, 1], got 0.0"),
         (ObjectiveConfig, {"target_rate": 1.5}, "objective.target_rate: expected (0, 1], got 1.5"),
         (OptimizerConfig, {"learning_rate": 0.0}, "optimizer.learning_rate: expected > 0, got 0.0"),
@@ -239,7 +239,7 @@ def test_settings_that_cannot_run(kind, settings, message):
 
 def test_the_limits_themselves_are_allowed():
     EnvironmentConfig(attempts=2, free_attempts=1)
-    AgentConfig(dropout=0.0, training_discounts=(0.0,), probability_floor=0.0, probability_ceiling=1.0)
+    AgentConfig(dropout=0.0, training_discounts=(0.0,), probability_floor=1e-6, probability_ceiling=1.0)
     ObjectiveConfig(target_rate=1.0)
     CollectConfig(epsilon_start=0.0, epsilon_end=1.0)
     TrainConfig(window=256, replay=ReplayConfig(capacity_steps=256))

@@ -73,7 +73,7 @@ def played():
     replay = Replay.create(
         Schema(observation={"observation": Field("float32", (size,))}, action=Field("int32")), capacity_steps=10_000
     )
-    rollout = Rollout(environments, policy, generator=seeded_generator(0), writer=replay.writer(4))
+    rollout = Rollout(environments, policy, generator=seeded_generator(0, 0), writer=replay.writer(4))
     rollout.restart(reset_seeds(0, 0, 4))
     trials = rollout.collect(90)
     return environments, policy, replay, rollout, trials
@@ -138,7 +138,7 @@ def test_restart_keeps_open_trials_as_truncated(played) -> None:
 
 def test_restart_plays_the_tasks_asked_for() -> None:
     environments = make_vector("popgym", TASKS, environments=4)
-    rollout = Rollout(environments, UniformPolicy(4), generator=seeded_generator(0))
+    rollout = Rollout(environments, UniformPolicy(4), generator=seeded_generator(0, 0))
     wanted = [TASKS[1], TASKS[0], TASKS[1], TASKS[1]]
     rollout.restart(reset_seeds(3, 0, 4), wanted)
     first: dict[int, int] = {}

@@ -6,6 +6,8 @@ al. 2024 (arXiv 2411.11188).
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -51,12 +53,17 @@ TRANSFORMS = {
 }
 
 
+@functools.lru_cache(maxsize=256)
 def bin_centers(low: float, high: float, count: int, *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """[N] evenly spaced centers in transformed space, built symmetrically: for low = -high, b[i] = -b[N - 1 - i]."""
-    step = torch.arange(count, dtype=torch.float64)
-    up = low + step * ((high - low) / (count - 1))
-    down = high - step.flip(0) * ((high - low) / (count - 1))
-    return ((up + down) / 2).to(dtype=dtype, device=device)
+    """[N] evenly spaced centers in transformed space, built symmetrically: for low = -high, b[i] = -b[N - 1 - i].
+
+    The tensor is shared between all who ask for the same: do not write into it.
+    """
+    with torch.inference_mode(False):  # else a first call in inference mode would forbid gradients for ever
+        step = torch.arange(count, dtype=torch.float64)
+        up = low + step * ((high - low) / (count - 1))
+        down = high - step.flip(0) * ((high - low) / (count - 1))
+        return ((up + down) / 2).to(dtype=dtype, device=device)
 
 
 def two_hot(target: Tensor, low: float, high: float, count: int, transform: str) -> Tensor:

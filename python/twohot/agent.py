@@ -105,8 +105,8 @@ class Agent(nn.Module):
 
         Args:
             state: from `initial_state`; `state.reset(mask)` where a trial begins.
-            observation: [B, O] float. previous_action: [B] int64. previous_reward: [B] float; the latter two are
-                ignored on a trial's first step (pass zeros).
+            observation: [B, O] float. previous_action: [B] int64. previous_reward: [B] float; zeros
+                on a trial's first step.
             greedy: take the most probable action instead of sampling. generator: random stream of the samples.
 
         Returns:

@@ -19,18 +19,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from twohot.errors import TwohotError
+
 FORMAT = 1
 KEEP = 2
 
 
-class CheckpointError(ValueError):
+class CheckpointError(TwohotError, ValueError):
     """A checkpoint that is missing, damaged, or made with another configuration."""
 
 
 def latest(run: Path) -> Path | None:
     """The newest complete checkpoint of a run, or None."""
-    found = sorted((run / "checkpoints").glob("epoch-*"))
+    found = _complete(run / "checkpoints")
     return found[-1] if found else None
+
+
+def _complete(directory: Path) -> list[Path]:
+    """Checkpoints by epoch, oldest first."""
+    named = [path for path in directory.glob("epoch-*") if path.name.removeprefix("epoch-").isdecimal()]
+    return sorted(named, key=lambda path: int(path.name.removeprefix("epoch-")))
 
 
 def save(run: Path, epoch: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], replay) -> Path:
@@ -56,16 +64,20 @@ def save(run: Path, epoch: int, tensors: dict[str, dict[str, Tensor]], state: di
         (partial / "state.json").write_text(json.dumps(document, indent=1))
         for path in (*partial.iterdir(), partial):
             _sync(path)
-        shutil.rmtree(final, ignore_errors=True)
+        aside = directory / f".{final.name}.replaced"
+        shutil.rmtree(aside, ignore_errors=True)
+        if final.exists():
+            os.rename(final, aside)
         os.rename(partial, final)
         _sync(directory)
+        shutil.rmtree(aside, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(
             f"{final}: could not be written ({error}); earlier checkpoints are untouched, free some space and "
             f"continue with: twohot train --resume {run}"
         ) from error
-    for old in sorted(directory.glob("epoch-*"))[:-KEEP]:
+    for old in _complete(directory)[:-KEEP]:
         shutil.rmtree(old)
     return final
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from twohot.errors import TwohotError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,10 +33,6 @@ usage: twohot COMMAND ...
 """
 
 
-class UsageError(ValueError):
-    """The command line cannot be understood; the message says what to type."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (0 done, 1 failed, 2 not understood, 130 interrupted)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -55,37 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("twohot: interrupted", file=sys.stderr)
         return 130
-    except Exception as error:
-        if os.environ.get("TWOHOT_TRACEBACK") == "1" or not _is_expected(error):
+    except (TwohotError, OSError) as error:
+        if os.environ.get("TWOHOT_TRACEBACK") == "1":
             raise
         print(f"twohot: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-
-
-def _is_expected(error: Exception) -> bool:
-    """Whether an error's own sentence tells a user all that there is to know."""
-    from twohot.checkpoint import CheckpointError
-    from twohot.config import ConfigurationError
-    from twohot.envs import (
-        MissingExtraError,
-        NonFiniteError,
-        UnknownEnvironmentError,
-        UnsupportedSpaceError,
-    )
-    from twohot.learner import NonFiniteLossError
-
-    ours = (
-        UsageError,
-        CheckpointError,
-        ConfigurationError,
-        MissingExtraError,
-        NonFiniteError,
-        NonFiniteLossError,
-        UnknownEnvironmentError,
-        UnsupportedSpaceError,
-    )
-    files = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
-    return isinstance(error, ours) or (isinstance(error, OSError) and error.errno in files)
 
 
 def _console() -> Console:
@@ -103,8 +75,10 @@ def _run_directory(run: Path) -> Path:
 def _train(arguments: list[str]) -> int:
     from twohot.presets import PRESETS
 
-    if any(argument.split("=")[0] == "--resume" for argument in arguments):
+    if arguments and arguments[0].split("=")[0] == "--resume":
         return _resume(arguments)
+    if any(argument.split("=")[0] == "--resume" for argument in arguments):
+        raise UsageError("--resume takes the place of a preset: twohot train --resume RUN [--epochs N]")
     listing = "\n".join(f"  {name:18} {preset.summary}" for name, preset in PRESETS.items())
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: twohot train PRESET [options]\n       twohot train --resume RUN [--epochs N]\n\n{listing}")
@@ -137,23 +111,26 @@ def _finish(run: Path, work: Callable) -> int:
 
     console = _console()
     console.print(f"Run directory: {run}", highlight=False, soft_wrap=True)
+    advice = f"continue with: twohot train --resume {run}"
     try:
         work(Progress(console))
     except KeyboardInterrupt:
         if not (run / "config.json").exists():
             raise
-        print(f"twohot: interrupted; continue with: twohot train --resume {run}", file=sys.stderr)
+        print(f"twohot: interrupted; {advice}", file=sys.stderr)
         return 130
+    except OSError as error:
+        if isinstance(error, TwohotError) or not (run / "config.json").exists():
+            raise
+        raise TwohotError(f"{error}; what was committed is safe: mend that, then {advice}") from error
     print_results(console, results_table(run))
     console.print(f"Report: {write_report(run)}", highlight=False, soft_wrap=True)
     return 0
 
 
 def _free_directory(parent: Path, name: str) -> Path:
-    number = 1
-    while (parent / f"{name}-{number}").exists():
-        number += 1
-    return parent / f"{name}-{number}"
+    """The first of NAME-1, NAME-2, ... that nobody has."""
+    return next(path for number in count(1) if not (path := parent / f"{name}-{number}").exists())
 
 
 def _evaluate(arguments: list[str]) -> int:
@@ -165,15 +142,17 @@ def _evaluate(arguments: list[str]) -> int:
     from rich.table import Table
 
     from twohot.evaluate import evaluate
-    from twohot.train import load_agent
+    from twohot.train import load_agent, usable_device
 
     run = _run_directory(options.run)
     config, agent = load_agent(run)
+    device = usable_device(options.device)
     scores = evaluate(
-        agent,
+        agent.to(device),
         config.environment,
         trials=options.trials,
         seed=options.seed,
+        device=device,
         greedy=options.greedy or config.evaluate.greedy,
     )
     table = Table("task", title=f"{run}: {options.trials} trials of each task, seed {options.seed}")

@@ -8,16 +8,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from twohot.errors import TwohotError
 from twohot.losses import ValueBins
 
 
-class ConfigurationError(Exception):
+class ConfigurationError(TwohotError):
     """A configuration that cannot run; the message says which setting, what it must be, and what it is.
 
     No ValueError: tyro would catch one and print it in its own words.
@@ -58,6 +60,12 @@ class EnvironmentConfig:
             f"environment.reward_multipliers: expected none or one for each of the {len(self.tasks)} tasks, "
             f"got {len(self.reward_multipliers)}",
         )
+        _require(
+            all(math.isfinite(multiplier) for multiplier in self.reward_multipliers),
+            f"environment.reward_multipliers: expected finite numbers, got {self.reward_multipliers}",
+        )
+        for name in ("observation_size", "actions"):
+            _require(getattr(self, name) >= 0, f"environment.{name}: expected at least 0, got {getattr(self, name)}")
         _require(self.attempts >= 1, f"environment.attempts: expected at least 1, got {self.attempts}")
         _require(
             0 <= self.free_attempts < self.attempts,
@@ -98,9 +106,9 @@ class AgentConfig:
     bins: ValueBins = field(default_factory=ValueBins)
     """Support of the critics' value classes."""
     probability_floor: float = 0.001
-    """Lowest probability of an action."""
+    """Lowest probability of an action, before all are normalised again."""
     probability_ceiling: float = 0.99
-    """Highest probability of an action."""
+    """Highest probability of an action, before all are normalised again."""
 
     def __post_init__(self) -> None:
         for name in ("width", "layers", "heads", "feed_forward", "context", "encoder_hidden", "encoder_layers"):
@@ -116,8 +124,8 @@ class AgentConfig:
         for discount in self.discounts:
             _require(0 <= discount < 1, f"agent.discount: expected discounts in [0, 1), got {discount}")
         _require(
-            0 <= self.probability_floor < self.probability_ceiling <= 1,
-            "agent.probability_floor: expected 0 <= floor < ceiling <= 1, "
+            0 < self.probability_floor < self.probability_ceiling <= 1,
+            "agent.probability_floor: expected 0 < floor < ceiling <= 1, "
             f"got {self.probability_floor} and {self.probability_ceiling}",
         )
 
@@ -148,6 +156,8 @@ class ObjectiveConfig:
         _require(self.critic_subset >= 1, f"objective.critic_subset: expected at least 1, got {self.critic_subset}")
         for name in ("action_samples", "target_action_samples"):
             _require(getattr(self, name) >= 0, f"objective.{name}: expected at least 0, got {getattr(self, name)}")
+        for name in ("reward_multiplier", "critic_weight"):
+            _require(math.isfinite(getattr(self, name)), f"objective.{name}: expected a finite number")
         _require(0 < self.target_rate <= 1, f"objective.target_rate: expected (0, 1], got {self.target_rate}")
 
 
@@ -167,7 +177,9 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         _require(0 < self.learning_rate < math.inf, f"optimizer.learning_rate: expected > 0, got {self.learning_rate}")
         for name in ("weight_decay", "warmup_updates"):
-            _require(getattr(self, name) >= 0, f"optimizer.{name}: expected at least 0, got {getattr(self, name)}")
+            _require(
+                0 <= getattr(self, name) < math.inf, f"optimizer.{name}: expected at least 0, got {getattr(self, name)}"
+            )
         _require(self.gradient_clip > 0, f"optimizer.gradient_clip: expected > 0, got {self.gradient_clip}")
 
 
@@ -189,6 +201,7 @@ class CollectConfig:
     def __post_init__(self) -> None:
         for name in ("environments", "steps_per_epoch"):
             _require(getattr(self, name) >= 1, f"collect.{name}: expected at least 1, got {getattr(self, name)}")
+        _require(self.epsilon_steps >= 0, f"collect.epsilon_steps: expected at least 0, got {self.epsilon_steps}")
         for name in ("epsilon_start", "epsilon_end"):
             _require(0 <= getattr(self, name) <= 1, f"collect.{name}: expected [0, 1], got {getattr(self, name)}")
 
@@ -246,7 +259,7 @@ class TrainConfig:
     checkpoint_every: int = 10
     """Epochs between checkpoints; there, in every run, the actors restart on new seeds."""
     device: str = "auto"
-    """A torch device name; auto takes cuda where there is one, else cpu."""
+    """cpu, cuda or cuda:N; auto takes cuda where there is one, else cpu."""
     threads: int = 0
     """CPU threads of torch; 0 leaves torch's own choice."""
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
@@ -326,9 +339,19 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     return float(value) if hint is float else value
 
 
+def save_json(data: dict[str, Any], path: Path) -> None:
+    """Write indented JSON that is there whole or not at all, whatever happens meanwhile."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(data, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
 def save_config(config: TrainConfig, path: Path) -> None:
-    """Write the resolved configuration as indented JSON."""
-    path.write_text(json.dumps(to_json(config), indent=2) + "\n")
+    """Write the resolved configuration."""
+    save_json(to_json(config), path)
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -341,6 +364,6 @@ def load_config(path: Path) -> TrainConfig:
         data = json.loads(path.read_text())
     except FileNotFoundError:
         raise ConfigurationError(f"{path.parent}: no run here (expected the file {path.name})") from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not JSON ({error})") from None
     return from_json(TrainConfig, data)

@@ -69,7 +69,12 @@ def evaluate(
     for start in range(0, len(jobs), ENVIRONMENTS):
         chunk = jobs[start : start + ENVIRONMENTS]
         finished += _play(
-            policy, environment, chunk, np.random.SeedSequence((seed, EVALUATION_STREAM, start)), device, greedy
+            policy,
+            environment,
+            chunk,
+            np.random.SeedSequence(seed, spawn_key=(EVALUATION_STREAM, start)),
+            device,
+            greedy,
         )
     scores = []
     for index, name in enumerate(environment.tasks):
@@ -92,7 +97,7 @@ def _play(
     vector = make_vector(**asdict(environment), environments=len(tasks))
     words = seeds.generate_state(len(tasks) + 1, np.uint64).tolist()
     try:
-        rollout = Rollout(vector, policy, generator=seeded_generator(words[0]), device=device, greedy=greedy)
+        rollout = Rollout(vector, policy, generator=seeded_generator(words[0], 0), device=device, greedy=greedy)
         rollout.restart(words[1:], [environment.tasks[task] for task in tasks])
         finished: dict[int, Trial] = {}
         while len(finished) < len(tasks):

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from twohot.agent import Agent
 from twohot.config import ObjectiveConfig, OptimizerConfig
+from twohot.errors import TwohotError
 from twohot.objectives import Losses, independent_losses
 
 
-class NonFiniteLossError(FloatingPointError):
+class NonFiniteLossError(TwohotError, FloatingPointError):
     """A loss or gradient is NaN or infinite; the parameters are as they were before the step."""
 
 
@@ -64,7 +65,8 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         self.optimizer.step()
-        torch.autograd.graph.increment_version(self.parameters)  # the fused step does not
+        for parameter in self.parameters:
+            torch.autograd.graph.increment_version(parameter)  # the fused step does not
         agent.iterate_spectral_norms()
         agent.update_targets(self.objective.target_rate)
         self.updates += 1

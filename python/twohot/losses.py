@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -87,7 +88,7 @@ class ValueBins:
         """C51: linear bins."""
         return cls(low, high, count, "linear", "raw")
 
-    @property
+    @cached_property
     def transformed_ends(self) -> tuple[float, float]:
         """(f(low), f(high)): the first and the last bin center in transformed space."""
         forward, _ = reference.TRANSFORMS[self.transform]

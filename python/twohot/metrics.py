@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from twohot.errors import DamagedRunError, NoRunError
+
 FILE_NAME = "metrics.jsonl"
 
 Kind = Literal["collect", "update", "evaluation", "random"]
@@ -260,8 +262,9 @@ class MetricsWriter:
                 board.add_scalar(name, value, global_step=int(environment_steps))
 
     def offset(self) -> int:
-        """Size of `metrics.jsonl` in bytes, for a checkpoint to remember."""
+        """Size of `metrics.jsonl` in bytes, all of them on the disk, for a checkpoint to remember."""
         self._file.flush()
+        os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
@@ -299,7 +302,7 @@ def read_metrics(directory: str | os.PathLike[str]) -> list[Row]:
     """
     path = Path(directory) / FILE_NAME
     if not path.is_file():
-        raise FileNotFoundError(f"no {FILE_NAME} in {path.parent}: give the directory of a run that has been started")
+        raise NoRunError(f"no {FILE_NAME} in {path.parent}: give the directory of a run that has been started")
     lines = path.read_bytes().split(b"\n")
     if not lines[-1]:
         lines.pop()
@@ -310,7 +313,7 @@ def read_metrics(directory: str | os.PathLike[str]) -> list[Row]:
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):
                 break
-            raise ValueError(
+            raise DamagedRunError(
                 f"{path}, line {number}, is not a metrics row ({error}): mend or delete that line, then try again"
             ) from error
     return rows
@@ -337,12 +340,12 @@ def _refuse_constant(constant: str) -> float:
 def _truncate(path: Path, resume_offset: int | None) -> None:
     """Cut the file at the end of a row: at `resume_offset`, or where None, behind its last whole line."""
     if not path.exists():
-        raise ValueError(f"cannot resume at byte {resume_offset}: {path} does not exist")
+        raise DamagedRunError(f"cannot resume at byte {resume_offset}: {path} does not exist")
     content = path.read_bytes()
     if resume_offset is None:
         resume_offset = content.rfind(b"\n") + 1
     if not 0 <= resume_offset <= len(content) or content[:resume_offset][-1:] not in (b"", b"\n"):
-        raise ValueError(
+        raise DamagedRunError(
             f"cannot resume at byte {resume_offset}: no row of {path} ends there (it has {len(content)} bytes); "
             "the checkpoint belongs to another run, or the file was edited"
         )

@@ -42,6 +42,8 @@ class EvaluateOptions:
     """Seed of environments and sampled actions."""
     greedy: bool = False
     """Take the most probable action instead of sampling one from the policy."""
+    device: str = "auto"
+    """cpu, cuda or cuda:N; auto takes cuda where there is one, else cpu."""
 
 
 @dataclass(frozen=True)
@@ -68,5 +70,5 @@ class InfoOptions:
 
 
 def parse(kind: type, command: str, arguments: list[str], default=None):
-    """An instance of `kind` from the command line; prints help or what is wrong, and exits, where that is asked."""
+    """An instance of `kind` from the command line; prints help, or what cannot be understood, and exits."""
     return tyro.cli(kind, prog=f"twohot {command}", args=arguments, default=default, description=kind.__doc__)

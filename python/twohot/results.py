@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from twohot.errors import DamagedRunError, NoRunError
 from twohot.figures import MINUS, compact
 from twohot.metrics import Row, parse_name, read_metrics
 
@@ -113,7 +114,7 @@ def read_run(run_directory: str | os.PathLike[str]) -> Run:
     config = dict(_flatten(_read_json(directory / "config.json", "restore it from a checkpoint, or delete it")))
     start = _read_json(directory / "run.json", "delete it: the report goes without it")
     if not isinstance(start, dict) or not all(isinstance(value, str) for value in start.values()):
-        raise ValueError(
+        raise DamagedRunError(
             f"{directory / 'run.json'}: expected a flat object of strings, got {json.dumps(start)[:80]}: delete it"
         )
     return Run(rows, directory.resolve().name, config, start)
@@ -159,7 +160,7 @@ def print_results(console: Console, results: Sequence[TaskResult]) -> None:
 
 def _read_rows(directory: Path) -> list[Row]:
     if not directory.is_dir():
-        raise FileNotFoundError(f"no run directory {directory}: give the directory that `twohot train` wrote to")
+        raise NoRunError(f"no run directory {directory}: give the directory that `twohot train` wrote to")
     return read_metrics(directory)
 
 
@@ -169,7 +170,7 @@ def _read_json(path: Path, remedy: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): {remedy}") from error
+        raise DamagedRunError(f"{path} is not JSON ({error}): {remedy}") from error
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:

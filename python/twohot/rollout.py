@@ -26,7 +26,8 @@ class Trial:
 class Policy(Protocol):
     """What acts: `Agent`, or anything with these two methods."""
 
-    def initial_state(self, environments: int) -> Any: ...
+    def initial_state(self, environments: int) -> Any:
+        """Memory for fresh trials; its `reset(mask)` begins new ones where mask [B] (bool) is True."""
 
     def act(
         self,
@@ -37,7 +38,8 @@ class Policy(Protocol):
         *,
         greedy: bool = False,
         generator: torch.Generator | None = None,
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """[B] int64, one action for each environment; moves `state` on by one step."""
 
 
 class UniformPolicy:
@@ -162,7 +164,7 @@ class Rollout:
         return ended
 
 
-def seeded_generator(*entropy: int) -> torch.Generator:
-    """A CPU torch.Generator whose seed is a hash of `entropy` (numpy's SeedSequence)."""
-    word = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
+def seeded_generator(seed: int, stream: int) -> torch.Generator:
+    """A CPU torch.Generator for one of the random streams of `seed`: nothing shared with the others."""
+    word = np.random.SeedSequence(seed, spawn_key=(stream,)).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(word >> np.uint64(1)))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from gymnasium.vector import SyncVectorEnv
 
 from twohot import checkpoint
 from twohot.agent import Agent
-from twohot.config import ConfigurationError, TrainConfig, load_config, save_config, to_json
+from twohot.config import ConfigurationError, TrainConfig, load_config, save_config, save_json, to_json
 from twohot.envs import make_vector, reset_seeds
 from twohot.evaluate import evaluate
 from twohot.info import describe_run
@@ -30,21 +29,36 @@ from twohot.rl.exploration import EpsilonGreedy
 from twohot.rollout import Rollout, Trial, UniformPolicy, seeded_generator
 
 STATISTICS_EVERY = 10
-"""Updates between two looks at the statistics of an update; a row of metrics is the mean over an epoch."""
+"""Updates between two looks at the statistics of an update; a row of metrics is the mean of an epoch's looks."""
+NETWORK_STREAM, EXPLORATION_STREAM, POLICY_STREAM = 1, 2, 3
+"""Separate the random streams of a run's seed (spawn keys of numpy's SeedSequence)."""
 FREE_SETTINGS = frozenset({"epochs"})
 """Settings in which a resumed run may differ from its checkpoint."""
 
 
+def usable_device(name: str) -> str:
+    """The torch device that `name` means, with "auto" resolved.
+
+    Raises:
+        ConfigurationError: when it is no CPU or CUDA device, or torch cannot use it here.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        if torch.device(name).type not in ("cpu", "cuda"):
+            raise RuntimeError("neither cpu nor cuda")
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(
+            f"device: expected auto, cpu or a CUDA device that torch can use here, got {name!r} ({reason})"
+        ) from error
+    return name
+
+
 def resolve(config: TrainConfig) -> TrainConfig:
     """Replace what depends on the machine ("auto", 0 threads) by what was found, so that the saved file says it."""
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(f"device: expected 'auto' or a device that torch can use, got {device!r}") from error
-    return replace(config, device=device, threads=config.threads or torch.get_num_threads())
+    return replace(config, device=usable_device(config.device), threads=config.threads or torch.get_num_threads())
 
 
 def train(config: TrainConfig, run: Path, progress: Progress) -> None:
@@ -56,9 +70,11 @@ def train(config: TrainConfig, run: Path, progress: Progress) -> None:
     config = resolve(config)
     if (run / "config.json").exists():
         raise ConfigurationError(f"{run}: holds a run already; continue it with: twohot train --resume {run}")
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise ConfigurationError(f"{run}: expected a new or an empty directory for the run")
     session = Session(config, run)
     run.mkdir(parents=True, exist_ok=True)
-    (run / "run.json").write_text(json.dumps(describe_run(), indent=2) + "\n")
+    save_json(describe_run(), run / "run.json")
     save_config(config, run / "config.json")
     session.loop(progress)
 
@@ -66,20 +82,29 @@ def train(config: TrainConfig, run: Path, progress: Progress) -> None:
 def resume(run: Path, progress: Progress, epochs: int | None = None) -> None:
     """Continue a run from its newest checkpoint, or from the beginning where it has none.
 
-    With the same number of epochs, the run ends with the weights of one that was never interrupted.
+    With the same number of epochs, the run ends (on a CPU) with the weights of one that was never interrupted. One made
+    longer than it was planned equals a run planned that long only where its old end was a multiple of
+    `checkpoint_every`, for the actors restart at every checkpoint, and the end of a run is one.
 
     Args:
-        run: the run's directory. epochs: a new total of epochs; None keeps the old one.
+        run: the run's directory. epochs: a new total of epochs, at least those done; None keeps the old one.
+
+    Raises:
+        ConfigurationError, CheckpointError: as their messages say; the run is as it was.
     """
     config = load_config(run / "config.json")
-    if epochs is not None:
-        config = replace(config, epochs=epochs)
-        save_config(config, run / "config.json")
+    usable_device(config.device)
     found = checkpoint.latest(run)
     state = checkpoint.read_state(found) if found else None
+    if epochs is not None:
+        done = state["epoch"] if state else 0
+        if epochs < done:
+            raise ConfigurationError(f"--epochs: expected at least the {done} that the run has done, got {epochs}")
+        config = replace(config, epochs=epochs)
     session = Session(config, run)
-    if found:
+    if found and state:
         session.restore(found, state)
+    save_config(config, run / "config.json")
     session.loop(progress)
 
 
@@ -89,7 +114,7 @@ class Session:
     def __init__(self, config: TrainConfig, run: Path) -> None:
         self.config, self.run = config, run
         torch.set_num_threads(config.threads)
-        torch.manual_seed(np.random.SeedSequence((config.seed, 1)).generate_state(1)[0].item())
+        torch.manual_seed(seeded_generator(config.seed, NETWORK_STREAM).initial_seed())
         self.environments = _make_environments(config)
         size = self.environments.single_observation_space.shape[0]
         actions = int(self.environments.single_action_space.n)
@@ -106,19 +131,20 @@ class Session:
             config.collect.epsilon_start,
             config.collect.epsilon_end,
             config.collect.epsilon_steps,
-            np.random.default_rng((config.seed, 2)),
+            np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(EXPLORATION_STREAM,))),
         )
         self.rollout = self._rollout()
         self.epoch = 0
         self.seconds = 0.0
         self.metrics_offset = 0
         self._clock: dict[str, float] = defaultdict(float)
+        self._ticked = time.perf_counter()
 
     def _rollout(self) -> Rollout:
         return Rollout(
             self.environments,
             self.agent,
-            generator=seeded_generator(self.config.seed, 3),
+            generator=seeded_generator(self.config.seed, POLICY_STREAM),
             device=self.device,
             writer=self.replay.writer(self.config.collect.environments),
             exploration=self.exploration,
@@ -129,6 +155,7 @@ class Session:
         config = self.config
         with MetricsWriter(self.run, resume_offset=self.metrics_offset) as metrics, progress:
             progress.start(config, self.epoch)
+            self._ticked = time.perf_counter()
             if self.epoch == 0:
                 self._measure_random(metrics)
             first = self.epoch
@@ -150,14 +177,17 @@ class Session:
     def _timed(self, phase: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        elapsed = time.perf_counter() - start
-        self._clock[phase] += elapsed
-        self.seconds += elapsed
+        self._clock[phase] += time.perf_counter() - start
 
     def _collect(self) -> dict[str, Any]:
         before = self._clock["collect"]
         with self._timed("collect"):
-            trials = self.rollout.collect(self.config.collect.steps_per_epoch)
+            try:
+                trials = self.rollout.collect(self.config.collect.steps_per_epoch)
+            except ValueError as error:
+                if type(error) is not ValueError:
+                    raise
+                raise ConfigurationError(f"replay.capacity_steps: too small for one trial ({error})") from error
         steps = self.config.collect.steps_per_epoch * self.config.collect.environments
         return {
             **_trial_metrics(trials, self.config),
@@ -181,18 +211,18 @@ class Session:
             torch=True,
             pin_memory=self.device.type == "cuda",
         )
-        for update in range(updates):
-            with self._timed("sample"):
-                batch = next(batches).to(self.device)
-            with self._timed("update"):
-                losses, norm = self.learner.step(batch)
-                if update % STATISTICS_EVERY == 0:
-                    found = statistics(losses, self.agent, batch, config.environment.tasks)
-                    for name, value in {**found, "gradient/norm": norm}.items():
-                        sums[name] = sums[name] + value if name in sums else value
-                        counts[name] += 1
-            progress.update(self.learner.updates)
-        batches.close()
+        with closing(batches):
+            for update in range(updates):
+                with self._timed("sample"):
+                    batch = next(batches).to(self.device)
+                with self._timed("update"):
+                    losses, norm = self.learner.step(batch)
+                    if update % STATISTICS_EVERY == 0:
+                        found = statistics(losses, self.agent, batch, config.environment.tasks)
+                        for name, value in {**found, "gradient/norm": norm}.items():
+                            sums[name] = sums[name] + value if name in sums else value
+                            counts[name] += 1
+                progress.update(self.learner.updates)
         stats = self.replay.stats()
         return {
             **{name: (value / counts[name]).cpu() for name, value in sums.items()},
@@ -223,11 +253,13 @@ class Session:
         metrics.write("random", 0, 0, 0.0, {k: v for score in scores for k, v in score.metrics("random").items()})
 
     def _write(self, metrics: MetricsWriter, rows: dict[str, dict[str, Any]]) -> None:
-        total = sum(self._clock.values())
+        now = time.perf_counter()
+        elapsed, self._ticked = now - self._ticked, now
+        self.seconds += elapsed
         if rows["update"]:
             for phase in ("collect", "sample", "update", "evaluate"):
-                rows["update"][f"time/{phase}_share"] = self._clock[phase] / total
-            self._clock.clear()
+                rows["update"][f"time/{phase}_share"] = self._clock[phase] / elapsed
+        self._clock.clear()
         for kind, row in rows.items():
             if row:
                 metrics.write(kind, self.rollout.environment_steps, self.learner.updates, self.seconds, row)
@@ -259,6 +291,8 @@ class Session:
     def restore(self, path: Path, state: dict[str, Any]) -> None:
         """Put back everything that `_save` took."""
         checkpoint.require_same(state["config"], to_json(self.config), FREE_SETTINGS)
+        sizes = {"observation_size": self.agent.observation_size, "actions": self.agent.actions}
+        checkpoint.require_same({name: state[name] for name in sizes}, sizes, frozenset())
         self.agent.load_state_dict(checkpoint.read_tensors(path, "agent"))
         checkpoint.load_optimizer(self.learner.optimizer, checkpoint.read_tensors(path, "optimizer"))
         self.replay = Replay.load(path / "replay.safetensors", threads=self.config.replay.threads)

@@ -12,20 +12,22 @@ from importlib.util import find_spec
 
 import gymnasium as gym
 
+from twohot.errors import TwohotError
 
-class UnknownEnvironmentError(ValueError):
+
+class UnknownEnvironmentError(TwohotError, ValueError):
     """A suite or task name that the registry does not hold."""
 
 
-class MissingExtraError(ImportError):
+class MissingExtraError(TwohotError, ImportError):
     """A suite whose packages are not installed."""
 
 
-class UnsupportedSpaceError(ValueError):
+class UnsupportedSpaceError(TwohotError, ValueError):
     """An observation or action space that no wrapper here can turn into a flat Box or a Discrete."""
 
 
-class NonFiniteError(ValueError):
+class NonFiniteError(TwohotError, ValueError):
     """A NaN or an infinity in an observation or a reward of an environment."""
 
 

@@ -10,14 +10,19 @@ from twohot.nets.linear import MLP
 
 
 def sample_actions(log_pi: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """One action from log pi [..., A], by inversion of the cumulative distribution; returns [...] int64."""
+    """One action from log pi [..., A], by inversion of the cumulative distribution; returns [...] int64.
+
+    Numbers are drawn on the generator's device, so that a CPU generator gives the same actions on every device.
+    """
     cumulative = log_pi.exp().cumsum(-1)
-    drawn = torch.rand((*log_pi.shape[:-1], 1), dtype=log_pi.dtype, device=log_pi.device, generator=generator)
+    device = log_pi.device if generator is None else generator.device
+    drawn = torch.rand((*log_pi.shape[:-1], 1), dtype=log_pi.dtype, device=device, generator=generator)
+    drawn = drawn.to(log_pi.device)
     return (drawn * cumulative[..., -1:] >= cumulative[..., :-1]).sum(-1)
 
 
 class DiscreteActor(nn.Module):
-    """An MLP from h [..., E] to log-probabilities [..., G, A], each probability kept in [floor, ceiling].
+    """An MLP from h [..., E] to log-probabilities [..., G, A], clipped to [floor, ceiling] and normalised again.
 
     Args:
         width: E. hidden, layers: of the MLP. discounts: G. actions: A.

@@ -47,7 +47,7 @@ class VectorEncoder(nn.Module):
     """Flat observations: normalised [observation, symlog(previous reward)] and the previous action through an MLP.
 
     The previous action enters as a row look-up, which is what a one-hot input to the first linear layer amounts
-    to. A trial's first step has no previous action or reward: both contribute nothing there.
+    to; at a trial's first step, which has none, it contributes nothing. The previous reward is 0 there.
 
     Args:
         observation_size: O. actions: A, number of discrete actions.

@@ -1,0 +1,17 @@
+"""The base of all errors that are meant for a user's eyes."""
+
+
+class TwohotError(Exception):
+    """An error whose sentence says what was expected, what came and what to do; the command line prints it alone."""
+
+
+class NoRunError(TwohotError, FileNotFoundError):
+    """A directory that holds no run, or none that has logged anything yet."""
+
+
+class DamagedRunError(TwohotError, ValueError):
+    """A file of a run directory that cannot be read as what it should be."""
+
+
+class UsageError(TwohotError):
+    """A command line that cannot be understood."""
