@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from twohot.errors import TwohotError
+from twohot.files import sync
 
 FORMAT = 1
 KEEP = 2
@@ -63,13 +64,13 @@ def save(run: Path, epoch: int, tensors: dict[str, dict[str, Tensor]], state: di
         document = {"format": FORMAT, "epoch": epoch, "files": files, **state}
         (partial / "state.json").write_text(json.dumps(document, indent=1))
         for path in (*partial.iterdir(), partial):
-            _sync(path)
+            sync(path)
         aside = directory / f".{final.name}.replaced"
         shutil.rmtree(aside, ignore_errors=True)
         if final.exists():
             os.rename(final, aside)
         os.rename(partial, final)
-        _sync(directory)
+        sync(directory)
         shutil.rmtree(aside, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -151,11 +152,3 @@ def _fingerprint(path: Path) -> dict[str, int]:
         while chunk := file.read(1 << 22):
             crc = zlib.crc32(chunk, crc)
     return {"bytes": path.stat().st_size, "crc32": crc}
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

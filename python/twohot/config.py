@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import types
 import typing
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from twohot.errors import TwohotError
+from twohot.files import replacing
 from twohot.losses import ValueBins
 
 
@@ -341,12 +341,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def save_json(data: dict[str, Any], path: Path) -> None:
     """Write indented JSON that is there whole or not at all, whatever happens meanwhile."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(data, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 def save_config(config: TrainConfig, path: Path) -> None:

@@ -28,6 +28,7 @@ from typing import Any, Literal
 import numpy as np
 
 from twohot import _native
+from twohot.files import replacing
 
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "float16", "float32", "float64")
 FORMAT = "twohot.replay/1"
@@ -120,7 +121,11 @@ class Batch:
         return {field.name: _view(getattr(self, field.name)) for field in fields(self)}
 
     def to(self, device: Any) -> Batch:
-        """The batch on a torch device: itself where it lives there already, else a copy that does not wait for it."""
+        """The batch on a torch device: itself where it lives there already, else a copy.
+
+        From page-locked memory the copy is under way when this returns. Do not give a batch of a `loader` back, by
+        asking for the next one, before the device has caught up: synchronise, or read what depends on the copy.
+        """
         if self.reward.device == device:
             return self
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -404,15 +409,8 @@ class Replay:
             "capacity": dict(self._capacity),
             "counters": list(snapshot["counters"]),
         }
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            save_file(tensors, temporary, metadata={"format": FORMAT, "replay": json.dumps(description)})
-            _sync(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync(path.parent)
+        with replacing(Path(path)) as partial:
+            save_file(tensors, partial, metadata={"format": FORMAT, "replay": json.dumps(description)})
 
     @classmethod
     def load(
@@ -487,12 +485,3 @@ def _torch_zeros(pin_memory: bool) -> Any:
     import torch
 
     return lambda shape, dtype: torch.zeros(shape, dtype=getattr(torch, dtype), pin_memory=pin_memory)
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file or a folder is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

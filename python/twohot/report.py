@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
+from twohot.files import replacing
 from twohot.page import page
 from twohot.results import TaskResult, print_results, read_run, results_table
 
@@ -33,11 +33,6 @@ def write_report(run_directory: str | os.PathLike[str], output: str | os.PathLik
     run = read_run(run_directory)
     target = Path(output) if output is not None else Path(run_directory) / "report.html"
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        temporary.write_text(page(run), encoding="utf-8")
-        os.replace(temporary, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+    with replacing(target) as partial:
+        partial.write_text(page(run), encoding="utf-8")
     return target
