@@ -6,8 +6,6 @@ al. 2024 (arXiv 2411.11188).
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 
@@ -53,17 +51,12 @@ TRANSFORMS = {
 }
 
 
-@functools.lru_cache(maxsize=256)
 def bin_centers(low: float, high: float, count: int, *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """[N] evenly spaced centers in transformed space, built symmetrically: for low = -high, b[i] = -b[N - 1 - i].
-
-    The tensor is shared between all who ask for the same: do not write into it.
-    """
-    with torch.inference_mode(False):  # else a first call in inference mode would forbid gradients for ever
-        step = torch.arange(count, dtype=torch.float64)
-        up = low + step * ((high - low) / (count - 1))
-        down = high - step.flip(0) * ((high - low) / (count - 1))
-        return ((up + down) / 2).to(dtype=dtype, device=device)
+    """[N] evenly spaced centers in transformed space, built symmetrically: for low = -high, b[i] = -b[N - 1 - i]."""
+    step = torch.arange(count, dtype=torch.float64)
+    up = low + step * ((high - low) / (count - 1))
+    down = high - step.flip(0) * ((high - low) / (count - 1))
+    return ((up + down) / 2).to(dtype=dtype, device=device)
 
 
 def two_hot(target: Tensor, low: float, high: float, count: int, transform: str) -> Tensor:
@@ -72,12 +65,16 @@ def two_hot(target: Tensor, low: float, high: float, count: int, transform: str)
     Written as relu(1 - |(x - low) / width - k|), which is exact at the centers and at both ends. Positions are computed
     in float32 at least: bfloat16 cannot tell bin 257 from 258.
     """
+    wide = target.to(torch.promote_types(target.dtype, torch.float32))
+    place = position(wide, low, high, count, transform)
+    index = torch.arange(count, dtype=wide.dtype, device=target.device)
+    return torch.relu(1 - torch.abs(place.unsqueeze(-1) - index)).to(target.dtype)
+
+
+def position(target: Tensor, low: float, high: float, count: int, transform: str) -> Tensor:
+    """[...] place of each target among the bins, in 0 .. N - 1, in the dtype of `target`."""
     forward, _ = TRANSFORMS[transform]
-    wide = torch.promote_types(target.dtype, torch.float32)
-    x = forward(target.to(wide)).clamp(low, high)
-    position = (x - low) * ((count - 1) / (high - low))
-    index = torch.arange(count, dtype=wide, device=target.device)
-    return torch.relu(1 - torch.abs(position.unsqueeze(-1) - index)).to(target.dtype)
+    return (forward(target).clamp(low, high) - low) * ((count - 1) / (high - low))
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

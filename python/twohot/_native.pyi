@@ -55,3 +55,42 @@ class ReplayWriter:
     ) -> None: ...
     def cut(self) -> None: ...
     def discard(self) -> None: ...
+
+def two_hot_forward(
+    logits: int,
+    dtype: str,
+    *,
+    rows: int,
+    bins: int,
+    targets: int,
+    position: int = 0,
+    mask: int = 0,
+    values: int = 0,
+    antisymmetric: bool = False,
+    loss: int = 0,
+    maximum: int = 0,
+    log_sum: int = 0,
+    readout: int = 0,
+    threads: int,
+) -> None:
+    """Loss and readout of rows of logits. Arrays are addresses of C-contiguous CPU memory; 0 means not wanted."""
+
+def two_hot_backward(
+    logits: int,
+    dtype: str,
+    *,
+    rows: int,
+    bins: int,
+    targets: int,
+    position: int,
+    mask: int = 0,
+    maximum: int,
+    log_sum: int,
+    gradient: int,
+    out: int,
+    threads: int,
+) -> None:
+    """Gradient of the loss with respect to the logits, from what the forward pass saved."""
+
+def cpu_capability() -> Literal["avx512", "avx2", "portable"]:
+    """Which compiled form of the kernels this processor runs."""

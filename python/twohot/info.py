@@ -66,4 +66,4 @@ def _native() -> str:
         from twohot import _native
     except ImportError as error:
         return f"cannot be imported: {error}"
-    return str(_native.__file__)
+    return f"{_native.__file__}, {_native.cpu_capability()} kernels"

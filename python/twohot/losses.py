@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from twohot.kernels.backend import choose_two_hot
 from twohot.kernels.two_hot import reference
 from twohot.kernels.two_hot.reference import symexp, symlog
 
@@ -162,14 +163,18 @@ def two_hot_cross_entropy(
         raise ValueError(f"two_hot_cross_entropy: expected a bool mask, got {mask.dtype}")
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"two_hot_cross_entropy: expected reduction 'none', 'mean' or 'sum', got {reduction!r}")
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    dtype, logits, target = logits.dtype, logits.to(wide), target.detach().to(wide)
-    if mask is not None:
-        logits = torch.where(mask.unsqueeze(-1), logits, 0)
-        target = torch.where(mask, target, 0)
-    loss = reference.cross_entropy(logits, two_hot(target, bins))
+    dtype = logits.dtype
+    if choose_two_hot(logits).name == "native":
+        loss = _native_cross_entropy(logits, target, bins, mask)
+    else:
+        wide = torch.promote_types(dtype, torch.float32)
+        logits, target = logits.to(wide), target.detach().to(wide)
+        if mask is not None:
+            logits = torch.where(mask.unsqueeze(-1), logits, 0)
+            target = torch.where(mask, target, 0)
+        loss = reference.cross_entropy(logits, two_hot(target, bins))
     if weight is not None:
-        loss = loss * weight
+        loss = loss * (weight if mask is None else torch.where(mask, weight, 0))
     if mask is not None:
         loss = torch.where(mask, loss, 0)
     if reduction == "none":
@@ -199,7 +204,46 @@ def bin_expectation(logits: Tensor, bins: ValueBins) -> Tensor:
             f"bin_expectation: expected logits with {bins.count} bins in the last dimension, "
             f"got shape {tuple(logits.shape)}"
         )
+    differentiable = torch.is_grad_enabled() and logits.requires_grad
+    if not differentiable and choose_two_hot(logits).name == "native":
+        return _native_expectation(logits, bins)
     return reference.bin_expectation(logits, *bins.transformed_ends, bins.transform, bins.readout)
+
+
+def _native_cross_entropy(logits: Tensor, target: Tensor, bins: ValueBins, mask: Tensor | None) -> Tensor:
+    """float32 [...] loss of each row; rows that are masked give 0."""
+    from twohot.kernels.two_hot.op import two_hot_rows
+
+    rows = logits.shape[:-1]
+    shared = _leading_ones(target, len(rows))
+    if mask is not None:
+        shared = min(shared, _leading_ones(mask, len(rows)))
+    own = rows[shared:]
+    target = target.detach().to(torch.float32)
+    position = reference.position(target, *bins.transformed_ends, bins.count, bins.transform)
+    position = position.reshape(position.shape[max(position.dim() - len(own), 0) :]).expand(own)
+    if mask is not None:
+        mask = mask.reshape(mask.shape[max(mask.dim() - len(own), 0) :]).expand(own).flatten().contiguous()
+    flat = logits.reshape(-1, bins.count).contiguous()
+    loss, *_ = two_hot_rows(flat, position.flatten().contiguous(), mask, None, False)
+    return loss.reshape(rows)
+
+
+def _native_expectation(logits: Tensor, bins: ValueBins) -> Tensor:
+    from twohot.kernels.two_hot.op import expectation_rows
+
+    values = bins.values() if bins.readout == "raw" else bins.centers()
+    low, high = bins.transformed_ends
+    mean = expectation_rows(logits.detach().reshape(-1, bins.count).contiguous(), values, low == -high)
+    _, inverse = reference.TRANSFORMS[bins.transform]
+    mean = mean if bins.readout == "raw" else inverse(mean)
+    return mean.reshape(logits.shape[:-1]).to(logits.dtype)
+
+
+def _leading_ones(tensor: Tensor, dimensions: int) -> int:
+    """How many leading ones a tensor has once its shape is filled up with ones to `dimensions`."""
+    shape = (1,) * (dimensions - tensor.dim()) + tuple(tensor.shape)
+    return next((index for index, size in enumerate(shape) if size != 1), dimensions)
 
 
 def _require_floating(op: str, name: str, tensor: Tensor) -> None:
