@@ -26,7 +26,8 @@ constexpr std::int64_t most_bins = 4096;
 inline float exp_negative(float x) noexcept {
   const float clamped = x < -87.0f ? -87.0f : x;
   constexpr float shift = 12582912.0f;  // 1.5 x 2^23: adding it rounds to the nearest integer
-  const float n = (clamped * 1.44269504f + shift) - shift;
+  const float shifted = clamped * 1.44269504f + shift;
+  const float n = shifted - shift;
   const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
@@ -35,8 +36,9 @@ inline float exp_negative(float x) noexcept {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const auto bits = static_cast<std::int32_t>(n) + 127;
-  const float power = std::bit_cast<float>(bits << 23);
+  // The integer stands in the low bits of the shifted number; 2^n has it as its exponent.
+  const std::int32_t exponent = std::bit_cast<std::int32_t>(shifted) - std::bit_cast<std::int32_t>(shift) + 127;
+  const float power = std::bit_cast<float>(exponent << 23);
   const float result = p * power;
   return x < -87.0f ? 0.0f : result;
 }
