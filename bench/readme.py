@@ -94,11 +94,11 @@ def figures(*names: str) -> Callable[[], list[str]]:
                 _number(row["p50"]),
                 f"{_number(row['p20'])} to {_number(row['p80'])}",
                 row["unit"],
-                f"{float(row['share_of_limit']):.0%} of {row['limit']}" if row["share_of_limit"] else "",
+                f"{float(row['share_of_limit']):.2g} x {row['limit']}" if row["share_of_limit"] else "",
             ]
             for row in records
         ]
-        head = ["what", "median", "p20 to p80", "unit", "share of the limit"]
+        head = ["what", "median", "p20 to p80", "unit", "against"]
         shapes = dict.fromkeys(f"{row['case']}: {row['shape']}" for row in records if row["shape"])
         about = "; ".join(dict.fromkeys(conditions(row) for row in records))
         threads = " or ".join(sorted({row["threads"] for row in records}))
@@ -113,7 +113,7 @@ def _number(text: str) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-TABLES = {"quickstart": quickstart, "speed": figures("rollout", "learner", "quickstart")}
+TABLES = {"quickstart": quickstart, "speed": figures("rollout", "learner", "quickstart"), "losses": figures("losses")}
 
 
 def main() -> int:

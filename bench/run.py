@@ -26,7 +26,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 
-from cases import GROUPS, Group, Row, SeedResult
+from cases import GROUPS
+from frame import Group, Row, SeedResult
 
 ROOT = Path(__file__).resolve().parent.parent
 THREADS = torch.get_num_threads()

@@ -15,13 +15,13 @@ ROOT = Path(__file__).resolve().parent.parent
 def bench(monkeypatch, tmp_path):
     """bench/run.py and bench/cases.py as modules, writing into a folder of their own."""
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    import cases
+    import frame
     import run
 
     monkeypatch.setattr(run, "RESULTS", tmp_path)
     monkeypatch.setattr(run, "run_gate", lambda group: "failed" if "broken.py" in group.tests else "passed")
-    good = cases.Row("case", "ours", "train", 1.0, 2.0, 3.0, "ms")
-    seed = cases.SeedResult("task", 1.0, 0, 0.9, 0.1, 0.1, 0.1, 8)
+    good = frame.Row("case", "ours", "train", 1.0, 2.0, 3.0, "ms")
+    seed = frame.SeedResult("task", 1.0, 0, 0.9, 0.1, 0.1, 0.1, 8)
 
     def works():
         """Works."""
@@ -32,13 +32,13 @@ def bench(monkeypatch, tmp_path):
         raise RuntimeError("no such device")
 
     groups = {
-        "good": cases.Group((works,), ("ok.py",)),
-        "bad": cases.Group((works, breaks), ("ok.py",)),
-        "gated": cases.Group((works,), ("broken.py",)),
+        "good": frame.Group((works,), ("ok.py",)),
+        "bad": frame.Group((works, breaks), ("ok.py",)),
+        "gated": frame.Group((works,), ("broken.py",)),
     }
     monkeypatch.setattr(run, "GROUPS", groups)
     yield run, tmp_path
-    for name in ("cases", "run"):
+    for name in ("cases", "frame", "losses", "run"):
         sys.modules.pop(name)
 
 
@@ -82,12 +82,12 @@ def test_without_its_tests_nothing_is_measured(bench, monkeypatch) -> None:
 def test_percentiles_of_interleaved_rounds() -> None:
     sys.path.insert(0, str(ROOT / "bench"))
     try:
-        import cases
+        import frame
     finally:
         sys.path.pop(0)
-        sys.modules.pop("cases", None)
+        sys.modules.pop("frame", None)
     order: list[str] = []
-    figures = cases.interleaved({name: lambda name=name: order.append(name) or 1.0 * len(order) for name in "ab"}, 2)
+    figures = frame.interleaved({name: lambda name=name: order.append(name) or 1.0 * len(order) for name in "ab"}, 2)
     assert order == ["a", "b"] * 3
     assert figures["a"].tolist() == [3.0, 5.0]
-    assert cases.percentiles(figures["a"]) == pytest.approx((3.4, 4.0, 4.6))
+    assert frame.percentiles(figures["a"]) == pytest.approx((3.4, 4.0, 4.6))

@@ -73,7 +73,7 @@ def test_any_numbers_equal_the_reference(data) -> None:
     bins = data.draw(st.integers(2, 40))
     numbers = st.floats(width=32, allow_nan=True, allow_infinity=True) | st.floats(-20, 20, width=32)
     logits = torch.tensor(data.draw(st.lists(st.lists(numbers, min_size=bins, max_size=bins), min_size=1, max_size=4)))
-    places = st.floats(0, bins - 1, width=32) | st.just(float("nan"))
+    places = st.integers(0, 1024 * (bins - 1)).map(lambda place: place / 1024) | st.just(float("nan"))
     position = torch.tensor(data.draw(st.lists(places, min_size=len(logits), max_size=len(logits))))
     loss, *_ = op.two_hot_rows(logits, position, None, None, False)
     index = torch.arange(bins, dtype=torch.float64)

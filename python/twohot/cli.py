@@ -14,9 +14,9 @@ from twohot.errors import TwohotError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Both are read when torch is first imported. Huge pages halve the page faults of large fresh tensors. OpenMP threads that
-# sleep at a barrier cost about a third of a step on an idle machine, and save a factor of five where a core is shared,
-# which is the rule; OMP_WAIT_POLICY=active is for those who have the machine to themselves.
+# Both are read when torch is first imported. Huge pages halve the page faults of large fresh tensors. OpenMP threads
+# that sleep at a barrier cost about a third of a step on an idle machine, and save a factor of five where a core is
+# shared, which is the rule; OMP_WAIT_POLICY=active is for those who have the machine to themselves.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
