@@ -31,7 +31,7 @@ PRESETS: dict[str, Preset] = {
         "One small agent, six POPGym tasks with rewards spread over a factor of 1000; minutes on two cores.",
         TrainConfig(
             epochs=40,
-            updates_per_epoch=130,
+            updates_per_epoch=160,
             warmup_epochs=1,
             batch_size=24,
             window=52,
@@ -42,11 +42,11 @@ PRESETS: dict[str, Preset] = {
                     "RepeatFirstEasy",
                     "RepeatPreviousEasy",
                     "HigherLowerEasy",
+                    "HigherLowerMedium",
                     "PositionOnlyCartPoleEasy",
                     "VelocityOnlyCartpoleEasy",
-                    "NoisyPositionOnlyCartPoleEasy",
                 ),
-                reward_multipliers=(100.0, 10.0, 0.1, 1.0, 0.3, 3.0),
+                reward_multipliers=(100.0, 10.0, 0.1, 3.0, 1.0, 0.3),
             ),
             agent=AgentConfig(
                 width=64,
@@ -67,7 +67,7 @@ PRESETS: dict[str, Preset] = {
                 reward_multiplier=1000.0, action_samples=0, target_action_samples=1, target_rate=0.01
             ),
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_updates=100),
-            collect=CollectConfig(environments=16, steps_per_epoch=200, epsilon_steps=60_000),
+            collect=CollectConfig(environments=16, steps_per_epoch=260, epsilon_steps=80_000),
             replay=ReplayConfig(capacity_steps=200_000),
             evaluate=EvaluateConfig(every=5, trials=8, final_trials=64),
         ),
