@@ -60,7 +60,7 @@ PRESETS: dict[str, Preset] = {
                 head_hidden=64,
                 critics=2,
                 training_discounts=(0.7,),
-                discount=0.95,
+                discount=0.97,
                 bins=ValueBins.amago2(count=64),
             ),
             objective=ObjectiveConfig(
