@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from twohot.errors import TwohotError
 from twohot.files import replacing
-from twohot.losses import ValueBins
+from twohot.losses import BinsError, ValueBins
 
 
 class ConfigurationError(TwohotError):
@@ -312,7 +312,7 @@ def from_json(cls: type, data: Any, where: str = "") -> Any:
     values = {name: _value(hints[name], data[name], prefix + name) for name in names}
     try:
         return cls(**values)
-    except ValueError as error:
+    except BinsError as error:
         raise ConfigurationError(f"{where}: {error}") from error
 
 

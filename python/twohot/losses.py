@@ -18,15 +18,23 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from twohot.errors import TwohotError
 from twohot.kernels.backend import choose_two_hot
 from twohot.kernels.two_hot import reference
 from twohot.kernels.two_hot.reference import symexp, symlog
 
-__all__ = ["ValueBins", "bin_expectation", "symexp", "symlog", "two_hot", "two_hot_cross_entropy"]
+__all__ = ["BinsError", "ValueBins", "bin_expectation", "symexp", "symlog", "two_hot", "two_hot_cross_entropy"]
 
 Transform = Literal["symlog", "linear", "signed_sqrt"]
 Readout = Literal["transformed", "raw"]
 Reduction = Literal["none", "mean", "sum"]
+
+
+class BinsError(TwohotError):
+    """A value support that cannot be.
+
+    No ValueError: tyro, which builds supports from a command line, would catch one and print it in its own words.
+    """
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class ValueBins:
             sum p f^-1(b) (DreamerV3 of 2024, C51).
 
     Raises:
-        ValueError: when the support is empty, not finite, or has fewer than 2 bins.
+        BinsError: when the support is empty, not finite, or has fewer than 2 bins.
     """
 
     low: float = -100_000.0
@@ -53,15 +61,15 @@ class ValueBins:
 
     def __post_init__(self) -> None:
         if not isinstance(self.count, int) or self.count < 2:
-            raise ValueError(f"ValueBins.count: expected an integer of at least 2 bins, got {self.count!r}")
+            raise BinsError(f"ValueBins.count: expected an integer of at least 2 bins, got {self.count!r}")
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"ValueBins: expected finite low < high, got low={self.low!r}, high={self.high!r}")
+            raise BinsError(f"ValueBins: expected finite low < high, got low={self.low!r}, high={self.high!r}")
         if self.transform not in reference.TRANSFORMS:
-            raise ValueError(
+            raise BinsError(
                 f"ValueBins.transform: expected one of {sorted(reference.TRANSFORMS)}, got {self.transform!r}"
             )
         if self.readout not in ("transformed", "raw"):
-            raise ValueError(f"ValueBins.readout: expected 'transformed' or 'raw', got {self.readout!r}")
+            raise BinsError(f"ValueBins.readout: expected 'transformed' or 'raw', got {self.readout!r}")
 
     @classmethod
     def amago2(cls, count: int = 128) -> ValueBins:
