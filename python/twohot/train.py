@@ -185,7 +185,7 @@ class Session:
             try:
                 trials = self.rollout.collect(self.config.collect.steps_per_epoch)
             except ValueError as error:
-                if type(error) is not ValueError:
+                if "whole capacity of the replay" not in str(error):
                     raise
                 raise ConfigurationError(f"replay.capacity_steps: too small for one trial ({error})") from error
         steps = self.config.collect.steps_per_epoch * self.config.collect.environments
