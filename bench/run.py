@@ -98,9 +98,9 @@ def _lines(path: str) -> list[str]:
 def write(name: str, rows: list[Row | SeedResult], gate: str) -> None:
     """One CSV for each kind of row in the group, and the same on the screen."""
     RESULTS.mkdir(exist_ok=True)
+    about = {**conditions(), "gate": gate}  # before a tracked file is removed, which would call the commit dirty
     for old in RESULTS.glob(f"{name}*.csv"):
         old.unlink()
-    about = {**conditions(), "gate": gate}
     for kind, suffix in ((Row, ""), (SeedResult, "_returns")):
         mine = [row for row in rows if isinstance(row, kind)]
         if not mine:
