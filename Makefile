@@ -5,13 +5,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -name '*.cc' -o -name '*.h')
 
-.PHONY: help train test lint cpp-test format bench readme wheel clean
+# Triton comes with the CUDA builds of torch; a CPU build needs it for the tests, which interpret and compile kernels.
+TRITON := triton==3.9.0
+
+.PHONY: help train test lint cpp-test format bench gpu readme wheel clean
 
 help:
 	@echo "make train   train the quickstart agent (about 5 minutes on two cores) and write its report"
 	@echo "make test    lint, C++ tests and Python tests"
 	@echo "make format  format the Python sources"
 	@echo "make bench   measure what takes minutes, into bench/results"
+	@echo "make gpu     test and measure the kernels on the GPU of this machine"
 	@echo "make readme  write the README's tables from bench/results"
 	@echo "make wheel   build a wheel into dist/"
 	@echo "make clean   remove the virtual environment and all build products"
@@ -19,6 +23,8 @@ help:
 $(VENV)/.ready: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	test "$$(uname)" != Linux || $(BIN)/python -c "import triton" 2> /dev/null || \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check $(TRITON)
 	touch $@
 
 train: $(VENV)/.ready
@@ -44,8 +50,15 @@ format: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The benchmarks run beside other libraries, which nothing else needs.
 bench: $(VENV)/.ready
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
 	$(BIN)/python bench/run.py
+
+gpu: $(VENV)/.ready
+	$(BIN)/python -c "import torch; exit(None if torch.cuda.is_available() else 'make gpu: torch sees no CUDA or ROCm device')"
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python bench/run.py gpu
 
 readme: $(VENV)/.ready
 	$(BIN)/python bench/readme.py

@@ -14,7 +14,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Row:
-    """One figure: percentiles over rounds (quickstart: over seeds), and the share of a limit if there is one."""
+    """One figure: percentiles over rounds (quickstart: over seeds), and what it is measured against if there is that.
+
+    `share_of_limit` is a multiple of `limit`, `times_ours` of twohot on the same work; `extra_mb` is the peak memory in
+    10^6 bytes beyond what was there before; `rate` is the least work over the median time. A row with a `target` is a
+    goal, `met` or not.
+    """
 
     case: str
     provider: str
@@ -27,6 +32,12 @@ class Row:
     threads: int = 1
     share_of_limit: float | str = ""
     limit: str = ""
+    times_ours: float | str = ""
+    extra_mb: float | str = ""
+    rate: float | str = ""
+    rate_unit: str = ""
+    target: str = ""
+    met: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,13 +63,23 @@ class Group:
     long: bool = False
 
 
-def interleaved(alternatives: dict[str, Callable[[], float]], rounds: int) -> dict[str, np.ndarray]:
-    """[rounds] figures of each alternative, measured in turn; the first round warms up and is dropped."""
+def interleaved(
+    alternatives: dict[str, Callable[[], float]], rounds: int, often: tuple[str, ...] = (), warm: int = 1
+) -> dict[str, np.ndarray]:
+    """Figures of each alternative, measured in turn; `warm` rounds come first and are dropped.
+
+    Those named in `often` are measured before each of the others, so that all are compared with a neighbour: they have
+    [rounds x others] figures, the others [rounds].
+    """
+    others = [name for name in alternatives if name not in often]
+    turn = [each for name in others for each in (*often, name)] if others else list(often)
     figures: dict[str, list[float]] = {name: [] for name in alternatives}
-    for _ in range(rounds + 1):
-        for name, measure in alternatives.items():
-            figures[name].append(measure())
-    return {name: np.array(values[1:]) for name, values in figures.items()}
+    for number in range(warm + rounds):
+        for name in turn:
+            figure = alternatives[name]()
+            if number >= warm:
+                figures[name].append(figure)
+    return {name: np.array(values) for name, values in figures.items()}
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float, float]:

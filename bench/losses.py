@@ -1,106 +1,211 @@
-"""Cases of the two-hot losses."""
+"""Contests of the value classification losses, beside every peer.
+
+Started as a script, `losses.py times|memory MODE OUTPUT` measures all of them in this process and writes the figures.
+"""
 
 from __future__ import annotations
 
-import time
+import json
+import sys
+import traceback
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
-from frame import Row, interleaved, percentiles
-from twohot.kernels.two_hot import op, reference
-from twohot.losses import ValueBins, two_hot_cross_entropy
+import alternatives
+from alternatives import BINS, COPIES, CRITICS, DISCOUNTS, PRODUCTS, SEQUENCES, STEPS, WIDTH
+from contest import MODES, Contest, Figures, Goal, goal_rows, in_process, measure, rows, weigh
+from frame import Row
+from memory import huge_pages
 
-CRITICS, SEQUENCES, STEPS, DISCOUNTS, BINS = 4, 24, 256, 7, 128
-
-
-def dense_chain(logits: Tensor, target: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and readout through dense tensors, in the manner of AMAGO-2's code: a comparison with all bins, two one-hot
-    tensors, a cross-entropy with the dense label, and a categorical distribution for the readout.
-
-    These lines are ours and do a little less than the official ones, which compare twice.
-    """
-    x = reference.symlog(target)
-    upper = (x.unsqueeze(-1) >= centers).sum(-1).clamp(1, len(centers) - 1)
-    share = ((x - centers[upper - 1]) / (centers[upper] - centers[upper - 1])).clamp(0, 1).unsqueeze(-1)
-    one_hot = [functional.one_hot(index, len(centers)) for index in (upper - 1, upper)]
-    label = torch.lerp(one_hot[0].to(share.dtype), one_hot[1].to(share.dtype), share).expand_as(logits)
-    loss = functional.cross_entropy(logits.flatten(0, -2), label.flatten(0, -2))
-    with torch.no_grad():
-        distribution = torch.distributions.Categorical(logits=logits, validate_args=False)
-        readout = reference.symexp((distribution.probs * centers).sum(-1))
-    return loss, readout
+THREADS = (1, 2)
+ROWS = CRITICS * SEQUENCES * STEPS * DISCOUNTS
+LOGITS_BYTES = 4 * ROWS * BINS
+SHAPE = f"{ROWS} rows x {BINS} bins"
+TRAFFIC = (2 * LOGITS_BYTES / 1e9, "GB")
 
 
-def two_hot_milliseconds() -> list[Row]:
-    """Two-hot loss, gradient and readout of 172 032 rows of 128 float32 logits, a target shared by the critics; ms."""
-    bins = ValueBins.amago2(BINS)
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(CRITICS, SEQUENCES, STEPS, DISCOUNTS, BINS, generator=generator).requires_grad_()
-    target = 1000 * torch.randn(SEQUENCES, STEPS, DISCOUNTS, generator=generator)
-    centers, copy = bins.centers(), torch.empty_like(logits)
-    low, high = bins.transformed_ends
-    rows = logits.flatten(0, -2)
+def _linear_contest(case: str, heads: int, shape: str) -> Contest:
+    return Contest(
+        case,
+        shape,
+        partial(alternatives.linear, heads),
+        PRODUCTS,
+        "three matrix products",
+        "twohot, fused with the layer",
+        least=(3 * 2 * ROWS * BINS * WIDTH / 1e9, "GFLOP"),
+        weighed="beyond results",
+        goals=(
+            Goal(
+                f"{case}: fused, against the three matrix products",
+                "twohot, fused with the layer",
+                PRODUCTS,
+                at_most=1.15,
+            ),
+            Goal(
+                f"{case}: extra memory of the fused form, against the unfused",
+                "twohot, fused with the layer",
+                ("twohot after the layer",),
+                at_most=0.1,
+                kind="memory",
+            ),
+        ),
+    )
 
-    def copied() -> None:
-        with torch.no_grad():
-            copy.copy_(logits)
 
-    def native() -> None:
-        position = reference.position(target, low, high, BINS, "symlog").flatten()
-        loss, _, _, readout = op.two_hot_rows(rows, position, None, centers, True)
-        reference.symexp(readout.detach())
-        torch.autograd.grad(loss.mean(), logits)
-
-    def native_loss_only() -> None:
-        torch.autograd.grad(two_hot_cross_entropy(logits, target, bins), logits)
-
-    def plain() -> None:
-        labels = reference.two_hot(target, low, high, BINS, "symlog")
-        loss = reference.cross_entropy(logits, labels).mean()
-        with torch.no_grad():
-            reference.bin_expectation(logits, low, high, "symlog", "transformed")
-        torch.autograd.grad(loss, logits)
-
-    def dense() -> None:
-        loss, _ = dense_chain(logits, target, centers)
-        torch.autograd.grad(loss, logits)
-
-    def timed(work: Callable[[], None]) -> float:
-        start = time.perf_counter()
-        work()
-        return 1000 * (time.perf_counter() - start)
-
-    works = {
-        "copy of the logits": copied,
-        "twohot, native: loss, gradient, readout": native,
-        "twohot, native: loss, gradient": native_loss_only,
-        "twohot, plain PyTorch reference": plain,
-        "dense labels, in AMAGO-2's manner": dense,
-    }
-    result = []
-    shape = f"{rows.shape[0]} rows x {BINS} bins, float32"
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        figures = interleaved({name: lambda work=work: timed(work) for name, work in works.items()}, rounds=7)
-        floor = percentiles(figures["copy of the logits"])[1]
-        for name, values in figures.items():
-            p20, p50, p80 = percentiles(values)
-            result.append(
-                Row(
-                    "two-hot",
-                    f"{name} ({threads} thread{'s' if threads > 1 else ''})",
-                    "train",
-                    p20,
-                    p50,
-                    p80,
-                    "ms",
-                    shape,
-                    threads,
-                    round(p50 / floor, 2),
-                    "one copy",
-                )
+CONTESTS = (
+    Contest(
+        "two-hot: loss, gradient, readout",
+        f"{SHAPE}, float32",
+        alternatives.two_hot,
+        COPIES,
+        "one copy",
+        "twohot",
+        least=TRAFFIC,
+        often=(COPIES[0], "twohot"),
+        goals=(
+            Goal(
+                "two-hot: official AMAGO chain, against twohot",
+                "official AMAGO chain, in our lines",
+                ("twohot",),
+                at_least=25,
+            ),
+            Goal("two-hot: torchrl, against twohot", "torchrl", ("twohot",), at_least=15),
+            Goal(
+                "two-hot: DreamerV3-torch distribution, against twohot",
+                "DreamerV3-torch distribution, in our lines",
+                ("twohot",),
+                at_least=30,
+            ),
+            Goal("two-hot: torch.compile, against twohot", "torch.compile", ("twohot",), at_least=4),
+            Goal(
+                "two-hot: torch.compile, gradient by hand, against twohot",
+                "torch.compile, gradient by hand",
+                ("twohot",),
+                at_least=4,
+            ),
+            Goal("two-hot: twohot, against one copy of the logits", "twohot", COPIES, at_most=2.5),
+            Goal(
+                "two-hot: extra memory, against the gradient's",
+                "twohot",
+                LOGITS_BYTES / 1e6,
+                at_most=1.05,
+                kind="memory",
+            ),
+        ),
+    ),
+    Contest(
+        "HL-Gauss: loss, gradient",
+        f"{SHAPE}, float32",
+        alternatives.hl_gauss,
+        COPIES,
+        "one copy",
+        "twohot",
+        least=TRAFFIC,
+        often=(COPIES[0], "twohot"),
+        goals=(
+            Goal("HL-Gauss: hl-gauss-pytorch, against twohot", "hl-gauss-pytorch", ("twohot",), at_least=15),
+            Goal("HL-Gauss: twohot, against one copy of the logits", "twohot", COPIES, at_most=4),
+        ),
+    ),
+    _linear_contest("last layer and two-hot loss, one head", 1, f"{ROWS} rows x {WIDTH} to {BINS} bins, float32"),
+    _linear_contest(
+        "last layer and two-hot loss, 4 heads",
+        CRITICS,
+        f"{CRITICS} x {ROWS // CRITICS} rows x {WIDTH} to {BINS} bins, float32",
+    ),
+    Contest(
+        "two-hot by type of the logits",
+        SHAPE,
+        alternatives.half_precision,
+        COPIES,
+        "one copy in float32",
+        "twohot, float32",
+        rounds=15,
+        goals=(
+            Goal("two-hot: float32, against bfloat16", "twohot, float32", ("twohot, bfloat16",), at_least=1.5),
+            Goal("two-hot: float32, against float16", "twohot, float32", ("twohot, float16",), at_least=1.5),
+        ),
+    ),
+    Contest(
+        "small calls",
+        f"32 rows x {BINS} bins, float32",
+        alternatives.small,
+        (),
+        "",
+        "",
+        unit="us",
+        rounds=200,
+        weighed="no",
+        goals=tuple(
+            Goal(
+                f"32 rows: {what}, over an empty op",
+                f"twohot, {what}",
+                (f"empty op, {what}",),
+                at_most=30,
+                kind="difference",
             )
+            for what in ("forward", "forward and backward")
+        ),
+    ),
+)
+
+
+def measured(task: str, mode: str) -> dict[str, Figures]:
+    """Figures of every contest in this process: "memory" by its name, "times" by its name and the number of threads.
+
+    Raises:
+        RuntimeError: when huge pages are asked for and the system gives none.
+    """
+    torch.set_num_threads(1)  # `weigh` forks, which OpenMP's threads do not survive
+    if mode == "huge pages" and not huge_pages():
+        raise RuntimeError("no huge pages; see /sys/kernel/mm/transparent_hugepage/enabled")
+    if task == "memory":
+        weighed = [contest for contest in CONTESTS if contest.weighed != "no"]
+        return {contest.case: _guarded(weigh, contest, THREADS[-1]) for contest in weighed}
+    figures = {}
+    for contest in CONTESTS:
+        for threads in THREADS:
+            torch.set_num_threads(threads)
+            rounds = contest.rounds if threads == THREADS[-1] else max(contest.rounds // 2, 3)
+            figures[f"{contest.case} {threads}"] = _guarded(measure, contest, rounds)
+    return figures
+
+
+def _guarded(work: Callable[..., Figures], contest: Contest, *others: int) -> Figures:
+    print(f"  {work.__name__}: {contest.case}", flush=True)
+    try:
+        return work(contest, *others)
+    except Exception as error:
+        traceback.print_exc()
+        return Figures(obstacles={"all": f"{type(error).__name__}: {error}".splitlines()[0]})
+
+
+def losses_beside_peers() -> list[Row]:
+    """Value classification losses beside every peer, with huge pages and without, on one thread and on two."""
+    result = []
+    memory = in_process(Path(__file__), "memory", "as is")
+    if isinstance(memory, str):
+        result.append(Row("losses", memory, "failed", 0, 0, 0, ""))
+        memory = {}
+    for mode in MODES:
+        times = in_process(Path(__file__), "times", mode)
+        if isinstance(times, str):
+            result.append(Row("losses", f"{mode}: {times}", "failed", 0, 0, 0, ""))
+            continue
+        for contest in CONTESTS:
+            weights = memory.get(contest.case, Figures())
+            for threads in THREADS:
+                figures = times[f"{contest.case} {threads}"]
+                result += rows(contest, mode, threads, figures, weights)
+            result += goal_rows(contest, mode, threads, figures, weights)
     return result
+
+
+if __name__ == "__main__":
+    Path(sys.argv[3]).write_text(
+        json.dumps({name: asdict(figures) for name, figures in measured(*sys.argv[1:3]).items()})
+    )

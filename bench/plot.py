@@ -14,26 +14,40 @@ from matplotlib.figure import Figure
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
+def headline(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows to draw: of a contest, those with the most threads and huge pages; of other groups, all."""
+    contest = [row for row in rows if row.get("times_ours")]
+    if not contest:
+        return [row for row in rows if row["mode"] != "failed"]
+    threads = max(int(row["threads"]) for row in contest)
+    return [row for row in contest if int(row["threads"]) == threads and row["mode"] == "huge pages"]
+
+
 def plot(name: str) -> Path:
-    """One panel for each unit in the results of a group."""
+    """One panel for each unit in the results of a group; of a contest, for each case, with multiples of twohot."""
     with (RESULTS / f"{name}.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["mode"] != "failed"]
+        rows = headline(list(csv.DictReader(file)))
     if not rows:
         sys.exit(f"{name}: no figure to draw, for every case failed")
-    units = list(dict.fromkeys(row["unit"] for row in rows))
+    parts: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        key = f"{row['case']}, {row['unit']}" if row.get("times_ours") else row["unit"]
+        parts.setdefault(key, []).append(row)
     figure = Figure(figsize=(8, 1.2 + 0.45 * len(rows)), layout="constrained")
-    panels = figure.subplots(
-        len(units), 1, squeeze=False, height_ratios=[sum(r["unit"] == u for r in rows) for u in units]
-    )
-    for panel, unit in zip(panels[:, 0], units, strict=True):
-        mine = [row for row in rows if row["unit"] == unit][::-1]
+    panels = figure.subplots(len(parts), 1, squeeze=False, height_ratios=[len(mine) for mine in parts.values()])
+    for panel, (title, part) in zip(panels[:, 0], parts.items(), strict=True):
+        mine = part[::-1]
         middle = [float(row["p50"]) for row in mine]
         below = [m - float(row["p20"]) for m, row in zip(middle, mine, strict=True)]
         above = [float(row["p80"]) - m for m, row in zip(middle, mine, strict=True)]
-        panel.barh([row["provider"] for row in mine], middle, xerr=[below, above], color="#4477aa", height=0.6)
-        panel.set_xlabel(unit)
+        bars = panel.barh([row["provider"] for row in mine], middle, xerr=[below, above], color="#4477aa", height=0.6)
+        if mine[0].get("times_ours"):
+            labels = [f"{float(row['times_ours']):.2g} x" for row in mine]
+            panel.bar_label(bars, labels=labels, padding=6, fontsize=8)
+        panel.set_xlabel(title)
         panel.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{name}: {rows[0]['cpu']}, {rows[0]['threads']} thread(s)", fontsize=10)
+    threads = " or ".join(sorted({row["threads"] for row in rows}))
+    figure.suptitle(f"{name}: {rows[0]['cpu']}, {threads} thread(s)", fontsize=10)
     output = RESULTS / f"{name}.svg"
     figure.savefig(output)
     return output

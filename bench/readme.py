@@ -108,12 +108,80 @@ def figures(*names: str) -> Callable[[], list[str]]:
     return write
 
 
+def losses() -> list[str]:
+    """A table for each contest of the losses, and one of the goals."""
+    records = read("losses")
+    goals = [row for row in records if row["case"] == "goal"]
+    contests = [row for row in records if row["case"] != "goal"]
+    lines: list[str] = []
+    for case in dict.fromkeys(row["case"] for row in contests):
+        mine = [row for row in contests if row["case"] == case]
+        about = next(row for row in mine if row["unit"])
+        lines += [f"**{case}** ({about['shape']}), in {about['unit']}:", "", *_contest(mine), ""]
+    lines += ["Goals, with 2 threads:", "", *_goals(goals), ""]
+    return [
+        *lines,
+        "Medians of calls in turn, in one process; each call ends with its results released. Two threads and huge "
+        "pages for everybody (`THP_MEM_ALLOC_ENABLE=1`) where a column does not say otherwise. *Extra MB*: resident "
+        "memory at the peak beyond the inputs, the gradient included (for the last layer: without loss and gradients, "
+        "which all return), on two threads without huge pages. Before any time is taken, loss, readout and gradient of "
+        "each alternative must agree with twohot's to 1e-4; torchrl, which interpolates between values, is held equal "
+        "on linear bins, hl-gauss-pytorch on targets inside its bins. The official AMAGO chain and the "
+        "DreamerV3-torch distribution are written in our own lines with the same tensors. "
+        f"{conditions(records[0])}. `python bench/run.py losses`.",
+    ]
+
+
+def _contest(rows: list[Record]) -> list[str]:
+    """Each provider's time on two threads with huge pages, on one thread, and without huge pages."""
+    limit = next((row["limit"] for row in rows if row["limit"]), "")
+    extra = any(row["extra_mb"] for row in rows)
+    ours = any(row["times_ours"] for row in rows)
+    head = ["who", "2 threads", *["x twohot"] * ours, *[f"x {limit}"] * bool(limit)]
+    head += ["1 thread", "no huge pages", *["x twohot"] * ours, *["extra MB"] * extra]
+    body = []
+    for provider in dict.fromkeys(row["provider"] for row in rows):
+        own = {(row["mode"], row["threads"]): row for row in rows if row["provider"] == provider}
+        main, single, plain = (own.get(key, {}) for key in (("huge pages", "2"), ("huge pages", "1"), ("as is", "2")))
+        if not main:
+            body.append([provider, next(iter(own))[0], *[""] * (len(head) - 2)])
+            continue
+        cells = [provider, _cell(main, "p50"), *[_cell(main, "times_ours")] * ours]
+        cells += [_cell(main, "share_of_limit")] * bool(limit)
+        cells += [_cell(single, "p50"), _cell(plain, "p50"), *[_cell(plain, "times_ours")] * ours]
+        body.append([*cells, *[_cell(main, "extra_mb")] * extra])
+    return table(head, body)
+
+
+def _goals(rows: list[Record]) -> list[str]:
+    """What was asked for and what was measured, and how many goals are met."""
+    modes = list(dict.fromkeys(row["mode"] for row in rows))
+    body, met = [], dict.fromkeys(modes, 0)
+    for goal in dict.fromkeys(row["provider"] for row in rows):
+        own = {row["mode"]: row for row in rows if row["provider"] == goal}
+        cells = []
+        for mode in modes:
+            row = own[mode]
+            met[mode] += row["met"] == "yes"
+            measured = row["met"] != "not measured"
+            cells += [f"{_number(row['p50'])} {row['unit']}" if measured else "", row["met"]]
+        first = next(iter(own.values()))
+        body.append([goal, f"{first['target']} {first['unit']}", *cells])
+    head = ["goal", "asked for", *(cell for mode in modes for cell in (mode, "met"))]
+    count = "; ".join(f"{met[mode]} of {len(body)} {mode if mode == 'as is' else 'with ' + mode}" for mode in modes)
+    return [*table(head, body), "", f"Met: {count}."]
+
+
+def _cell(row: Record, key: str) -> str:
+    return _number(row[key]) if row.get(key) else ""
+
+
 def _number(text: str) -> str:
     value = float(text)
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-TABLES = {"quickstart": quickstart, "speed": figures("rollout", "learner", "quickstart"), "losses": figures("losses")}
+TABLES = {"quickstart": quickstart, "speed": figures("rollout", "learner", "quickstart"), "losses": losses}
 
 
 def main() -> int:

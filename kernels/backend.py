@@ -1,12 +1,14 @@
 """Which implementation of an operation runs for a tensor, and why: the one place that decides.
 
-`TWOHOT_BACKEND=reference` or `native` forces one; a forced one that cannot run is an error that says why.
+`TWOHOT_BACKEND=reference`, `native` or `triton` forces one; a forced one that cannot run is an error that says why.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -19,42 +21,76 @@ except ImportError as error:
 else:
     NATIVE_OBSTACLE = ""
 
-NATIVE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-NATIVE_BINS = (2, 4096)
+NAMES = ("auto", "native", "triton", "reference")
+FUSED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+FUSED_BINS = (2, 4096)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The implementation that runs ("native" or "reference"), and a reason that a person can read."""
+    """The implementation that runs ("native", "triton" or "reference"), and a reason that a person can read."""
 
     name: str
     reason: str
 
 
-def choose_two_hot(logits: Tensor) -> Choice:
-    """Which implementation of the two-hot operations runs for logits [..., N].
+def choose_two_hot(device: torch.device, dtype: torch.dtype, bins: int) -> Choice:
+    """Which implementation of the two-hot operations runs for logits of this device, dtype and number of bins.
 
     Raises:
         RuntimeError: when TWOHOT_BACKEND names one that is unknown, or that cannot run for these logits.
     """
-    obstacle = _native_obstacle(logits)
     forced = os.environ.get("TWOHOT_BACKEND", "auto")
-    if forced not in ("auto", "native", "reference"):
-        raise RuntimeError(f"TWOHOT_BACKEND: expected auto, native or reference, got {forced!r}")
+    interpreted = forced == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+    # torch.compile cannot see through the cache, and a traced number of bins cannot be a key of it.
+    choose = _choose.__wrapped__ if torch.compiler.is_compiling() or type(bins) is not int else _choose
+    return choose(forced, interpreted, device.type, dtype, bins)
+
+
+def plain_eager(tensor: Tensor) -> bool:
+    """Whether an operation may run at once, past the dispatcher: nothing traces, transforms or wraps tensors now."""
+    return not (
+        torch.compiler.is_compiling()
+        or type(tensor) not in (Tensor, torch.nn.Parameter)
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+    )
+
+
+@lru_cache(maxsize=256)
+def _choose(forced: str, interpreted: bool, device: str, dtype: torch.dtype, bins: int) -> Choice:
+    if forced not in NAMES:
+        raise RuntimeError(f"TWOHOT_BACKEND: expected one of {', '.join(NAMES)}, got {forced!r}")
     if forced == "reference":
         return Choice("reference", "TWOHOT_BACKEND asks for it")
-    if obstacle and forced == "native":
-        raise RuntimeError(f"TWOHOT_BACKEND asks for native, but {obstacle}")
+    fitting = forced if forced != "auto" else "native" if device == "cpu" else "triton"
+    obstacle = _shape_obstacle(dtype, bins)
+    if not obstacle:
+        obstacle = _native_obstacle(device) if fitting == "native" else _triton_obstacle(device, interpreted)
+    if obstacle and forced != "auto":
+        raise RuntimeError(f"TWOHOT_BACKEND asks for {forced}, but {obstacle}")
     if obstacle:
         return Choice("reference", obstacle)
-    return Choice("native", f"{logits.dtype} on the CPU")
+    return Choice(fitting, f"{dtype} on {device}")
 
 
-def _native_obstacle(logits: Tensor) -> str:
-    if logits.device.type != "cpu":
-        return f"the logits are on {logits.device}, native code runs on the CPU"
-    if logits.dtype not in NATIVE_DTYPES:
-        return f"the logits are {logits.dtype}, native code takes {', '.join(map(str, NATIVE_DTYPES))}"
-    if not NATIVE_BINS[0] <= logits.shape[-1] <= NATIVE_BINS[1]:
-        return f"there are {logits.shape[-1]} bins, native code takes {NATIVE_BINS[0]} to {NATIVE_BINS[1]}"
+def _shape_obstacle(dtype: torch.dtype, bins: int) -> str:
+    if dtype not in FUSED_DTYPES:
+        return f"the logits are {dtype}, fused code takes {', '.join(map(str, FUSED_DTYPES))}"
+    if not FUSED_BINS[0] <= bins <= FUSED_BINS[1]:
+        return f"there are {bins} bins, fused code takes {FUSED_BINS[0]} to {FUSED_BINS[1]}"
+    return ""
+
+
+def _native_obstacle(device: str) -> str:
+    if device != "cpu":
+        return f"the logits are on {device}, native code runs on the CPU"
     return NATIVE_OBSTACLE
+
+
+def _triton_obstacle(device: str, interpreted: bool) -> str:
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    if device != "cuda" and not interpreted:
+        return f"the logits are on {device}, Triton runs on CUDA or ROCm (or, to test it, with TRITON_INTERPRET=1)"
+    return ""

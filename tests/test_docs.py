@@ -11,7 +11,7 @@ import pytest
 from twohot.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMED = re.findall(r"`((?:\w+/)*\w+\.py): ([\w.]+)`", (ROOT / "docs" / "method.md").read_text())
 
 

@@ -164,6 +164,20 @@ def test_one_seed_one_run(samples):
         assert torch.equal(tensor, two[name]), name
 
 
+@pytest.mark.parametrize("samples", [0, 2])
+def test_the_fused_losses_train_as_the_plain_ones_do_step_by_step(monkeypatch, samples):
+    objective = dataclasses.replace(OBJECTIVE, action_samples=samples, target_action_samples=samples)
+    optimizer = dataclasses.replace(OPTIMIZER, learning_rate=1e-3)
+    curves = {}
+    for backend in ("native", "reference"):
+        monkeypatch.setenv("TWOHOT_BACKEND", backend)
+        learner = make_learner(objective=objective, optimizer=optimizer, dropout=0.0)
+        steps = [learner.step(make_batch(i, rows=16)) for i in range(40)]
+        curves[backend] = torch.tensor([(x.actor.item(), x.critic.item(), norm.item()) for x, norm in steps])
+    assert curves["native"][-1, 1] < 0.8 * curves["native"][0, 1]  # it learned something in between
+    torch.testing.assert_close(curves["native"], curves["reference"], rtol=1e-4, atol=1e-5)
+
+
 def test_a_step_learns_statistics_and_spectral_norms():
     learner = make_learner()
     batch = make_batch()

@@ -13,9 +13,7 @@ from twohot.agent import Agent
 from twohot.config import AgentConfig, ObjectiveConfig
 from twohot.losses import ValueBins
 from twohot.objectives import Losses, independent_losses, statistics
-from twohot.rl.advantages import binary_filter, filtered_behavior_cloning, masked_mean
 from twohot.rl.ensembles import subset_value
-from twohot.rl.returns import td_target
 
 OBSERVATION_SIZE, ACTIONS = 3, 4
 CONFIG = AgentConfig(
@@ -377,21 +375,6 @@ def test_only_the_losses_carry_gradient():
 # The pure functions
 
 
-def test_td_targets_by_hand():
-    target = td_target(
-        torch.tensor([1.0, 2.0, 3.0]),
-        torch.tensor([False, True, False]),
-        torch.tensor([0.0, 0.5]),
-        torch.tensor([[10.0, 10.0], [10.0, 10.0], [-4.0, -4.0]]),
-    )
-    assert target.tolist() == [[1, 6], [2, 2], [3, 1]]
-
-
-def test_a_terminated_step_ignores_even_a_nan_behind_it():
-    target = td_target(torch.tensor([2.0]), torch.tensor([True]), torch.tensor([0.9]), torch.tensor([[math.nan]]))
-    assert target.tolist() == [[2]]
-
-
 def test_subset_value_by_hand():
     q = torch.tensor([[1.0, 5.0], [1.0, 5.0]])
     for reduction in ("mean", "min"):
@@ -430,31 +413,6 @@ def test_subset_value_chooses_among_the_critics_of_its_element():
     q = torch.arange(24.0).reshape(2, 3, 4)
     values = subset_value(q, 1, "mean", torch.Generator().manual_seed(9))
     assert ((values == q[0]) | (values == q[1])).all()
-
-
-def test_filter_and_imitation_by_hand():
-    weight = binary_filter(torch.tensor([-1.0, 0.0, 1e-30, 3.0, math.nan], dtype=torch.float64))
-    assert weight.tolist() == [0, 0, 1, 1, 0]
-    assert weight.dtype == torch.float64
-    log_prob = torch.tensor([-2.0, -3.0], requires_grad=True)
-    factor = torch.tensor([0.0, 2.0], requires_grad=True)
-    loss = filtered_behavior_cloning(log_prob, factor)
-    assert loss.tolist() == [0, 6]
-    loss.sum().backward()
-    assert log_prob.grad.tolist() == [0, -2]
-    assert factor.grad is None
-
-
-def test_masked_mean_by_hand():
-    x = torch.tensor([[1.0, math.nan], [3.0, 5.0]], requires_grad=True)
-    mask = torch.tensor([[True, False], [True, True]])
-    mean = masked_mean(x, mask)
-    assert mean.item() == 3
-    mean.backward()
-    assert x.grad.tolist() == [pytest.approx([1 / 3, 0]), pytest.approx([1 / 3, 1 / 3])]
-    wide = torch.stack((torch.ones(2, 2), 3 * torch.ones(2, 2)), -1)
-    assert masked_mean(wide, mask).item() == 2
-    assert masked_mean(x.detach(), torch.zeros_like(mask)).item() == 0
 
 
 # Statistics

@@ -1,8 +1,11 @@
 #include "bindings/ops.h"
 
+#include <pybind11/numpy.h>
+
 #include <stdexcept>
 #include <string>
 
+#include "core/buffer_pool.h"
 #include "ops/two_hot.h"
 
 namespace twohot {
@@ -15,71 +18,84 @@ T* pointer(std::uintptr_t address) noexcept {
   return reinterpret_cast<T*>(address);
 }
 
-ops::Rows rows_of(std::uintptr_t logits, const std::string& dtype, std::int64_t rows, std::int64_t bins,
-                  std::int64_t targets) {
-  if (rows < 0 || bins < 2 || bins > 4096 || targets < 1 || rows % targets != 0) {
-    throw std::invalid_argument("expected rows >= 0, 2 to 4096 bins and a number of targets that divides the rows, got " +
-                                std::to_string(rows) + ", " + std::to_string(bins) + " and " + std::to_string(targets));
+ops::Rows rows_of(std::uintptr_t logits, const std::string& dtype, std::int64_t rows, std::int64_t bins) {
+  if (rows < 0 || bins < 2 || bins > ops::most_bins) {
+    throw std::invalid_argument("expected rows >= 0 and 2 to " + std::to_string(ops::most_bins) + " bins, got " +
+                                std::to_string(rows) + " and " + std::to_string(bins));
   }
-  ops::Float kind;
-  if (dtype == "float32") {
-    kind = ops::Float::float32;
-  } else if (dtype == "bfloat16") {
-    kind = ops::Float::bfloat16;
-  } else if (dtype == "float16") {
-    kind = ops::Float::float16;
-  } else {
-    throw std::invalid_argument("expected logits of float32, bfloat16 or float16, got " + dtype);
-  }
-  return {pointer<const void>(logits), kind, rows, bins, targets};
+  if (rows > 0 && logits == 0) throw std::invalid_argument("expected the address of the logits, got a zero");
+  if (dtype == "float32") return {pointer<const void>(logits), ops::Float::float32, rows, bins};
+  if (dtype == "bfloat16") return {pointer<const void>(logits), ops::Float::bfloat16, rows, bins};
+  if (dtype == "float16") return {pointer<const void>(logits), ops::Float::float16, rows, bins};
+  throw std::invalid_argument("expected logits of float32, bfloat16 or float16, got " + dtype);
 }
 
-void forward(std::uintptr_t logits, const std::string& dtype, std::int64_t rows, std::int64_t bins,
-             std::int64_t targets, std::uintptr_t position, std::uintptr_t mask, std::uintptr_t values,
-             bool antisymmetric, std::uintptr_t loss, std::uintptr_t maximum, std::uintptr_t log_sum,
-             std::uintptr_t readout, int threads) {
-  const ops::Rows input = rows_of(logits, dtype, rows, bins, targets);
-  if ((loss != 0 && position == 0) || (readout != 0 && values == 0)) {
-    throw std::invalid_argument("a loss needs positions and a readout needs values");
+ops::Support support_of(double low, double high, const std::string& transform, bool raw) {
+  if (!(low < high)) {
+    throw std::invalid_argument("expected low < high, got " + std::to_string(low) + " and " + std::to_string(high));
   }
-  const ops::Forward out{pointer<const float>(position),
-                         pointer<const std::uint8_t>(mask),
-                         pointer<const float>(values),
-                         antisymmetric,
-                         pointer<float>(loss),
-                         pointer<float>(maximum),
-                         pointer<float>(log_sum),
-                         pointer<float>(readout)};
-  const py::gil_scoped_release release;
-  ops::two_hot_forward(input, out, threads);
+  if (transform == "linear") return {low, high, ops::Transform::linear, raw};
+  if (transform == "symlog") return {low, high, ops::Transform::symlog, raw};
+  if (transform == "signed_sqrt") return {low, high, ops::Transform::signed_sqrt, raw};
+  throw std::invalid_argument("expected the transform linear, symlog or signed_sqrt, got " + transform);
 }
 
-void backward(std::uintptr_t logits, const std::string& dtype, std::int64_t rows, std::int64_t bins,
-              std::int64_t targets, std::uintptr_t position, std::uintptr_t mask, std::uintptr_t maximum,
-              std::uintptr_t log_sum, std::uintptr_t gradient, std::uintptr_t out, int threads) {
-  const ops::Rows input = rows_of(logits, dtype, rows, bins, targets);
-  if (rows > 0 && (position == 0 || maximum == 0 || log_sum == 0 || gradient == 0 || out == 0)) {
-    throw std::invalid_argument("expected the address of every array, got a zero");
+double cross_entropy(std::uintptr_t logits, const std::string& dtype, std::int64_t rows, std::int64_t bins, double low,
+                     double high, const std::string& transform, bool raw, std::uintptr_t target, std::int64_t targets,
+                     std::int64_t offset, std::uintptr_t mask, float sigma, std::uintptr_t weight, float scale,
+                     std::uintptr_t loss, std::uintptr_t readout, std::uintptr_t gradient, int threads) {
+  const ops::Rows input = rows_of(logits, dtype, rows, bins);
+  const ops::Support support = support_of(low, high, transform, raw);
+  if (targets < 1 || offset < 0 || (rows > 0 && target == 0)) {
+    throw std::invalid_argument("expected at least one target and an offset of at least 0, got " +
+                                std::to_string(targets) + " and " + std::to_string(offset));
   }
-  const ops::Backward pass{pointer<const float>(position), pointer<const std::uint8_t>(mask),
-                           pointer<const float>(maximum),  pointer<const float>(log_sum),
-                           pointer<const float>(gradient), pointer<void>(out)};
+  if (!(sigma >= 0)) throw std::invalid_argument("expected sigma >= 0, got " + std::to_string(sigma));
+  const ops::Labels labels{pointer<const float>(target), pointer<const std::uint8_t>(mask), targets, offset, sigma};
+  const ops::CrossEntropy pass{pointer<const float>(weight), scale, pointer<float>(loss), pointer<float>(readout),
+                               pointer<void>(gradient)};
   const py::gil_scoped_release release;
-  ops::two_hot_backward(input, pass, threads);
+  ops::cross_entropy(input, support, labels, pass, threads);
+  return loss == 0 ? 0.0 : ops::sum(pass.loss, rows);
+}
+
+void expectation(std::uintptr_t logits, const std::string& dtype, std::int64_t rows, std::int64_t bins, double low,
+                 double high, const std::string& transform, bool raw, std::uintptr_t upstream, std::uintptr_t readout,
+                 std::uintptr_t gradient, int threads) {
+  const ops::Rows input = rows_of(logits, dtype, rows, bins);
+  const ops::Support support = support_of(low, high, transform, raw);
+  if (rows > 0 && gradient != 0 && upstream == 0) throw std::invalid_argument("a gradient needs an upstream one");
+  const ops::Expectation pass{pointer<const float>(upstream), pointer<float>(readout), pointer<void>(gradient)};
+  const py::gil_scoped_release release;
+  ops::expectation(input, support, pass, threads);
+}
+
+// A one-dimensional array of bytes over recycled memory, which goes back when the last user of the array lets go.
+py::array_t<std::uint8_t> recycled(std::int64_t bytes) {
+  if (bytes < 1) throw std::invalid_argument("expected at least 1 byte, got " + std::to_string(bytes));
+  auto* block = new BufferPool::Block(BufferPool::process().take(static_cast<std::size_t>(bytes)));
+  const py::capsule owner(block, [](void* mine) { delete static_cast<BufferPool::Block*>(mine); });
+  return py::array_t<std::uint8_t>(static_cast<py::ssize_t>(bytes), static_cast<std::uint8_t*>(block->data()), owner);
 }
 
 }  // namespace
 
 void bind_ops(py::module_& module) {
   using namespace py::literals;
-  module.def("two_hot_forward", &forward, "logits"_a, "dtype"_a, py::kw_only(), "rows"_a, "bins"_a, "targets"_a,
-             "position"_a = 0, "mask"_a = 0, "values"_a = 0, "antisymmetric"_a = false, "loss"_a = 0, "maximum"_a = 0,
-             "log_sum"_a = 0, "readout"_a = 0, "threads"_a,
-             "Loss and readout of rows of logits. Arrays are addresses of C-contiguous CPU memory, which the caller has "
-             "checked; 0 means not wanted.");
-  module.def("two_hot_backward", &backward, "logits"_a, "dtype"_a, py::kw_only(), "rows"_a, "bins"_a, "targets"_a,
-             "position"_a, "mask"_a = 0, "maximum"_a, "log_sum"_a, "gradient"_a, "out"_a, "threads"_a,
-             "Gradient of the loss with respect to the logits, from what the forward pass saved.");
+  module.def("cross_entropy", &cross_entropy, "logits"_a, "dtype"_a, "rows"_a, "bins"_a, "low"_a, "high"_a, "transform"_a,
+             "raw"_a, py::kw_only(), "target"_a, "targets"_a, "offset"_a = 0, "mask"_a = 0, "sigma"_a = 0.0f,
+             "weight"_a = 0, "scale"_a = 1.0f, "loss"_a = 0, "readout"_a = 0, "gradient"_a = 0, "threads"_a,
+             "Cross-entropy of rows of logits, its gradient and their readout; returns the sum of the losses. Arrays are "
+             "addresses of C-contiguous CPU memory, which the caller has checked; 0 means not wanted.");
+  module.def("expectation", &expectation, "logits"_a, "dtype"_a, "rows"_a, "bins"_a, "low"_a, "high"_a, "transform"_a,
+             "raw"_a, py::kw_only(), "upstream"_a = 0, "readout"_a = 0, "gradient"_a = 0, "threads"_a,
+             "The readout of rows of logits, and its gradient.");
+  module.def("recycled", &recycled, "bytes"_a,
+             "An uninitialised array of bytes whose memory is kept for the next caller when the array goes.");
+  module.def("release_recycled", [] { BufferPool::process().release(); },
+             "Give the memory that is kept for recycled() back to the system.");
+  module.def("recycled_bytes", [] { return BufferPool::process().kept(); },
+             "Bytes that are kept for recycled() and that nobody uses.");
   module.def("cpu_capability", &ops::capability, "Which compiled form of the kernels this processor runs.");
 }
 

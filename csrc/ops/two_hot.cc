@@ -1,6 +1,7 @@
 #include "ops/two_hot.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <functional>
 #include <memory>
@@ -8,55 +9,40 @@
 #include <string_view>
 
 #include "core/thread_pool.h"
+#include "ops/two_hot_kernels.h"
 
 namespace twohot::ops {
-
-#define TWOHOT_DECLARE(name)                                                               \
-  void forward_##name(const Rows&, const Forward&, std::int64_t, std::int64_t) noexcept; \
-  void backward_##name(const Rows&, const Backward&, std::int64_t, std::int64_t) noexcept;
-TWOHOT_DECLARE(portable)
-#ifdef TWOHOT_X86
-TWOHOT_DECLARE(avx2)
-TWOHOT_DECLARE(avx512)
-#endif
-#undef TWOHOT_DECLARE
-
 namespace {
 
-struct Kernels {
-  const char* name;
-  decltype(&forward_portable) forward;
-  decltype(&backward_portable) backward;
-};
-
-Kernels choose() noexcept {
+const Kernels& choose() noexcept {
   const char* variable = std::getenv("TWOHOT_CPU_CAPABILITY");
   const std::string_view wanted = variable == nullptr ? "" : variable;
 #ifdef TWOHOT_X86
   const bool avx2 = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512vl") != 0 &&
                       __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512dq") != 0;
-  if (avx512 && wanted != "avx2" && wanted != "portable") return {"avx512", forward_avx512, backward_avx512};
-  if (avx2 && wanted != "portable") return {"avx2", forward_avx2, backward_avx2};
+  if (avx512 && wanted != "avx2" && wanted != "portable") return avx512_kernels;
+  if (avx2 && wanted != "portable") return avx2_kernels;
 #endif
-  return {"portable", forward_portable, backward_portable};
+  return portable_kernels;
 }
 
 const Kernels& kernels() noexcept {
-  static const Kernels chosen = choose();
+  static const Kernels& chosen = choose();
   return chosen;
 }
 
-// Rows that one turn of a thread takes: enough to forget the price of a turn, few enough to share the work.
+// Elements that one turn of a thread takes: enough to forget the price of a turn, few enough to share the work.
 constexpr std::int64_t elements_per_turn = std::int64_t{1} << 16;
 // Below this many elements a second thread costs more than it brings.
 constexpr std::int64_t elements_for_threads = std::int64_t{1} << 18;
+// A gradient of more bytes than this leaves the caches before anyone reads it.
+constexpr std::int64_t large_bytes = std::int64_t{1} << 24;
 
-// The pool of the process, grown when more threads are asked for. Never destroyed: its threads may outlive statics.
-void parallel(std::int64_t rows, std::int64_t bins, int threads,
-              const std::function<void(std::int64_t, std::int64_t)>& work) {
-  if (threads <= 1 || rows * bins < elements_for_threads) {
-    work(0, rows);
+// The pool of the process, replaced when another number of threads is asked for. Never destroyed: its threads may outlive statics.
+void parallel(const Rows& rows, int threads, const std::function<void(std::int64_t, std::int64_t)>& work) {
+  if (threads <= 1 || rows.rows * rows.bins < elements_for_threads) {
+    work(0, rows.rows);
     return;
   }
   static std::mutex mutex;
@@ -67,24 +53,75 @@ void parallel(std::int64_t rows, std::int64_t bins, int threads,
     if (*pool == nullptr || (*pool)->threads() != threads) *pool = std::make_shared<ThreadPool>(threads);
     mine = *pool;
   }
-  const std::int64_t block = std::max<std::int64_t>(1, elements_per_turn / bins);
-  mine->run((rows + block - 1) / block, [&](std::int64_t turn) {
-    work(turn * block, std::min(rows, (turn + 1) * block));
+  const std::int64_t block = std::max<std::int64_t>(1, elements_per_turn / rows.bins);
+  mine->run((rows.rows + block - 1) / block, [&](std::int64_t turn) {
+    work(turn * block, std::min(rows.rows, (turn + 1) * block));
   });
+}
+
+double inverse(double x, Transform transform) noexcept {
+  const double a = std::abs(x);
+  double y = a;
+  if (transform == Transform::symlog) y = std::expm1(a);
+  if (transform == Transform::signed_sqrt) {
+    const double d = 2 * a / (std::sqrt(4e-3 * a + 1.004004) + 1.002);
+    y = d * (d + 2);
+  }
+  return std::copysign(y, x);
 }
 
 }  // namespace
 
-void two_hot_forward(const Rows& rows, const Forward& out, int threads) {
-  parallel(rows.rows, rows.bins, threads, [&](std::int64_t begin, std::int64_t end) {
-    kernels().forward(rows, out, begin, end);
+Values::Values(const Support& support, std::int64_t bins, bool readout) noexcept
+    : antisymmetric(support.low == -support.high),
+      raw(support.raw || support.transform == Transform::linear),
+      transform(support.transform),
+      low(static_cast<float>(support.low)),
+      high(static_cast<float>(support.high)),
+      per_bin(static_cast<float>(static_cast<double>(bins - 1) / (support.high - support.low))) {
+  if (!readout) return;
+  const double step = (support.high - support.low) / static_cast<double>(bins - 1);
+  for (std::int64_t k = 0; k < bins; ++k) {
+    // From both ends, so that a symmetric support has symmetric centers.
+    const double up = support.low + static_cast<double>(k) * step;
+    const double down = support.high - static_cast<double>(bins - 1 - k) * step;
+    const double center = (up + down) / 2;
+    all[k] = static_cast<float>(raw ? inverse(center, transform) : center);
+  }
+  std::fill_n(all + bins, padding, 0.0f);
+  const std::int64_t half = bins / 2;
+  std::copy_n(all + bins - half, half, upper);
+  std::fill_n(upper + half, padding, 0.0f);
+}
+
+void cross_entropy(const Rows& rows, const Support& support, const Labels& labels, const CrossEntropy& pass, int threads) {
+  const Values values(support, rows.bins, pass.readout != nullptr);
+  const bool large = rows.rows * rows.bins * 4 >= large_bytes;
+  parallel(rows, threads, [&](std::int64_t begin, std::int64_t end) {
+    kernels().cross_entropy(rows, values, labels, pass, begin, end, large);
   });
 }
 
-void two_hot_backward(const Rows& rows, const Backward& pass, int threads) {
-  parallel(rows.rows, rows.bins, threads, [&](std::int64_t begin, std::int64_t end) {
-    kernels().backward(rows, pass, begin, end);
-  });
+double sum(const float* loss, std::int64_t rows) noexcept {
+  double a = 0;
+  double b = 0;
+  double c = 0;
+  double d = 0;
+  std::int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    a += static_cast<double>(loss[r]);
+    b += static_cast<double>(loss[r + 1]);
+    c += static_cast<double>(loss[r + 2]);
+    d += static_cast<double>(loss[r + 3]);
+  }
+  for (; r < rows; ++r) a += static_cast<double>(loss[r]);
+  return (a + b) + (c + d);
+}
+
+void expectation(const Rows& rows, const Support& support, const Expectation& pass, int threads) {
+  const Values values(support, rows.bins, true);
+  parallel(rows, threads,
+           [&](std::int64_t begin, std::int64_t end) { kernels().expectation(rows, values, pass, begin, end); });
 }
 
 const char* capability() noexcept { return kernels().name; }

@@ -1,57 +1,71 @@
-// CPU kernels of the two-hot operations over rows of logits: loss, gradient and readout.
+// CPU kernels of value classification over rows of logits: cross-entropy with two-hot or HL-Gauss labels, its gradient, and
+// the readout of the same logits, in one reading of them.
 #pragma once
 
 #include <cstdint>
 
 namespace twohot::ops {
 
+constexpr std::int64_t most_bins = 4096;
+
 enum class Float : std::uint8_t { float32, bfloat16, float16 };
 
-// Rows of logits, C-contiguous [rows, bins] of `dtype`. Row r belongs to target r % targets, so that a target which an
-// ensemble shares is stored once.
+// f, the space in which bins are even: x, sign(x) log(1 + |x|), or sign(x) (sqrt(|x| + 1) - 1) + 0.001 x.
+enum class Transform : std::uint8_t { linear, symlog, signed_sqrt };
+
+// Logits, C-contiguous [rows, bins] of `dtype`.
 struct Rows {
   const void* logits;
   Float dtype;
   std::int64_t rows;
   std::int64_t bins;
+};
+
+// Bin centers evenly spaced from `low` to `high` in transformed space. A readout is f^-1(sum p b), or sum p f^-1(b) where
+// `raw`. On a support with low == -high mirrored bins are subtracted before they are summed, so that a symmetric
+// distribution reads as exactly 0.
+struct Support {
+  double low;
+  double high;
+  Transform transform;
+  bool raw;
+};
+
+// Row r belongs to target (r + offset) % targets, so that a target which an ensemble shares is stored once.
+struct Labels {
+  const float* target;       // [targets] in units of the return; beyond the ends is the end, NaN gives a NaN loss
+  const std::uint8_t* mask;  // [targets] whether a row counts, or null: a row that does not gives zeros, unread
   std::int64_t targets;
+  std::int64_t offset;
+  float sigma;  // of HL-Gauss, in bin widths; 0: two-hot
 };
 
-// What a forward pass writes for each row; null where it is not wanted.
-struct Forward {
-  // [targets] place of the target among the bins, in 0 .. bins - 1 (NaN gives a NaN loss); null without a loss.
-  const float* position;
-  // [targets] whether a row counts; null: all do. A row that does not gets zeros and is not read.
-  const std::uint8_t* mask;
-  // [bins] numbers whose expectation is the readout; null without one.
-  const float* values;
-  // Whether values[k] == -values[bins - 1 - k]: then mirrored bins are subtracted before they are summed, and the
-  // readout of a symmetric distribution is exactly 0.
-  bool antisymmetric;
-  float* loss;     // [rows] -sum_k label_k log softmax(logits)_k
-  float* maximum;  // [rows] largest logit
-  float* log_sum;  // [rows] log sum_k exp(logit_k - maximum)
-  float* readout;  // [rows] sum_k softmax(logits)_k values_k
+// What to write; null where it is not wanted.
+struct CrossEntropy {
+  const float* weight;  // [rows] factor of each row's loss, or null
+  float scale;          // factor of the gradient
+  float* loss;          // [rows] -weight_r sum_k label_k log softmax(logits)_k
+  float* readout;       // [rows]
+  void* gradient;       // [rows, bins] of the logits' dtype: scale weight_r (softmax - label); may be the logits
 };
 
-// Accumulates in float32; a row is read once. Writes nothing but the outputs, allocates nothing but one row of scratch
-// for each thread, and calls no other thread when `threads` is 1 or the work is small. Thread-safe.
-// Cost: O(rows * bins). Preconditions, which the binding checks: 2 <= bins <= 4096 and rows % targets == 0.
-void two_hot_forward(const Rows& rows, const Forward& out, int threads);
+// Accumulates in float32 and reads a row once; a row whose weight is 0 gives a gradient of 0. Allocates nothing but some
+// rows of scratch on each thread's stack, and wakes no other thread when `threads` is 1 or the work is small. Thread-safe.
+// Cost: O(rows * bins). Preconditions, which the binding checks: 2 <= bins <= most_bins, targets >= 1, low < high.
+void cross_entropy(const Rows& rows, const Support& support, const Labels& labels, const CrossEntropy& pass, int threads);
 
-// What a backward pass reads beside the logits: positions and mask as above, maximum and log_sum of the forward pass.
-struct Backward {
-  const float* position;
-  const std::uint8_t* mask;
-  const float* maximum;
-  const float* log_sum;
-  const float* gradient;  // [rows] of the loss
-  void* out;              // [rows, bins] of the dtype of the logits
+// sum_r loss_r in float64, in an order that does not depend on threads. A loss of a masked row is 0 already.
+double sum(const float* loss, std::int64_t rows) noexcept;
+
+// The readout alone, and its gradient; null where it is not wanted.
+struct Expectation {
+  const float* upstream;  // [rows] gradient of the readout; only with `gradient`
+  float* readout;         // [rows]
+  void* gradient;         // [rows, bins] of the logits' dtype
 };
 
-// out = gradient[r] (softmax(logits) - label). A row that does not count, or whose gradient is 0, gets zeros and is not
-// read. Otherwise as two_hot_forward.
-void two_hot_backward(const Rows& rows, const Backward& pass, int threads);
+// As cross_entropy().
+void expectation(const Rows& rows, const Support& support, const Expectation& pass, int threads);
 
 // Which of the compiled forms this processor runs: "avx512", "avx2" or "portable". The environment variable
 // TWOHOT_CPU_CAPABILITY picks a lesser one; it is read once.

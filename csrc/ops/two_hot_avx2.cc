@@ -3,12 +3,6 @@
 
 namespace twohot::ops {
 
-void forward_avx2(const Rows& rows, const Forward& out, std::int64_t begin, std::int64_t end) noexcept {
-  avx2::forward_rows(rows, out, begin, end);
-}
-
-void backward_avx2(const Rows& rows, const Backward& pass, std::int64_t begin, std::int64_t end) noexcept {
-  avx2::backward_rows(rows, pass, begin, end);
-}
+const Kernels avx2_kernels{"avx2", avx2::cross_entropy_rows, avx2::expectation_rows};
 
 }  // namespace twohot::ops

@@ -3,12 +3,6 @@
 
 namespace twohot::ops {
 
-void forward_avx512(const Rows& rows, const Forward& out, std::int64_t begin, std::int64_t end) noexcept {
-  avx512::forward_rows(rows, out, begin, end);
-}
-
-void backward_avx512(const Rows& rows, const Backward& pass, std::int64_t begin, std::int64_t end) noexcept {
-  avx512::backward_rows(rows, pass, begin, end);
-}
+const Kernels avx512_kernels{"avx512", avx512::cross_entropy_rows, avx512::expectation_rows};
 
 }  // namespace twohot::ops

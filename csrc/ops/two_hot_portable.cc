@@ -3,12 +3,6 @@
 
 namespace twohot::ops {
 
-void forward_portable(const Rows& rows, const Forward& out, std::int64_t begin, std::int64_t end) noexcept {
-  portable::forward_rows(rows, out, begin, end);
-}
-
-void backward_portable(const Rows& rows, const Backward& pass, std::int64_t begin, std::int64_t end) noexcept {
-  portable::backward_rows(rows, pass, begin, end);
-}
+const Kernels portable_kernels{"portable", portable::cross_entropy_rows, portable::expectation_rows};
 
 }  // namespace twohot::ops

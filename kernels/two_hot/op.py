@@ -1,126 +1,483 @@
-"""The two-hot operations on the CPU's native kernels, registered with torch.library.
+"""The two-hot operations, registered with torch.library: autograd, torch.compile, vmap.
 
-`twohot::two_hot_rows` gives loss, what its gradient needs, and the readout of the same logits, in one reading of them;
-`twohot::expectation_rows` gives the readout alone. `R` rows of `N` logits belong to `T` targets: row r to r % T.
+`R` rows of `N` logits belong to `T` targets, row r to r % T, so that a target which an ensemble shares is stored once.
+A support is `low`, `high` (its ends in transformed space), `transform` and `raw` (the readout); labels are two-hot
+where `sigma` is 0 and HL-Gauss of `sigma` bin widths otherwise.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from twohot.kernels.backend import native
+from twohot.kernels.backend import choose_two_hot, native, plain_eager
 
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+# Below this many bytes the allocator of torch recycles memory by itself.
+_RECYCLED_BYTES = 1 << 20
 
 
-def _rows(logits: Tensor, targets: int) -> dict:
-    return {
-        "logits": logits.data_ptr(),
-        "dtype": _NAMES[logits.dtype],
-        "rows": logits.shape[0],
-        "bins": logits.shape[1],
-        "targets": max(targets, 1),
-        "threads": torch.get_num_threads(),
-    }
+def empty_recycled(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """An uninitialised tensor of this shape, dtype and device of `like`; on a CPU, large ones reuse touched memory.
+
+    Fresh pages cost more to touch than to fill. The memory goes back to a pool of the process when the last tensor that
+    uses it is freed (`twohot.losses.release_memory` empties the pool).
+    """
+    bytes_ = math.prod(shape) * like.element_size()
+    if bytes_ < _RECYCLED_BYTES or like.device.type != "cpu" or native is None:
+        return like.new_empty(shape)
+    return torch.from_numpy(native.recycled(bytes_)).view(like.dtype).view(shape)
 
 
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-@torch.library.custom_op("twohot::two_hot_rows", mutates_args=(), device_types="cpu")
-def two_hot_rows(
-    logits: Tensor, position: Tensor, mask: Tensor | None, values: Tensor | None, antisymmetric: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cross-entropy of rows of logits with two-hot labels.
+def fill_rows(
+    logits: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    scale: float | Tensor,
+    low: float,
+    high: float,
+    transform: str,
+    raw: bool,
+    sigma: float,
+    *,
+    offset: int = 0,
+    loss: Tensor | None = None,
+    readout: Tensor | None = None,
+    gradient: Tensor | None = None,
+) -> float | None:
+    """Write what is asked for into the given tensors, by the implementation that fits the logits.
 
     Args:
         logits: [R, N] float32, bfloat16 or float16, contiguous.
-        position: [T] float32, contiguous: place of each target among the bins, in 0 .. N - 1; NaN gives a NaN loss.
-        mask: [T] bool, contiguous: a row that is False gives zeros, whatever it holds. None: all rows count.
-        values: [N] float32, contiguous: numbers whose expectation is read out. None: no readout.
-        antisymmetric: whether values[k] == -values[N - 1 - k].
+        target: [T] float32, contiguous. mask: [T] bool, contiguous. weight: [R] float32, contiguous.
+        scale: of the gradient. offset: row r belongs to target (r + offset) % T.
+        loss, readout: [R] float32. gradient: [R, N], may be `logits`.
 
     Returns:
-        float32 [R]: loss; maximum and log-sum of exponentials, for the gradient; readout ([0] without values). Only the
-        loss has a gradient, and only once.
+        The sum of the losses where the native code ran and they were asked for.
     """
-    rows, device = logits.shape[0], logits.device
-    loss, maximum, log_sum = (torch.empty(rows, dtype=torch.float32, device=device) for _ in range(3))
-    readout = torch.empty(rows if values is not None else 0, dtype=torch.float32, device=device)
-    native.two_hot_forward(
-        **_rows(logits, position.shape[0]),
-        position=position.data_ptr(),
-        mask=_address(mask),
-        values=_address(values),
-        antisymmetric=antisymmetric,
-        loss=loss.data_ptr(),
-        maximum=maximum.data_ptr(),
-        log_sum=log_sum.data_ptr(),
-        readout=readout.data_ptr() if values is not None else 0,
+    if choose_two_hot(logits.device, logits.dtype, logits.shape[1]).name == "triton":
+        from twohot.kernels.two_hot.kernel import launch_cross_entropy
+
+        if offset:
+            target, mask = target.roll(-offset), None if mask is None else mask.roll(-offset)
+        launch_cross_entropy(
+            logits,
+            target,
+            mask,
+            weight,
+            torch.as_tensor(scale, dtype=torch.float32, device=logits.device),
+            low=low,
+            high=high,
+            transform=transform,
+            sigma=sigma,
+            readout_kind="" if readout is None else "raw" if raw else "transformed",
+            loss=loss,
+            readout=readout,
+            gradient=gradient,
+        )
+        return None
+    return native.cross_entropy(
+        logits.data_ptr(),
+        _NAMES[logits.dtype],
+        logits.shape[0],
+        logits.shape[1],
+        low,
+        high,
+        transform,
+        raw,
+        target=target.data_ptr(),
+        targets=max(target.shape[0], 1),
+        offset=offset,
+        mask=0 if mask is None else mask.data_ptr(),
+        sigma=sigma,
+        weight=0 if weight is None else weight.data_ptr(),
+        scale=float(scale),
+        loss=0 if loss is None else loss.data_ptr(),
+        readout=0 if readout is None else readout.data_ptr(),
+        gradient=0 if gradient is None else gradient.data_ptr(),
+        threads=torch.get_num_threads(),
     )
-    return loss, maximum, log_sum, readout
 
 
-@two_hot_rows.register_fake
-def _(logits, position, mask, values, antisymmetric):
-    rows = logits.new_empty(logits.shape[0], dtype=torch.float32)
-    readout = rows.new_empty(logits.shape[0] if values is not None else 0)
-    return rows, torch.empty_like(rows), torch.empty_like(rows), readout
+def fill_expectation(
+    logits: Tensor,
+    low: float,
+    high: float,
+    transform: str,
+    raw: bool,
+    *,
+    upstream: Tensor | None = None,
+    readout: Tensor | None = None,
+    gradient: Tensor | None = None,
+) -> None:
+    """The readout [R] of logits [R, N], and its gradient times `upstream` [R], as `fill_rows`."""
+    if choose_two_hot(logits.device, logits.dtype, logits.shape[1]).name == "triton":
+        from twohot.kernels.two_hot.kernel import launch_expectation
+
+        kind = "raw" if raw else "transformed"
+        support = {"low": low, "high": high, "transform": transform, "readout_kind": kind}
+        launch_expectation(logits, **support, readout=readout, upstream=upstream, gradient=gradient)
+        return
+    native.expectation(
+        logits.data_ptr(),
+        _NAMES[logits.dtype],
+        logits.shape[0],
+        logits.shape[1],
+        low,
+        high,
+        transform,
+        raw,
+        upstream=0 if upstream is None else upstream.data_ptr(),
+        readout=0 if readout is None else readout.data_ptr(),
+        gradient=0 if gradient is None else gradient.data_ptr(),
+        threads=torch.get_num_threads(),
+    )
 
 
-@torch.library.custom_op("twohot::two_hot_rows_backward", mutates_args=(), device_types="cpu")
-def two_hot_rows_backward(
-    logits: Tensor, position: Tensor, mask: Tensor | None, maximum: Tensor, log_sum: Tensor, gradient: Tensor
+def rows_that_count(mask: Tensor | None, rows: int, targets: int) -> int | Tensor:
+    """How many of `rows` rows count: a number, or a float32 tensor on a device that would have to be waited for."""
+    if mask is None:
+        return rows
+    count = mask.sum() * (rows // max(targets, 1))
+    return int(count) if mask.device.type == "cpu" else count.float()
+
+
+def mean_scale(count: int | Tensor) -> float | Tensor:
+    """1 / count, and 1 for none."""
+    return 1 / count.clamp(min=1) if isinstance(count, Tensor) else 1 / max(count, 1)
+
+
+def differentiable(op, setup_context, backward, inputs=1):
+    """Register the derivative of `op` for its first `inputs` arguments (None: all), and give a form of it to call.
+
+    An operation's own autograd rule costs more than a small loss, and does not serve torch.func. So where nothing
+    traces, the form to call runs the body of the operation in an autograd Function, and under torch.func the operation.
+    """
+    op.register_autograd(backward, setup_context=setup_context)
+
+    body = op._init_fn
+
+    class AtOnce(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *arguments):
+            output = body(*arguments)
+            setup_context(ctx, arguments, output)
+            return output
+
+    class UnderTransforms(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(*arguments):
+            return op(*arguments)
+
+    UnderTransforms.setup_context = staticmethod(setup_context)
+    AtOnce.backward = UnderTransforms.backward = staticmethod(backward)
+
+    def call(*arguments):
+        if plain_eager(arguments[0]):
+            wanted = torch.is_grad_enabled() and any(
+                isinstance(x, Tensor) and x.requires_grad for x in arguments[:inputs]
+            )
+            return AtOnce.apply(*arguments) if wanted else body(*arguments)
+        return (UnderTransforms.apply if torch._C._are_functorch_transforms_active() else op)(*arguments)
+
+    return call
+
+
+def raise_second_derivative(ctx, *_):
+    """The derivative of what has none."""
+    raise RuntimeError(
+        "twohot: the fused operations can be differentiated once. For second derivatives use the plain PyTorch form, "
+        "TWOHOT_BACKEND=reference"
+    )
+
+
+def differentiated_once(op):
+    """`op`, which computes gradients, with a derivative that raises."""
+    return differentiable(op, lambda ctx, inputs, output: None, raise_second_derivative, inputs=None)
+
+
+@torch.library.custom_op("twohot::cross_entropy_rows", mutates_args=())
+def cross_entropy_rows(
+    logits: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    low: float,
+    high: float,
+    transform: str,
+    raw: bool,
+    sigma: float,
+    with_readout: bool,
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each row, and the readout of the same logits.
+
+    Args:
+        logits: [R, N] float32, bfloat16 or float16, contiguous.
+        target: [T] float32, contiguous, in units of the return; NaN gives a NaN loss.
+        mask: [T] bool, contiguous: a row that is False gives zeros, whatever it holds.
+
+    Returns:
+        float32 [R]: loss, with a gradient for the logits; readout ([0] unless `with_readout`), without.
+    """
+    loss = logits.new_empty(logits.shape[0], dtype=torch.float32)
+    readout = torch.empty_like(loss if with_readout else loss[:0])
+    outputs = {"loss": loss, "readout": readout if with_readout else None}
+    fill_rows(logits, target, mask, None, 1.0, low, high, transform, raw, sigma, **outputs)
+    return loss, readout
+
+
+@cross_entropy_rows.register_fake
+def _(logits, target, mask, low, high, transform, raw, sigma, with_readout):
+    loss = logits.new_empty(logits.shape[0], dtype=torch.float32)
+    return loss, logits.new_empty(logits.shape[0] if with_readout else 0, dtype=torch.float32)
+
+
+@torch.library.custom_op("twohot::cross_entropy_rows_backward", mutates_args=())
+def cross_entropy_rows_backward(
+    logits: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    upstream: Tensor,
+    low: float,
+    high: float,
+    transform: str,
+    sigma: float,
 ) -> Tensor:
-    """gradient[r] (softmax(logits) - label) [R, N]; a row that is masked or has no gradient gives zeros unread."""
-    out = torch.empty_like(logits)
-    native.two_hot_backward(
-        **_rows(logits, position.shape[0]),
-        position=position.data_ptr(),
-        mask=_address(mask),
-        maximum=maximum.data_ptr(),
-        log_sum=log_sum.data_ptr(),
-        gradient=gradient.data_ptr(),
-        out=out.data_ptr(),
-    )
-    return out
+    """upstream[r] (softmax(logits) - label) [R, N]; a row that is masked or has an upstream of 0 gives zeros."""
+    gradient = empty_recycled(logits.shape, logits)
+    fill_rows(logits, target, mask, upstream, 1.0, low, high, transform, False, sigma, gradient=gradient)
+    return gradient
 
 
-@two_hot_rows_backward.register_fake
-def _(logits, position, mask, maximum, log_sum, gradient):
+@cross_entropy_rows_backward.register_fake
+def _(logits, target, mask, upstream, low, high, transform, sigma):
     return torch.empty_like(logits)
 
 
-def _save(ctx, inputs, output) -> None:
-    logits, position, mask, *_ = inputs
-    _, maximum, log_sum, _ = output
-    ctx.save_for_backward(logits, position, mask, maximum, log_sum)
+gradient_of_rows = differentiated_once(cross_entropy_rows_backward)
+
+
+def _save_rows(ctx, inputs, output) -> None:
+    logits, target, mask, *support, _ = inputs
+    ctx.save_for_backward(logits, target, mask)
+    ctx.support = support
+    ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx, loss, maximum, log_sum, readout):
-    if maximum is not None or log_sum is not None or readout is not None:
-        raise RuntimeError("twohot::two_hot_rows: only the loss has a gradient; detach the other outputs")
-    if loss is None:
-        return None, None, None, None, None
-    return two_hot_rows_backward(*ctx.saved_tensors, loss.contiguous()), None, None, None, None
+def _rows_backward(ctx, loss, readout):
+    gradient = None
+    if loss is not None:
+        low, high, transform, _, sigma = ctx.support
+        gradient = gradient_of_rows(*ctx.saved_tensors, loss.contiguous(), low, high, transform, sigma)
+    return gradient, *[None] * 8
 
 
-two_hot_rows.register_autograd(_backward, setup_context=_save)
+cross_entropy_of_rows = differentiable(cross_entropy_rows, _save_rows, _rows_backward)
 
 
-@torch.library.custom_op("twohot::expectation_rows", mutates_args=(), device_types="cpu")
-def expectation_rows(logits: Tensor, values: Tensor, antisymmetric: bool) -> Tensor:
-    """float32 [R] sum_k softmax(logits)_k values_k of logits [R, N]; no gradient."""
-    out = torch.empty(logits.shape[0], dtype=torch.float32, device=logits.device)
-    native.two_hot_forward(
-        **_rows(logits, 1), values=values.data_ptr(), antisymmetric=antisymmetric, readout=out.data_ptr()
+@torch.library.custom_op("twohot::cross_entropy_loss", mutates_args=())
+def cross_entropy_loss(
+    logits: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    mean: bool,
+    low: float,
+    high: float,
+    transform: str,
+    raw: bool,
+    sigma: float,
+    with_readout: bool,
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum or mean of the rows' cross-entropies, with the gradient found in the same reading of the logits.
+
+    Args:
+        logits, target, mask: as `cross_entropy_rows`. weight: [R] float32, contiguous, a factor of each row.
+        mean: divide by the number of rows that count.
+
+    Returns:
+        float32 loss [], with a gradient for the logits; readout [R] or [0]; gradient of the loss [R, N] or [0, N].
+    """
+    rows = logits.shape[0]
+    count = rows_that_count(mask, rows, target.shape[0])
+    scale = mean_scale(count) if mean else 1.0
+    loss = logits.new_empty(rows, dtype=torch.float32)
+    readout = logits.new_empty(rows if with_readout else 0, dtype=torch.float32)
+    gradient = empty_recycled(logits.shape if with_gradient else (0, logits.shape[1]), logits)
+    total = fill_rows(
+        logits,
+        target,
+        mask,
+        weight,
+        scale,
+        low,
+        high,
+        transform,
+        raw,
+        sigma,
+        loss=loss,
+        readout=readout if with_readout else None,
+        gradient=gradient if with_gradient else None,
     )
+    if total is None:
+        return loss.sum() * scale, readout, gradient
+    return torch.full((), total * scale, dtype=torch.float32), readout, gradient
+
+
+@cross_entropy_loss.register_fake
+def _(logits, target, mask, weight, mean, low, high, transform, raw, sigma, with_readout, with_gradient):
+    readout = logits.new_empty(logits.shape[0] if with_readout else 0, dtype=torch.float32)
+    gradient = torch.empty_like(logits) if with_gradient else logits.new_empty((0, logits.shape[1]))
+    return logits.new_empty((), dtype=torch.float32), readout, gradient
+
+
+def scaled(ctx, factor: Tensor) -> list[Tensor]:
+    """The tensors that `ctx` saved x factor []: themselves, once, where a look at the factor is free and finds 1."""
+    if torch.compiler.is_compiling() or not plain_eager(factor) or factor.device.type != "cpu":
+        return [(gradient * factor).to(gradient.dtype) for gradient in ctx.saved_tensors]
+    if torch.is_grad_enabled():  # create_graph=True
+        raise_second_derivative(ctx)
+    number, given, ctx.given = factor.item(), getattr(ctx, "given", False), True
+    if number == 1 and not given:
+        return list(ctx.saved_tensors)
+    return [torch.mul(gradient, number, out=empty_recycled(gradient.shape, gradient)) for gradient in ctx.saved_tensors]
+
+
+def _save_loss(ctx, inputs, output) -> None:
+    logits, target, mask, weight, *options, with_gradient = inputs
+    _, readout, gradient = output
+    ctx.mark_non_differentiable(readout, gradient)
+    ctx.set_materialize_grads(False)
+    ctx.with_gradient, ctx.options = with_gradient, options
+    # A GPU's factor cannot be looked at without waiting for it, so there the gradient is scaled in place: it is given
+    # away once, and computed again for whoever keeps the graph.
+    ctx.given_once = None
+    on_triton = choose_two_hot(logits.device, logits.dtype, logits.shape[1]).name == "triton"
+    if not (on_triton and plain_eager(logits)):
+        ctx.save_for_backward(gradient if with_gradient else None)
+    elif with_gradient:
+        ctx.given_once = gradient
+        ctx.save_for_backward(logits, target, mask, weight)
+
+
+def _loss_backward(ctx, loss, readout, gradient):
+    if loss is None:
+        return (None,) * 12
+    if not ctx.with_gradient:
+        raise RuntimeError("twohot::cross_entropy_loss: called without its gradient (with_gradient=False)")
+    if len(ctx.saved_tensors) == 1:
+        return *scaled(ctx, loss), *[None] * 11
+    if torch.is_grad_enabled():  # create_graph=True
+        raise_second_derivative(ctx)
+    from twohot.kernels.two_hot.kernel import launch_scale
+
+    gradient, ctx.given_once = ctx.given_once, None
+    if gradient is None:
+        mean, *support, _ = ctx.options
+        *_, gradient = cross_entropy_loss(*ctx.saved_tensors, mean, *support, False, True)
+    launch_scale(gradient, loss)
+    return gradient, *[None] * 11
+
+
+reduced_cross_entropy = differentiable(cross_entropy_loss, _save_loss, _loss_backward)
+
+
+@torch.library.custom_op("twohot::expectation_rows", mutates_args=())
+def expectation_rows(logits: Tensor, low: float, high: float, transform: str, raw: bool) -> Tensor:
+    """float32 [R] readout of logits [R, N] (float32, bfloat16 or float16, contiguous), with a gradient."""
+    out = logits.new_empty(logits.shape[0], dtype=torch.float32)
+    fill_expectation(logits, low, high, transform, raw, readout=out)
     return out
 
 
 @expectation_rows.register_fake
-def _(logits, values, antisymmetric):
+def _(logits, low, high, transform, raw):
     return logits.new_empty(logits.shape[0], dtype=torch.float32)
+
+
+@torch.library.custom_op("twohot::expectation_rows_backward", mutates_args=())
+def expectation_rows_backward(
+    logits: Tensor, upstream: Tensor, low: float, high: float, transform: str, raw: bool
+) -> Tensor:
+    """upstream[r] d readout[r] / d logits[r] [R, N]."""
+    gradient = empty_recycled(logits.shape, logits)
+    fill_expectation(logits, low, high, transform, raw, upstream=upstream, gradient=gradient)
+    return gradient
+
+
+@expectation_rows_backward.register_fake
+def _(logits, upstream, low, high, transform, raw):
+    return torch.empty_like(logits)
+
+
+gradient_of_expectation = differentiated_once(expectation_rows_backward)
+
+
+def _save_expectation(ctx, inputs, output) -> None:
+    logits, *support = inputs
+    ctx.save_for_backward(logits)
+    ctx.support = support
+
+
+def _expectation_backward(ctx, upstream):
+    return gradient_of_expectation(*ctx.saved_tensors, upstream.contiguous(), *ctx.support), *[None] * 4
+
+
+expectation_of_rows = differentiable(expectation_rows, _save_expectation, _expectation_backward)
+
+
+def _batch_rows(size: int, tensor: Tensor | None, dim: int | None) -> Tensor | None:
+    """[size * rows, ...] of a tensor whose dimension `dim` is mapped over, or that all share."""
+    if tensor is None:
+        return None
+    tensor = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    return tensor.flatten(0, 1).contiguous()
+
+
+def _vmap_rows(op):
+    """The rule of an operation over logits [R, N], a target [T], a mask [T] (and an upstream [R]): all as more rows."""
+
+    def rule(info, in_dims, logits, target, mask, *rest):
+        size = info.batch_size
+        rows = logits.shape[0] if in_dims[0] is None else logits.movedim(in_dims[0], 0).shape[1]
+        targets = target.numel() if in_dims[1] is None else target.numel() // size
+        if in_dims[1] is not None or (mask is not None and in_dims[2] is not None):
+            # Targets of their own: one for each row, for r % T runs through the targets of one sample only.
+            repeat = rows // max(targets, 1)
+            target = _repeat_targets(target, in_dims[1], repeat, size)
+            mask = None if mask is None else _repeat_targets(mask, in_dims[2], repeat, size)
+        head = [_batch_rows(size, logits, in_dims[0]), target, mask]
+        rest = [_batch_rows(size, x, d) if isinstance(x, Tensor) else x for x, d in zip(rest, in_dims[3:], strict=True)]
+        out = op(*head, *rest)
+        if isinstance(out, Tensor):
+            return out.unflatten(0, (size, -1)), 0
+        return tuple(x.reshape(size, x.shape[0] // size, *x.shape[1:]) for x in out), (0,) * len(out)
+
+    return rule
+
+
+def _repeat_targets(tensor: Tensor, dim: int | None, repeat: int, size: int) -> Tensor:
+    tensor = tensor.expand(size, -1) if dim is None else tensor.movedim(dim, 0)
+    return tensor.repeat(1, repeat).flatten().contiguous()
+
+
+def _vmap_expectation(op):
+    def rule(info, in_dims, logits, *rest):
+        size = info.batch_size
+        rest = [_batch_rows(size, x, d) if isinstance(x, Tensor) else x for x, d in zip(rest, in_dims[1:], strict=True)]
+        return op(_batch_rows(size, logits, in_dims[0]), *rest).unflatten(0, (size, -1)), 0
+
+    return rule
+
+
+cross_entropy_rows.register_vmap(_vmap_rows(cross_entropy_rows))
+cross_entropy_rows_backward.register_vmap(_vmap_rows(cross_entropy_rows_backward))
+expectation_rows.register_vmap(_vmap_expectation(expectation_rows))
+expectation_rows_backward.register_vmap(_vmap_expectation(expectation_rows_backward))

@@ -1,10 +1,12 @@
 """Plain PyTorch truth of the two-hot operations: runs in any floating dtype on any device, float64 included.
 
 Sources: two-hot labels and symlog, Hafner et al. 2023 (arXiv 2301.04104); their use in AMAGO-2, Grigsby et
-al. 2024 (arXiv 2411.11188).
+al. 2024 (arXiv 2411.11188); HL-Gauss labels, Farebrother et al. 2024 (arXiv 2403.03950).
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -30,13 +32,23 @@ def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def signed_sqrt(x: Tensor, epsilon: float = 1e-3) -> Tensor:
     """sign(x) (sqrt(|x| + 1) - 1) + epsilon x (Pohlen et al. 2018, as in MuZero)."""
-    return torch.sign(x) * (torch.sqrt(torch.abs(x) + 1) - 1) + epsilon * x
+    above, below = _halves(x)
+    # sqrt(1 + a) - 1 without cancellation; infinity stays.
+    root = above / (torch.sqrt(above + 1) + 1) - below / (torch.sqrt(below + 1) + 1)
+    return torch.where(torch.isinf(x), x, root + epsilon * x)
 
 
 def inverse_signed_sqrt(x: Tensor, epsilon: float = 1e-3) -> Tensor:
     """The inverse of `signed_sqrt`: sign(x) (((sqrt(1 + 4 e (|x| + 1 + e)) - 1) / (2 e))^2 - 1)."""
-    root = (torch.sqrt(1 + 4 * epsilon * (torch.abs(x) + 1 + epsilon)) - 1) / (2 * epsilon)
-    return torch.sign(x) * (root * root - 1)
+
+    def positive(a: Tensor) -> Tensor:
+        # With sqrt(|y| + 1) = 1 + d nothing cancels: |y| = d (d + 2).
+        root = torch.sqrt(4 * epsilon * a + (1 + 4 * epsilon * (1 + epsilon)))
+        d = 2 * a / (root + (1 + 2 * epsilon))
+        return d * (d + 2)
+
+    above, below = _halves(x)
+    return positive(above) - positive(below)
 
 
 def identity(x: Tensor) -> Tensor:
@@ -71,15 +83,30 @@ def two_hot(target: Tensor, low: float, high: float, count: int, transform: str)
     return torch.relu(1 - torch.abs(place.unsqueeze(-1) - index)).to(target.dtype)
 
 
+def hl_gauss(target: Tensor, low: float, high: float, count: int, transform: str, sigma: float) -> Tensor:
+    """Labels [..., N]: the mass that a Gaussian around x = f(y) has in each bin, of what it has in all of them.
+
+    Bins reach half a width to each side of their centers; `sigma` is in bin widths (Imani and White 2018, arXiv
+    1806.04613; Farebrother et al. 2024, arXiv 2403.03950).
+    """
+    wide = target.to(torch.promote_types(target.dtype, torch.float32))
+    place = position(wide, low, high, count, transform)
+    edge = torch.arange(count + 1, dtype=wide.dtype, device=target.device) - 0.5
+    cdf = torch.erf((edge - place.unsqueeze(-1)) / (sigma * math.sqrt(2)))
+    label = (cdf[..., 1:] - cdf[..., :-1]) / (cdf[..., -1:] - cdf[..., :1])
+    return label.to(target.dtype)
+
+
 def position(target: Tensor, low: float, high: float, count: int, transform: str) -> Tensor:
     """[...] place of each target among the bins, in 0 .. N - 1, in the dtype of `target`."""
     forward, _ = TRANSFORMS[transform]
-    return (forward(target).clamp(low, high) - low) * ((count - 1) / (high - low))
+    return ((forward(target).clamp(low, high) - low) * ((count - 1) / (high - low))).clamp(max=count - 1)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """- sum_k labels_k log softmax(logits)_k over the last dimension."""
-    return -(labels * torch.log_softmax(logits, dim=-1)).sum(-1)
+    """- sum_k labels_k log softmax(logits)_k over the last dimension; a label of 0 keeps an infinite logit out."""
+    product = labels * torch.log_softmax(logits, dim=-1)
+    return -torch.where(labels == 0, 0, product).sum(-1)
 
 
 def bin_expectation(logits: Tensor, low: float, high: float, transform: str, readout: str) -> Tensor:
@@ -96,7 +123,8 @@ def bin_expectation(logits: Tensor, low: float, high: float, transform: str, rea
         values = inverse(values)
     if low == -high:
         half = count // 2
-        mean = (probability[..., count - half :] - probability[..., :half].flip(-1)) @ values[count - half :]
+        # No matrix product: autocast would take it to half precision.
+        mean = ((probability[..., count - half :] - probability[..., :half].flip(-1)) * values[count - half :]).sum(-1)
     else:
-        mean = probability @ values
+        mean = (probability * values).sum(-1)
     return mean if readout == "raw" else inverse(mean)

@@ -56,41 +56,58 @@ class ReplayWriter:
     def cut(self) -> None: ...
     def discard(self) -> None: ...
 
-def two_hot_forward(
+def cross_entropy(
     logits: int,
     dtype: str,
-    *,
     rows: int,
     bins: int,
+    low: float,
+    high: float,
+    transform: str,
+    raw: bool,
+    *,
+    target: int,
     targets: int,
-    position: int = 0,
+    offset: int = 0,
     mask: int = 0,
-    values: int = 0,
-    antisymmetric: bool = False,
+    sigma: float = 0.0,
+    weight: int = 0,
+    scale: float = 1.0,
     loss: int = 0,
-    maximum: int = 0,
-    log_sum: int = 0,
     readout: int = 0,
+    gradient: int = 0,
     threads: int,
-) -> None:
-    """Loss and readout of rows of logits. Arrays are addresses of C-contiguous CPU memory; 0 means not wanted."""
+) -> float:
+    """Cross-entropy of rows of logits, its gradient and their readout; returns the sum of the losses.
 
-def two_hot_backward(
+    Arrays are addresses of C-contiguous CPU memory, which the caller has checked; 0 means not wanted.
+    """
+
+def expectation(
     logits: int,
     dtype: str,
-    *,
     rows: int,
     bins: int,
-    targets: int,
-    position: int,
-    mask: int = 0,
-    maximum: int,
-    log_sum: int,
-    gradient: int,
-    out: int,
+    low: float,
+    high: float,
+    transform: str,
+    raw: bool,
+    *,
+    upstream: int = 0,
+    readout: int = 0,
+    gradient: int = 0,
     threads: int,
 ) -> None:
-    """Gradient of the loss with respect to the logits, from what the forward pass saved."""
+    """The readout of rows of logits, and its gradient."""
+
+def recycled(bytes: int) -> np.ndarray:
+    """An uninitialised array of bytes whose memory is kept for the next caller when the array goes."""
+
+def release_recycled() -> None:
+    """Give the memory that is kept for recycled() back to the system."""
+
+def recycled_bytes() -> int:
+    """Bytes that are kept for recycled() and that nobody uses."""
 
 def cpu_capability() -> Literal["avx512", "avx2", "portable"]:
     """Which compiled form of the kernels this processor runs."""

@@ -1,117 +1,79 @@
-"""Value classification losses: two-hot labels over (sym-log) bins, their cross-entropy and their readout.
+"""Value classification losses: two-hot and HL-Gauss labels over (symlog) bins, their cross-entropy and their readout.
 
-Stand-alone: needs torch and nothing else of this package. Shapes use one alphabet: `N` bins, `...` any
-leading dimensions.
+Stand-alone: needs torch and no other part of the package. Shapes use one alphabet: `N` bins, `E` hidden width, `C`
+heads of an ensemble, `...` any leading dimensions.
 
     bins = ValueBins.amago2(count=128)
     loss = two_hot_cross_entropy(logits, returns, bins)      # logits [..., N], returns [...]
     value = bin_expectation(logits, bins)                    # [...]
+
+On a CPU the losses find their gradient while they read the logits, so that `backward` has nothing left to do where the
+loss is used as it is. A coefficient costs one more pass over the gradient; give it as `weight`, and it costs nothing.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from twohot.errors import TwohotError
-from twohot.kernels.backend import choose_two_hot
+from twohot.bins import BinsError, Readout, Transform, ValueBins
+from twohot.kernels.backend import choose_two_hot, native
 from twohot.kernels.two_hot import reference
 from twohot.kernels.two_hot.reference import symexp, symlog
+from twohot.loss_rows import (
+    Reduction,
+    heads_of,
+    layer_of,
+    linear_row_cross_entropy,
+    plain_expectation,
+    plain_linear,
+    require_floating,
+    require_logits,
+    require_sigma,
+    row_cross_entropy,
+    set_checks,
+)
+from twohot.rl.advantages import filtered_behavior_cloning
+from twohot.rl.popart import PopArt
+from twohot.rl.returns import td_targets
 
-__all__ = ["BinsError", "ValueBins", "bin_expectation", "symexp", "symlog", "two_hot", "two_hot_cross_entropy"]
+__all__ = [
+    "BinExpectation",
+    "BinsError",
+    "HLGaussCrossEntropy",
+    "PopArt",
+    "Readout",
+    "Reduction",
+    "Transform",
+    "TwoHotCrossEntropy",
+    "ValueBins",
+    "bin_expectation",
+    "filtered_behavior_cloning",
+    "hl_gauss",
+    "hl_gauss_cross_entropy",
+    "linear_bin_expectation",
+    "linear_hl_gauss_cross_entropy",
+    "linear_two_hot_cross_entropy",
+    "release_memory",
+    "set_checks",
+    "symexp",
+    "symlog",
+    "td_targets",
+    "two_hot",
+    "two_hot_cross_entropy",
+]
 
-Transform = Literal["symlog", "linear", "signed_sqrt"]
-Readout = Literal["transformed", "raw"]
-Reduction = Literal["none", "mean", "sum"]
 
+def release_memory() -> int:
+    """Give the memory that large CPU gradients recycle back to the system; returns its bytes.
 
-class BinsError(TwohotError):
-    """A value support that cannot be.
-
-    No ValueError: tyro, which builds supports from a command line, would catch one and print it in its own words.
+    The pool keeps at most `TWOHOT_RECYCLED_MB` megabytes (512 by default; 0 switches it off).
     """
-
-
-@dataclass(frozen=True)
-class ValueBins:
-    """The support of a categorical value: `count` bins evenly spaced between `low` and `high` after `transform`.
-
-    Args:
-        low: the lowest representable value, in units of the (multiplied) return.
-        high: the highest representable value; must exceed `low`.
-        count: number of bins N, at least 2.
-        transform: space in which the bins are even: "symlog", "linear" or "signed_sqrt".
-        readout: "transformed" reads a value as f^-1(sum p b) (AMAGO-2, TD-MPC2, DreamerV3 of 2023), "raw" as
-            sum p f^-1(b) (DreamerV3 of 2024, C51).
-
-    Raises:
-        BinsError: when the support is empty, not finite, or has fewer than 2 bins.
-    """
-
-    low: float = -100_000.0
-    high: float = 100_000.0
-    count: int = 128
-    transform: Transform = "symlog"
-    readout: Readout = "transformed"
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.count, int) or self.count < 2:
-            raise BinsError(f"ValueBins.count: expected an integer of at least 2 bins, got {self.count!r}")
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise BinsError(f"ValueBins: expected finite low < high, got low={self.low!r}, high={self.high!r}")
-        if self.transform not in reference.TRANSFORMS:
-            raise BinsError(
-                f"ValueBins.transform: expected one of {sorted(reference.TRANSFORMS)}, got {self.transform!r}"
-            )
-        if self.readout not in ("transformed", "raw"):
-            raise BinsError(f"ValueBins.readout: expected 'transformed' or 'raw', got {self.readout!r}")
-
-    @classmethod
-    def amago2(cls, count: int = 128) -> ValueBins:
-        """AMAGO-2: symlog bins between the symlogs of -100 000 and 100 000."""
-        return cls(-100_000.0, 100_000.0, count, "symlog", "transformed")
-
-    @classmethod
-    def tdmpc2(cls) -> ValueBins:
-        """TD-MPC2: 101 bins evenly spaced from -10 to 10 in symlog space."""
-        return cls(-math.expm1(10.0), math.expm1(10.0), 101, "symlog", "transformed")
-
-    @classmethod
-    def dreamerv3(cls, readout: Readout = "raw") -> ValueBins:
-        """DreamerV3: 255 bins from -20 to 20 in symlog space; `readout` "raw" since 2024, "transformed" in 2023."""
-        return cls(-math.expm1(20.0), math.expm1(20.0), 255, "symlog", readout)
-
-    @classmethod
-    def muzero(cls) -> ValueBins:
-        """MuZero: 601 bins from -300 to 300 in signed-square-root space."""
-        end = float(reference.inverse_signed_sqrt(torch.tensor(300.0, dtype=torch.float64)))
-        return cls(-end, end, 601, "signed_sqrt", "transformed")
-
-    @classmethod
-    def c51(cls, low: float = -10.0, high: float = 10.0, count: int = 51) -> ValueBins:
-        """C51: linear bins."""
-        return cls(low, high, count, "linear", "raw")
-
-    @cached_property
-    def transformed_ends(self) -> tuple[float, float]:
-        """(f(low), f(high)): the first and the last bin center in transformed space."""
-        forward, _ = reference.TRANSFORMS[self.transform]
-        ends = forward(torch.tensor([self.low, self.high], dtype=torch.float64))
-        return float(ends[0]), float(ends[1])
-
-    def centers(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
-        """[N] bin centers in transformed space, ascending."""
-        return reference.bin_centers(*self.transformed_ends, self.count, dtype=dtype, device=device)
-
-    def values(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
-        """[N] the value that each bin stands for, in units of the return, ascending."""
-        _, inverse = reference.TRANSFORMS[self.transform]
-        return inverse(self.centers(torch.float64, device)).to(dtype)
+    if native is None:
+        return 0
+    kept = native.recycled_bytes()
+    native.release_recycled()
+    return kept
 
 
 def two_hot(target: Tensor, bins: ValueBins) -> Tensor:
@@ -125,9 +87,33 @@ def two_hot(target: Tensor, bins: ValueBins) -> Tensor:
 
     Returns:
         [..., N] labels that sum to 1, in the dtype of `target`. A NaN target gives a row of NaN.
+
+    Raises:
+        ValueError: when `target` is not floating point.
     """
-    _require_floating("two_hot", "target", target)
+    require_floating("two_hot", "target", target)
     return reference.two_hot(target, *bins.transformed_ends, bins.count, bins.transform)
+
+
+def hl_gauss(target: Tensor, bins: ValueBins, sigma: float = 0.75) -> Tensor:
+    """HL-Gauss labels: what a Gaussian around x = f(y), clipped to the end centers, has in each bin (arXiv 2403.03950).
+
+    Bins reach half a width to each side of their centers; what lies beyond the outer edges is shared out in proportion.
+
+    Args:
+        target: [...] values in units of the return, floating point.
+        bins: the support; `ValueBins.from_edges` gives the layout of the paper.
+        sigma: standard deviation in bin widths.
+
+    Returns:
+        [..., N] labels that sum to 1, in the dtype of `target`. A NaN target gives a row of NaN.
+
+    Raises:
+        ValueError: when `target` is not floating point or `sigma` is not positive.
+    """
+    require_floating("hl_gauss", "target", target)
+    require_sigma("hl_gauss", sigma)
+    return reference.hl_gauss(target, *bins.transformed_ends, bins.count, bins.transform, sigma)
 
 
 def two_hot_cross_entropy(
@@ -138,133 +124,205 @@ def two_hot_cross_entropy(
     weight: Tensor | None = None,
     mask: Tensor | None = None,
     reduction: Reduction = "mean",
-) -> Tensor:
+    return_readout: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """- sum_k two_hot(y)_k log softmax(logits)_k (AMAGO-2; DreamerV3, arXiv 2301.04104).
 
     Args:
         logits: [..., N] floating point.
         target: values in units of the return; shape broadcasts to `logits.shape[:-1]`. No gradient flows into it.
+            Beyond the ends of the support is the end; NaN gives a NaN loss in its row, or raises (`set_checks`).
         bins: the support; `bins.count` must equal N.
         weight: factor of each row; shape broadcasts to `logits.shape[:-1]`.
         mask: bool, True where a row counts; shape broadcasts to `logits.shape[:-1]`. A masked row contributes
             exactly nothing, even where it holds NaN.
-        reduction: "none", "sum", or "mean" over the rows that count (0 when none does).
+        reduction: "none", "sum", or "mean" over the rows that count (0 when none does), whatever their weights.
+        return_readout: also give `bin_expectation(logits, bins)` of the same reading, without gradient; 0 where masked.
 
     Returns:
-        A scalar, or `logits.shape[:-1]` for "none", in the dtype of `logits`; computed in float32 at least.
+        The loss: a scalar, or `logits.shape[:-1]` for "none"; float32, or float64 for float64 logits. With
+        `return_readout`, (loss, readout [...]).
 
     Raises:
         ValueError: when N differs from `bins.count`, a shape does not broadcast, or a dtype is wrong.
     """
-    rows = logits.shape[:-1]
-    _require_floating("two_hot_cross_entropy", "logits", logits)
-    _require_floating("two_hot_cross_entropy", "target", target)
-    if logits.shape[-1] != bins.count:
-        raise ValueError(
-            f"two_hot_cross_entropy: expected logits with {bins.count} bins in the last dimension, "
-            f"got shape {tuple(logits.shape)}"
-        )
-    for name, tensor in (("target", target), ("weight", weight), ("mask", mask)):
-        if tensor is not None:
-            _require_broadcast("two_hot_cross_entropy", name, tensor, rows)
-    if mask is not None and mask.dtype != torch.bool:
-        raise ValueError(f"two_hot_cross_entropy: expected a bool mask, got {mask.dtype}")
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"two_hot_cross_entropy: expected reduction 'none', 'mean' or 'sum', got {reduction!r}")
-    dtype = logits.dtype
-    if choose_two_hot(logits).name == "native":
-        loss = _native_cross_entropy(logits, target, bins, mask)
-    else:
-        wide = torch.promote_types(dtype, torch.float32)
-        logits, target = logits.to(wide), target.detach().to(wide)
-        if mask is not None:
-            logits = torch.where(mask.unsqueeze(-1), logits, 0)
-            target = torch.where(mask, target, 0)
-        loss = reference.cross_entropy(logits, two_hot(target, bins))
-    if weight is not None:
-        loss = loss * (weight if mask is None else torch.where(mask, weight, 0))
-    if mask is not None:
-        loss = torch.where(mask, loss, 0)
-    if reduction == "none":
-        return loss.to(dtype)
-    if reduction == "sum":
-        return loss.sum().to(dtype)
-    count = max(loss.numel(), 1) if mask is None else mask.expand(rows).sum().clamp(min=1)
-    return (loss.sum() / count).to(dtype)
+    name = "two_hot_cross_entropy"
+    return row_cross_entropy(name, logits, target, bins, 0.0, weight, mask, reduction, return_readout)
+
+
+def hl_gauss_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    bins: ValueBins,
+    sigma: float = 0.75,
+    *,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    reduction: Reduction = "mean",
+    return_readout: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """- sum_k hl_gauss(y)_k log softmax(logits)_k (Farebrother et al. 2024, arXiv 2403.03950).
+
+    Args:
+        sigma: standard deviation of the label in bin widths; the rest as `two_hot_cross_entropy`.
+    """
+    name = "hl_gauss_cross_entropy"
+    require_sigma(name, sigma)
+    return row_cross_entropy(name, logits, target, bins, sigma, weight, mask, reduction, return_readout)
 
 
 def bin_expectation(logits: Tensor, bins: ValueBins) -> Tensor:
     """The value that a categorical head predicts: f^-1(sum p b), or sum p f^-1(b) where `bins.readout` is "raw".
+
+    Differentiable (once, except for TWOHOT_BACKEND=reference), as a policy needs that climbs its critics.
 
     Args:
         logits: [..., N] floating point; `bins.count` must equal N.
         bins: the support and its readout.
 
     Returns:
-        [...] values in units of the return, dtype of `logits`.
+        [...] values in units of the return; float32, or float64 for float64 logits.
 
     Raises:
         ValueError: when N differs from `bins.count` or the dtype is not floating point.
     """
-    _require_floating("bin_expectation", "logits", logits)
-    if logits.shape[-1] != bins.count:
-        raise ValueError(
-            f"bin_expectation: expected logits with {bins.count} bins in the last dimension, "
-            f"got shape {tuple(logits.shape)}"
-        )
-    differentiable = torch.is_grad_enabled() and logits.requires_grad
-    if not differentiable and choose_two_hot(logits).name == "native":
-        return _native_expectation(logits, bins)
-    return reference.bin_expectation(logits, *bins.transformed_ends, bins.transform, bins.readout)
+    require_logits("bin_expectation", logits, bins)
+    if choose_two_hot(logits.device, logits.dtype, bins.count).name == "reference":
+        return plain_expectation(logits, bins)
+    from twohot.kernels.two_hot.op import expectation_of_rows
+
+    return expectation_of_rows(logits.reshape(-1, bins.count).contiguous(), *bins.support).reshape(logits.shape[:-1])
 
 
-def _native_cross_entropy(logits: Tensor, target: Tensor, bins: ValueBins, mask: Tensor | None) -> Tensor:
-    """float32 [...] loss of each row; rows that are masked give 0."""
-    from twohot.kernels.two_hot.op import two_hot_rows
+def linear_two_hot_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    bins: ValueBins,
+    *,
+    row_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    reduction: Reduction = "mean",
+    return_readout: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`two_hot_cross_entropy(hidden @ weight^T + bias, ...)` without ever holding the logits.
 
-    rows = logits.shape[:-1]
-    shared = _leading_ones(target, len(rows))
-    if mask is not None:
-        shared = min(shared, _leading_ones(mask, len(rows)))
-    own = rows[shared:]
-    target = target.detach().to(torch.float32)
-    position = reference.position(target, *bins.transformed_ends, bins.count, bins.transform)
-    position = position.reshape(position.shape[max(position.dim() - len(own), 0) :]).expand(own)
-    if mask is not None:
-        mask = mask.reshape(mask.shape[max(mask.dim() - len(own), 0) :]).expand(own).flatten().contiguous()
-    flat = logits.reshape(-1, bins.count).contiguous()
-    loss, *_ = two_hot_rows(flat, position.flatten().contiguous(), mask, None, False)
-    return loss.reshape(rows)
+    Rows go through the last layer, the loss and back in pieces that stay in the cache (Liger-Kernel's fused linear
+    cross-entropy, arXiv 2410.10989, does the like for tokens): three matrix products, as without it.
 
+    Args:
+        hidden: [..., E] for one head, [C, ..., E] for an ensemble of C heads.
+        weight: [N, E], or [C, N, E].
+        bias: [N], or [C, N]; None for none.
+        target: broadcasts to the rows [...] or [C, ...]; one that the ensemble shares is not copied.
+        row_weight: factor of each row, as `weight` of `two_hot_cross_entropy`.
+        bins, mask, reduction, return_readout: as `two_hot_cross_entropy`.
 
-def _native_expectation(logits: Tensor, bins: ValueBins) -> Tensor:
-    from twohot.kernels.two_hot.op import expectation_rows
+    Returns:
+        As `two_hot_cross_entropy`; gradients flow to hidden, weight and bias. Under autocast the products run in its
+        dtype.
 
-    values = bins.values() if bins.readout == "raw" else bins.centers()
-    low, high = bins.transformed_ends
-    mean = expectation_rows(logits.detach().reshape(-1, bins.count).contiguous(), values, low == -high)
-    _, inverse = reference.TRANSFORMS[bins.transform]
-    mean = mean if bins.readout == "raw" else inverse(mean)
-    return mean.reshape(logits.shape[:-1]).to(logits.dtype)
-
-
-def _leading_ones(tensor: Tensor, dimensions: int) -> int:
-    """How many leading ones a tensor has once its shape is filled up with ones to `dimensions`."""
-    shape = (1,) * (dimensions - tensor.dim()) + tuple(tensor.shape)
-    return next((index for index, size in enumerate(shape) if size != 1), dimensions)
-
-
-def _require_floating(op: str, name: str, tensor: Tensor) -> None:
-    if not tensor.is_floating_point():
-        raise ValueError(f"{op}: expected a floating point {name}, got {tensor.dtype}")
+    Raises:
+        ValueError: when a shape or a dtype does not fit.
+    """
+    name = "linear_two_hot_cross_entropy"
+    return linear_row_cross_entropy(
+        name, hidden, weight, bias, target, bins, 0.0, row_weight, mask, reduction, return_readout
+    )
 
 
-def _require_broadcast(op: str, name: str, tensor: Tensor, rows: torch.Size) -> None:
-    try:
-        fits = torch.broadcast_shapes(tensor.shape, rows) == rows
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"{op}: expected a {name} whose shape broadcasts to the rows {tuple(rows)}, got {tuple(tensor.shape)}"
-        )
+def linear_hl_gauss_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    bins: ValueBins,
+    sigma: float = 0.75,
+    *,
+    row_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    reduction: Reduction = "mean",
+    return_readout: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`hl_gauss_cross_entropy(hidden @ weight^T + bias, ...)`; arguments as `linear_two_hot_cross_entropy`."""
+    name = "linear_hl_gauss_cross_entropy"
+    require_sigma(name, sigma)
+    return linear_row_cross_entropy(
+        name, hidden, weight, bias, target, bins, sigma, row_weight, mask, reduction, return_readout
+    )
+
+
+def linear_bin_expectation(hidden: Tensor, weight: Tensor, bias: Tensor | None, bins: ValueBins) -> Tensor:
+    """`bin_expectation(hidden @ weight^T + bias, bins)` for passes that need the value alone: logits are never kept.
+
+    Where a gradient is wanted, the logits are kept after all.
+
+    Args:
+        hidden, weight, bias, bins: as `linear_two_hot_cross_entropy`.
+
+    Returns:
+        [...] or [C, ...] values in units of the return; float32, or float64 for float64 inputs.
+
+    Raises:
+        ValueError: when a shape or a dtype does not fit.
+    """
+    hidden, weight, bias = layer_of("linear_bin_expectation", hidden, weight, bias, bins)
+    rows = hidden.shape[:-1]
+    wanted = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (hidden, weight, bias))
+    if wanted or choose_two_hot(hidden.device, hidden.dtype, bins.count).name == "reference":
+        return bin_expectation(plain_linear(hidden, weight, bias), bins)
+    from twohot.kernels.linear_two_hot.op import linear_expectation
+
+    return linear_expectation(*heads_of(hidden, weight, bias), *bins.support).reshape(rows)
+
+
+class TwoHotCrossEntropy(nn.Module):
+    """`two_hot_cross_entropy` with its support, as a module: `loss(logits, target, weight=None, mask=None)`."""
+
+    def __init__(self, bins: ValueBins, reduction: Reduction = "mean") -> None:
+        super().__init__()
+        self.bins, self.reduction = bins, reduction
+
+    def forward(
+        self, logits: Tensor, target: Tensor, weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """The loss of logits [..., N]; arguments as the function's."""
+        return two_hot_cross_entropy(logits, target, self.bins, weight=weight, mask=mask, reduction=self.reduction)
+
+    def extra_repr(self) -> str:
+        return f"{self.bins}, reduction={self.reduction!r}"
+
+
+class HLGaussCrossEntropy(nn.Module):
+    """`hl_gauss_cross_entropy` with its support, as a module: `loss(logits, target, weight=None, mask=None)`."""
+
+    def __init__(self, bins: ValueBins, sigma: float = 0.75, reduction: Reduction = "mean") -> None:
+        super().__init__()
+        require_sigma("HLGaussCrossEntropy", sigma)
+        self.bins, self.sigma, self.reduction = bins, sigma, reduction
+
+    def forward(
+        self, logits: Tensor, target: Tensor, weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """The loss of logits [..., N]; arguments as the function's."""
+        options = {"weight": weight, "mask": mask, "reduction": self.reduction}
+        return hl_gauss_cross_entropy(logits, target, self.bins, self.sigma, **options)
+
+    def extra_repr(self) -> str:
+        return f"{self.bins}, sigma={self.sigma}, reduction={self.reduction!r}"
+
+
+class BinExpectation(nn.Module):
+    """`bin_expectation` with its support, as a module: the last layer of a value network."""
+
+    def __init__(self, bins: ValueBins) -> None:
+        super().__init__()
+        self.bins = bins
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """[...] values of logits [..., N], in units of the return."""
+        return bin_expectation(logits, self.bins)
+
+    def extra_repr(self) -> str:
+        return str(self.bins)

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from twohot.agent import Agent
 from twohot.config import ObjectiveConfig
-from twohot.losses import ValueBins, bin_expectation, two_hot, two_hot_cross_entropy
+from twohot.losses import ValueBins, linear_bin_expectation, linear_two_hot_cross_entropy, two_hot
 from twohot.nets.actor import sample_actions
 from twohot.nets.critic import TwoHotCritics
 from twohot.rl.advantages import binary_filter, filtered_behavior_cloning, masked_mean
 from twohot.rl.ensembles import subset_value
-from twohot.rl.returns import td_target
+from twohot.rl.returns import td_targets
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Losses:
     target: Tensor
     """[B, L, G] temporal-difference targets, in units of the multiplied reward."""
     value: Tensor
-    """[C, B, L, G] Q_c(h_t, a_t)."""
+    """[C, B, L, G] Q_c(h_t, a_t); 0 where no step is."""
     advantage: Tensor
     """[B, L, G]."""
     approved: Tensor
@@ -61,15 +61,16 @@ def independent_losses(agent: Agent, batch, config: ObjectiveConfig) -> Losses:
         pi_tp1 = agent.target_actor(h_tp1)
         q, share = _action_values(agent.target_critics, state, pi_tp1, bins, config.target_action_samples)
         v_tp1 = subset_value((q * share).sum(-1), config.critic_subset, "mean").unflatten(0, (rows, steps))
-        target = td_target(config.reward_multiplier * batch.reward, batch.terminated, agent.discounts, v_tp1)
+        target = td_targets(config.reward_multiplier * batch.reward, agent.discounts, v_tp1, batch.terminated)
 
     state = agent.critics.state_features(h_t)
-    logits = agent.critics.logits(state, action).unflatten(1, (rows, steps))
-    critic = two_hot_cross_entropy(logits, target, bins, mask=mask.unsqueeze(-1))
+    features = agent.critics.features(state, action).unflatten(1, (rows, steps))
+    critic, value = linear_two_hot_cross_entropy(
+        features, *agent.critics.head, target, bins, mask=mask.unsqueeze(-1), return_readout=True
+    )
 
     log_pi = agent.actor(h_t)
     with torch.no_grad():
-        value = bin_expectation(logits.detach(), bins)
         q, share = _action_values(agent.critics, state, log_pi, bins, config.action_samples)
         # The mean of differences, not the difference of means: rounding errors would pass the filter.
         difference = value.mean(0).flatten(0, 1).unsqueeze(-1) - q.mean(0)
@@ -77,7 +78,7 @@ def independent_losses(agent: Agent, batch, config: ObjectiveConfig) -> Losses:
         approved = binary_filter(advantage)
     log_pi = log_pi.unflatten(0, (rows, steps))
     taken = log_pi.gather(-1, batch.action.long()[..., None, None].expand(*log_pi.shape[:-1], 1)).squeeze(-1)
-    actor = masked_mean(filtered_behavior_cloning(taken, approved), mask)
+    actor = filtered_behavior_cloning(taken, advantage, binary_filter, mask)
 
     total = actor + config.critic_weight * critic
     return Losses(total, actor.detach(), critic.detach(), target, value, advantage, approved, log_pi.detach())
@@ -96,8 +97,9 @@ def _action_values(
         K sampled ones with 1 / K each (S = K).
     """
     if samples == 0:
-        return bin_expectation(critics.all_logits(state), bins), log_pi.exp()
-    q = [bin_expectation(critics.logits(state, sample_actions(log_pi)), bins) for _ in range(samples)]
+        return linear_bin_expectation(critics.all_features(state), *critics.head, bins), log_pi.exp()
+    features = (critics.features(state, sample_actions(log_pi)) for _ in range(samples))
+    q = [linear_bin_expectation(each, *critics.head, bins) for each in features]
     return torch.stack(q, dim=-1), log_pi.new_tensor(1 / samples)
 
 

@@ -46,30 +46,45 @@ class TwoHotCritics(nn.Module):
         """h [M, E] to its share of the first layer, [C, M, 1, hidden] (a view of one matrix product)."""
         return functional.linear(h, self.state).unflatten(-1, (self.critics, 1, self.hidden)).transpose(0, 1)
 
-    def logits(self, state: Tensor, action: Tensor) -> Tensor:
-        """Logits of one action per step and discount.
+    def features(self, state: Tensor, action: Tensor) -> Tensor:
+        """Input of the last layer for one action per step and discount.
 
         Args:
             state: [C, M, 1, hidden] from `state_features`.
             action: [M, G] or [M, 1] integers; the latter means the same action for all discounts.
 
         Returns:
-            [C, M, G, N].
+            [C, M, G, hidden]. The last layer is `head`, which the fused losses take beside it.
         """
         discount = self.horizons * self.discount + self.bias  # [C, G, hidden]
-        x = state + discount.unsqueeze(1) + self.action[action].movedim(2, 0)
-        return self._tail(x)
+        return self._hidden(state + discount.unsqueeze(1) + self.action[action].movedim(2, 0))
+
+    def all_features(self, state: Tensor) -> Tensor:
+        """Input of the last layer for every action: [C, M, G, A, hidden] for `state` [C, M, 1, hidden]."""
+        discount = self.horizons * self.discount + self.bias
+        each = discount.unsqueeze(2) + self.action.movedim(1, 0).unsqueeze(1)  # [C, G, A, hidden]
+        return self._hidden(state.unsqueeze(3) + each.unsqueeze(1))
+
+    @property
+    def head(self) -> tuple[Tensor, Tensor]:
+        """Weight [C, N, hidden] and bias [C, N] of the last layer."""
+        return self.weights[-1].transpose(1, 2), self.biases[-1].squeeze(1)
+
+    def logits(self, state: Tensor, action: Tensor) -> Tensor:
+        """[C, M, G, N] logits of one action per step and discount; arguments as `features`."""
+        return self._head(self.features(state, action))
 
     def all_logits(self, state: Tensor) -> Tensor:
         """Logits of every action: [C, M, G, A, N] for `state` [C, M, 1, hidden]."""
-        discount = self.horizons * self.discount + self.bias
-        each = discount.unsqueeze(2) + self.action.movedim(1, 0).unsqueeze(1)  # [C, G, A, hidden]
-        return self._tail(state.unsqueeze(3) + each.unsqueeze(1))
+        return self._head(self.all_features(state))
 
-    def _tail(self, x: Tensor) -> Tensor:
+    def _hidden(self, x: Tensor) -> Tensor:
         rows = x.shape[1:-1]
         x = x.reshape(self.critics, -1, self.hidden)
-        for weight, bias in zip(self.weights, self.biases, strict=True):
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             # In place where autograd keeps nothing: a fresh tensor of this size costs more in page faults than in work.
             x = torch.bmm(functional.leaky_relu(x, inplace=True), weight).add_(bias)
-        return x.unflatten(1, rows)
+        return functional.leaky_relu(x, inplace=True).unflatten(1, rows)
+
+    def _head(self, x: Tensor) -> Tensor:
+        return torch.bmm(x.flatten(1, -2), self.weights[-1]).add_(self.biases[-1]).unflatten(1, x.shape[1:-1])

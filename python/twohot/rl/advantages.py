@@ -1,22 +1,131 @@
-"""Filters of behaviour cloning: which stored actions the actor imitates."""
+"""Filtered behaviour cloning: imitation of the stored actions, weighted by what the critic thinks of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 
 def binary_filter(advantage: Tensor) -> Tensor:
-    """1[A > 0], in the dtype of `advantage` (CRR, Wang et al. 2020; AMAGO-2)."""
+    """f(A) = 1[A > 0], in the dtype of `advantage`; 0 where that is NaN (CRR, Wang et al. 2020; AMAGO-2)."""
     return (advantage > 0).to(advantage.dtype)
 
 
-def filtered_behavior_cloning(log_prob: Tensor, weight: Tensor) -> Tensor:
-    """- weight log pi(a_t): imitation of the actions that the filter approves.
+def exponential_filter(advantage: Tensor, beta: float = 1.0, maximum: float = 20.0) -> Tensor:
+    """f(A) = min(exp(beta A), maximum) (AWAC, Nair et al. 2020; the exponential form of CRR, clipped at 20).
 
     Args:
-        log_prob: [...] log pi(a_t), differentiable. weight: [...] of the filter; no gradient flows into it.
+        advantage: [...] in units of the return.
+        beta: per unit of the advantage, at least 0. Some papers name its inverse.
+        maximum: the largest weight.
     """
-    return -weight.detach() * log_prob
+    return (beta * advantage).exp().clamp(max=maximum)
+
+
+def leaky_ramp_filter(
+    advantage: Tensor,
+    width: float = 2.0,
+    hinge: float = 0.01,
+    leak: float = 0.05,
+    at_zero: float = 0.01,
+    minimum: float = 0.0,
+    maximum: float = 10.0,
+) -> Tensor:
+    """A weight that grows with the advantage: steeply above the hinge, slowly below it.
+
+    f(A) = clip(at_zero + (leak min(A, hinge) + max(A - hinge, 0)) / width, minimum, maximum), after the leaky filter of
+    the official AMAGO code, whose constants these are, but for its minimum of 1e-7: with 0, an action far below the
+    policy's own is dropped altogether.
+
+    Args:
+        advantage: [...] in units of the return.
+        width: growth of the advantage above the hinge that adds 1 to the weight, positive.
+        hinge: the advantage where the slope changes.
+        leak: slope below the hinge as a share of that above it.
+        at_zero: the weight of the advantage 0 (where hinge >= 0).
+        minimum, maximum: bounds of the weight. A negative minimum would push actions away without limit.
+    """
+    below, above = advantage.clamp(max=hinge), (advantage - hinge).clamp(min=0)
+    return (at_zero + (leak * below + above) / width).clamp(minimum, maximum)
+
+
+def no_filter(advantage: Tensor) -> Tensor:
+    """f(A) = 1: plain imitation, whatever `advantage` holds."""
+    return torch.ones_like(advantage)
+
+
+FILTERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "binary": binary_filter,
+    "exponential": exponential_filter,
+    "leaky_ramp": leaky_ramp_filter,
+    "none": no_filter,
+}
+"""The filters that `filtered_behavior_cloning` knows by name, each with its default constants."""
+
+
+def filtered_behavior_cloning(
+    log_prob: Tensor,
+    advantage: Tensor,
+    filter: str | Callable[[Tensor], Tensor] = "binary",
+    mask: Tensor | None = None,
+) -> Tensor:
+    """- mean of f(A_t) log pi(a_t): imitation of the actions that the filter f approves.
+
+    Critic-regularised regression (Wang et al. 2020, arXiv 2006.15134); with the binary filter, the actor's loss of
+    AMAGO-2 (Grigsby et al. 2024). No gradient flows into the advantage.
+
+    Args:
+        log_prob: [...] log pi(a_t), floating point.
+        advantage: [...] A_t, of the same shape; any unit that the filter expects.
+        filter: "binary", "exponential", "leaky_ramp" or "none", or a function from advantages to weights of the same
+            shape: `functools.partial(exponential_filter, beta=3.0)` sets a constant.
+        mask: bool, True where a step counts; over the leading dimensions of `log_prob`, [B, L] for [B, L, G]. A masked
+            entry contributes exactly nothing, even where it holds NaN.
+
+    Returns:
+        A scalar in the dtype of `log_prob`, float32 at least: the mean over the steps that count and over all further
+        dimensions, rejected actions included; 0 when no step counts. An action of weight 0 contributes exactly 0 to the
+        loss and its gradient, even where its log_prob is -inf.
+
+    Raises:
+        ValueError: when a shape or a dtype is wrong, or the filter has no such name.
+    """
+    if isinstance(filter, str):
+        if filter not in FILTERS:
+            raise ValueError(
+                f"filtered_behavior_cloning: expected a filter among {sorted(FILTERS)} or a function, got {filter!r}"
+            )
+        filter = FILTERS[filter]
+    if not (log_prob.is_floating_point() and advantage.is_floating_point()):
+        raise ValueError(
+            f"filtered_behavior_cloning: expected a floating point log_prob and advantage, "
+            f"got {log_prob.dtype} and {advantage.dtype}"
+        )
+    if advantage.shape != log_prob.shape:
+        raise ValueError(
+            f"filtered_behavior_cloning: expected an advantage of the shape of log_prob {tuple(log_prob.shape)}, "
+            f"got {tuple(advantage.shape)}"
+        )
+    if mask is None:
+        mask = torch.ones((), dtype=torch.bool, device=log_prob.device)
+    if mask.dtype != torch.bool or mask.shape != log_prob.shape[: mask.dim()]:
+        raise ValueError(
+            f"filtered_behavior_cloning: expected a bool mask over the leading dimensions of log_prob "
+            f"{tuple(log_prob.shape)}, got {mask.dtype} {tuple(mask.shape)}"
+        )
+    dtype = torch.promote_types(log_prob.dtype, torch.float32)
+    with torch.no_grad():
+        weight = filter(advantage.to(torch.promote_types(advantage.dtype, torch.float32)))
+        if weight.shape != log_prob.shape:
+            raise ValueError(
+                f"filtered_behavior_cloning: expected weights of the shape of log_prob {tuple(log_prob.shape)} "
+                f"from the filter, got {tuple(weight.shape)}"
+            )
+        weight = weight.to(dtype).masked_fill(~_to_dimensions(mask, weight.dim()), 0)
+    # Chosen, not multiplied: 0 x -inf would be NaN.
+    return masked_mean(torch.where(weight != 0, -weight * log_prob.to(dtype), 0), mask)
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -24,6 +133,10 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
     0 when no step is real. Masked entries contribute exactly nothing, even NaN.
     """
-    mask = mask.reshape(mask.shape + (1,) * (x.dim() - mask.dim()))
     count = mask.sum() * (x.numel() // max(mask.numel(), 1))
-    return x.masked_fill(~mask, 0).sum() / count.clamp(min=1)
+    return x.masked_fill(~_to_dimensions(mask, x.dim()), 0).sum() / count.clamp(min=1)
+
+
+def _to_dimensions(mask: Tensor, dimensions: int) -> Tensor:
+    """`mask` with ones behind its shape, so that it broadcasts over trailing dimensions."""
+    return mask.reshape(mask.shape + (1,) * (dimensions - mask.dim()))

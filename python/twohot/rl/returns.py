@@ -2,22 +2,104 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
-def td_target(r_t: Tensor, terminated_t: Tensor, discount: Tensor, v_tp1: Tensor) -> Tensor:
-    """y_t = r_t + gamma (1 - terminated_t) v_{t+1}, for all discounts at once (Grigsby et al. 2024, section 3).
+def td_targets(
+    r_t: Tensor,
+    discount: float | Tensor,
+    v_tp1: Tensor,
+    terminated_t: Tensor,
+    *,
+    truncated_t: Tensor | None = None,
+    mask: Tensor | None = None,
+    n: int = 1,
+) -> Tensor:
+    """n-step targets of every step of a window, for all discounts at once.
 
-    Truncation is no argument: a truncated step bootstraps like any other.
+    y_t = sum_{i < m} gamma^i r_{t+i} + gamma^m (1 - terminated_{t+m-1}) v_{t+m}
+
+    The horizon m <= n ends with the first terminated or truncated step, with the last real step, and with the window;
+    all but a terminated one bootstrap from the value behind it (Sutton & Barto 2018, section 7.1, with the partial
+    horizons that the end of a window leaves; Grigsby et al. 2024, section 3, for many discounts).
 
     Args:
-        r_t: [...] rewards, already multiplied.
-        terminated_t: [...] bool, True where the step ended the episode for good.
-        discount: [G] in [0, 1).
-        v_tp1: [..., G] value of the next step.
+        r_t: [..., L] rewards, already multiplied; floating point.
+        discount: gamma in [0, 1]: a number, or [G] for G discounts.
+        v_tp1: [..., L, G] value of the observation behind step t, of the episode that step t belongs to; [..., L] where
+            `discount` is a number. Floating point.
+        terminated_t: [..., L] bool, True where the step ended the episode for good: there v_tp1 is not read.
+        truncated_t: [..., L] bool, True where the step ended the episode for another reason; None for nowhere. It makes
+            no difference where n is 1. A step that is both counts as terminated.
+        mask: [..., L] bool, True where a step is real; None for everywhere. What other steps hold is not read, be it
+            NaN.
+        n: the longest horizon, at least 1; from L on, all targets reach as far as the window does.
 
     Returns:
-        [..., G]. Where `terminated_t`, exactly `r_t`, whatever `v_tp1` holds.
+        The shape of `v_tp1`, 0 where a step is not real; in the wider of the dtypes of `r_t` and `v_tp1`, float32 at
+        least. Differentiable. Takes min(n, L) passes over tensors of this shape.
+
+    Raises:
+        ValueError: when a shape or a dtype differs from these, or n is below 1.
     """
-    bootstrap = (discount * v_tp1).masked_fill(terminated_t.unsqueeze(-1), 0.0)
-    return r_t.unsqueeze(-1) + bootstrap
+    _check(r_t, discount, v_tp1, terminated_t, truncated_t, mask, n)
+    dtype = torch.promote_types(torch.promote_types(r_t.dtype, v_tp1.dtype), torch.float32)
+    r_t, v_tp1 = r_t.to(dtype), v_tp1.to(dtype)
+    worthless_t = terminated_t
+    if mask is not None:
+        worthless_t = worthless_t | ~mask
+        r_t = r_t.masked_fill(~mask, 0)
+    last_t = worthless_t if truncated_t is None else worthless_t | truncated_t
+    if isinstance(discount, Tensor):
+        discount = discount.to(dtype)
+    over_discounts = (..., None) if v_tp1.dim() > r_t.dim() else (...,)
+
+    time = r_t.dim() - 1
+    r_t = r_t[over_discounts]
+    # Filled before the product: a NaN must not reach the gradient of the discount either.
+    bootstrap_tp1 = v_tp1.masked_fill(worthless_t[over_discounts], 0)
+    y_t = r_t + discount * bootstrap_tp1
+    if n > 1:
+        last_t = last_t.clone()
+        last_t[..., -1:] = True
+        if mask is not None:
+            last_t[..., :-1] |= ~mask[..., 1:]
+        last_t = last_t[over_discounts]
+    for _ in range(min(n, v_tp1.shape[time]) - 1):
+        # y_t of horizon k + 1 is r_t and the discounted y_{t+1} of horizon k.
+        y_t = r_t + discount * torch.where(last_t, bootstrap_tp1, y_t.roll(-1, time))
+    return y_t
+
+
+def _check(
+    r_t: Tensor,
+    discount: float | Tensor,
+    v_tp1: Tensor,
+    terminated_t: Tensor,
+    truncated_t: Tensor | None,
+    mask: Tensor | None,
+    n: int,
+) -> None:
+    for name, tensor in (("r_t", r_t), ("v_tp1", v_tp1)):
+        if not tensor.is_floating_point():
+            raise ValueError(f"td_targets: expected a floating point {name}, got {tensor.dtype}")
+    discounts = tuple(discount.shape) if isinstance(discount, Tensor) else ()
+    if r_t.dim() == 0 or len(discounts) > 1:
+        raise ValueError(
+            f"td_targets: expected r_t [..., L] and a discount that is a number or [G], "
+            f"got the shapes {tuple(r_t.shape)} and {discounts}"
+        )
+    if v_tp1.shape != r_t.shape + discounts:
+        raise ValueError(
+            f"td_targets: expected v_tp1 of shape {(*r_t.shape, *discounts)}, those of r_t and the discounts, "
+            f"got {tuple(v_tp1.shape)}"
+        )
+    for name, tensor in (("terminated_t", terminated_t), ("truncated_t", truncated_t), ("mask", mask)):
+        if tensor is not None and (tensor.dtype != torch.bool or tensor.shape != r_t.shape):
+            raise ValueError(
+                f"td_targets: expected a bool {name} of the shape of r_t {tuple(r_t.shape)}, "
+                f"got {tensor.dtype} {tuple(tensor.shape)}"
+            )
+    if n < 1:
+        raise ValueError(f"td_targets: expected a horizon n of at least 1, got {n}")

@@ -1,0 +1,58 @@
+"""Peak memory of a piece of work, as the kernel counts it (Linux), and whether huge pages are behind it."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+
+def peak(work: Callable[[], Result]) -> tuple[int, Result]:
+    """Bytes resident at the peak of two calls of `work` beyond those before the first, and what the second returned.
+
+    What the work keeps for its next call counts. Blocks that malloc has free and has not given back hide what is put
+    into them: MALLOC_MMAP_THRESHOLD_=65536 keeps them few.
+    """
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again at what is resident
+    before = _status("VmRSS")
+    work()
+    result = work()
+    return _status("VmHWM") - before, result
+
+
+def _status(key: str) -> int:
+    return 1024 * int(re.search(rf"{key}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+
+def in_fork(work: Callable[[], int]) -> int | str:
+    """What `work` returns in a fork of this process, or the text of its error."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            answer = json.dumps(work())
+        except BaseException as error:
+            answer = json.dumps(f"{type(error).__name__}: {error}".splitlines()[0])
+        os.write(writer, answer.encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        answer = pipe.read()
+    _, status = os.waitpid(child, 0)
+    return json.loads(answer) if answer else f"ended with {status} and no figure"
+
+
+def huge_pages() -> int:
+    """Bytes of huge pages behind this process, 64 MiB of torch's memory among it."""
+    memory = torch.ones(1 << 24)
+    found = re.search(r"AnonHugePages:\s+(\d+)", Path("/proc/self/smaps_rollup").read_text())
+    return 1024 * int(found[1]) if memory.numel() and found else 0

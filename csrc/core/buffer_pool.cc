@@ -1,0 +1,97 @@
+#include "core/buffer_pool.h"
+
+#include <cstdlib>
+#include <iterator>
+#include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace twohot {
+namespace {
+
+constexpr std::size_t huge_page = std::size_t{1} << 21;
+constexpr std::size_t default_megabytes = 512;
+
+void* allocate(std::size_t bytes) {
+  void* data = std::aligned_alloc(huge_page, bytes);
+  if (data == nullptr) throw std::bad_alloc();
+#if defined(__linux__)
+  madvise(data, bytes, MADV_HUGEPAGE);  // advice: a refusal costs time, not correctness
+#endif
+  return data;
+}
+
+std::size_t limit_from_environment() {
+  const char* text = std::getenv("TWOHOT_RECYCLED_MB");
+  if (text == nullptr || *text == '\0') return default_megabytes << 20;
+  char* end = nullptr;
+  const unsigned long long megabytes = std::strtoull(text, &end, 10);
+  return (*end == '\0' ? static_cast<std::size_t>(megabytes) : default_megabytes) << 20;
+}
+
+}  // namespace
+
+BufferPool::Block::~Block() {
+  if (data_ != nullptr) pool_->give(data_, bytes_);
+}
+
+BufferPool::~BufferPool() { release(); }
+
+BufferPool& BufferPool::process() {
+  static BufferPool* const pool = new BufferPool(limit_from_environment());
+  return *pool;
+}
+
+BufferPool::Block BufferPool::take(std::size_t bytes) {
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto it = blocks_.begin(); it != blocks_.end(); ++it) {
+      if (it->bytes < bytes || it->bytes - bytes > bytes / 4 + huge_page) continue;
+      const Kept found = *it;
+      kept_ -= found.bytes;
+      blocks_.erase(it);
+      return {*this, found.data, found.bytes};
+    }
+  }
+  const std::size_t whole = (bytes + huge_page - 1) / huge_page * huge_page;
+  if (whole < bytes) throw std::bad_alloc();
+  return {*this, allocate(whole), whole};
+}
+
+void BufferPool::give(void* data, std::size_t bytes) noexcept {
+  std::list<Kept> leaving;
+  {
+    const std::lock_guard lock(mutex_);
+    try {
+      blocks_.push_front({data, bytes});
+      kept_ += bytes;
+    } catch (const std::bad_alloc&) {
+      std::free(data);
+      return;
+    }
+    while (kept_ > most_bytes_) {
+      kept_ -= blocks_.back().bytes;
+      leaving.splice(leaving.begin(), blocks_, std::prev(blocks_.end()));
+    }
+  }
+  for (const Kept& block : leaving) std::free(block.data);
+}
+
+void BufferPool::release() noexcept {
+  std::list<Kept> leaving;
+  {
+    const std::lock_guard lock(mutex_);
+    leaving.swap(blocks_);
+    kept_ = 0;
+  }
+  for (const Kept& block : leaving) std::free(block.data);
+}
+
+std::size_t BufferPool::kept() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return kept_;
+}
+
+}  // namespace twohot

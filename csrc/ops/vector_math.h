@@ -1,0 +1,267 @@
+// Vectors of floats and the functions that the row loops need, for one instruction set: include after defining
+// TWOHOT_CAPABILITY. A vector is written in GCC's and Clang's own notation. NaN stays NaN everywhere.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+// AVX-512 by its zero-masked intrinsics: GCC 12 warns of uninitialised memory inside of the plain ones.
+#if defined(__AVX__)
+#include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#include "ops/two_hot.h"
+
+namespace twohot::ops::TWOHOT_CAPABILITY {
+
+#if defined(__AVX512F__)
+constexpr int lanes = 16;
+#elif defined(__AVX__)
+constexpr int lanes = 8;
+#else
+constexpr int lanes = 4;
+#endif
+
+typedef float Lanes __attribute__((vector_size(lanes * sizeof(float))));
+typedef std::int32_t Integers __attribute__((vector_size(lanes * sizeof(std::int32_t))));
+typedef std::uint32_t Words __attribute__((vector_size(lanes * sizeof(std::uint32_t))));  // integers that may wrap
+typedef std::uint16_t Halves __attribute__((vector_size(lanes * sizeof(std::uint16_t))));
+
+template <class T>
+inline T load(const void* from) noexcept {
+  T v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class T>
+inline void store(void* to, T v) noexcept {
+  std::memcpy(to, &v, sizeof v);
+}
+
+inline Lanes all(float x) noexcept { return Lanes{} + x; }
+
+inline Lanes select(Integers condition, Lanes yes, Lanes no) noexcept { return condition ? yes : no; }
+
+inline Lanes absolute(Lanes x) noexcept { return (Lanes)((Integers)x & 0x7fffffff); }
+
+// `magnitude` with the sign of `sign`.
+inline Lanes with_sign(Lanes magnitude, Lanes sign) noexcept {
+  return (Lanes)((Integers)magnitude | ((Integers)sign & std::numeric_limits<std::int32_t>::min()));
+}
+
+inline Lanes reversed(Lanes v) noexcept {
+#if defined(__AVX512F__)
+  return __builtin_shufflevector(v, v, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+#elif defined(__AVX__)
+  return __builtin_shufflevector(v, v, 7, 6, 5, 4, 3, 2, 1, 0);
+#else
+  return __builtin_shufflevector(v, v, 3, 2, 1, 0);
+#endif
+}
+
+inline float sum(Lanes v) noexcept {
+  float parts[lanes];
+  std::memcpy(parts, &v, sizeof v);
+  for (int width = lanes / 2; width > 0; width /= 2) {
+    for (int l = 0; l < width; ++l) parts[l] += parts[l + width];
+  }
+  return parts[0];
+}
+
+inline float maximum(Lanes v) noexcept {
+  float parts[lanes];
+  std::memcpy(parts, &v, sizeof v);
+  for (int width = lanes / 2; width > 0; width /= 2) {
+    for (int l = 0; l < width; ++l) parts[l] = parts[l] > parts[l + width] ? parts[l] : parts[l + width];
+  }
+  return parts[0];
+}
+
+// Adding it to a small number rounds that to an integer, which then stands in the low bits.
+constexpr float rounding = 12582912.0f;  // 1.5 x 2^23
+
+// 2^n for the integers that `rounding` left in `rounded`, -126 <= n <= 127.
+inline Lanes power_of_two(Lanes rounded) noexcept {
+  return (Lanes)(((Integers)rounded - (std::bit_cast<std::int32_t>(rounding) - 127)) << 23);
+}
+
+// 2^f for -0.5 <= f <= 0.5, to an error of 1.4e-7 before rounding; exactly 1 at 0.
+inline Lanes exp2_fraction(Lanes f) noexcept {
+  Lanes p = all(1.3264724e-3f);
+  p = p * f + 9.671513e-3f;
+  p = p * f + 5.5507336e-2f;
+  p = p * f + 2.4022242e-1f;
+  p = p * f + 6.93147e-1f;
+  return p * f + 1.0f;
+}
+
+// exp(x) for x <= 0, to an absolute error of 1.5e-7 and, near 0, 3 ulp; 0 below -86, exactly 1 at 0.
+inline Lanes exp_negative(Lanes x) noexcept {
+  constexpr float log2e = 1.44269504f;
+  const Lanes rounded = x * log2e + rounding;
+  const Lanes f = x * log2e - (rounded - rounding);
+  // Adding the integer to the exponent's bits multiplies by a power of two.
+  const Words bits = (Words)exp2_fraction(f) + ((Words)rounded << 23);
+  return select(x >= -86.0f, (Lanes)bits, select(x < 0.0f, Lanes{}, x));
+}
+
+// expm1(x) for x >= 0 to 2 ulp; infinity beyond float32.
+inline Lanes expm1_positive(Lanes x) noexcept {
+  const Lanes rounded = x * 1.44269504f + rounding;
+  const Lanes n = rounded - rounding;
+  const Lanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  Lanes p = all(1.984588e-4f);
+  p = p * r + 1.3940654e-3f;
+  p = p * r + 8.33339e-3f;
+  p = p * r + 4.1666362e-2f;
+  p = p * r + 1.6666666e-1f;
+  p = p * r + 0.5f;
+  const Lanes small = p * r * r + r;
+  // 2^n (expm1(r) + 1) - 1, in halves so that n = 128 passes.
+  const Lanes half = power_of_two(rounded - 1.0f);
+  const Lanes result = 2.0f * (half * small + (half - 0.5f));
+  return select(x > 88.72283f, all(std::numeric_limits<float>::infinity()), result);
+}
+
+// log(x) for normal x > 0, to 2 ulp: x = 2^e m with m in [0.707, 1.414], then the series of atanh((m - 1) / (m + 1)).
+inline Lanes log_normal(Lanes x) noexcept {
+  constexpr std::int32_t root_half = 0x3f3504f3;
+  const Integers exponent = ((Integers)x - root_half) >> 23;
+  const Lanes m = (Lanes)((Integers)x - (exponent << 23));
+  const Lanes e = __builtin_convertvector(exponent, Lanes);
+  const Lanes f = m - 1.0f;
+  const Lanes s = f / (f + 2.0f);
+  const Lanes z = s * s;
+  Lanes p = all(0.11111111f);
+  p = p * z + 0.14285715f;
+  p = p * z + 0.2f;
+  p = p * z + 0.33333334f;
+  // 2 s = f - s f, which leaves the leading term exact.
+  const Lanes log_m = f - s * (f - 2.0f * z * p);
+  const Lanes result = e * 0.693359375f + (log_m - e * 2.12194440e-4f);
+  return select(x == x, result, x);
+}
+
+// log(1 + x) for x >= 0 to 3 ulp; 88.72 for infinity. What 1 + x loses in rounding is added again.
+inline Lanes log1p_positive(Lanes x) noexcept {
+  const Lanes finite = select(x > std::numeric_limits<float>::max(), all(std::numeric_limits<float>::max()), x);
+  const Lanes u = finite + 1.0f;
+  return log_normal(u) + (finite - (u - 1.0f)) / u;
+}
+
+// erf(x) to an absolute error of 1.5e-7: 1 - 2^(-x S(x)) with a polynomial S.
+inline Lanes erf(Lanes x) noexcept {
+  const Lanes a = absolute(x);
+  const Lanes c = select(a > 4.0f, all(4.0f), a);
+  Lanes s = all(4.5358523e-5f);
+  s = s * c + -4.4550683e-4f;
+  s = s * c + 1.4894385e-3f;
+  s = s * c + 7.746356e-4f;
+  s = s * c + -2.8253688e-2f;
+  s = s * c + 1.4848162e-1f;
+  s = s * c + 9.184164e-1f;
+  s = s * c + 1.6279086f;
+  const Lanes t = -c * s;
+  const Lanes rounded = t + rounding;
+  const Lanes f = t - (rounded - rounding);
+  const Lanes tail = (Lanes)((Words)exp2_fraction(f) + ((Words)rounded << 23));
+  return select(x == x, with_sign(1.0f - tail, x), x);
+}
+
+inline Lanes square_root(Lanes x) noexcept {
+#if defined(__AVX512F__)
+  return _mm512_maskz_sqrt_ps(0xffff, x);
+#elif defined(__AVX__)
+  return _mm256_sqrt_ps(x);
+#elif defined(__SSE2__)
+  return _mm_sqrt_ps(x);
+#else
+  for (int l = 0; l < lanes; ++l) x[l] = __builtin_sqrtf(x[l]);
+  return x;
+#endif
+}
+
+// Half-precision numbers as float32; narrow() rounds back, to nearest even.
+inline Lanes widen(const std::uint16_t* from, Float dtype) noexcept {
+  const Integers bits = __builtin_convertvector(load<Halves>(from), Integers);
+  if (dtype == Float::bfloat16) return (Lanes)(bits << 16);
+#if defined(__AVX512F__)
+  return _mm512_maskz_cvtph_ps(0xffff, load<__m256i>(from));
+#elif defined(__F16C__)
+  return _mm256_cvtph_ps(load<__m128i>(from));
+#else
+  const Integers rest = (bits & 0x7fff) << 13;
+  // Scaling by 2^112 moves the exponent's bias, and makes subnormal halves normal.
+  const Lanes finite = (Lanes)rest * 0x1p112f;
+  const Lanes value = select(rest >= 0x0f800000, (Lanes)(rest | 0x7f800000), finite);  // infinity and NaN
+  return (Lanes)((Integers)value | ((bits & 0x8000) << 16));
+#endif
+}
+
+// bfloat16's bits of numbers that are no NaN, in the low halves.
+inline Integers bfloat16_bits(Lanes value) noexcept {
+  const Integers bits = (Integers)value;
+  const Integers nearest = bits + 0x7fff + ((bits >> 16) & 1);
+  return (nearest >> 16) & 0xffff;
+}
+
+inline Integers float16_bits(Lanes value) noexcept {
+  const Integers bits = (Integers)value;
+  const Integers sign = (bits >> 16) & 0x8000;
+  const Integers magnitude = bits & 0x7fffffff;
+  const Integers subnormal = (Integers)((Lanes)magnitude + 0.5f) - 0x3f000000;  // the addition rounds
+  const Integers normal = (magnitude + 0xfff + ((magnitude >> 13) & 1) - 0x38000000) >> 13;
+  const Integers finite = magnitude < 0x38800000 ? subnormal : normal;
+  return (magnitude >= 0x477ff000 ? Integers{} + 0x7c00 : finite) | sign;  // or rounds to infinity
+}
+
+// Two vectors of numbers that are no NaN.
+inline void narrow(std::uint16_t* to, Lanes a, Lanes b, Float dtype) noexcept {
+  if (dtype == Float::float16) {
+#if defined(__AVX512F__)
+    store(to, _mm512_maskz_cvtps_ph(0xffff, a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    store(to + lanes, _mm512_maskz_cvtps_ph(0xffff, b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(__F16C__)
+    store(to, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    store(to + lanes, _mm256_cvtps_ph(b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#else
+    store(to, __builtin_convertvector(float16_bits(a), Halves));
+    store(to + lanes, __builtin_convertvector(float16_bits(b), Halves));
+#endif
+    return;
+  }
+  const Integers low = bfloat16_bits(a);
+  const Integers high = bfloat16_bits(b);
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  store(to, _mm256_permute4x64_epi64(_mm256_packus_epi32((__m256i)low, (__m256i)high), 0xd8));
+#else
+  store(to, __builtin_convertvector(low, Halves));
+  store(to + lanes, __builtin_convertvector(high, Halves));
+#endif
+}
+
+// Writes past the caches, for outputs larger than them; `to` is aligned to the vector. End a run of them with fence().
+inline void stream(float* to, Lanes v) noexcept {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(to, v);
+#elif defined(__AVX__)
+  _mm256_stream_ps(to, v);
+#elif defined(__SSE2__)
+  _mm_stream_ps(to, v);
+#else
+  store(to, v);
+#endif
+}
+
+inline void fence() noexcept {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+}  // namespace twohot::ops::TWOHOT_CAPABILITY

@@ -1,0 +1,109 @@
+"""Value classification by its formulas, in the dtype that comes in: float64 for the truth, float32 for plain PyTorch.
+
+Nothing here is taken from the code under test; the transforms and labels are checked by loops in `test_losses`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from twohot.losses import ValueBins
+
+SUPPORTS = {
+    "amago2": ValueBins.amago2(),
+    "tdmpc2": ValueBins.tdmpc2(),
+    "dreamerv3": ValueBins.dreamerv3(),
+    "muzero": ValueBins.muzero(),
+    "c51": ValueBins.c51(),
+    "dreamerv3 of 2023": ValueBins.dreamerv3("transformed"),
+    "from edges": ValueBins.from_edges(-3.0, 7.0, 64),
+    "retro": ValueBins(-10_000, 60_000, 96),
+    "raw and asymmetric": ValueBins(-1.0, 2000.0, 33, "signed_sqrt", "raw"),
+    "two bins": ValueBins.amago2(2),
+    "three bins": ValueBins(-2.0, 5.0, 3, "linear"),
+}
+
+
+def forward(y: Tensor, transform: str) -> Tensor:
+    """f(y)."""
+    if transform == "symlog":
+        return y.sign() * y.abs().log1p()
+    if transform == "signed_sqrt":
+        return torch.where(y.isinf(), y, y.sign() * ((y.abs() + 1).sqrt() - 1) + 1e-3 * y)
+    return y
+
+
+def inverse(x: Tensor, transform: str) -> Tensor:
+    """f^-1(x)."""
+    if transform == "symlog":
+        return x.sign() * x.abs().expm1()
+    if transform == "signed_sqrt":
+        # With s = sqrt(|y| + 1), |x| = s - 1 + 0.001 (s^2 - 1).
+        return x.sign() * (((1 + 4e-3 * (x.abs() + 1.001)).sqrt() - 1) / 2e-3).square().sub(1)
+    return x
+
+
+def ends(bins: ValueBins) -> tuple[float, float]:
+    """f(low), f(high)."""
+    low, high = forward(torch.tensor([bins.low, bins.high], dtype=torch.float64), bins.transform).tolist()
+    return low, high
+
+
+def centers(bins: ValueBins) -> Tensor:
+    """[N] bin centers after the transform."""
+    low, high = ends(bins)
+    return low + torch.arange(bins.count, dtype=torch.float64) * ((high - low) / (bins.count - 1))
+
+
+def bin_values(bins: ValueBins, dtype: torch.dtype = torch.float64) -> Tensor:
+    """[N] what each bin adds to the mean: its value where the readout is raw, else its center."""
+    return (inverse(centers(bins), bins.transform) if bins.readout == "raw" else centers(bins)).to(dtype)
+
+
+def labels(target: Tensor, bins: ValueBins, sigma: float = 0.0) -> Tensor:
+    """[..., N]: two-hot where sigma is 0, else HL-Gauss of sigma bin widths; in the dtype of `target`."""
+    low, high = ends(bins)
+    place = (forward(target, bins.transform).clamp(low, high) - low) / ((high - low) / (bins.count - 1))
+    if sigma > 0:
+        edges = torch.arange(bins.count + 1, dtype=target.dtype) - 0.5
+        cdf = torch.erf((edges - place.unsqueeze(-1)) / (sigma * math.sqrt(2)))
+        return cdf.diff() / (cdf[..., -1:] - cdf[..., :1])
+    k = place.nan_to_num().floor().clamp(0, bins.count - 2).long().unsqueeze(-1)
+    share = place.unsqueeze(-1) - k
+    zeros = target.new_zeros(*target.shape, bins.count)
+    return zeros.scatter(-1, k, 1 - share).scatter(-1, k + 1, share)
+
+
+def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """[...] of logits [..., N] and labels; a label of 0 takes no part."""
+    return -torch.where(label == 0, 0, label * logits.log_softmax(-1)).sum(-1)
+
+
+def readout(logits: Tensor, bins: ValueBins) -> Tensor:
+    """[...] values that the logits [..., N] stand for."""
+    mean = logits.softmax(-1) @ bin_values(bins, logits.dtype)
+    return mean if bins.readout == "raw" else inverse(mean, bins.transform)
+
+
+def targets(bins: ValueBins, count: int, seed: int = 0) -> Tensor:
+    """[count] float32: spread over the support, a tenth beyond its ends; the first at the ends, infinite and 0."""
+    place = torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 1.1 - 0.05
+    low, high = ends(bins)
+    y = inverse(low + place * (high - low), bins.transform)
+    edge = torch.tensor([bins.low, bins.high, math.inf, -math.inf, 0.0], dtype=torch.float64)
+    y[: len(edge)] = edge[:count]
+    return y.float()
+
+
+def gradient(output: Tensor, inputs: Tensor | tuple[Tensor, ...], upstream: Tensor | None = None):
+    """Of sum(upstream x output)."""
+    found = torch.autograd.grad(output, inputs, torch.ones_like(output) if upstream is None else upstream)
+    return found[0] if isinstance(inputs, Tensor) else found
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal numbers, the same in every dtype up to rounding."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
