@@ -31,7 +31,7 @@ bool any_nan(DType dtype, const std::byte* data, std::size_t bytes) {
 
 std::int64_t first_nan(const Column& column, const std::byte* data, std::int64_t rows, const std::uint8_t* active) {
   const DType dtype = column.field.dtype;
-  if (!any_nan(dtype, data, static_cast<std::size_t>(rows) * column.row_bytes)) return -1;
+  if (column.field.nan || !any_nan(dtype, data, static_cast<std::size_t>(rows) * column.row_bytes)) return -1;
   for (std::int64_t row = 0; row < rows; ++row) {
     const std::byte* at = data + static_cast<std::size_t>(row) * column.row_bytes;
     if ((active == nullptr || active[row] != 0) && any_nan(dtype, at, column.row_bytes)) return row;

@@ -9,7 +9,7 @@
 namespace twohot {
 
 // The first of `rows` rows at `data` that holds a NaN and is active (`active` null, or active[row] != 0), or -1.
-// Integer columns have none. O(rows x elements), one vectorised pass where there is no NaN.
+// Integer columns, and columns that may hold NaN, have none. O(rows x elements), one vectorised pass where there is no NaN.
 std::int64_t first_nan(const Column& column, const std::byte* data, std::int64_t rows, const std::uint8_t* active);
 
 // The first active row whose float32 value is NaN or infinite, or -1. O(rows).

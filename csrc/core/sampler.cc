@@ -2,19 +2,43 @@
 
 #include <cstring>
 
+#include "core/stream_copy.h"
+
 namespace twohot {
 namespace {
 
-// Writes `rows` rows into the window `window` of a column that gives `places` rows to each: the source rows from
-// `first` on, where rows before row 0 are zero, and zeros behind them.
-void copy_rows(std::byte* column, std::size_t window, std::size_t places, const std::byte* source, std::int64_t first,
-               std::size_t rows, std::size_t row_bytes) noexcept {
-  std::byte* at = column + window * places * row_bytes;
+// A column below this many bytes in a window is copied through the caches all the same.
+constexpr std::size_t least_streamed = 4096;
+
+// The part of a column of the batch that one window fills: `places` rows, of which `rows` from `offset` on are real.
+struct Target {
+  std::byte* memory;
+  std::size_t places;
+  std::size_t offset;
+  std::size_t rows;
+  bool stream;
+};
+
+// Fills a target with the rows of a column from `first` on, where rows before row 0 are zero, and zeros around them.
+void fill(const Target& target, const Rows& source, const Layout& layout, std::size_t column,
+          std::int64_t first) noexcept {
+  const std::size_t row_bytes = layout.columns()[column].row_bytes;
   const std::size_t missing = first < 0 ? 1 : 0;
-  std::memset(at, 0, missing * row_bytes);
-  const auto from = static_cast<std::size_t>(first + static_cast<std::int64_t>(missing));
-  std::memcpy(at + missing * row_bytes, source + from * row_bytes, (rows - missing) * row_bytes);
-  std::memset(at + rows * row_bytes, 0, (places - rows) * row_bytes);
+  std::byte* at = target.memory + (target.offset + missing) * row_bytes;
+  std::memset(target.memory, 0, (target.offset + missing) * row_bytes);
+  const auto rows = static_cast<std::int64_t>(target.rows - missing);
+  const bool stream = target.stream && target.rows * row_bytes >= least_streamed;
+  source.visit(layout, column, first + static_cast<std::int64_t>(missing), rows,
+               [&](const std::byte* from, std::int64_t count) {
+                 const std::size_t bytes = static_cast<std::size_t>(count) * row_bytes;
+                 if (stream) {
+                   stream_copy(at, from, bytes);
+                 } else {
+                   std::memcpy(at, from, bytes);
+                 }
+                 at += bytes;
+               });
+  std::memset(at, 0, (target.places - target.offset - target.rows) * row_bytes);
 }
 
 }  // namespace
@@ -31,47 +55,54 @@ Sampler::Sampler(std::shared_ptr<Store> store, int threads) : store_(std::move(s
   step_bytes_ += previous + sizeof(std::int32_t) + 1;
 }
 
-void Sampler::sample(Law law, const BatchMemory& batch) {
-  const std::vector<Window> windows = store_->draw(batch.batch_size, batch.length, law);
-  const std::size_t bytes = windows.size() * (first_bytes_ + static_cast<std::size_t>(batch.length) * step_bytes_);
-  const auto pack_row = [&](std::int64_t row) {
+void Sampler::sample(const Request& request, const BatchMemory& batch) { pack(store_->draw(request), batch); }
+
+void Sampler::pack(std::span<const Window> windows, const BatchMemory& batch) {
+  const auto steps = static_cast<std::size_t>(batch.length + batch.ahead);
+  const std::size_t bytes = windows.size() * (first_bytes_ + steps * step_bytes_);
+  const bool stream = bytes >= stream_bytes;
+  const auto pack_one = [&](std::int64_t row) {
     const auto index = static_cast<std::size_t>(row);
-    pack(windows[index], batch, index);
+    pack_row(windows[index], batch, index, stream);
+    if (stream) stream_fence();
   };
   if (bytes < inline_bytes || pool_.threads() == 1) {
-    for (std::int64_t row = 0; row < batch.batch_size; ++row) pack_row(row);
+    for (std::int64_t row = 0; row < batch.batch_size; ++row) pack_one(row);
   } else {
-    pool_.run(batch.batch_size, pack_row);
+    pool_.run(batch.batch_size, pack_one);
   }
 }
 
-void Sampler::pack(const Window& window, const BatchMemory& batch, std::size_t row) const noexcept {
+void Sampler::pack_row(const Window& window, const BatchMemory& batch, std::size_t row, bool stream) const noexcept {
   const Layout& layout = store_->layout();
-  const Block& block = window.trajectory->block;
-  const auto length = static_cast<std::size_t>(batch.length);
-  const auto steps = static_cast<std::size_t>(window.steps);
-  const auto copy = [&](std::byte* target, std::size_t column, std::size_t places, std::int64_t first,
-                        std::size_t rows) {
-    copy_rows(target, row, places, block.column(column), first, rows, layout.columns()[column].row_bytes);
+  const Rows& source = window.trajectory->rows;
+  const auto places = static_cast<std::size_t>(batch.length + batch.ahead);
+  const auto steps = static_cast<std::size_t>(window.steps + window.ahead);
+  const auto counted = static_cast<std::size_t>(window.steps);
+  const std::size_t offset = batch.pad_left ? places - steps : 0;
+  const auto copy = [&](std::byte* memory, std::size_t column, std::size_t extra, std::int64_t first) {
+    std::byte* at = memory + row * (places + extra) * layout.columns()[column].row_bytes;
+    fill({at, places + extra, offset, steps + extra, stream}, source, layout, column, first);
   };
-  for (std::size_t c = 0; c < layout.observations(); ++c) {
-    copy(batch.observation[c], c, length + 1, window.start, steps + 1);
-  }
-  copy(batch.previous_action, layout.action(), length + 1, window.start - 1, steps + 1);
-  copy(batch.previous_reward, layout.reward(), length + 1, window.start - 1, steps + 1);
-  copy(batch.action, layout.action(), length, window.start, steps);
-  copy(batch.reward, layout.reward(), length, window.start, steps);
-  copy(batch.terminated, layout.terminated(), length, window.start, steps);
-  copy(batch.truncated, layout.truncated(), length, window.start, steps);
-  std::memset(batch.mask + row * length, 1, steps);
-  std::memset(batch.mask + row * length + steps, 0, length - steps);
-  std::int32_t* time = batch.time + row * (length + 1);
-  for (std::size_t l = 0; l <= length; ++l) {
-    time[l] = l <= steps ? static_cast<std::int32_t>(window.start + static_cast<std::int64_t>(l)) : 0;
-  }
+  for (std::size_t c = 0; c < layout.observations(); ++c) copy(batch.observation[c], c, 1, window.start);
+  copy(batch.previous_action, layout.action(), 1, window.start - 1);
+  copy(batch.previous_reward, layout.reward(), 1, window.start - 1);
+  copy(batch.action, layout.action(), 0, window.start);
+  copy(batch.reward, layout.reward(), 0, window.start);
+  copy(batch.terminated, layout.terminated(), 0, window.start);
+  copy(batch.truncated, layout.truncated(), 0, window.start);
+  for (std::size_t c = 0; c < batch.other.size(); ++c) copy(batch.other[c], layout.others() + c, 0, window.start);
+  std::byte* mask = batch.mask + row * places;
+  std::memset(mask, 0, places);
+  std::memset(mask + offset, 1, counted);
+  std::int32_t* time = batch.time + row * (places + 1);
+  std::memset(time, 0, (places + 1) * sizeof *time);
+  const auto first = static_cast<std::int32_t>(window.trajectory->origin + window.start);
+  for (std::size_t l = 0; l <= steps; ++l) time[offset + l] = first + static_cast<std::int32_t>(l);
   batch.task[row] = window.trajectory->task;
   batch.trajectory[row] = window.trajectory->id;
   batch.start[row] = window.start;
+  batch.probability[row] = window.probability;
 }
 
 }  // namespace twohot

@@ -4,10 +4,12 @@
 #include <set>
 #include <stdexcept>
 
+#include "core/hash.h"
+
 namespace twohot {
 namespace {
 
-constexpr std::array<DTypeInfo, 10> dtypes{{{"bool", 'b', 1},
+constexpr std::array<DTypeInfo, 12> dtypes{{{"bool", 'b', 1},
                                             {"uint8", 'u', 1},
                                             {"int8", 'i', 1},
                                             {"int16", 'i', 2},
@@ -16,11 +18,13 @@ constexpr std::array<DTypeInfo, 10> dtypes{{{"bool", 'b', 1},
                                             {"uint16", 'u', 2},
                                             {"float16", 'f', 2},
                                             {"float32", 'f', 4},
-                                            {"float64", 'f', 8}}};
+                                            {"float64", 'f', 8},
+                                            {"uint32", 'u', 4},
+                                            {"uint64", 'u', 8}}};
 
 constexpr std::size_t largest_row = std::size_t{1} << 32;
 
-std::size_t row_bytes(const Field& field) {
+std::size_t bytes_of_row(const Field& field) {
   std::size_t bytes = info(field.dtype).size;
   for (const std::int64_t extent : field.shape) {
     if (extent < 1) {
@@ -58,28 +62,31 @@ Layout::Layout(Schema schema) : observations_(schema.observation.size()) {
     }
   }
   schema.action.name = "action";
-  for (Field& field : schema.observation) {
-    const std::size_t bytes = row_bytes(field);
-    columns_.push_back({std::move(field), 1, bytes});
+  std::vector<Field> steps{std::move(schema.action),
+                           {"reward", DType::float32, {}},
+                           {"terminated", DType::boolean, {}},
+                           {"truncated", DType::boolean, {}}};
+  names.clear();
+  for (const Field& field : steps) names.insert(field.name);
+  for (Field& field : schema.step) {
+    if (field.name.empty()) throw std::invalid_argument("expected a name for each step field, got ''");
+    if (!names.insert(field.name).second) {
+      throw std::invalid_argument("step field '" + field.name + "' comes twice, or is one that every trajectory has");
+    }
+    steps.push_back(std::move(field));
   }
-  for (Field& field : std::vector<Field>{std::move(schema.action),
-                                         {"reward", DType::float32, {}},
-                                         {"terminated", DType::boolean, {}},
-                                         {"truncated", DType::boolean, {}}}) {
-    const std::size_t bytes = row_bytes(field);
-    columns_.push_back({std::move(field), 0, bytes});
-  }
-}
-
-std::size_t Layout::bytes(const Column& column, std::int64_t steps) noexcept {
-  const std::size_t used = static_cast<std::size_t>(steps + column.extra_rows) * column.row_bytes;
-  return (used + alignment - 1) / alignment * alignment;
-}
-
-std::size_t Layout::bytes(std::int64_t steps) const noexcept {
-  std::size_t total = 0;
-  for (const Column& column : columns_) total += bytes(column, steps);
-  return total;
+  std::string text;
+  const auto add = [&](Field& field, std::int64_t extra_rows) {
+    const std::size_t bytes = bytes_of_row(field);
+    text += field.name + ":" + std::string(info(field.dtype).name);
+    for (const std::int64_t extent : field.shape) text.append(",").append(std::to_string(extent));
+    text += extra_rows != 0 ? ";" : "|";
+    columns_.push_back({std::move(field), extra_rows, bytes});
+    row_bytes_ += bytes;
+  };
+  for (Field& field : schema.observation) add(field, 1);
+  for (Field& field : steps) add(field, 0);
+  fingerprint_ = hash64(text.data(), text.size());
 }
 
 }  // namespace twohot

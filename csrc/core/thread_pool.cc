@@ -3,9 +3,11 @@
 #include <stdexcept>
 #include <string>
 
+#include "core/files.h"
+
 namespace twohot {
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : process_(process_generation()) {
   if (threads < 1 || threads > 1024) {
     throw std::invalid_argument("expected 1 to 1024 threads, got " + std::to_string(threads));
   }
@@ -20,6 +22,10 @@ ThreadPool::ThreadPool(int threads) {
 ThreadPool::~ThreadPool() { stop(); }
 
 void ThreadPool::stop() noexcept {
+  if (process_ != process_generation()) {  // the threads stayed in the parent process
+    for (std::thread& worker : workers_) worker.detach();
+    return;
+  }
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;

@@ -12,7 +12,8 @@
 namespace twohot {
 
 // Thread-safe: concurrent calls of run() are served one after the other. Idle threads sleep on a condition variable.
-// Destroying the pool joins its threads; no run() may be in progress then.
+// Destroying the pool joins its threads; no run() may be in progress then. In a forked process there are no threads to
+// join, and run() may not be called.
 class ThreadPool {
  public:
   // `threads` threads work on a loop, the caller being one of them: `threads` - 1 are started. Throws
@@ -34,6 +35,7 @@ class ThreadPool {
   void stop() noexcept;
   void consume(const std::function<void(std::int64_t)>& task, std::int64_t count) noexcept;
 
+  const std::uint64_t process_;
   std::mutex callers_;
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -32,10 +32,17 @@ class Writer::Busy {
   std::atomic_flag& flag_;
 };
 
-Writer::Writer(std::shared_ptr<Store> store, std::int64_t environments) : store_(std::move(store)) {
+Writer::Writer(std::shared_ptr<Store> store, std::int64_t environments, Pieces pieces)
+    : store_(std::move(store)), pieces_(pieces), chunk_{store_->chunk_rows(), store_->chunk_rows()} {
   if (environments < 1) {
     throw std::invalid_argument("expected at least 1 environment, got " + std::to_string(environments));
   }
+  if (pieces.steps != 0 && (pieces.overlap < 1 || pieces.steps <= pieces.overlap)) {
+    throw std::invalid_argument("expected pieces of more steps than their overlap of at least 1, got " +
+                                std::to_string(pieces.steps) + " and " + std::to_string(pieces.overlap));
+  }
+  const Layout& layout = store_->layout();
+  for (std::size_t c = 0; c < layout.columns().size(); ++c) offsets_.push_back(layout.offset(c, chunk_));
   open_.resize(static_cast<std::size_t>(environments));
   finishing_.reserve(open_.size());
 }
@@ -48,21 +55,20 @@ void Writer::close(Open& open) noexcept {
   if (open.active) store_->count_open(-1);
   open.active = false;
   open.length = 0;
+  open.origin = 0;
+  if (open.chunks.size() > 1) open.chunks.resize(1);
 }
 
-void Writer::reserve(Open& open, std::int64_t steps) {
-  if (steps <= open.capacity) return;
-  const Layout& layout = store_->layout();
-  const std::int64_t capacity = std::min(std::max<std::int64_t>({steps, 16, 2 * open.capacity}), store_->longest());
-  Block block(layout, capacity);
-  if (open.active) block.copy_steps(*open.block, layout, open.length);
-  open.block = std::move(block);
-  open.capacity = capacity;
+void Writer::reserve(Open& open, std::int64_t rows) const {
+  while (static_cast<std::int64_t>(open.chunks.size()) * chunk_.steps < rows) {
+    open.chunks.push_back(store_->chunks()->take());
+  }
 }
 
-void Writer::put(Open& open, std::size_t column, std::int64_t row, const std::byte* source) noexcept {
-  const std::size_t bytes = store_->layout().columns()[column].row_bytes;
-  std::memcpy(open.block->column(column) + static_cast<std::size_t>(row) * bytes, source, bytes);
+std::byte* Writer::at(const Open& open, std::size_t column, std::int64_t row) const noexcept {
+  std::byte* chunk = open.chunks[static_cast<std::size_t>(row / chunk_.steps)].get();
+  const auto within = static_cast<std::size_t>(row % chunk_.steps);
+  return chunk + offsets_[column] + within * store_->layout().columns()[column].row_bytes;
 }
 
 void Writer::check(std::span<const std::byte* const> columns, const std::uint8_t* mask) const {
@@ -79,6 +85,7 @@ void Writer::check(std::span<const std::byte* const> columns, const std::uint8_t
 
 void Writer::begin(std::span<const std::byte* const> observation, const std::uint8_t* mask, const std::int32_t* task) {
   const Busy busy(busy_);
+  store_->require_usable();
   for (std::size_t e = 0; e < open_.size(); ++e) {
     if (takes_part(mask, e) && open_[e].active) {
       throw std::runtime_error("begin: " + environment(static_cast<std::int64_t>(e)) +
@@ -93,7 +100,8 @@ void Writer::begin(std::span<const std::byte* const> observation, const std::uin
     if (!takes_part(mask, e)) continue;
     Open& open = open_[e];
     for (std::size_t c = 0; c < observation.size(); ++c) {
-      put(open, c, 0, observation[c] + e * store_->layout().columns()[c].row_bytes);
+      const std::size_t bytes = store_->layout().columns()[c].row_bytes;
+      std::memcpy(at(open, c, 0), observation[c] + e * bytes, bytes);
     }
     open.task = task == nullptr ? 0 : task[e];
     open.active = true;
@@ -103,6 +111,7 @@ void Writer::begin(std::span<const std::byte* const> observation, const std::uin
 
 void Writer::append(std::span<const std::byte* const> columns, const std::uint8_t* mask) {
   const Busy busy(busy_);
+  store_->require_usable();
   const Layout& layout = store_->layout();
   for (std::size_t e = 0; e < open_.size(); ++e) {
     if (!takes_part(mask, e)) continue;
@@ -119,17 +128,22 @@ void Writer::append(std::span<const std::byte* const> columns, const std::uint8_
   }
   check(columns, mask);
   for (std::size_t e = 0; e < open_.size(); ++e) {
-    if (takes_part(mask, e)) reserve(open_[e], open_[e].length + 1);
+    if (takes_part(mask, e)) reserve(open_[e], open_[e].length + 2);
+  }
+  // Column by column: the rows of one column of all environments lie side by side in the arguments.
+  for (std::size_t c = 0; c < columns.size(); ++c) {
+    const Column& column = layout.columns()[c];
+    for (std::size_t e = 0; e < open_.size(); ++e) {
+      if (!takes_part(mask, e)) continue;
+      std::memcpy(at(open_[e], c, open_[e].length + column.extra_rows), columns[c] + e * column.row_bytes,
+                  column.row_bytes);
+    }
   }
   finishing_.clear();
   for (std::size_t e = 0; e < open_.size(); ++e) {
     if (!takes_part(mask, e)) continue;
-    Open& open = open_[e];
-    for (std::size_t c = 0; c < columns.size(); ++c) {
-      const Column& column = layout.columns()[c];
-      put(open, c, open.length + column.extra_rows, columns[c] + e * column.row_bytes);
-    }
-    if (set(columns[layout.terminated()], e) || set(columns[layout.truncated()], e)) finishing_.push_back(e);
+    open_[e].ends = set(columns[layout.terminated()], e) || set(columns[layout.truncated()], e);
+    if (open_[e].ends || open_[e].length + 1 == pieces_.steps) finishing_.push_back(e);
   }
   for (const std::size_t e : finishing_) ++open_[e].length;
   try {
@@ -138,32 +152,81 @@ void Writer::append(std::span<const std::byte* const> columns, const std::uint8_
     for (const std::size_t e : finishing_) --open_[e].length;
     throw;
   }
+  std::size_t next = 0;
   for (std::size_t e = 0; e < open_.size(); ++e) {
-    if (takes_part(mask, e)) ++open_[e].length;
+    if (next < finishing_.size() && finishing_[next] == e) {
+      ++next;
+    } else if (takes_part(mask, e)) {
+      ++open_[e].length;
+    }
   }
-  for (const std::size_t e : finishing_) close(open_[e]);
 }
 
+std::shared_ptr<Trajectory> Writer::finish(const Open& open) const {
+  const Layout& layout = store_->layout();
+  auto trajectory = std::make_shared<Trajectory>(
+      Rows(layout, open.length, open.chunks, chunk_.steps, !store_->on_disk()), open.task);
+  trajectory->origin = open.origin;
+  trajectory->sum_rewards(layout);
+  return trajectory;
+}
+
+// The rows of the last `overlap` steps, and the observation after them, in chunks of their own.
+std::vector<Chunk> Writer::carried(const Open& open) const {
+  const Layout& layout = store_->layout();
+  Open target;
+  reserve(target, pieces_.overlap + 1);
+  for (std::size_t c = 0; c < layout.columns().size(); ++c) {
+    const Column& column = layout.columns()[c];
+    for (std::int64_t row = 0; row < pieces_.overlap + column.extra_rows; ++row) {
+      std::memcpy(at(target, c, row), at(open, c, open.length - pieces_.overlap + row), column.row_bytes);
+    }
+  }
+  return std::move(target.chunks);
+}
+
+// Commits the open trajectories of these environments; then each is closed, or goes on as the next piece.
 void Writer::commit(std::span<const std::size_t> environments, bool truncate) {
   if (environments.empty()) return;
   std::vector<std::shared_ptr<Trajectory>> finished;
+  std::vector<std::vector<Chunk>> next(environments.size());
   finished.reserve(environments.size());
-  for (const std::size_t e : environments) {
-    const Open& open = open_[e];
-    const auto trajectory = std::make_shared<Trajectory>(store_->layout(), open.length, open.task);
-    trajectory->block.copy_steps(*open.block, store_->layout(), open.length);
-    if (truncate) trajectory->block.column(store_->layout().truncated())[open.length - 1] = std::byte{1};
-    trajectory->sum_rewards(store_->layout());
-    finished.push_back(trajectory);
+  const auto mark = [&](const Open& open, std::byte truncated) {
+    if (truncate || !open.ends) *at(open, store_->layout().truncated(), open.length - 1) = truncated;
+  };
+  try {
+    for (std::size_t i = 0; i < environments.size(); ++i) {
+      const Open& open = open_[environments[i]];
+      if (!truncate && !open.ends) next[i] = carried(open);
+      mark(open, std::byte{1});
+      finished.push_back(finish(open));
+    }
+    store_->commit(finished);
+  } catch (...) {
+    for (const std::size_t e : environments) mark(open_[e], std::byte{0});
+    throw;
   }
-  store_->commit(finished);
+  for (std::size_t i = 0; i < environments.size(); ++i) {
+    Open& open = open_[environments[i]];
+    if (!next[i].empty()) {
+      open.origin += open.length - pieces_.overlap;
+      open.length = pieces_.overlap;
+      open.chunks = std::move(next[i]);
+      continue;
+    }
+    // The store has the full chunks of its own trajectories; the last one is free for the next.
+    const auto used = static_cast<std::size_t>((open.length + 1) / chunk_.steps);
+    if (!store_->on_disk()) open.chunks.erase(open.chunks.begin(), open.chunks.begin() + static_cast<long>(used));
+    close(open);
+  }
 }
 
 void Writer::cut() {
   const Busy busy(busy_);
   finishing_.clear();
   for (std::size_t e = 0; e < open_.size(); ++e) {
-    if (open_[e].active && open_[e].length > 0) finishing_.push_back(e);
+    const std::int64_t carried = open_[e].origin > 0 ? pieces_.overlap : 0;
+    if (open_[e].active && open_[e].length > carried) finishing_.push_back(e);
   }
   commit(finishing_, true);
   for (Open& open : open_) close(open);

@@ -15,3 +15,7 @@ class DamagedRunError(TwohotError, ValueError):
 
 class UsageError(TwohotError):
     """A command line that cannot be understood."""
+
+
+class DamagedReplayError(TwohotError, ValueError):
+    """Files of a replay directory that are torn, changed or foreign."""

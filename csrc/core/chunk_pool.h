@@ -1,0 +1,46 @@
+// Equal chunks of memory for trajectories that grow, recycled so that steady writing touches no fresh pages.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace twohot {
+
+// One chunk, aligned to 64 bytes; goes back to its pool, which it keeps alive, when the last owner lets go.
+using Chunk = std::shared_ptr<std::byte>;
+
+// Chunks are cut from slabs of at least a huge page. A slab without used chunks goes back to the system once more than
+// `kept_bytes` are free. Thread-safe. Held by shared_ptr.
+class ChunkPool : public std::enable_shared_from_this<ChunkPool> {
+ public:
+  static constexpr std::size_t kept_bytes = std::size_t{64} << 20;
+
+  // `bytes` of each chunk are rounded up to a multiple of 64; at least 1.
+  explicit ChunkPool(std::size_t bytes);
+  ~ChunkPool();
+  ChunkPool(const ChunkPool&) = delete;
+  ChunkPool& operator=(const ChunkPool&) = delete;
+
+  // Uninitialised memory. Throws std::bad_alloc. O(1), and a new slab where no chunk is free.
+  Chunk take();
+
+ private:
+  struct Slab {
+    std::byte* memory;
+    std::vector<std::byte*> free;
+  };
+
+  void give(Slab* slab, std::byte* chunk) noexcept;
+
+  const std::size_t chunk_bytes_;
+  const std::size_t slab_bytes_;
+  const std::size_t per_slab_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Slab>> slabs_;
+  std::vector<Slab*> available_;  // those with a free chunk; room for all of them
+  std::size_t free_bytes_ = 0;
+};
+
+}  // namespace twohot

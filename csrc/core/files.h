@@ -1,0 +1,84 @@
+// Files of the replay: descriptors, mappings and errors that name the path.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace twohot {
+
+// A call of the system that failed: its errno and the path.
+class FileError : public std::runtime_error {
+ public:
+  FileError(int code, std::string path);
+
+  int code() const noexcept { return code_; }
+  const std::string& path() const noexcept { return path_; }
+
+ private:
+  int code_;
+  std::string path_;
+};
+
+// Owns a descriptor, closed on exec. Every call throws FileError unless it says otherwise.
+class File {
+ public:
+  enum class Use { read, create };  // create: must not exist yet
+
+  File(std::string path, Use use);
+  ~File();
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+
+  const std::string& path() const noexcept { return path_; }
+  int descriptor() const noexcept { return descriptor_; }
+  std::int64_t size() const;
+
+  // Reads up to `bytes` from `offset`; returns fewer at the end of the file.
+  std::size_t read(void* target, std::size_t bytes, std::int64_t offset) const;
+
+  // Writes all of the pieces behind one another from `offset` on. What a failure wrote stays.
+  void write(std::vector<iovec> pieces, std::int64_t offset) const;
+  void write(const void* data, std::size_t bytes, std::int64_t offset) const;
+
+  void truncate(std::int64_t bytes) const;
+  void sync() const;
+
+  // Takes the exclusive lock of the file without waiting; false where another descriptor holds it.
+  bool lock() const;
+
+  // Whether another descriptor holds the exclusive lock.
+  bool locked() const;
+
+ private:
+  std::string path_;
+  int descriptor_;
+};
+
+// The first `bytes` of a file, mapped for reading; pages behind the end of the file may not be touched.
+class Mapping {
+ public:
+  Mapping(const File& file, std::size_t bytes);
+  ~Mapping();
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+
+  const std::byte* data() const noexcept { return data_; }
+  std::size_t bytes() const noexcept { return bytes_; }
+
+ private:
+  const std::byte* data_;
+  std::size_t bytes_;
+};
+
+// Removes a file; one that is gone already is no error.
+void remove_file(const std::string& path);
+
+// How often this process has been forked into being: a number that differs between a parent and its children.
+std::uint64_t process_generation() noexcept;
+
+}  // namespace twohot

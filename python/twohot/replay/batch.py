@@ -1,0 +1,117 @@
+"""Batches: windows of fixed shape, as numpy arrays or torch tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from twohot.replay.schema import Schema
+
+
+@dataclass(eq=False)
+class Batch:
+    """`B` windows of `L` steps, as numpy arrays or torch tensors. Rows where no step is are zero.
+
+    With n <= L real steps from step `start` of a trajectory on, rows 0 .. n of the [B, L + 1] arrays and rows
+    0 .. n - 1 of the [B, L] ones are real; with padding on the left, the last ones are. With lookahead, L counts its
+    steps too.
+    """
+
+    observation: dict[str, Any]
+    """Each [B, L + 1, *shape]: what was seen before each step, and after the last."""
+    previous_action: Any
+    """[B, L + 1, *action shape]: the action of the step before, zeros at the beginning of a trajectory."""
+    previous_reward: Any
+    """float32 [B, L + 1]: the reward of the step before, 0 at the beginning of a trajectory."""
+    time: Any
+    """int32 [B, L + 1]: index of each row in its trial: in its trajectory, unless that is a later piece of one."""
+    action: Any
+    """[B, L, *action shape]"""
+    reward: Any
+    """float32 [B, L]"""
+    terminated: Any
+    """bool [B, L]: no value follows the step."""
+    truncated: Any
+    """bool [B, L]: the trajectory was cut behind the step, though values follow it."""
+    mask: Any
+    """bool [B, L]: True where a step is real, and no lookahead."""
+    task: Any
+    """int32 [B]"""
+    trajectory: Any
+    """int64 [B]: id of the trajectory each window comes from."""
+    start: Any
+    """int64 [B]: its first step."""
+    probability: Any
+    """float64 [B]: with which its trajectory was drawn; 1 / (n probability) is the weight that undoes a priority."""
+    step: dict[str, Any]
+    """Each [B, L, *shape]: the other step fields of the schema."""
+
+    @cached_property
+    def _views(self) -> dict[str, Any]:
+        return {field.name: _view(getattr(self, field.name)) for field in fields(self)}
+
+    def to(self, device: Any) -> Batch:
+        """The batch on a torch device: itself where it lives there already, else a copy.
+
+        From page-locked memory the copy is under way when this returns. Do not give a batch of a `loader` back, by
+        asking for the next one, before the device has caught up: synchronise, or read what depends on the copy.
+        """
+        if self.reward.device == device:
+            return self
+        return self._each(lambda value: value.to(device, non_blocking=True))
+
+    def rows(self, first: int, count: int) -> Batch:
+        """`count` of the windows from `first` on, in the same memory."""
+        return self._each(lambda value: value[first : first + count])
+
+    def _each(self, change: Any) -> Batch:
+        """A batch of what `change` makes of each array."""
+        changed = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            is_dict = isinstance(value, dict)
+            changed[field.name] = {name: change(item) for name, item in value.items()} if is_dict else change(value)
+        return Batch(**changed)
+
+
+def make_batch(
+    schema: Schema, batch_size: int, length: int, lookahead: int = 0, *, torch: bool = False, pin_memory: bool = False
+) -> Batch:
+    """Memory of zeros for windows of a schema; see `Replay.batch`."""
+    if pin_memory and not torch:
+        raise ValueError("pin_memory: expected torch=True, for numpy arrays cannot be pinned")
+    make = _torch_zeros(pin_memory) if torch else np.zeros
+    rows, steps = (batch_size, length + lookahead + 1), (batch_size, length + lookahead)
+    action = schema.action
+    return Batch(
+        observation={name: make((*rows, *field.shape), dtype=field.dtype) for name, field in schema.observation.items()},
+        previous_action=make((*rows, *action.shape), dtype=action.dtype),
+        previous_reward=make(rows, dtype="float32"),
+        time=make(rows, dtype="int32"),
+        action=make((*steps, *action.shape), dtype=action.dtype),
+        reward=make(steps, dtype="float32"),
+        terminated=make(steps, dtype="bool"),
+        truncated=make(steps, dtype="bool"),
+        mask=make(steps, dtype="bool"),
+        task=make((batch_size,), dtype="int32"),
+        trajectory=make((batch_size,), dtype="int64"),
+        start=make((batch_size,), dtype="int64"),
+        probability=make((batch_size,), dtype="float64"),
+        step={name: make((*steps, *field.shape), dtype=field.dtype) for name, field in schema.step.items()},
+    )
+
+
+def _view(value: Any) -> Any:
+    """The numpy arrays through which native code writes into arrays or torch tensors, without a copy."""
+    if isinstance(value, dict):
+        return {name: _view(item) for name, item in value.items()}
+    return value if isinstance(value, np.ndarray) else value.numpy()
+
+
+def _torch_zeros(pin_memory: bool) -> Any:
+    import torch
+
+    return lambda shape, dtype: torch.zeros(shape, dtype=getattr(torch, dtype), pin_memory=pin_memory)

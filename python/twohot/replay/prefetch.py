@@ -1,0 +1,46 @@
+"""Filling batches on a thread of their own, ahead of who uses them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+
+from twohot.replay.batch import Batch
+
+
+def prefetch(fill: Callable[[Batch], Batch], memories: list[Batch], batches: int) -> Iterator[Batch]:
+    """Yields `batches` results of `fill`, each called with one of `memories` that nobody uses.
+
+    A batch is valid until the next one is asked for. The thread starts with the first `next()` and has ended when the
+    iterator is exhausted, closed or raises. What `fill` raises is raised by `next()`, behind the batches before it.
+    """
+    free: SimpleQueue[Batch | None] = SimpleQueue()
+    filled: SimpleQueue[Batch | BaseException] = SimpleQueue()
+    closing = threading.Event()
+    for memory in memories:
+        free.put(memory)
+
+    def work() -> None:
+        try:
+            for _ in range(batches):
+                out = free.get()
+                if out is None or closing.is_set():
+                    return
+                filled.put(fill(out))
+        except BaseException as error:  # raised again by the consumer
+            filled.put(error)
+
+    thread = threading.Thread(target=work, name="twohot-replay-loader", daemon=True)
+    thread.start()
+    try:
+        for _ in range(batches):
+            item = filled.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            free.put(item)
+    finally:
+        closing.set()
+        free.put(None)
+        thread.join()

@@ -1,0 +1,481 @@
+"""The replay itself: made or opened, written, sampled, checked."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from twohot import _native
+from twohot.errors import DamagedReplayError
+from twohot.files import replacing
+from twohot.replay import saved
+from twohot.replay.batch import Batch, make_batch
+from twohot.replay.prefetch import prefetch
+from twohot.replay.relabel import Relabel, relabelled
+from twohot.replay.schema import Schema
+from twohot.replay.writer import Writer
+
+FORMAT = "twohot.replay/2"
+MANIFEST = "replay.json"
+SEGMENT_BYTES = 256 << 20
+
+Law = Literal["trajectory", "step", "recency", "priority", "task"]
+Window = Literal["anywhere", "start", "end"]
+Mode = Literal["read", "append", "write"]
+
+
+@dataclass(frozen=True)
+class ReplayStats:
+    """Counts of a replay: what it holds now, what has left it for its capacity, and what writers have open."""
+
+    trajectories: int
+    protected_trajectories: int
+    """Those among them that never leave."""
+    steps: int
+    bytes: int
+    evicted_trajectories: int
+    evicted_steps: int
+    open_trajectories: int
+    problems: int
+    """Damaged records and files of its directory that were left out."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a file of a replay."""
+
+    file: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}"
+
+
+class Replay:
+    """A store of finished trajectories, the oldest of which leave when its capacity is reached.
+
+    In memory, or in a directory of append-only files that other processes may read and add to at the same time: what is
+    committed there survives the death of its writer at any moment. Thread-safe, except that each writer serves one
+    thread at a time and a batch is filled by one call at a time. After `close`, and in a forked process, every call
+    raises RuntimeError. Made by `create`, `open` or `load`; a context manager that closes itself.
+    """
+
+    def __init__(
+        self, schema: Schema, native: _native.ReplayStore, capacity: Mapping[str, int | None], directory: Path | None
+    ) -> None:
+        self.schema = schema
+        self.directory = directory
+        self._native = native
+        self._capacity = capacity
+
+    @classmethod
+    def create(
+        cls,
+        schema: Schema,
+        *,
+        capacity_steps: int | None = None,
+        capacity_bytes: int | None = None,
+        capacity_trajectories: int | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        durable: bool = False,
+        segment_bytes: int = SEGMENT_BYTES,
+        keep_evicted: bool = False,
+        seed: int = 0,
+        threads: int = 2,
+    ) -> Replay:
+        """An empty replay, in memory or in a new directory.
+
+        At least one capacity is given, and all that are hold; bytes count the columns of finished trajectories, each
+        column rounded up to 64. `seed` (0 .. 2^64 - 1) fixes the samples, whatever `threads` is: the number of threads
+        that fill large batches, the caller's among them. Raises ValueError for a capacity below one step or threads
+        below 1.
+
+        In a directory, trajectories are committed to files of about `segment_bytes`, which are removed when all that
+        they hold has been evicted (`keep_evicted`: when `compact` is called). With `durable` a commit waits for the
+        disk, and survives the death of the machine too. Raises FileExistsError where the directory holds a replay.
+        """
+        capacity = _capacity(capacity_steps, capacity_bytes, capacity_trajectories)
+        place = None
+        if directory is not None:
+            place = Path(directory)
+            place.mkdir(parents=True, exist_ok=True)
+            if (place / MANIFEST).exists():
+                raise FileExistsError(f"{place} holds a replay already: open it with Replay.open")
+        options = {"durable": durable, "segment_bytes": segment_bytes, "keep_evicted": keep_evicted}
+        native = _make_native(schema, capacity, place, "append", seed, threads, skip_damage=False, **options)
+        if place is not None:
+            manifest = {"format": FORMAT, "schema": schema.to_json(), "capacity": capacity}
+            with replacing(place / MANIFEST) as partial:
+                partial.write_text(json.dumps(manifest, indent=2) + "\n")
+        return cls(schema, native, capacity, place)
+
+    @classmethod
+    def open(
+        cls,
+        directory: str | os.PathLike[str],
+        mode: Mode = "read",
+        *,
+        capacity_steps: int | None = None,
+        capacity_bytes: int | None = None,
+        capacity_trajectories: int | None = None,
+        damage: Literal["raise", "skip"] = "raise",
+        position: Mapping[str, int] | None = None,
+        durable: bool = False,
+        segment_bytes: int = SEGMENT_BYTES,
+        keep_evicted: bool = False,
+        seed: int = 0,
+        threads: int = 2,
+    ) -> Replay:
+        """The replay in a directory, with everything that was committed to it.
+
+        `mode` is "read" (changes nothing), "append" (also writes, and removes the files of evicted trajectories) or
+        "write" (only writes, and neither reads nor removes: for actors whose learner is another process). Any number of
+        processes may do any of these at once; what others commit is sampled from within a tenth of a second.
+
+        A capacity given here takes the place of those that the replay was created with, for this opening. Files that
+        are torn, changed or foreign raise DamagedReplayError, or are left out with `damage="skip"` (see `verify`).
+        `position` takes back what was committed after `position()` had returned it; nobody may be writing then.
+        Raises FileNotFoundError where there is no replay, and OSError.
+        """
+        place = Path(directory)
+        manifest = read_manifest(place)
+        schema, capacity = Schema.from_json(manifest["schema"]), manifest["capacity"]
+        given = {
+            "capacity_steps": capacity_steps,
+            "capacity_bytes": capacity_bytes,
+            "capacity_trajectories": capacity_trajectories,
+        }
+        if any(value is not None for value in given.values()):
+            capacity = given
+        if damage not in ("raise", "skip"):
+            raise ValueError(f"damage: expected 'raise' or 'skip', got {damage!r}")
+        if position is not None:
+            _native.roll_back(str(place), dict(position))
+        options = {"durable": durable, "segment_bytes": segment_bytes, "keep_evicted": keep_evicted}
+        native = _make_native(schema, capacity, place, mode, seed, threads, skip_damage=damage == "skip", **options)
+        return cls(schema, native, capacity, place)
+
+    @staticmethod
+    def repair(directory: str | os.PathLike[str]) -> list[Problem]:
+        """Makes the index of a directory anew from all trajectories in it that are intact; returns what was lost.
+
+        Files that hold none are moved to the folder `damaged` in it. Raises RuntimeError while somebody writes.
+        """
+        schema = Schema.from_json(read_manifest(Path(directory))["schema"])
+        return [Problem(*problem) for problem in _native.repair(str(directory), *schema.native())]
+
+    def writer(self, environments: int, *, piece_steps: int | None = None, overlap_steps: int = 0) -> Writer:
+        """A writer for `environments` environments; a replay may have several. Raises ValueError below 1.
+
+        With `piece_steps`, a longer trial is stored in pieces of that many steps while it goes on. Each piece but the
+        first begins with the last `overlap_steps` (1 .. piece_steps - 1) of the one before, so that windows have that
+        much context, and ends truncated unless the trial ends there; `Batch.time` goes on over the pieces.
+        """
+        if piece_steps is not None and piece_steps < 1:
+            raise ValueError(f"piece_steps: expected at least 1, got {piece_steps}")
+        return Writer(_native.ReplayWriter(self._native, environments, piece_steps or 0, overlap_steps))
+
+    def add(
+        self,
+        observation: dict[str, np.ndarray],
+        action: np.ndarray,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        task: int = 0,
+        step: dict[str, np.ndarray] | None = None,
+        *,
+        protect: bool = False,
+    ) -> int:
+        """Adds a whole trajectory, such as a demonstration, and returns its id.
+
+        Observations have T + 1 rows, all else T >= 1. The last step, and no other, is terminated or truncated. With
+        `protect` it never leaves, though it counts towards the capacity. Raises ValueError where the arrays or their
+        values are not as `Writer.append` demands; the replay is then unchanged.
+        """
+        return self._native.insert(observation, action, reward, terminated, truncated, step, task, protect, 0, None)
+
+    def batch(
+        self, batch_size: int, length: int, lookahead: int = 0, *, torch: bool = False, pin_memory: bool = False
+    ) -> Batch:
+        """Memory of zeros for `sample(batch_size, length, lookahead=lookahead, out=...)`, to be used again and again.
+
+        `torch` asks for tensors on the CPU instead of numpy arrays, and `pin_memory` for page-locked ones. Raises
+        ValueError for sizes below 1 and for pinned memory without torch.
+        """
+        _check_sizes(batch_size, length, lookahead)
+        return make_batch(self.schema, batch_size, length, lookahead, torch=torch, pin_memory=pin_memory)
+
+    def sample(
+        self,
+        batch_size: int,
+        length: int,
+        *,
+        by: Law = "trajectory",
+        window: Window = "anywhere",
+        lookahead: int = 0,
+        half_life: float | None = None,
+        pad: Literal["right", "left"] = "right",
+        relabel: Relabel | None = None,
+        out: Batch | None = None,
+    ) -> Batch:
+        """Draws `batch_size` windows of `length` steps into `out`, or into fresh memory, and returns it.
+
+        Args:
+            by: how a trajectory is drawn. "trajectory": uniformly; "step": in proportion to its steps; "recency": the
+                newest most often, half as often with every `half_life` trajectories of age (a quarter of those stored
+                where it is None); "priority": in proportion to its priority; "task": a task uniformly, then one of its
+                trajectories.
+            window: its first step is drawn uniformly over 0 .. max(0, T - length), or is the first or last of these.
+            lookahead: so many steps more behind each window, where the trajectory has them: the batch has length +
+                lookahead steps, and `mask` leaves these out. For n-step targets use n - 1.
+            pad: where the rows without a step go.
+            relabel: called with the `Trajectories` that windows were drawn from, to change them in place.
+
+        Raises:
+            RuntimeError: for an empty replay, and where all priorities are 0.
+            ValueError: for sizes below 1, an unknown choice, and `out` of other sizes.
+            DamagedReplayError, OSError: as `refresh`.
+        """
+        _check_sizes(batch_size, length, lookahead)
+        if pad not in ("right", "left"):
+            raise ValueError(f"pad: expected 'right' or 'left', got {pad!r}")
+        batch = self.batch(batch_size, length, lookahead) if out is None else out
+        if relabel is None:
+            self._native.sample(batch_size, length, lookahead, by, window, half_life, pad == "left", batch._views)
+        else:
+            drawn = relabelled(self._native.draw(batch_size, length, lookahead, by, window, half_life), relabel)
+            self._native.pack(drawn, length, lookahead, pad == "left", batch._views)
+        return batch
+
+    def loader(
+        self,
+        batch_size: int,
+        length: int,
+        *,
+        batches: int,
+        ahead: int = 2,
+        torch: bool = False,
+        pin_memory: bool = False,
+        **options: Any,
+    ) -> Iterator[Batch]:
+        """Yields `batches` batches that a background thread samples up to `ahead` batches ahead.
+
+        A batch is valid until the next one is asked for: `ahead + 1` memories serve all. The batches are those that
+        `sample` would return with the same `options`, in order. The thread starts with the first `next()` and has ended
+        when the iterator is exhausted, closed or raises; an iterator closed early may have drawn up to `ahead` batches
+        that nobody saw. What the thread raises is raised by `next()`, behind the batches before it. Raises ValueError
+        for sizes below 1.
+        """
+        lookahead = options.get("lookahead", 0)
+        _check_sizes(batch_size, length, lookahead)
+        if batches < 0 or ahead < 1:
+            raise ValueError(f"expected batches >= 0 and ahead >= 1, got batches={batches} and ahead={ahead}")
+        memories = [
+            self.batch(batch_size, length, lookahead, torch=torch, pin_memory=pin_memory)
+            for _ in range(min(ahead + 1, batches))
+        ]
+        return prefetch(lambda out: self.sample(batch_size, length, out=out, **options), memories, batches)
+
+    def set_priorities(self, trajectories: Sequence[int] | np.ndarray, priorities: Sequence[float] | np.ndarray) -> int:
+        """Sets the priorities (finite, >= 0) of the trajectories with these ids; returns how many are still stored.
+
+        A new trajectory has the largest priority so far, at first 1. Priorities are not kept in a directory. Raises
+        ValueError for other values; nothing is then set.
+        """
+        ids = np.ascontiguousarray(trajectories, np.int64).ravel()
+        values = np.ascontiguousarray(priorities, np.float64).ravel()
+        if ids.shape != values.shape:
+            raise ValueError(f"expected as many priorities as trajectories, got {len(values)} and {len(ids)}")
+        return self._native.set_priorities(ids, values)
+
+    @property
+    def random_state(self) -> np.ndarray:
+        """The state of the random stream, uint64 [4]. Setting it repeats the draws that followed it."""
+        return np.array(self._native.random_state, dtype=np.uint64)
+
+    @random_state.setter
+    def random_state(self, state: np.ndarray) -> None:
+        self._native.random_state = [int(word) for word in state]
+
+    def stats(self) -> ReplayStats:
+        """Counts at this moment."""
+        return ReplayStats(**self._native.stats())
+
+    def table(self) -> dict[str, np.ndarray]:
+        """What is known of each stored trajectory: the protected ones, then the others, each oldest first.
+
+        Arrays [trajectories]: `id` int64; `task` int32; `length` int64, in steps; `return` float64, undiscounted;
+        `origin` int64, the time of its first step in its trial; `protected` bool; `priority` float64.
+        """
+        table = self._native.table()
+        if not len(table["priority"]):
+            table["priority"] = np.ones(len(table["id"]))
+        return table
+
+    def lengths(self) -> np.ndarray:
+        """Steps of each stored trajectory, int64 [trajectories], as `table`."""
+        return self.table()["length"]
+
+    def tasks(self) -> np.ndarray:
+        """Task of each stored trajectory, int32 [trajectories], as `table`."""
+        return self.table()["task"]
+
+    def returns(self) -> np.ndarray:
+        """Undiscounted sum of the rewards of each stored trajectory, float64 [trajectories], as `table`."""
+        return self.table()["return"]
+
+    def ids(self) -> np.ndarray:
+        """Id of each stored trajectory, int64 [trajectories], as `table`."""
+        return self.table()["id"]
+
+    def get(self, trajectory: int) -> dict[str, Any]:
+        """Copies of the columns of the trajectory with this id, as the arguments of `add`.
+
+        Raises KeyError where it is not stored (any more).
+        """
+        return self._native.get(trajectory)
+
+    def clear(self) -> None:
+        """Forgets all stored trajectories, protected ones too. Open ones, ids and the random state go on."""
+        self._native.clear()
+
+    def refresh(self) -> None:
+        """Takes in what other writers have committed to the directory, as `sample` does ten times a second.
+
+        Raises DamagedReplayError for damage that is new, unless it is to be skipped, and OSError.
+        """
+        self._native.refresh()
+
+    def sync(self) -> None:
+        """Waits until everything committed to the directory by this replay is on the disk. Raises OSError."""
+        self._native.sync()
+
+    def compact(self) -> int:
+        """Removes the files of the directory all of whose trajectories were evicted; returns the bytes that they had."""
+        return self._native.reclaim()
+
+    def position(self) -> dict[str, int]:
+        """How many trajectories each file of the directory holds, to come back to with `open(position=...)`.
+
+        Files of evicted trajectories must last until then: `keep_evicted`.
+        """
+        return self._native.extents()
+
+    def verify(self) -> list[Problem]:
+        """Reads every stored trajectory of the directory and compares it with its checksum; [] where all is well."""
+        return [Problem(*problem) for problem in self._native.verify()]
+
+    def close(self) -> None:
+        """Lets go of all memory and files; batches stay valid. Open trajectories are dropped."""
+        self._native.close()
+
+    def __enter__(self) -> Replay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes what is stored, the random state, the schema and the capacity into one safetensors file.
+
+        The file takes the place of an earlier one at once, when all of it is on disk. Open trajectories are not saved.
+        Raises OSError.
+        """
+        saved.write(Path(path), self._native.snapshot(), self.schema, self._capacity)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        capacity_steps: int | None = None,
+        capacity_bytes: int | None = None,
+        capacity_trajectories: int | None = None,
+        threads: int = 2,
+    ) -> Replay:
+        """The replay that `save` wrote, in memory: the same trajectories, ids and counts, the same samples from here on.
+
+        (Those by priority follow the same law, but are others.) A capacity takes the place of the saved one of its kind;
+        where it is smaller, the oldest trajectories are evicted. Raises OSError where the file cannot be read and
+        ValueError, naming it, where it is truncated, no saved replay, or holds a trajectory larger than the capacity.
+        """
+        given = {
+            "capacity_steps": capacity_steps,
+            "capacity_bytes": capacity_bytes,
+            "capacity_trajectories": capacity_trajectories,
+        }
+
+        def create(schema: Schema, capacity: dict[str, int | None]) -> Replay:
+            capacity |= {name: value for name, value in given.items() if value is not None}
+            return cls.create(schema, **capacity, threads=threads)
+
+        return saved.read(Path(path), create)
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The schema and capacity of the replay in a directory, as plain values.
+
+    Raises FileNotFoundError where there is none, and DamagedReplayError where its description cannot be read.
+    """
+    path = directory / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        if manifest["format"] != FORMAT:
+            raise DamagedReplayError(f"{path}: expected the format {FORMAT}, got {manifest['format']}")
+        Schema.from_json(manifest["schema"])
+        _capacity(**manifest["capacity"])
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{directory} holds no replay: there is no {MANIFEST}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, DamagedReplayError):
+            raise
+        raise DamagedReplayError(f"{path} cannot be read as the description of a replay: {error!r}") from error
+    return manifest
+
+
+def _capacity(
+    capacity_steps: int | None, capacity_bytes: int | None, capacity_trajectories: int | None
+) -> dict[str, int | None]:
+    return {
+        "capacity_steps": capacity_steps,
+        "capacity_bytes": capacity_bytes,
+        "capacity_trajectories": capacity_trajectories,
+    }
+
+
+def _make_native(
+    schema: Schema,
+    capacity: Mapping[str, int | None],
+    directory: Path | None,
+    mode: str,
+    seed: int,
+    threads: int,
+    **options: Any,
+) -> _native.ReplayStore:
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed: expected 0 .. 2^64 - 1, got {seed}")
+    if options["segment_bytes"] < 1:
+        raise ValueError(f"segment_bytes: expected at least 1, got {options['segment_bytes']}")
+    return _native.ReplayStore(
+        *schema.native(),
+        **capacity,
+        seed=seed,
+        threads=threads,
+        directory=None if directory is None else str(directory),
+        mode=mode,
+        **options,
+    )
+
+
+def _check_sizes(batch_size: int, length: int, lookahead: int) -> None:
+    if batch_size < 1 or length < 1 or lookahead < 0:
+        raise ValueError(
+            f"expected batch_size >= 1, length >= 1 and lookahead >= 0, got {batch_size}, {length} and {lookahead}"
+        )
