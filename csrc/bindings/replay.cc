@@ -22,13 +22,13 @@ namespace py = pybind11;
 namespace twohot {
 namespace {
 
-using FieldTuple = std::tuple<std::string, std::string, std::vector<std::int64_t>, bool>;
+using FieldTuple = std::tuple<std::string, std::string, std::vector<std::int64_t>, bool, std::string>;
 
 Schema make_schema(const std::vector<FieldTuple>& observation, const FieldTuple& action,
                    const std::vector<FieldTuple>& step) {
   const auto make = [](const FieldTuple& field) {
-    const auto& [name, dtype, shape, nan] = field;
-    return Field{name, dtype_named(dtype), shape, nan};
+    const auto& [name, dtype, shape, nan, codec] = field;
+    return Field{name, dtype_named(dtype), shape, nan, codec};
   };
   Schema schema;
   for (const FieldTuple& field : observation) schema.observation.push_back(make(field));
@@ -271,7 +271,9 @@ py::dict copy_columns(const Layout& layout, const Trajectories& trajectories) {
     const Column& column = layout.columns()[c];
     for (const auto& trajectory : trajectories) {
       const std::int64_t rows = trajectory->length + column.extra_rows;
-      trajectory->rows.copy(layout, c, 0, rows, targets[c]);
+      if (!trajectory->rows.read(layout, c, 0, rows, targets[c])) {
+        throw DamageError("the trajectory with id " + std::to_string(trajectory->id) + " cannot be decompressed");
+      }
       targets[c] += static_cast<std::size_t>(rows) * column.row_bytes;
     }
   }

@@ -113,7 +113,7 @@ void Directory::start_segment(const Layout& layout, std::size_t bytes) {
 void Directory::append(std::span<std::shared_ptr<Trajectory>> finished, const Layout& layout) {
   if (finished.empty()) return;
   std::size_t bytes = 0;
-  for (const auto& trajectory : finished) bytes += SegmentWriter::bytes(layout, trajectory->length);
+  for (const auto& trajectory : finished) bytes += SegmentWriter::bytes(*trajectory, layout);
   if (!writer_ || !writer_->fits(bytes)) start_segment(layout, bytes);
   std::int64_t id = (static_cast<std::int64_t>(writer_number_) << id_bits) + next_id_;
   for (const auto& trajectory : finished) trajectory->id = id++;

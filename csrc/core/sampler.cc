@@ -1,14 +1,13 @@
 #include "core/sampler.h"
 
+#include <atomic>
 #include <cstring>
+#include <string>
 
 #include "core/stream_copy.h"
 
 namespace twohot {
 namespace {
-
-// A column below this many bytes in a window is copied through the caches all the same.
-constexpr std::size_t least_streamed = 4096;
 
 // The part of a column of the batch that one window fills: `places` rows, of which `rows` from `offset` on are real.
 struct Target {
@@ -20,25 +19,17 @@ struct Target {
 };
 
 // Fills a target with the rows of a column from `first` on, where rows before row 0 are zero, and zeros around them.
-void fill(const Target& target, const Rows& source, const Layout& layout, std::size_t column,
-          std::int64_t first) noexcept {
+// False where they cannot be read.
+bool fill(const Target& target, const Rows& source, const Layout& layout, std::size_t column, std::int64_t first) {
   const std::size_t row_bytes = layout.columns()[column].row_bytes;
   const std::size_t missing = first < 0 ? 1 : 0;
-  std::byte* at = target.memory + (target.offset + missing) * row_bytes;
-  std::memset(target.memory, 0, (target.offset + missing) * row_bytes);
-  const auto rows = static_cast<std::int64_t>(target.rows - missing);
-  const bool stream = target.stream && target.rows * row_bytes >= least_streamed;
-  source.visit(layout, column, first + static_cast<std::int64_t>(missing), rows,
-               [&](const std::byte* from, std::int64_t count) {
-                 const std::size_t bytes = static_cast<std::size_t>(count) * row_bytes;
-                 if (stream) {
-                   stream_copy(at, from, bytes);
-                 } else {
-                   std::memcpy(at, from, bytes);
-                 }
-                 at += bytes;
-               });
-  std::memset(at, 0, (target.places - target.offset - target.rows) * row_bytes);
+  const std::size_t before = (target.offset + missing) * row_bytes;
+  const std::size_t rows = target.rows - missing;
+  const std::size_t end = before + rows * row_bytes;
+  std::memset(target.memory, 0, before);
+  std::memset(target.memory + end, 0, target.places * row_bytes - end);
+  return source.read(layout, column, first + static_cast<std::int64_t>(missing), static_cast<std::int64_t>(rows),
+                     target.memory + before, target.stream);
 }
 
 }  // namespace
@@ -61,9 +52,10 @@ void Sampler::pack(std::span<const Window> windows, const BatchMemory& batch) {
   const auto steps = static_cast<std::size_t>(batch.length + batch.ahead);
   const std::size_t bytes = windows.size() * (first_bytes_ + steps * step_bytes_);
   const bool stream = bytes >= stream_bytes;
+  std::atomic<std::int64_t> damaged{-1};
   const auto pack_one = [&](std::int64_t row) {
     const auto index = static_cast<std::size_t>(row);
-    pack_row(windows[index], batch, index, stream);
+    if (!pack_row(windows[index], batch, index, stream)) damaged = row;
     if (stream) stream_fence();
   };
   if (bytes < inline_bytes || pool_.threads() == 1) {
@@ -71,18 +63,24 @@ void Sampler::pack(std::span<const Window> windows, const BatchMemory& batch) {
   } else {
     pool_.run(batch.batch_size, pack_one);
   }
+  if (damaged >= 0) {
+    const Trajectory& trajectory = *windows[static_cast<std::size_t>(damaged.load())].trajectory;
+    throw DamageError((trajectory.segment ? trajectory.segment->data_path() + ": " : "") + "the trajectory with id " +
+                      std::to_string(trajectory.id) + " cannot be decompressed");
+  }
 }
 
-void Sampler::pack_row(const Window& window, const BatchMemory& batch, std::size_t row, bool stream) const noexcept {
+bool Sampler::pack_row(const Window& window, const BatchMemory& batch, std::size_t row, bool stream) const {
   const Layout& layout = store_->layout();
   const Rows& source = window.trajectory->rows;
   const auto places = static_cast<std::size_t>(batch.length + batch.ahead);
   const auto steps = static_cast<std::size_t>(window.steps + window.ahead);
   const auto counted = static_cast<std::size_t>(window.steps);
   const std::size_t offset = batch.pad_left ? places - steps : 0;
+  bool whole = true;
   const auto copy = [&](std::byte* memory, std::size_t column, std::size_t extra, std::int64_t first) {
     std::byte* at = memory + row * (places + extra) * layout.columns()[column].row_bytes;
-    fill({at, places + extra, offset, steps + extra, stream}, source, layout, column, first);
+    whole = fill({at, places + extra, offset, steps + extra, stream}, source, layout, column, first) && whole;
   };
   for (std::size_t c = 0; c < layout.observations(); ++c) copy(batch.observation[c], c, 1, window.start);
   copy(batch.previous_action, layout.action(), 1, window.start - 1);
@@ -103,6 +101,7 @@ void Sampler::pack_row(const Window& window, const BatchMemory& batch, std::size
   batch.trajectory[row] = window.trajectory->id;
   batch.start[row] = window.start;
   batch.probability[row] = window.probability;
+  return whole;
 }
 
 }  // namespace twohot

@@ -54,14 +54,15 @@ class Sampler {
   // Draws on the caller's thread, so that the batches depend on the store's random state and not on the number of
   // threads, and writes every byte of `batch`, which has the request's sizes. Where a window has fewer steps, the other
   // rows are zero. `mask` is set for the first `length` steps only, so that those ahead take part in no loss. Throws
-  // what Store::draw throws; `batch` is then as before. O(B) draws and O(bytes of the batch).
+  // what Store::draw throws (`batch` is then as before) and what pack() throws. O(B) draws and O(bytes of the batch).
   void sample(const Request& request, const BatchMemory& batch);
 
-  // Writes these windows, one for each row of `batch`. O(bytes of the batch).
+  // Writes these windows, one for each row of `batch`. Throws DamageError where a compressed column cannot be read; the
+  // rest of `batch` is then written. O(bytes of the batch).
   void pack(std::span<const Window> windows, const BatchMemory& batch);
 
  private:
-  void pack_row(const Window& window, const BatchMemory& batch, std::size_t row, bool stream) const noexcept;
+  bool pack_row(const Window& window, const BatchMemory& batch, std::size_t row, bool stream) const;
 
   std::shared_ptr<Store> store_;
   std::size_t first_bytes_ = 0;

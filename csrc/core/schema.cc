@@ -4,6 +4,7 @@
 #include <set>
 #include <stdexcept>
 
+#include "core/codec.h"
 #include "core/hash.h"
 
 namespace twohot {
@@ -23,6 +24,7 @@ constexpr std::array<DTypeInfo, 12> dtypes{{{"bool", 'b', 1},
                                             {"uint64", 'u', 8}}};
 
 constexpr std::size_t largest_row = std::size_t{1} << 32;
+constexpr std::size_t largest_packed_row = std::size_t{1} << 28;
 
 std::size_t bytes_of_row(const Field& field) {
   std::size_t bytes = info(field.dtype).size;
@@ -62,6 +64,7 @@ Layout::Layout(Schema schema) : observations_(schema.observation.size()) {
     }
   }
   schema.action.name = "action";
+  if (!schema.action.codec.empty()) throw std::invalid_argument("an action cannot be compressed");
   std::vector<Field> steps{std::move(schema.action),
                            {"reward", DType::float32, {}},
                            {"terminated", DType::boolean, {}},
@@ -80,8 +83,17 @@ Layout::Layout(Schema schema) : observations_(schema.observation.size()) {
     const std::size_t bytes = bytes_of_row(field);
     text += field.name + ":" + std::string(info(field.dtype).name);
     for (const std::int64_t extent : field.shape) text.append(",").append(std::to_string(extent));
+    const Codec* codec = nullptr;
+    if (!field.codec.empty()) {
+      codec = &Codec::named(field.codec);
+      compresses_ = true;
+      text.append("/").append(field.codec);
+      if (bytes > largest_packed_row) {
+        throw std::invalid_argument("field '" + field.name + "': one row exceeds 2^28 bytes, the most to compress");
+      }
+    }
     text += extra_rows != 0 ? ";" : "|";
-    columns_.push_back({std::move(field), extra_rows, bytes});
+    columns_.push_back({std::move(field), extra_rows, bytes, codec});
     row_bytes_ += bytes;
   };
   for (Field& field : schema.observation) add(field, 1);

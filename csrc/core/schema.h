@@ -27,12 +27,13 @@ const DTypeInfo& info(DType dtype) noexcept;
 // Throws std::invalid_argument, listing the supported names, for any other name.
 DType dtype_named(std::string_view name);
 
-// `nan`: whether a floating column may hold NaN.
+// `nan`: whether a floating column may hold NaN. `codec`: how it is compressed ("lz4", "zstd"), or "".
 struct Field {
   std::string name;
   DType dtype;
   std::vector<std::int64_t> shape;
   bool nan = false;
+  std::string codec = {};
 };
 
 struct Schema {
@@ -47,11 +48,14 @@ struct Extent {
   std::int64_t observations;
 };
 
+class Codec;
+
 // One column of a trajectory of T steps: T + extra_rows rows, where extra_rows is 1 for observations and else 0.
 struct Column {
   Field field;
   std::int64_t extra_rows;
   std::size_t row_bytes;
+  const Codec* codec = nullptr;
 };
 
 // The columns of a schema in their fixed order (the observation fields, action, reward, terminated, truncated, the other
@@ -61,7 +65,8 @@ class Layout {
   static constexpr std::size_t alignment = 64;
 
   // Throws std::invalid_argument when there is no observation field, a name is empty or comes twice, a step field is
-  // named as one of the fixed columns, an extent is below 1, or a row exceeds 2^32 bytes.
+  // named as one of the fixed columns, an extent is below 1, a row exceeds 2^32 bytes (2^28 where it is compressed), or
+  // a fixed column is to be compressed; and what Codec::named throws.
   explicit Layout(Schema schema);
 
   std::span<const Column> columns() const noexcept { return columns_; }
@@ -77,7 +82,10 @@ class Layout {
   // Bytes of one row of every column.
   std::size_t row_bytes() const noexcept { return row_bytes_; }
 
-  // A number that two layouts share when their columns agree in name, dtype and shape.
+  // Whether any column is compressed where it is stored.
+  bool compresses() const noexcept { return compresses_; }
+
+  // A number that two layouts share when their columns agree in name, dtype, shape and codec.
   std::uint64_t fingerprint() const noexcept { return fingerprint_; }
 
   static std::int64_t rows(const Column& column, Extent extent) noexcept {
@@ -106,6 +114,7 @@ class Layout {
   std::size_t observations_;
   std::size_t row_bytes_ = 0;
   std::uint64_t fingerprint_ = 0;
+  bool compresses_ = false;
 };
 
 }  // namespace twohot

@@ -68,15 +68,16 @@ std::uint64_t record_checksum(const Record& record, SegmentName name) {
   return hash64(&record, offsetof(Record, checksum), seed);
 }
 
-// Of the used bytes of every column, in order.
+// Of a packed block, else of the used bytes of every column, in order.
 std::uint64_t block_checksum(const Trajectory& trajectory, const Layout& layout) {
+  const Rows& rows = trajectory.rows;
+  if (rows.packed_block() != nullptr) return hash64(rows.packed_block(), rows.bytes(layout));
   Hash64 hash;
   for (std::size_t c = 0; c < layout.columns().size(); ++c) {
     const Column& column = layout.columns()[c];
-    trajectory.rows.visit(layout, c, 0, trajectory.length + column.extra_rows,
-                          [&](const std::byte* source, std::int64_t rows) {
-                            hash.add(source, static_cast<std::size_t>(rows) * column.row_bytes);
-                          });
+    rows.visit(layout, c, 0, trajectory.length + column.extra_rows, [&](const std::byte* source, std::int64_t count) {
+      hash.add(source, static_cast<std::size_t>(count) * column.row_bytes);
+    });
   }
   return hash.value();
 }
@@ -84,9 +85,10 @@ std::uint64_t block_checksum(const Trajectory& trajectory, const Layout& layout)
 // What does not hold of a record that lies `offset` bytes into its data file, or "".
 std::string fault_of(const Record& record, SegmentName name, const Layout& layout, std::int64_t data_bytes) {
   if (record.mark != Record::marked || record.checksum != record_checksum(record, name)) return "a damaged record";
-  const bool sized = record.length >= 1 && record.length <= most_steps &&
+  const bool sized = record.length >= 1 && record.length <= most_steps && record.bytes > 0 &&
                      static_cast<std::uint64_t>(record.length) <= (std::uint64_t{1} << 62) / layout.row_bytes() &&
-                     record.bytes == static_cast<std::int64_t>(layout.bytes(record.length));
+                     (layout.compresses() ? record.bytes % static_cast<std::int64_t>(Layout::alignment) == 0
+                                          : record.bytes == static_cast<std::int64_t>(layout.bytes(record.length)));
   if (!sized || record.offset < data_begin || record.offset % static_cast<std::int64_t>(Layout::alignment) != 0) {
     return "a record that does not fit the schema";
   }
@@ -94,6 +96,11 @@ std::string fault_of(const Record& record, SegmentName name, const Layout& layou
     return "a trajectory of " + std::to_string(record.length) + " steps behind the end of its data";
   }
   return "";
+}
+
+// The size of the block where it is packed, else 0.
+std::size_t packed_bytes(const Record& record, const Layout& layout) {
+  return layout.compresses() ? static_cast<std::size_t>(record.bytes) : 0;
 }
 
 }  // namespace
@@ -124,9 +131,10 @@ Segment::Segment(const std::string& directory, SegmentName name, const Layout& l
   mapping_.emplace(data_, read_header(data_, name, layout, false).most_bytes);
 }
 
-std::shared_ptr<Trajectory> Segment::adopt(const Record& record) {
+std::shared_ptr<Trajectory> Segment::adopt(const Record& record, const Layout& layout) {
   const auto trajectory = std::make_shared<Trajectory>(
-      Rows(record.length, mapping_->data() + record.offset, shared_from_this()), record.task);
+      Rows(record.length, mapping_->data() + record.offset, packed_bytes(record, layout), shared_from_this()),
+      record.task);
   trajectory->id = record.id;
   trajectory->kept = (record.flags & Record::kept) != 0;
   trajectory->origin = record.origin;
@@ -149,7 +157,7 @@ std::vector<Committed> Segment::read(const Layout& layout, std::vector<Problem>&
   for (const Record& record : records) {
     const std::string fault = fault_of(record, name_, layout, data_bytes);
     if (fault.empty()) {
-      result.push_back({adopt(record), record.time});
+      result.push_back({adopt(record, layout), record.time});
     } else {
       problems.push_back({journal_.path(), fault + " in place " + std::to_string(records_)});
       ++gone_;
@@ -190,7 +198,7 @@ Record SegmentWriter::write(const Trajectory& trajectory, const Layout& layout, 
   record.mark = Record::marked;
   record.id = trajectory.id;
   record.offset = offset + static_cast<std::int64_t>(sizeof(Record));
-  record.bytes = static_cast<std::int64_t>(layout.bytes(trajectory.length));
+  record.bytes = static_cast<std::int64_t>(trajectory.rows.bytes(layout));
   record.length = trajectory.length;
   record.origin = trajectory.origin;
   record.time = std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -202,7 +210,9 @@ Record SegmentWriter::write(const Trajectory& trajectory, const Layout& layout, 
   record.block_checksum = block_checksum(trajectory, layout);
   record.checksum = record_checksum(record, name_);
   std::vector<iovec> pieces{{&record, sizeof record}};
-  for (std::size_t c = 0; c < layout.columns().size(); ++c) {
+  const std::byte* packed = trajectory.rows.packed_block();
+  if (packed != nullptr) pieces.push_back({const_cast<std::byte*>(packed), trajectory.rows.bytes(layout)});
+  for (std::size_t c = 0; packed == nullptr && c < layout.columns().size(); ++c) {
     const Column& column = layout.columns()[c];
     std::size_t used = 0;
     trajectory.rows.visit(layout, c, 0, trajectory.length + column.extra_rows,
@@ -228,8 +238,8 @@ void SegmentWriter::append(std::span<std::shared_ptr<Trajectory>> finished, cons
   try {
     for (const auto& trajectory : finished) {
       records.push_back(write(*trajectory, layout, static_cast<std::int64_t>(end)));
-      adopted.push_back(segment_->adopt(records.back()));
-      end += bytes(layout, trajectory->length);
+      adopted.push_back(segment_->adopt(records.back(), layout));
+      end += bytes(*trajectory, layout);
     }
     if (durable) data_.sync();
     journal_.write(records.data(), records.size() * sizeof(Record), journal_end_);
@@ -279,7 +289,8 @@ std::int64_t rebuild_journal(const std::string& directory, SegmentName name, con
     const bool holds = record.mark == Record::marked && record.offset == at + record_bytes &&
                        fault_of(record, name, layout, bytes).empty();
     if (holds) {
-      const Trajectory trajectory(Rows(record.length, mapping->data() + record.offset, mapping), record.task);
+      const Trajectory trajectory(
+          Rows(record.length, mapping->data() + record.offset, packed_bytes(record, layout), mapping), record.task);
       if (block_checksum(trajectory, layout) == record.block_checksum) {
         lose(at);
         journal.write(&record, sizeof record, data_begin + found++ * record_bytes);

@@ -79,7 +79,7 @@ class Segment : public std::enable_shared_from_this<Segment> {
   std::vector<Committed> read(const Layout& layout, std::vector<Problem>& problems);
 
   // The trajectory of a record whose data stand in the file. For the writer.
-  std::shared_ptr<Trajectory> adopt(const Record& record);
+  std::shared_ptr<Trajectory> adopt(const Record& record, const Layout& layout);
 
   // The writer has committed so many more, which need not be read.
   void count(std::int64_t records) noexcept { records_ += records; }
@@ -111,8 +111,9 @@ class SegmentWriter {
   // FileError; EEXIST means that another writer has the name.
   SegmentWriter(const std::string& directory, SegmentName name, const Layout& layout, std::size_t most_bytes);
 
-  static std::size_t bytes(const Layout& layout, std::int64_t steps) noexcept {
-    return sizeof(Record) + layout.bytes(steps);
+  // What a trajectory takes in the data file.
+  static std::size_t bytes(const Trajectory& trajectory, const Layout& layout) noexcept {
+    return sizeof(Record) + trajectory.rows.bytes(layout);
   }
 
   bool fits(std::size_t more_bytes) const noexcept { return end_ + more_bytes <= most_bytes_; }

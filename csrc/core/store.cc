@@ -81,6 +81,9 @@ void Store::commit(std::span<std::shared_ptr<Trajectory>> finished) {
   if (place_ && place_->access == Access::read) {
     throw std::runtime_error("'" + place_->directory + "' was opened for reading: nothing can be added");
   }
+  if (layout_.compresses()) {
+    for (const auto& trajectory : finished) trajectory->rows = trajectory->rows.packed(layout_);
+  }
   const std::lock_guard files(files_);
   {
     const std::lock_guard lock(mutex_);
@@ -88,7 +91,7 @@ void Store::commit(std::span<std::shared_ptr<Trajectory>> finished) {
     std::int64_t steps = index_.kept_steps();
     std::int64_t bytes = kept_bytes_;
     for (const auto& trajectory : finished) {
-      const auto more = static_cast<std::int64_t>(layout_.bytes(trajectory->length));
+      const auto more = static_cast<std::int64_t>(trajectory->rows.bytes(layout_));
       if (trajectory->length > longest_) {
         throw std::length_error("a trajectory of " + std::to_string(trajectory->length) +
                                 " steps exceeds the whole capacity of " + describe(capacity_) +
@@ -117,7 +120,7 @@ void Store::take_in(std::span<const std::shared_ptr<Trajectory>> finished) {
   {
     const std::lock_guard lock(mutex_);
     for (const auto& trajectory : finished) {
-      const auto bytes = static_cast<std::int64_t>(layout_.bytes(trajectory->length));
+      const auto bytes = static_cast<std::int64_t>(trajectory->rows.bytes(layout_));
       if (!directory_ && trajectory->id < 0) trajectory->id = counters_.next_id;
       counters_.next_id = directory_ ? counters_.next_id + 1 : trajectory->id + 1;
       index_.push(trajectory);
@@ -127,7 +130,7 @@ void Store::take_in(std::span<const std::shared_ptr<Trajectory>> finished) {
       while (!fits(index_.size(), stored_steps_, bytes_) && index_.size() > index_.kept_count()) {
         leaving.push_back(index_.pop());
         const Trajectory& evicted = *leaving.back();
-        bytes_ -= static_cast<std::int64_t>(layout_.bytes(evicted.length));
+        bytes_ -= static_cast<std::int64_t>(evicted.rows.bytes(layout_));
         stored_steps_ -= evicted.length;
         ++counters_.evicted_trajectories;
         counters_.evicted_steps += evicted.length;

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <span>
 #include <vector>
 
 #include "core/chunk_pool.h"
@@ -16,27 +17,57 @@ namespace twohot {
 
 // The columns of a trajectory of `steps` steps, in parts: chunks with `chunk_rows` rows of every column each, and a last
 // block with the rows that remain. Either may be missing. Shares the chunks, owns the block or shares its owner.
+//
+// Where the layout compresses columns, what is stored is one packed block instead: the offsets of all columns and the
+// end (64 bits each), then the columns, each on a multiple of Layout::alignment. A compressed column is the end of each
+// of its groups of packed_rows() rows (32 bits each, from the first group on), then the groups.
 class Rows {
  public:
   // One block of its own; its content starts undefined. Throws std::bad_alloc.
   Rows(const Layout& layout, std::int64_t steps)
       : owned_(allocate(layout.bytes(steps))), last_(owned_.get()), steps_(steps) {}
 
-  // A block that lives as long as `owner`.
-  Rows(std::int64_t steps, const std::byte* block, std::shared_ptr<const void> owner)
-      : owner_(std::move(owner)), last_(block), steps_(steps) {}
+  // A block that lives as long as `owner`; packed where `packed_bytes`, its size, is not 0.
+  Rows(std::int64_t steps, const std::byte* block, std::size_t packed_bytes, std::shared_ptr<const void> owner)
+      : owner_(std::move(owner)), last_(block), packed_bytes_(packed_bytes), steps_(steps) {}
 
   // As many of `chunks` as the rows need; with `compact`, those that are full, and a copy of the other rows. Throws
   // std::bad_alloc.
   Rows(const Layout& layout, std::int64_t steps, const std::vector<Chunk>& chunks, std::int64_t chunk_rows,
        bool compact);
 
+  // The same rows in a packed block of its own. Throws std::bad_alloc, and std::runtime_error where a codec refuses.
+  // O(bytes).
+  Rows packed(const Layout& layout) const;
+
+  // The rows of each group of a compressed column but the last: as many as stay below 64 KiB, at least one.
+  static std::int64_t packed_rows(const Column& column) noexcept {
+    return std::max<std::int64_t>(1, static_cast<std::int64_t>((std::size_t{1} << 16) / column.row_bytes));
+  }
+
   std::int64_t steps() const noexcept { return steps_; }
 
+  // The bytes of these rows when they stand in one block: as packed, or as the layout has it.
+  std::size_t bytes(const Layout& layout) const noexcept {
+    return packed_bytes_ != 0 ? packed_bytes_ : layout.bytes(steps_);
+  }
+
+  // The packed block, or null.
+  const std::byte* packed_block() const noexcept { return packed_bytes_ != 0 ? last_ : nullptr; }
+
   // Calls visit(source, rows) for pieces of memory that make up `count` rows of a column from row `first` on, in order.
+  // The column is not compressed here. False, with nothing visited, where a packed block is damaged.
   template <typename Visit>
-  void visit(const Layout& layout, std::size_t column, std::int64_t first, std::int64_t count, Visit visit) const {
+  bool visit(const Layout& layout, std::size_t column, std::int64_t first, std::int64_t count, Visit visit) const {
     const std::size_t row_bytes = layout.columns()[column].row_bytes;
+    if (packed_bytes_ != 0) {
+      const std::span<const std::byte> stored = packed_column(layout, column);
+      const auto from = static_cast<std::size_t>(first) * row_bytes;
+      const auto bytes = static_cast<std::size_t>(count) * row_bytes;
+      if (from > stored.size() || bytes > stored.size() - from) return false;
+      visit(stored.data() + from, count);
+      return true;
+    }
     const auto full = static_cast<std::int64_t>(chunks_.size()) * chunk_rows_;
     while (count > 0) {
       const bool in_chunk = first < full;
@@ -48,17 +79,13 @@ class Rows {
       first += rows;
       count -= rows;
     }
+    return true;
   }
 
-  // Copies those rows to `target`. O(bytes).
-  void copy(const Layout& layout, std::size_t column, std::int64_t first, std::int64_t count,
-            std::byte* target) const {
-    const std::size_t row_bytes = layout.columns()[column].row_bytes;
-    visit(layout, column, first, count, [&](const std::byte* source, std::int64_t rows) {
-      std::memcpy(target, source, static_cast<std::size_t>(rows) * row_bytes);
-      target += static_cast<std::size_t>(rows) * row_bytes;
-    });
-  }
+  // Writes those rows to `target`, past the caches with `stream`. False where a packed block is damaged; what `target`
+  // then holds is undefined. O(bytes), and the groups of a compressed column that they lie in.
+  bool read(const Layout& layout, std::size_t column, std::int64_t first, std::int64_t count, std::byte* target,
+            bool stream = false) const;
 
   // The start of a column in a block of its own, for who fills it.
   std::byte* owned_column(const Layout& layout, std::size_t column) noexcept {
@@ -81,10 +108,16 @@ class Rows {
     return {std::max<std::int64_t>(0, steps_ - before), steps_ + 1 - before};
   }
 
+  // What a packed block has of a column; empty where it is damaged.
+  std::span<const std::byte> packed_column(const Layout& layout, std::size_t column) const noexcept;
+  bool unpack(const Column& column, std::span<const std::byte> stored, std::int64_t first, std::int64_t count,
+              std::byte* target) const;
+
   std::vector<Chunk> chunks_;
   std::unique_ptr<std::byte, Free> owned_;
   std::shared_ptr<const void> owner_;
   const std::byte* last_ = nullptr;
+  std::size_t packed_bytes_ = 0;
   std::int64_t chunk_rows_ = 0;
   std::int64_t steps_;
 };

@@ -164,8 +164,9 @@ void Writer::append(std::span<const std::byte* const> columns, const std::uint8_
 
 std::shared_ptr<Trajectory> Writer::finish(const Open& open) const {
   const Layout& layout = store_->layout();
+  const bool copied = store_->on_disk() || layout.compresses();  // by the store, so that a copy here would be in vain
   auto trajectory = std::make_shared<Trajectory>(
-      Rows(layout, open.length, open.chunks, chunk_.steps, !store_->on_disk()), open.task);
+      Rows(layout, open.length, open.chunks, chunk_.steps, !copied), open.task);
   trajectory->origin = open.origin;
   trajectory->sum_rewards(layout);
   return trajectory;
@@ -216,7 +217,7 @@ void Writer::commit(std::span<const std::size_t> environments, bool truncate) {
     }
     // The store has the full chunks of its own trajectories; the last one is free for the next.
     const auto used = static_cast<std::size_t>((open.length + 1) / chunk_.steps);
-    if (!store_->on_disk()) open.chunks.erase(open.chunks.begin(), open.chunks.begin() + static_cast<long>(used));
+    if (!store_->on_disk() && !store_->layout().compresses()) open.chunks.erase(open.chunks.begin(), open.chunks.begin() + static_cast<long>(used));
     close(open);
   }
 }

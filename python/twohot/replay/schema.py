@@ -11,6 +11,7 @@ DTYPES = (
     *("bool", "uint8", "int8", "int16", "int32", "int64", "uint16"),
     *("float16", "float32", "float64", "uint32", "uint64"),
 )
+COMPRESSIONS = ("", "lz4", "zstd")
 STEP_COLUMNS = ("action", "reward", "terminated", "truncated")
 """The step columns of every trajectory."""
 
@@ -19,16 +20,21 @@ STEP_COLUMNS = ("action", "reward", "terminated", "truncated")
 class Field:
     """The dtype (one of `DTYPES`) and shape of one row of a column. Raises ValueError for any other.
 
-    A NaN in a float column is an error where it enters, unless `nan` allows it.
+    A NaN in a float column is an error where it enters, unless `nan` allows it. With `compression` ("lz4" or "zstd"), a
+    column of observations or of the other step fields is stored without loss in less memory, and takes longer to write
+    and to sample; it needs the library of that name on the system.
     """
 
     dtype: str
     shape: tuple[int, ...] = ()
     nan: bool = False
+    compression: str = ""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}; got {self.dtype!r}")
+        if self.compression not in COMPRESSIONS:
+            raise ValueError(f"compression: expected one of {', '.join(map(repr, COMPRESSIONS))}; got {self.compression!r}")
         object.__setattr__(self, "shape", tuple(int(extent) for extent in self.shape))
         if any(extent < 1 for extent in self.shape):
             raise ValueError(f"shape: expected extents of at least 1, got {self.shape}")
@@ -63,7 +69,7 @@ class Schema:
         """The fields as native code takes them: (observation, action, step)."""
 
         def fields(named: Mapping[str, Field]) -> list:
-            return [(name, field.dtype, list(field.shape), field.nan) for name, field in named.items()]
+            return [(name, field.dtype, list(field.shape), field.nan, field.compression) for name, field in named.items()]
 
         return fields(self.observation), fields({"action": self.action})[0], fields(self.step)
 
