@@ -17,12 +17,13 @@ import torch
 
 from broken_env import Broken
 from small import CONFIG, agent_bytes, quiet, with_epochs
-from twohot import checkpoint
+from twohot import checkpoint, run_replay
 from twohot.checkpoint import CheckpointError
-from twohot.config import ConfigurationError, load_config, save_config
+from twohot.config import ConfigurationError, TrainConfig, load_config, save_config
 from twohot.envs import NonFiniteError, Suite, register, suites
 from twohot.learner import NonFiniteLossError
 from twohot.metrics import read_metrics
+from twohot.replay import Replay
 from twohot.train import load_agent, resume, train
 
 
@@ -53,29 +54,56 @@ def test_the_same_seed_gives_the_same_run(whole: Path, tmp_path: Path) -> None:
     assert rows_without_clocks(tmp_path / "again") == rows_without_clocks(whole)
 
 
+def test_a_replay_on_disk_gives_the_same_run_and_forgets_the_same(whole: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(run_replay, "SEGMENT_BYTES", 2000)
+    run = tmp_path / "disk"
+    train(on_disk(with_epochs(8)), run, quiet())
+    assert agent_bytes(run) == agent_bytes(whole)
+    assert rows_without_clocks(run) == rows_without_clocks(whole)
+    assert not list(run.glob("checkpoints/*/replay*"))
+    names = sorted(path.stem for path in (run / "replay").glob("*.data"))
+    assert names[0] != "00000000-00000000"
+    with Replay.open(run / "replay") as replay:
+        assert replay.stats().steps <= with_epochs(8).replay.capacity_steps
+        assert replay.verify() == []
+    oldest = min((run / "checkpoints").iterdir())
+    saved = json.loads((oldest / "state.json").read_text())["replay"]
+    assert set(saved["position"]) <= set(names)
+
+
 def test_another_seed_gives_another_run(whole: Path, tmp_path: Path) -> None:
     train(dataclasses.replace(with_epochs(8), seed=1), tmp_path / "other", quiet())
     assert agent_bytes(tmp_path / "other") != agent_bytes(whole)
 
 
-def train_elsewhere(run: Path, setup: str = "pass") -> subprocess.Popen:
-    """A process that trains 8 epochs in `run`, or goes on with them."""
+def on_disk(config: TrainConfig) -> TrainConfig:
+    """`config` with its replay on disk."""
+    return dataclasses.replace(config, replay=dataclasses.replace(config.replay, storage="disk"))
+
+
+def train_elsewhere(run: Path, setup: str = "pass", storage: str = "memory") -> subprocess.Popen:
+    """A process that trains 8 epochs in `run`, or goes on with them; files of a replay on disk are small."""
+    config = {"memory": "with_epochs(8)", "disk": "on_disk(with_epochs(8))"}[storage]
     script = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"
-        "from small import with_epochs, quiet; from twohot.train import train, resume;"
+        "from small import with_epochs, quiet; from test_train import on_disk; from twohot.train import train, resume;"
+        "from twohot import run_replay; run_replay.SEGMENT_BYTES = 2000;"
         f"run = Path(sys.argv[1]); {setup};"
-        "resume(run, quiet()) if (run / 'config.json').exists() else train(with_epochs(8), run, quiet())"
+        f"resume(run, quiet()) if (run / 'config.json').exists() else train({config}, run, quiet())"
     )
     command = [sys.executable, "-c", script, str(run), str(Path(__file__).parent)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def test_killed_at_random_moments_and_resumed_ends_with_the_same_weights(whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("storage", ["memory", "disk"])
+def test_killed_at_random_moments_and_resumed_ends_with_the_same_weights(
+    whole: Path, tmp_path: Path, storage: str
+) -> None:
     run, kills = tmp_path / "killed", 0
     metrics = run / "metrics.jsonl"
     for _ in range(3):
         size = metrics.stat().st_size if metrics.exists() else -1
-        process = train_elsewhere(run)
+        process = train_elsewhere(run, storage=storage)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and process.poll() is None:
             if metrics.exists() and metrics.stat().st_size != size:

@@ -473,7 +473,10 @@ void bind_replay(py::module_& module) {
       .def("stats", &stats)
       .def("set_priorities", &set_priorities, "ids"_a, "priorities"_a)
       .def("refresh", [](ReplayStore& self) { self.store->refresh(); }, Released())
-      .def("reclaim", [](ReplayStore& self) { return self.store->reclaim(); }, Released())
+      .def("evicted_files", [](const ReplayStore& self) { return self.store->evicted_files(); }, Released())
+      .def("reclaim",
+           [](ReplayStore& self, const std::vector<std::string>& names) { return self.store->reclaim(names); },
+           "names"_a, Released())
       .def("sync", [](ReplayStore& self) { self.store->sync(); }, Released())
       .def("extents", [](const ReplayStore& self) { return self.store->extents(); })
       .def("verify",

@@ -92,6 +92,7 @@ std::vector<std::shared_ptr<Trajectory>> Directory::scan(const Layout& layout) {
 void Directory::start_segment(const Layout& layout, std::size_t bytes) {
   const std::size_t most_bytes = std::max(segment_bytes_, bytes + sizeof(Record));
   if (writer_) {
+    writer_->sync();
     writer_.reset();
   } else {
     for (const SegmentName name : list(path_)) writer_number_ = std::max(writer_number_, name.writer + 1);
@@ -121,12 +122,24 @@ void Directory::append(std::span<std::shared_ptr<Trajectory>> finished, const La
   next_id_ += static_cast<std::int64_t>(finished.size());
 }
 
-std::int64_t Directory::reclaim() {
+bool Directory::gone(const Segment& segment) const {
+  const bool writing = writer_ && writer_->segment().get() == &segment;
+  return !writing && segment.gone() >= segment.records() && !segment.live();
+}
+
+std::vector<std::string> Directory::gone() const {
+  std::vector<std::string> names;
+  for (const auto& [name, segment] : segments_) {
+    if (gone(*segment)) names.push_back(name.text());
+  }
+  return names;
+}
+
+std::int64_t Directory::reclaim(const std::vector<std::string>& names) {
   std::int64_t bytes = 0;
   for (auto it = segments_.begin(); it != segments_.end();) {
     const auto& [name, segment] = *it;
-    const bool writing = writer_ && writer_->segment() == segment;
-    if (writing || segment->gone() < segment->records() || segment->live()) {
+    if (std::find(names.begin(), names.end(), name.text()) == names.end() || !gone(*segment)) {
       ++it;
       continue;
     }
@@ -147,7 +160,9 @@ void Directory::sync() const {
 
 Extents Directory::extents() const {
   Extents result;
-  for (const auto& [name, segment] : segments_) result.emplace(name.text(), segment->records());
+  for (const auto& [name, segment] : segments_) {
+    if (!gone(*segment)) result.emplace(name.text(), segment->records());
+  }
   return result;
 }
 

@@ -41,20 +41,24 @@ class Directory {
   // Throws FileError and std::bad_alloc. O(bytes).
   void append(std::span<std::shared_ptr<Trajectory>> finished, const Layout& layout);
 
-  // Removes the files of segments without a writer all of whose trajectories are gone; returns the bytes that they had.
-  // Trajectories that are still in use elsewhere in this process stay readable. Throws FileError.
-  std::int64_t reclaim();
+  // The names of segments without a writer all of whose trajectories are gone. Throws FileError. O(segments).
+  std::vector<std::string> gone() const;
+
+  // Removes the files of these of them; returns the bytes that they had. Trajectories that are still in use elsewhere in
+  // this process stay readable. Throws FileError. O(segments).
+  std::int64_t reclaim(const std::vector<std::string>& names);
 
   // Throws FileError.
   void sync() const;
 
-  // Records of each segment that were read or written so far.
+  // Records of each segment that were read or written so far, but of those that are gone.
   Extents extents() const;
 
   // Everything found wrong so far.
   const std::vector<Problem>& problems() const noexcept { return problems_; }
 
  private:
+  bool gone(const Segment& segment) const;
   void start_segment(const Layout& layout, std::size_t bytes);
 
   const std::string path_;

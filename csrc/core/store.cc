@@ -139,7 +139,9 @@ void Store::take_in(std::span<const std::shared_ptr<Trajectory>> finished) {
       }
     }
   }
-  if (reclaimable && place_->access == Access::append && !place_->keep_evicted) directory_->reclaim();
+  if (reclaimable && place_->access == Access::append && !place_->keep_evicted) {
+    directory_->reclaim(directory_->gone());
+  }
 }
 
 // Called with files_ held.
@@ -314,21 +316,29 @@ void Store::resume(const Counters& counters) {
   counters_ = counters;
 }
 
-Directory& Store::writable() {
+// Called with files_ held, as writable().
+const Directory& Store::directory() const {
   require_usable();
   if (!directory_) throw std::runtime_error("this replay is in memory: it has no directory");
+  return *directory_;
+}
+
+Directory& Store::writable() {
+  directory();
   if (place_->access == Access::read) {
     throw std::runtime_error("'" + place_->directory + "' was opened for reading: nothing in it can be changed");
   }
   return *directory_;
 }
 
-std::int64_t Store::reclaim() {
+std::vector<std::string> Store::evicted_files() const {
   const std::lock_guard files(files_);
-  if (place_ && place_->access == Access::write) {
-    throw std::runtime_error("'" + place_->directory + "' was opened for writing only: what was evicted is not known");
-  }
-  return writable().reclaim();
+  return directory().gone();
+}
+
+std::int64_t Store::reclaim(const std::vector<std::string>& names) {
+  const std::lock_guard files(files_);
+  return writable().reclaim(names);
 }
 
 void Store::sync() {
@@ -337,10 +347,8 @@ void Store::sync() {
 }
 
 Extents Store::extents() const {
-  require_usable();
   const std::lock_guard files(files_);
-  if (!directory_) throw std::runtime_error("this replay is in memory: it has no directory");
-  return directory_->extents();
+  return directory().extents();
 }
 
 std::vector<Problem> Store::verify() const {

@@ -164,9 +164,13 @@ class Store {
   // is not above every stored one; the store is then as it was. O(n).
   void resume(const Counters& counters);
 
-  // Removes the files of evicted trajectories; returns their bytes. Throws std::runtime_error without a directory that
-  // may be written, and FileError.
-  std::int64_t reclaim();
+  // The segments of the directory all of whose trajectories were evicted. Throws std::runtime_error without a directory,
+  // and FileError.
+  std::vector<std::string> evicted_files() const;
+
+  // Removes these of them; returns their bytes. Throws std::runtime_error without a directory that may be written, and
+  // FileError.
+  std::int64_t reclaim(const std::vector<std::string>& names);
 
   // All committed trajectories are on the disk when this returns. Throws as reclaim().
   void sync();
@@ -192,6 +196,7 @@ class Store {
   void take_in(std::span<const std::shared_ptr<Trajectory>> finished);
   void take_in_new();
   Directory& writable();
+  const Directory& directory() const;
 
   const Layout layout_;
   const Capacity capacity_;

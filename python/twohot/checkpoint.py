@@ -1,7 +1,8 @@
 """Checkpoints: a directory of safetensors and JSON, complete or absent, checked before it is read.
 
 checkpoints/epoch-000010/
-    agent.safetensors  optimizer.safetensors  random.safetensors  replay.safetensors
+    agent.safetensors  optimizer.safetensors  random.safetensors
+    replay.safetensors where the replay is in memory
     state.json         counters, configuration, and the size and CRC-32 of each file
 """
 
@@ -19,8 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from twohot import run_replay
 from twohot.errors import TwohotError
 from twohot.files import sync
+from twohot.replay import Replay
 
 FORMAT = 1
 KEEP = 2
@@ -42,7 +45,9 @@ def _complete(directory: Path) -> list[Path]:
     return sorted(named, key=lambda path: int(path.name.removeprefix("epoch-")))
 
 
-def save(run: Path, epoch: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], replay) -> Path:
+def save(
+    run: Path, epoch: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], replay: Replay
+) -> Path:
     """Write a checkpoint and remove all but the newest two.
 
     The directory appears under its final name only when every byte is on the disk, so a killed or failing
@@ -50,7 +55,8 @@ def save(run: Path, epoch: int, tensors: dict[str, dict[str, Tensor]], state: di
 
     Args:
         run: the run directory. epoch: epochs finished.
-        tensors: file stem to tensors by name. state: JSON values. replay: a `Replay`.
+        tensors: file stem to tensors by name. state: JSON values. replay: what the run remembers.
+            What `run_replay.load` needs of it stands in the state as "replay".
     """
     directory = run / "checkpoints"
     final, partial = directory / f"epoch-{epoch:06d}", directory / f".epoch-{epoch:06d}.partial"
@@ -59,9 +65,9 @@ def save(run: Path, epoch: int, tensors: dict[str, dict[str, Tensor]], state: di
     try:
         for stem, group in tensors.items():
             save_file({k: v.detach().contiguous() for k, v in group.items()}, partial / f"{stem}.safetensors")
-        replay.save(partial / "replay.safetensors")
+        saved = run_replay.save(replay, partial)
         files = {path.name: _fingerprint(path) for path in sorted(partial.iterdir())}
-        document = {"format": FORMAT, "epoch": epoch, "files": files, **state}
+        document = {"format": FORMAT, "epoch": epoch, "files": files, "replay": saved, **state}
         (partial / "state.json").write_text(json.dumps(document, indent=1))
         for path in (*partial.iterdir(), partial):
             sync(path)

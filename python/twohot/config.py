@@ -212,8 +212,11 @@ class ReplayConfig:
 
     capacity_steps: int = 10_000_000
     """Steps kept; the oldest trajectories leave first."""
-    by: Literal["trajectory", "step"] = "trajectory"
-    """Draw windows uniformly over trajectories, or over steps."""
+    by: Literal["trajectory", "step", "recency", "task"] = "trajectory"
+    """Draw windows uniformly over trajectories, over steps, newest first, or over tasks and then their trajectories."""
+    storage: Literal["memory", "disk"] = "memory"
+    """Where trajectories are kept: in memory, copied into each checkpoint; or in files of the run, which may be larger
+    than the memory and cost a checkpoint nothing."""
     threads: int = 2
     """Threads that pack large batches."""
 

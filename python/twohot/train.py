@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from gymnasium.vector import SyncVectorEnv
 
-from twohot import checkpoint
+from twohot import checkpoint, run_replay
 from twohot.agent import Agent
 from twohot.config import ConfigurationError, TrainConfig, load_config, save_config, save_json, to_json
 from twohot.envs import make_vector, reset_seeds
@@ -24,7 +24,7 @@ from twohot.learner import Learner
 from twohot.metrics import MetricsWriter
 from twohot.objectives import statistics
 from twohot.progress import Progress
-from twohot.replay import Field, Replay, Schema
+from twohot.replay import Field, Schema
 from twohot.rl.exploration import EpsilonGreedy
 from twohot.rollout import Rollout, Trial, UniformPolicy, seeded_generator
 
@@ -76,6 +76,7 @@ def train(config: TrainConfig, run: Path, progress: Progress) -> None:
     run.mkdir(parents=True, exist_ok=True)
     save_json(describe_run(), run / "run.json")
     save_config(config, run / "config.json")
+    session.start()
     session.loop(progress)
 
 
@@ -104,6 +105,8 @@ def resume(run: Path, progress: Progress, epochs: int | None = None) -> None:
     session = Session(config, run)
     if found and state:
         session.restore(found, state)
+    else:
+        session.start()
     save_config(config, run / "config.json")
     session.loop(progress)
 
@@ -121,10 +124,6 @@ class Session:
         self.device = torch.device(config.device)
         self.agent = Agent(config.agent, size, actions).to(self.device).eval()
         self.learner = Learner(self.agent, config.objective, config.optimizer)
-        schema = Schema(observation={"observation": Field("float32", (size,))}, action=Field("int32"))
-        self.replay = Replay.create(
-            schema, capacity_steps=config.replay.capacity_steps, seed=config.seed, threads=config.replay.threads
-        )
         self.exploration = EpsilonGreedy(
             config.collect.environments,
             actions,
@@ -133,10 +132,10 @@ class Session:
             config.collect.epsilon_steps,
             np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(EXPLORATION_STREAM,))),
         )
-        self.rollout = self._rollout()
         self.epoch = 0
         self.seconds = 0.0
         self.metrics_offset = 0
+        self._evicted_files: list[str] = []
         self._clock: dict[str, float] = defaultdict(float)
         self._ticked = time.perf_counter()
 
@@ -149,6 +148,13 @@ class Session:
             writer=self.replay.writer(self.config.collect.environments),
             exploration=self.exploration,
         )
+
+    def start(self) -> None:
+        """Begin with an empty replay."""
+        size = self.agent.observation_size
+        schema = Schema(observation={"observation": Field("float32", (size,))}, action=Field("int32"))
+        self.replay = run_replay.create(self.config.replay, self.run, schema, self.config.seed)
+        self.rollout = self._rollout()
 
     def loop(self, progress: Progress) -> None:
         """Train until the configured number of epochs is done."""
@@ -287,6 +293,9 @@ class Session:
             },
         }
         checkpoint.save(self.run, self.epoch, tensors, state, self.replay)
+        if self.replay.directory is not None:  # two checkpoints are kept: what the older one needs stays
+            self.replay.compact(self._evicted_files)
+            self._evicted_files = self.replay.evicted_files()
 
     def restore(self, path: Path, state: dict[str, Any]) -> None:
         """Put back everything that `_save` took."""
@@ -295,7 +304,11 @@ class Session:
         checkpoint.require_same({name: state[name] for name in sizes}, sizes, frozenset())
         self.agent.load_state_dict(checkpoint.read_tensors(path, "agent"))
         checkpoint.load_optimizer(self.learner.optimizer, checkpoint.read_tensors(path, "optimizer"))
-        self.replay = Replay.load(path / "replay.safetensors", threads=self.config.replay.threads)
+        try:
+            self.replay = run_replay.load(self.config.replay, self.run, path, state["replay"])
+        except (ValueError, RuntimeError) as error:
+            raise checkpoint.CheckpointError(f"{path}: its replay cannot be read: {error}") from error
+        self._evicted_files = state["replay"]["evicted"]
         self.rollout = self._rollout()
         random = checkpoint.read_tensors(path, "random")
         torch.set_rng_state(random["torch"])

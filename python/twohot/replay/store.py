@@ -357,14 +357,18 @@ class Replay:
         """Waits until everything committed to the directory by this replay is on the disk. Raises OSError."""
         self._native.sync()
 
-    def compact(self) -> int:
-        """Removes the files of the directory all of whose trajectories were evicted; returns the bytes that they had."""
-        return self._native.reclaim()
+    def evicted_files(self) -> list[str]:
+        """The files of the directory all of whose trajectories were evicted, as `position` names them."""
+        return self._native.evicted_files()
+
+    def compact(self, files: Sequence[str] | None = None) -> int:
+        """Removes these of the `evicted_files`, all of them by default; returns the bytes that they had."""
+        return self._native.reclaim(self.evicted_files() if files is None else list(files))
 
     def position(self) -> dict[str, int]:
         """How many trajectories each file of the directory holds, to come back to with `open(position=...)`.
 
-        Files of evicted trajectories must last until then: `keep_evicted`.
+        Files all of whose trajectories were evicted do not count; the others must last until then: `keep_evicted`.
         """
         return self._native.extents()
 
