@@ -29,6 +29,12 @@ def peak(work: Callable[[], Result]) -> tuple[int, Result]:
     return _status("VmHWM") - before, result
 
 
+def resident() -> int:
+    """Bytes of this process in memory."""
+    gc.collect()
+    return _status("VmRSS")
+
+
 def _status(key: str) -> int:
     return 1024 * int(re.search(rf"{key}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
