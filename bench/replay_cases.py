@@ -26,6 +26,9 @@ THREADS = 2
 BATCH = 24
 ENVIRONMENTS = 64
 SIZES = {"1e5 steps": 100_000, "1e7 steps": 10_000_000, "3e8 steps": 300_000_000}
+LAWS = ("trajectory", "step")
+LEARNERS = ("it sleeps", "it computes on one core")
+OPENED = ("files in the page cache", "files not in the page cache")
 LEARNER = 0.005
 LEARNER_STEPS = 60
 
@@ -88,7 +91,7 @@ def small_store(steps: int) -> Figures:
         return 1e6 * (time.perf_counter() - start) / calls
 
     name = next(name for name, size in SIZES.items() if size == steps)
-    laws = {f"{name}, by {by}": partial(microseconds, by) for by in ("trajectory", "step")}
+    laws = {f"{name}, by {by}": partial(microseconds, by) for by in LAWS}
     return Figures({law: values.tolist() for law, values in interleaved(laws, rounds=15).items()})
 
 
@@ -166,8 +169,8 @@ def waiting() -> Figures:
         loader.close()
         return result
 
-    learners = {"it sleeps": lambda: time.sleep(LEARNER), "it computes on one core": lambda: multiply(repeats)}
-    works = {name: partial(share, learn) for name, learn in learners.items()}
+    learners = (lambda: time.sleep(LEARNER), lambda: multiply(repeats))
+    works = {name: partial(share, learn) for name, learn in zip(LEARNERS, learners, strict=True)}
     return Figures({name: values.tolist() for name, values in interleaved(works, rounds=9).items()})
 
 
@@ -210,8 +213,8 @@ def opening(trajectories: int = 100_000, length: int = 200) -> Figures:
                 raise RuntimeError(f"expected {trajectories * length} steps, got {held}")
             return took
 
-        works = {"files in the page cache": False, "files not in the page cache": True}
-        figures = interleaved({name: partial(seconds, cold) for name, cold in works.items()}, rounds=5)
+        works = {name: partial(seconds, cold) for name, cold in zip(OPENED, (False, True), strict=True)}
+        figures = interleaved(works, rounds=5)
     return Figures({name: values.tolist() for name, values in figures.items()})
 
 
@@ -285,7 +288,7 @@ CASES = {
         "1e5 steps, by trajectory",
         tuple(
             Goal(f"3e8 steps, against 1e5, by {by}", f"3e8 steps, by {by}", (f"1e5 steps, by {by}",), at_most=3)
-            for by in ("trajectory", "step")
+            for by in LAWS
         ),
     ),
     "appending": Case(
@@ -299,18 +302,14 @@ CASES = {
         {"S2": waiting},
         "share",
         goals=tuple(
-            Goal(f"waiting of a learner, where {how}", how, 1.0, at_most=0.02, unit="share")
-            for how in ("it sleeps", "it computes on one core")
+            Goal(f"waiting of a learner, where {how}", how, 1.0, at_most=0.02, unit="share") for how in LEARNERS
         ),
     ),
     "opening": Case(
         "20 million steps in 100 000 trajectories, fields of S1",
         {"S1": opening},
         "s",
-        goals=tuple(
-            Goal(f"opening, {how}", how, 1.0, at_most=2, unit="s")
-            for how in ("files in the page cache", "files not in the page cache")
-        ),
+        goals=tuple(Goal(f"opening, {how}", how, 1.0, at_most=2, unit="s") for how in OPENED),
     ),
     "memory above the data": Case(
         "2000 trajectories of 100 to 1000 steps",
