@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -42,9 +43,11 @@ def made(steps: int, seed: int = 0, task: int = 0):
 
 def assert_same(actual, expected) -> None:
     assert actual.keys() == expected.keys()
-    assert actual["observation"].keys() == expected["observation"].keys()
-    pairs = [(actual[name], expected[name]) for name in expected if name != "observation"]
-    pairs += [(actual["observation"][name], values) for name, values in expected["observation"].items()]
+    pairs = [(actual[name], expected[name]) for name in expected if name not in ("observation", "step")]
+    for kind in ("observation", "step"):
+        if kind in expected:
+            assert actual[kind].keys() == expected[kind].keys()
+            pairs += [(actual[kind][name], values) for name, values in expected[kind].items()]
     for left, right in pairs:
         np.testing.assert_array_equal(left, right, strict=True)
 
@@ -80,6 +83,14 @@ def test_npz_gives_back_what_a_replay_holds(tmp_path, name: str) -> None:
     assert again.tasks().tolist() == [3, 4, 5]
 
 
+@pytest.mark.parametrize("name", ["folder", "all.npz"])
+def test_npz_keeps_other_step_fields(tmp_path, name: str) -> None:
+    expected = [made(steps) | {"step": {"hint": np.random.rand(steps, 2), "at": np.arange(steps)}} for steps in (4, 2)]
+    write_npz(tmp_path / name, expected)
+    for actual, trajectory in zip(read_npz(tmp_path / name), expected, strict=True):
+        assert_same(actual, trajectory)
+
+
 def test_npz_of_other_people_needs_few_keys(tmp_path) -> None:
     last = np.arange(4) == 3
     columns = {"action": np.zeros((4, 2)), "reward": np.ones((4, 1)), "terminated": np.zeros(4, np.uint8)}
@@ -113,12 +124,14 @@ BROKEN = {
     "reward: expected 4 numbers, got float32 of shape \\(3,\\)": {"reward": np.zeros(3, np.float32)},
     "reward: expected 4 numbers, got <U1": {"reward": np.array(list("abcd"))},
     "step 1 of 4 ends it": {"terminated": np.array([False, True, False, True])},
-    "observation 'state': expected 5 rows for 4 actions, got \\(4, 3\\)": {"observation/state": np.zeros((4, 3))},
+    "observation 'state': expected 5 rows, got shape \\(4, 3\\)": {"observation/state": np.zeros((4, 3))},
     "observation 'state': expected one of bool, .*; got complex64": {"observation/state": np.zeros(5, np.complex64)},
     "action: expected at least one step": {"action": np.zeros((0, 2), np.float32)},
     "action: objects, which only unpickling could read": {"action": np.array([{}, {}, {}, {}])},
     "task: expected one integer": {"task": np.zeros(2, int)},
     "task: expected 0 .. 2\\^31 - 1, got -1": {"task": np.int64(-1)},
+    "step 'hint': expected 4 rows, got shape \\(5,\\)": {"step/hint": np.zeros(5)},
+    "step 'at': expected 4 rows, got": {"length": np.array([4]), "step/at": np.zeros(3)},
     "length: expected a row of integers": {"length": np.array([4.0])},
     "action: expected 5 rows, got shape \\(4,\\)": {"length": np.array([2, 3])},
     "observation 'image': expected 6 rows": {"length": np.array([2, 2])},
@@ -299,6 +312,16 @@ def test_minari_gives_back_what_was_written(minari) -> None:
         write_minari("mine/y-v0", [])
     with pytest.raises(FileNotFoundError):
         next(read_minari("mine/none-v0"))
+
+
+@pytest.mark.skipif("step" not in signature(Schema).parameters, reason="this version has no other step fields")
+def test_other_step_fields_enter_schemas_and_minari(minari) -> None:
+    noted = made(5) | {"step": {"hint": np.random.rand(5, 2), "at": np.arange(5)}}
+    assert schema_of(noted).step == {"hint": Field("float64", (2,)), "at": Field("int64")}
+    write_minari("mine/noted-v0", [noted])
+    (read,) = read_minari("mine/noted-v0")
+    assert_same(read, noted)
+    assert_same(stored([read]).get(0), noted)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:minari")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from minari import MinariDataset
 
 _EPISODES = 64  # written at a time
+_TASK, _STEP = "twohot_task", "twohot_step_"  # keys in infos, which have a row for the reset before those of the steps
 
 
 def _package() -> Any:
@@ -36,8 +37,8 @@ def read_minari(dataset: str | Path | MinariDataset, *, fields: Collection[str] 
     """Yields the episodes of a dataset as trajectories.
 
     Dictionaries and tuples of observations become names with slashes, a lone observation is called "observation";
-    float64 rewards become float32. An episode that neither terminates nor is truncated counts as truncated. The task is
-    that which `write_minari` noted in `infos`, else 0.
+    float64 rewards become float32. An episode that neither terminates nor is truncated counts as truncated. The task
+    and other step fields are those that `write_minari` noted in `infos`, else 0 and none.
 
     Args:
         dataset: the id of a local dataset such as "D4RL/door/human-v2", the path of its folder `data`, or a
@@ -67,7 +68,8 @@ def read_minari(dataset: str | Path | MinariDataset, *, fields: Collection[str] 
             reward=episode.rewards,
             terminated=episode.terminations,
             truncated=episode.truncations,
-            task=int(np.reshape(infos["twohot_task"], -1)[0]) if "twohot_task" in infos else 0,
+            task=int(np.reshape(infos[_TASK], -1)[0]) if _TASK in infos else 0,
+            step={name.removeprefix(_STEP): values[1:] for name, values in infos.items() if name.startswith(_STEP)},
             fields=fields,
         )
 
@@ -119,14 +121,16 @@ def write_minari(dataset_id: str, trajectories: Iterable[Trajectory], **details:
 
 
 def _episode(minari: Any, trajectory: Trajectory) -> Any:
-    task = np.full(len(trajectory["reward"]) + 1, trajectory.get("task", 0), np.int32)
+    infos = {_TASK: np.full(len(trajectory["reward"]) + 1, trajectory.get("task", 0), np.int32)}
+    for name, values in (trajectory.get("step") or {}).items():
+        infos[_STEP + name] = np.concatenate((np.zeros_like(values[:1]), values))
     return minari.data_collector.EpisodeBuffer(
         observations=dict(trajectory["observation"]),
         actions=trajectory["action"],
         rewards=trajectory["reward"],
         terminations=trajectory["terminated"],
         truncations=trajectory["truncated"],
-        infos={"twohot_task": task},
+        infos=infos,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from twohot.files import replacing
 from twohot.formats.trajectory import Archive, FormatError, Trajectory, checked, opened
 
-_OBSERVATION = "observation/"
+_KINDS = ("observation", "step")
 
 
 def read_npz(path: str | Path, *, fields: Collection[str] | None = None) -> Iterator[Trajectory]:
@@ -18,9 +18,9 @@ def read_npz(path: str | Path, *, fields: Collection[str] | None = None) -> Iter
 
     Keys of a file with one trajectory of T steps: `observation/<name>` [T + 1, ...] each, or a lone `observation`;
     `action` [T, ...]; `reward` [T]; `terminated` [T]; and, if there are any, `truncated` [T] (else the last step is,
-    unless it is terminated) and `task` (an integer, else 0). With a key `length` [N] the arrays hold N trajectories one
-    behind the other, sum(length) rows each and sum(length + 1) of the observations, and `task` has N numbers. Other
-    keys are ignored.
+    unless it is terminated), `task` (an integer, else 0) and other arrays `step/<name>` [T, ...]. With a key `length`
+    [N] the arrays hold N trajectories one behind the other, sum(length) rows each and sum(length + 1) of the
+    observations, and `task` has N numbers. Other keys are ignored.
 
     Args:
         path: a file, or a folder with .npz files in it.
@@ -40,11 +40,12 @@ def read_npz(path: str | Path, *, fields: Collection[str] | None = None) -> Iter
 
 
 def _trajectories(archive: Archive, fields: Collection[str] | None) -> Iterator[Trajectory]:
-    observation = {
-        name.removeprefix(_OBSERVATION): archive[name]
-        for name in archive.names
-        if name == "observation" or name.startswith(_OBSERVATION)
+    named = {
+        kind: {name.removeprefix(f"{kind}/"): archive[name] for name in archive.names if name.startswith(f"{kind}/")}
+        for kind in _KINDS
     }
+    if "observation" in archive.names:
+        named["observation"]["observation"] = archive["observation"]
     columns = {name: archive[name] for name in ("action", "reward", "terminated")}
     if "truncated" in archive.names:
         columns["truncated"] = archive["truncated"]
@@ -52,17 +53,17 @@ def _trajectories(archive: Archive, fields: Collection[str] | None) -> Iterator[
         task = archive["task"] if "task" in archive.names else np.int64(0)
         if task.size != 1:
             raise FormatError(f"{archive.path}: task: expected one integer, got shape {task.shape}")
-        yield checked(str(archive.path), observation=observation, **columns, task=int(task.item()), fields=fields)
+        yield checked(str(archive.path), **named, **columns, task=int(task.item()), fields=fields)
         return
     lengths = archive["length"]
     if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or (lengths < 1).any():
         raise FormatError(f"{archive.path}: length: expected a row of integers of at least 1, got {lengths!r:.60}")
     count, rows = len(lengths), int(lengths.sum())
     tasks = archive["task"] if "task" in archive.names else np.zeros(count, np.int32)
-    expected = dict.fromkeys(columns, rows) | {f"observation {name!r}": rows + count for name in observation}
-    found = columns | {f"observation {name!r}": values for name, values in observation.items()}
-    for name, values in (found | {"task": tasks}).items():
-        size = expected.get(name, count)
+    expected = [(name, values, rows) for name, values in columns.items()]
+    expected += [(f"observation {name!r}", values, rows + count) for name, values in named["observation"].items()]
+    expected += [(f"step {name!r}", values, rows) for name, values in named["step"].items()]
+    for name, values, size in (*expected, ("task", tasks, count)):
         if values.ndim == 0 or len(values) != size:
             raise FormatError(f"{archive.path}: {name}: expected {size} rows, got shape {values.shape}")
     ends = np.cumsum(lengths)
@@ -70,7 +71,10 @@ def _trajectories(archive: Archive, fields: Collection[str] | None) -> Iterator[
         first = end - length
         yield checked(
             f"{archive.path}: trajectory {index}",
-            observation={name: values[first + index : end + index + 1] for name, values in observation.items()},
+            observation={
+                name: values[first + index : end + index + 1] for name, values in named["observation"].items()
+            },
+            step={name: values[first:end] for name, values in named["step"].items()},
             **{name: values[first:end] for name, values in columns.items()},
             task=int(tasks[index]),
             fields=fields,
@@ -107,7 +111,7 @@ def _write_one(path: Path, trajectories: list[Trajectory]) -> int:
 
 
 def _flat(trajectory: Trajectory) -> dict[str, np.ndarray]:
-    columns = {f"{_OBSERVATION}{name}": values for name, values in trajectory["observation"].items()}
+    columns = {f"{kind}/{name}": values for kind in _KINDS for name, values in (trajectory.get(kind) or {}).items()}
     columns |= {name: trajectory[name] for name in ("action", "reward", "terminated", "truncated")}
     return columns | {"task": np.int32(trajectory.get("task", 0))}
 

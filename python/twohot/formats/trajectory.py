@@ -16,7 +16,7 @@ from twohot.replay import DTYPES, Field, Schema
 
 Trajectory = dict[str, Any]
 """The arguments of `Replay.add`: `observation` (arrays of T + 1 rows by name), `action`, `reward`, `terminated` and
-`truncated` (T rows each) and `task` (an integer)."""
+`truncated` (T rows each), `task` (an integer) and, where there are any, `step` (other arrays of T rows by name)."""
 
 
 class FormatError(TwohotError, ValueError):
@@ -25,9 +25,13 @@ class FormatError(TwohotError, ValueError):
 
 def schema_of(trajectory: Trajectory) -> Schema:
     """The schema of a replay that takes this trajectory. Raises ValueError where there is none."""
-    fields = {name: Field(values.dtype.name, values.shape[1:]) for name, values in trajectory["observation"].items()}
+    fields = {
+        kind: {name: Field(values.dtype.name, values.shape[1:]) for name, values in trajectory[kind].items()}
+        for kind in ("observation", "step")
+        if trajectory.get(kind)
+    }
     action = trajectory["action"]
-    return Schema(fields, Field(action.dtype.name, action.shape[1:]))
+    return Schema(action=Field(action.dtype.name, action.shape[1:]), **fields)
 
 
 def checked(
@@ -39,6 +43,7 @@ def checked(
     terminated: Any,
     truncated: Any = None,
     task: int = 0,
+    step: Mapping[str, Any] | None = None,
     fields: Collection[str] | None = None,
 ) -> Trajectory:
     """A trajectory of C-contiguous arrays whose lengths and ends belong together.
@@ -50,6 +55,7 @@ def checked(
         observation: arrays of T + 1 rows.
         action: T >= 1 rows. reward, terminated, truncated: T numbers each.
         task: 0 .. 2^31 - 1.
+        step: arrays of T rows.
         fields: names of the observations to keep; None for all.
 
     Raises:
@@ -66,12 +72,8 @@ def checked(
     if action.ndim == 0 or len(action) < 1:
         raise FormatError(f"{source}: action: expected at least one step, got shape {action.shape}")
     steps = len(action)
-    columns = {
-        f"observation {name!r}": _column(source, f"observation {name!r}", observation[name]) for name in observation
-    }
-    for name, values in columns.items():
-        if values.ndim == 0 or len(values) != steps + 1:
-            raise FormatError(f"{source}: {name}: expected {steps + 1} rows for {steps} actions, got {values.shape}")
+    rows = _columns(source, "observation", observation, steps + 1)
+    others = _columns(source, "step", step or {}, steps)
     reward = _numbers(source, "reward", reward, steps).astype(np.float32)
     if not np.isfinite(reward).all():
         raise FormatError(f"{source}: reward: expected finite numbers, got {reward[~np.isfinite(reward)][0]}")
@@ -84,13 +86,23 @@ def checked(
     if not 0 <= task < 2**31:
         raise FormatError(f"{source}: task: expected 0 .. 2^31 - 1, got {task}")
     return {
-        "observation": dict(zip(observation, columns.values(), strict=True)),
+        "observation": rows,
         "action": action,
         "reward": np.ascontiguousarray(reward),
         "terminated": np.ascontiguousarray(ends[0]),
         "truncated": np.ascontiguousarray(ends[1]),
         "task": int(task),
+        **({"step": others} if others else {}),
     }
+
+
+def _columns(source: str, kind: str, named: Mapping[str, Any], rows: int) -> dict[str, np.ndarray]:
+    """Arrays of so many rows that a replay can hold."""
+    columns = {name: _column(source, f"{kind} {name!r}", values) for name, values in named.items()}
+    for name, values in columns.items():
+        if values.ndim == 0 or len(values) != rows:
+            raise FormatError(f"{source}: {kind} {name!r}: expected {rows} rows, got shape {values.shape}")
+    return columns
 
 
 def _column(source: str, name: str, values: Any) -> np.ndarray:
