@@ -179,7 +179,7 @@ def contests(name: str) -> tuple[Contest, ...]:
                 "C gather",
                 OURS,
                 least=(amount, "GB"),
-                often=(PLAIN, STREAM, OURS),
+                often=(PLAIN, STREAM, OURS, MAPPED),
                 rounds=15 if name == "S1" else 7,
                 weighed="no",
                 goals=_goals(case, name),

@@ -199,7 +199,10 @@ class _Ragged:
 
 
 def cpprb(stored: Trajectories, batch_size: int, length: int) -> Sampler:
-    """cpprb with chunks of 257 rows as its items: no window starts elsewhere, ends are left out, nothing is masked."""
+    """cpprb with chunks of 257 rows as its items: no window starts elsewhere, ends are left out, nothing is masked.
+
+    It holds 1 GB at most, which is far beyond any cache, so that all alternatives fit into memory at once.
+    """
     from cpprb import ReplayBuffer
 
     span = length + 1
@@ -212,6 +215,8 @@ def cpprb(stored: Trajectories, batch_size: int, length: int) -> Sampler:
     specification = {
         name: {"shape": (span, *column.shape[1:]), "dtype": column.dtype} for name, column in columns.items()
     }
+    chunk_bytes = span * sum(column[0].nbytes for column in columns.values())
+    del starts[int(1e9 // chunk_bytes) :]
     buffer = ReplayBuffer(len(starts), specification)
     for at in starts:
         buffer.add(**{name: column[at : at + span] for name, column in columns.items()})
