@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -41,18 +41,20 @@ class Alternative:
     """One way to do the work.
 
     `work` gives (loss, readout or None, gradients ...), or () where nothing is computed; None says that its package is
-    not installed. `truth` gives what twohot computes from the same inputs. `calls` of the work make one figure.
+    not installed. `truth` gives what twohot computes from the same inputs. Work of another kind returns what it likes,
+    and has a `check` that says of it where it is wrong, or "". `calls` of the work make one figure.
     """
 
-    work: Callable[[], Result] | None
+    work: Callable[[], Any] | None
     truth: Callable[[], Result] | None = None
     calls: int = 1
+    check: Callable[[Any], str] | None = None
 
 
 @dataclass(frozen=True)
 class Goal:
     """A bound on what `one` measures against the least of `others`: ratio or difference of median times, or ratio of
-    extra memory. `others` may be an amount of memory instead, in MB.
+    extra memory. `others` may be an amount instead: MB of memory, or 1 of `unit`.
     """
 
     text: str
@@ -61,6 +63,7 @@ class Goal:
     at_least: float | None = None
     at_most: float | None = None
     kind: Literal["ratio", "difference", "memory"] = "ratio"
+    unit: str = "x"
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,8 @@ def _obstacle(alternative: Alternative) -> str:
         return NOT_INSTALLED
     try:
         result = alternative.work()
+        if alternative.check:
+            return alternative.check(result)
         wrong = difference(result, alternative.truth()) if alternative.truth else ""
     except Exception as error:
         traceback.print_exc()
@@ -235,7 +240,14 @@ def rows(contest: Contest, mode: str, threads: int, figures: Figures, memory: Fi
     return result
 
 
-def goal_rows(contest: Contest, mode: str, threads: int, figures: Figures, memory: Figures) -> list[Row]:
+class HasGoals(Protocol):
+    """A contest, or whatever else is measured against goals."""
+
+    shape: str
+    goals: tuple[Goal, ...]
+
+
+def goal_rows(contest: HasGoals, mode: str, threads: int, figures: Figures, memory: Figures) -> list[Row]:
     """A row for each goal: what was asked for, what came, and whether that is enough."""
     result = []
     for goal in contest.goals:
@@ -255,7 +267,7 @@ def goal_rows(contest: Contest, mode: str, threads: int, figures: Figures, memor
                 p20,
                 p50,
                 p80,
-                "us" if goal.kind == "difference" else "x",
+                "us" if goal.kind == "difference" else goal.unit,
                 contest.shape,
                 threads,
                 target=f">= {goal.at_least:g}" if goal.at_least is not None else f"<= {goal.at_most:g}",

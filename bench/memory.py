@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -27,6 +28,15 @@ def peak(work: Callable[[], Result]) -> tuple[int, Result]:
     work()
     result = work()
     return _status("VmHWM") - before, result
+
+
+def resident() -> int:
+    """Bytes of this process in memory, those that malloc has free not among them where it is glibc's."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
+    return _status("VmRSS")
 
 
 def _status(key: str) -> int:

@@ -88,16 +88,7 @@ def figures(*names: str) -> Callable[[], list[str]]:
 
     def write() -> list[str]:
         records = [row for name in names for row in read(name)]
-        body = [
-            [
-                f"{row['case']}: {row['provider']}",
-                _number(row["p50"]),
-                f"{_number(row['p20'])} to {_number(row['p80'])}",
-                row["unit"],
-                f"{float(row['share_of_limit']):.2g} x {row['limit']}" if row["share_of_limit"] else "",
-            ]
-            for row in records
-        ]
+        body = [_figure(row) for row in records]
         head = ["what", "median", "p20 to p80", "unit", "against"]
         shapes = dict.fromkeys(f"{row['case']}: {row['shape']}" for row in records if row["shape"])
         about = "; ".join(dict.fromkeys(conditions(row) for row in records))
@@ -130,6 +121,53 @@ def losses() -> list[str]:
         "DreamerV3-torch distribution are written in our own lines with the same tensors. "
         f"{conditions(records[0])}. `python bench/run.py losses`.",
     ]
+
+
+def replay() -> list[str]:
+    """A table for each set of trajectories and batch size, one of what else a replay costs, and one of the goals."""
+    records = read("replay")
+    goals = [row for row in records if row["case"] == "goal"]
+    measured = [row for row in records if row["case"] != "goal"]
+    contests = [row for row in measured if row["unit"] == "ms"]
+    others = [row for row in measured if row["unit"] != "ms"]
+    lines: list[str] = []
+    for case in dict.fromkeys(row["case"] for row in contests):
+        mine = [row for row in measured if row["case"] == case]
+        about = next(row for row in mine if row["unit"])
+        lines += [f"**{case}** ({about['shape']}):", ""]
+        lines += [*table(["who", "ms", "p20 to p80", "x twohot", f"x {about['limit']}", "GB/s"], _windows(mine)), ""]
+    head = ["what else", "median", "p20 to p80", "unit", "against"]
+    lines += [*table(head, [_figure(row) for row in others if row["unit"]]), "", "Goals:", "", *_goals(goals), ""]
+    shapes = dict.fromkeys(f"{row['case']}: {row['shape']}" for row in others if row["shape"])
+    return [
+        *lines,
+        f"Two threads; medians of calls in turn, in one process. {'; '.join(shapes)}. Before any time is taken, the "
+        "windows of each must be consecutive rows of what was stored. *GB/s*: a batch of whole windows, read and "
+        "written. The C gather draws nothing and knows every address; twohot also derives previous action and reward, "
+        "time and mask, and so does the gather. cpprb's chunks start nowhere else and are not masked; windows of "
+        "DreamerV3's replay cross ends. The official AMAGO dataset and DreamerV3's replay are written in our own lines "
+        f"with the same bytes. {conditions(records[0])}. `python bench/run.py replay`.",
+    ]
+
+
+def _windows(rows: list[Record]) -> list[list[str]]:
+    """Each provider's time for a batch; one that could not be measured says so."""
+    body = []
+    for row in rows:
+        if not row["unit"]:
+            body.append([row["provider"], row["mode"], *[""] * 4])
+            continue
+        spread = f"{_number(row['p20'])} to {_number(row['p80'])}"
+        shares = [_cell(row, key) for key in ("times_ours", "share_of_limit", "rate")]
+        body.append([row["provider"], _number(row["p50"]), spread, *shares])
+    return body
+
+
+def _figure(row: Record) -> list[str]:
+    """A row of any results file: what, median, percentiles, unit, and against what."""
+    against = f"{float(row['share_of_limit']):.2g} x {row['limit']}" if row["share_of_limit"] else ""
+    spread = f"{_number(row['p20'])} to {_number(row['p80'])}"
+    return [f"{row['case']}: {row['provider']}", _number(row["p50"]), spread, row["unit"], against]
 
 
 def _contest(rows: list[Record]) -> list[str]:

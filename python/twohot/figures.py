@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -31,6 +32,7 @@ TOTAL = "#8a919c"
 PHASES = {"collect": "#0b5fa5", "sample": "#e0a100", "update": "#2f8f6b", "evaluate": "#b65c94", "other": "#c9cdd3"}
 _INK = "#3b424d"
 _GRID = "#e7e9ed"
+_LABEL = "#5d6673"
 
 
 @dataclass(frozen=True)
@@ -202,23 +204,35 @@ def shares(title: str, x: Sequence[float], stacks: dict[str, Sequence[float]]) -
     return _panel(title, draw, "updates", 1)
 
 
-def _panel(title: str, draw: Callable[[Axes], None], x_label: str, columns: int) -> str:
-    width, height = PAGE_INCHES / columns, HEIGHTS[columns]
-    figure = Figure(figsize=(width, height), facecolor="white")
-    left, bottom = 0.52 / width, 0.42 / height
-    axes = figure.add_axes((left, bottom, 1 - left - 0.16 / width, 1 - bottom - 0.1 / height))
+def style(axes: Axes, x_label: str, ticks: int, grid: Literal["x", "y"] = "y") -> None:
+    """The look of every panel: a light grid, no frame but the axis below, compact numbers.
+
+    Args:
+        axes: to be styled, before anything is drawn.
+        x_label: what is below the panel.
+        ticks: at most so many intervals below.
+        grid: the axis whose ticks have lines.
+    """
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_locator(MaxNLocator(4 if columns > 2 else 8))
+    axes.xaxis.set_major_locator(MaxNLocator(ticks))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
     axes.set_axisbelow(True)
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    axes.grid(axis=grid, color=_GRID, linewidth=0.8)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color("#b9bec7")
     axes.tick_params(length=0, pad=4, labelsize=8, labelcolor=_INK)
     axes.tick_params(axis="x", length=3, color="#b9bec7")
-    axes.set_xlabel(x_label, fontsize=8, color="#5d6673", labelpad=3)
+    axes.set_xlabel(x_label, fontsize=8, color=_LABEL, labelpad=3)
+
+
+def _panel(title: str, draw: Callable[[Axes], None], x_label: str, columns: int) -> str:
+    width, height = PAGE_INCHES / columns, HEIGHTS[columns]
+    figure = Figure(figsize=(width, height), facecolor="white")
+    left, bottom = 0.52 / width, 0.42 / height
+    axes = figure.add_axes((left, bottom, 1 - left - 0.16 / width, 1 - bottom - 0.1 / height))
+    style(axes, x_label, 4 if columns > 2 else 8)
     draw(axes)
     return _inline(figure, title)
 

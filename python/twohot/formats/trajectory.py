@@ -1,0 +1,175 @@
+"""What every format is read into and written from, and the checks that they share."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from twohot.errors import TwohotError
+from twohot.replay import DTYPES, Field, Schema
+
+Trajectory = dict[str, Any]
+"""The arguments of `Replay.add`: `observation` (arrays of T + 1 rows by name), `action`, `reward`, `terminated` and
+`truncated` (T rows each), `task` (an integer) and, where there are any, `step` (other arrays of T rows by name)."""
+
+
+class FormatError(TwohotError, ValueError):
+    """A file that does not hold what its format says; the sentence names the file and the key."""
+
+
+def schema_of(trajectory: Trajectory) -> Schema:
+    """The schema of a replay that takes this trajectory. Raises ValueError where there is none."""
+    fields = {
+        kind: {name: Field(values.dtype.name, values.shape[1:]) for name, values in trajectory[kind].items()}
+        for kind in ("observation", "step")
+        if trajectory.get(kind)
+    }
+    action = trajectory["action"]
+    return Schema(action=Field(action.dtype.name, action.shape[1:]), **fields)
+
+
+def checked(
+    source: str,
+    *,
+    observation: Mapping[str, Any],
+    action: Any,
+    reward: Any,
+    terminated: Any,
+    truncated: Any = None,
+    task: int = 0,
+    step: Mapping[str, Any] | None = None,
+    fields: Collection[str] | None = None,
+) -> Trajectory:
+    """A trajectory of C-contiguous arrays whose lengths and ends belong together.
+
+    Rewards become float32 and ends bool. Where no step ends it, the last one is truncated.
+
+    Args:
+        source: names the file, and what in it, in errors.
+        observation: arrays of T + 1 rows.
+        action: T >= 1 rows. reward, terminated, truncated: T numbers each.
+        task: 0 .. 2^31 - 1.
+        step: arrays of T rows.
+        fields: names of the observations to keep; None for all.
+
+    Raises:
+        FormatError: where they do not.
+    """
+    if fields is not None:
+        missing = sorted(set(fields) - set(observation))
+        if missing:
+            raise FormatError(f"{source}: no observation {missing[0]!r}; there are {', '.join(observation)}")
+        observation = {name: observation[name] for name in fields}
+    if not observation:
+        raise FormatError(f"{source}: expected at least one observation, got none")
+    action = _column(source, "action", action)
+    if action.ndim == 0 or len(action) < 1:
+        raise FormatError(f"{source}: action: expected at least one step, got shape {action.shape}")
+    steps = len(action)
+    rows = _columns(source, "observation", observation, steps + 1)
+    others = _columns(source, "step", step or {}, steps)
+    reward = _numbers(source, "reward", reward, steps).astype(np.float32)
+    if not np.isfinite(reward).all():
+        raise FormatError(f"{source}: reward: expected finite numbers, got {reward[~np.isfinite(reward)][0]}")
+    ends = [_numbers(source, "terminated", terminated, steps).astype(bool)]
+    ends.append(np.zeros(steps, bool) if truncated is None else _numbers(source, "truncated", truncated, steps) != 0)
+    early = np.flatnonzero((ends[0] | ends[1])[:-1])
+    if len(early):
+        raise FormatError(f"{source}: step {early[0]} of {steps} ends it; expected that none but the last does")
+    ends[1][-1] |= not ends[0][-1]
+    if not 0 <= task < 2**31:
+        raise FormatError(f"{source}: task: expected 0 .. 2^31 - 1, got {task}")
+    return {
+        "observation": rows,
+        "action": action,
+        "reward": np.ascontiguousarray(reward),
+        "terminated": np.ascontiguousarray(ends[0]),
+        "truncated": np.ascontiguousarray(ends[1]),
+        "task": int(task),
+        **({"step": others} if others else {}),
+    }
+
+
+def _columns(source: str, kind: str, named: Mapping[str, Any], rows: int) -> dict[str, np.ndarray]:
+    """Arrays of so many rows that a replay can hold."""
+    columns = {name: _column(source, f"{kind} {name!r}", values) for name, values in named.items()}
+    for name, values in columns.items():
+        if values.ndim == 0 or len(values) != rows:
+            raise FormatError(f"{source}: {kind} {name!r}: expected {rows} rows, got shape {values.shape}")
+    return columns
+
+
+def _column(source: str, name: str, values: Any) -> np.ndarray:
+    """An array that a replay can hold, of the same values."""
+    array = np.asarray(values)
+    if array.dtype.name not in DTYPES:
+        raise FormatError(f"{source}: {name}: expected one of {', '.join(DTYPES)}; got {array.dtype}")
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def _numbers(source: str, name: str, values: Any, steps: int) -> np.ndarray:
+    """[steps] numbers; a last dimension of one is taken away."""
+    array = np.asarray(values)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.shape != (steps,) or array.dtype.kind not in "biuf":
+        raise FormatError(f"{source}: {name}: expected {steps} numbers, got {array.dtype} of shape {array.shape}")
+    return array
+
+
+class Archive:
+    """The arrays of an open .npz file, read when they are asked for; an error names the file and the key."""
+
+    def __init__(self, path: Path, file: np.lib.npyio.NpzFile) -> None:
+        self.path = path
+        self.names = list(file.files)
+        self._file = file
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.names:
+            raise FormatError(f"{self.path}: no key {name!r}; there are {', '.join(self.names)}")
+        try:
+            values = self._file[name]
+        except DAMAGE as error:
+            raise FormatError(f"{self.path}: {name}: {_reason(error)}") from error
+        if not isinstance(values, np.ndarray):
+            raise FormatError(f"{self.path}: {name}: expected an array, got {values[:20]!r}")
+        return values
+
+
+# What numpy and zipfile raise for bytes that they cannot read.
+DAMAGE = (ValueError, OSError, EOFError, KeyError, SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error)
+    return (
+        "objects, which only unpickling could read; nothing is unpickled here"
+        if "pickle" in text
+        else f"damaged ({text})"
+    )
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Archive]:
+    """The archive at a path.
+
+    Raises:
+        OSError: where the file cannot be opened.
+        FormatError: where it is no .npz archive.
+    """
+    with path.open("rb") as handle:  # numpy leaves what it opens itself open where it cannot read it
+        try:
+            file = np.load(handle, allow_pickle=False)
+        except DAMAGE as error:
+            raise FormatError(f"{path}: {_reason(error)}") from error
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise FormatError(f"{path}: expected an .npz archive, got a single array")
+        with file:
+            yield Archive(path, file)
