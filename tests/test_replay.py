@@ -49,8 +49,12 @@ def filled(lengths=(5, 1, 12, 30, 8), **options):
 
 
 def leaves(batch):
-    plain = {field.name: getattr(batch, field.name) for field in fields(Batch) if field.name != "observation"}
-    return plain | {f"observation/{name}": value for name, value in batch.observation.items()}
+    found = {}
+    for field in fields(Batch):
+        value = getattr(batch, field.name)
+        is_dict = isinstance(value, dict)
+        found |= {f"{field.name}/{name}": item for name, item in value.items()} if is_dict else {field.name: value}
+    return found
 
 
 def copy(batch):
@@ -255,7 +259,7 @@ def test_a_trajectory_beyond_the_whole_capacity_is_an_error():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"capacity_steps": None}, "got neither"),
+        ({"capacity_steps": None}, "got none"),
         ({"capacity_steps": 0}, "at least one step"),
         ({"capacity_steps": -3}, "at least one step"),
         ({"capacity_bytes": 100}, r"at least one step \(384 bytes\), got 1000 steps and 100 bytes"),
@@ -269,7 +273,7 @@ def test_bad_options(options, message):
         filled([], **options)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "uint32", "float", "<f4", ""])
+@pytest.mark.parametrize("dtype", ["bfloat16", "complex64", "float", "<f4", ""])
 def test_unknown_dtypes(dtype):
     with pytest.raises(ValueError, match="expected one of bool, uint8"):
         Field(dtype)
@@ -326,7 +330,7 @@ def test_sampling_errors():
     for batch_size, length in ((0, 1), (1, 0), (-1, 3)):
         with pytest.raises(ValueError, match=">= 1"):
             replay.sample(batch_size, length)
-    with pytest.raises(ValueError, match="'trajectory' or 'step', got 'uniform'"):
+    with pytest.raises(ValueError, match=r"by: expected one of 'trajectory', 'step'.*; got 'uniform'"):
         replay.sample(1, 1, by="uniform")
     with pytest.raises(ValueError, match=r"observation 'state': .*\[4, 6, 4\], got float32 of shape \[4, 7, 4\]"):
         replay.sample(4, 5, out=replay.batch(4, 6))
@@ -542,7 +546,7 @@ def test_files_that_are_no_replay(tmp_path):
         with pytest.raises(ValueError, match=f"{path} cannot be loaded as a replay"):
             Replay.load(path)
     save_file({"reward": np.zeros(3)}, path)
-    with pytest.raises(ValueError, match=f"{path} .*expected the format twohot.replay/1, got None"):
+    with pytest.raises(ValueError, match=f"{path} .*expected the format twohot.saved-replay/2, got None"):
         Replay.load(path)
     path.write_bytes(content)
     tensors = load_file(path)

@@ -4,21 +4,31 @@ from typing import Any, Literal
 
 import numpy as np
 
-_Field = tuple[str, str, list[int]]
+_Field = tuple[str, str, list[int], bool]
+_Law = Literal["trajectory", "step", "recency", "priority", "task"]
+_Window = Literal["anywhere", "start", "end"]
 
 class ReplayStore:
-    """A store of trajectories and its sampler. Fields are (name, dtype, shape)."""
+    """A store of trajectories and its sampler. Fields are (name, dtype, shape, may hold NaN)."""
 
     random_state: list[int]
     def __init__(
         self,
         observation: list[_Field],
         action: _Field,
+        step: list[_Field],
         *,
         capacity_steps: int | None,
         capacity_bytes: int | None,
+        capacity_trajectories: int | None,
         seed: int,
         threads: int,
+        directory: str | None,
+        mode: Literal["read", "append", "write"],
+        segment_bytes: int,
+        durable: bool,
+        keep_evicted: bool,
+        skip_damage: bool,
     ) -> None: ...
     def insert(
         self,
@@ -27,22 +37,47 @@ class ReplayStore:
         reward: np.ndarray,
         terminated: np.ndarray,
         truncated: np.ndarray,
+        step: dict[str, np.ndarray] | None,
         task: int,
+        protect: bool,
+        origin: int,
+        id: int | None,
     ) -> int: ...
-    def sample(self, batch_size: int, length: int, by: Literal["trajectory", "step"], out: dict[str, Any]) -> None: ...
-    def lengths(self) -> np.ndarray: ...
-    def tasks(self) -> np.ndarray: ...
-    def returns(self) -> np.ndarray: ...
+    def sample(
+        self,
+        batch_size: int,
+        length: int,
+        lookahead: int,
+        by: _Law,
+        window: _Window,
+        half_life: float | None,
+        pad_left: bool,
+        out: dict[str, Any],
+    ) -> None: ...
+    def draw(
+        self, batch_size: int, length: int, lookahead: int, by: _Law, window: _Window, half_life: float | None
+    ) -> dict[str, Any]:
+        """Windows, and copies of the trajectories that they come from, for pack()."""
+
+    def pack(self, drawn: dict[str, Any], length: int, lookahead: int, pad_left: bool, out: dict[str, Any]) -> None: ...
+    def table(self) -> dict[str, np.ndarray]: ...
     def get(self, id: int) -> dict[str, Any]: ...
     def snapshot(self) -> dict[str, Any]: ...
     def stats(self) -> dict[str, int]: ...
+    def set_priorities(self, ids: np.ndarray, priorities: np.ndarray) -> int: ...
+    def refresh(self) -> None: ...
+    def reclaim(self) -> int: ...
+    def sync(self) -> None: ...
+    def extents(self) -> dict[str, int]: ...
+    def verify(self) -> list[tuple[str, str]]: ...
+    def close(self) -> None: ...
     def clear(self) -> None: ...
     def resume(self, next_id: int, evicted_trajectories: int, evicted_steps: int) -> None: ...
 
 class ReplayWriter:
     """Open trajectories of some environments. Serves one thread at a time."""
 
-    def __init__(self, store: ReplayStore, environments: int) -> None: ...
+    def __init__(self, store: ReplayStore, environments: int, piece_steps: int, overlap_steps: int) -> None: ...
     def begin(self, observation: dict[str, np.ndarray], mask: np.ndarray | None, task: np.ndarray | None) -> None: ...
     def append(
         self,
@@ -51,10 +86,17 @@ class ReplayWriter:
         terminated: np.ndarray,
         truncated: np.ndarray,
         observation: dict[str, np.ndarray],
+        step: dict[str, np.ndarray] | None,
         mask: np.ndarray | None,
     ) -> None: ...
     def cut(self) -> None: ...
     def discard(self) -> None: ...
+
+def roll_back(directory: str, extents: dict[str, int]) -> None:
+    """Take back what was committed after `ReplayStore.extents` had returned `extents`."""
+
+def repair(directory: str, observation: list[_Field], action: _Field, step: list[_Field]) -> list[tuple[str, str]]:
+    """Make every journal anew from intact data; returns files and what is wrong with them."""
 
 def cross_entropy(
     logits: int,
