@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from twohot.errors import TwohotError
-from twohot.formats import (
+from twohot.replay.formats import (
     FormatError,
     amago_tasks,
     read_amago,

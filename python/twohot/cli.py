@@ -1,4 +1,4 @@
-"""The `twohot` command: train, evaluate, report, envs, info."""
+"""The `twohot` command: train, evaluate, report, replay, envs, info."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ usage: twohot COMMAND ...
   train --resume RUN       continue a run that was stopped or killed
   evaluate RUN [options]   play a trained agent, per task and per attempt
   report RUN [options]     write a run's results as one HTML page
+  replay COMMAND ...       look into, verify, repair, import or export a replay directory
   envs [SUITE]             list the environments: what is installed, and how to install the rest
   info                     versions, devices, and which native code runs
 
@@ -180,6 +181,12 @@ def _report(arguments: list[str]) -> int:
     return 0
 
 
+def _replay(arguments: list[str]) -> int:
+    from twohot.replay_commands import run
+
+    return run(arguments, _console())
+
+
 def _envs(arguments: list[str]) -> int:
     from twohot.options import EnvsOptions, parse
 
@@ -216,6 +223,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
     "report": _report,
+    "replay": _replay,
     "envs": _envs,
     "info": _info,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -67,6 +67,64 @@ class EnvsOptions:
 @dataclass(frozen=True)
 class InfoOptions:
     """Versions, devices, and which native code runs."""
+
+
+@dataclass(frozen=True)
+class ReplayInfoOptions:
+    """What a replay directory holds: its schema, and lengths and returns by task. Works while others write to it."""
+
+    directory: tyro.conf.Positional[Path]
+    """A replay's directory; that of a run with `--replay.storage disk` is RUN/replay."""
+    plot: Path | None = None
+    """Also draw lengths and returns by task into this file, in the format of its suffix."""
+
+
+@dataclass(frozen=True)
+class ReplayVerifyOptions:
+    """Read every trajectory and compare it with its checksum; the exit code is 1 where anything is damaged."""
+
+    directory: tyro.conf.Positional[Path]
+    """A replay's directory."""
+
+
+@dataclass(frozen=True)
+class ReplayRepairOptions:
+    """Make the index of a replay anew from all that is intact; files without any go to its folder `damaged`."""
+
+    directory: tyro.conf.Positional[Path]
+    """A replay's directory, to which nobody writes at the moment."""
+
+
+@dataclass(frozen=True)
+class ReplayImportOptions:
+    """Add trajectories from files to a replay, which is made where there is none; nothing that is read executes."""
+
+    format: tyro.conf.Positional[Literal["amago", "minari", "npz"]]
+    """amago: the .npz files of a buffer of the official code. minari: a dataset's name. npz: see docs/replay.md."""
+    source: tyro.conf.Positional[str]
+    """A file, a folder, or the name of a Minari dataset."""
+    directory: tyro.conf.Positional[Path]
+    """The replay's directory."""
+    fields: tuple[str, ...] = ()
+    """Observations to keep; all where none is named."""
+    discrete: bool = False
+    """amago: actions are one-hot rows; store their index."""
+    capacity_steps: int | None = None
+    """Of a replay that is made: its most steps; without it nothing ever leaves."""
+    protect: bool = False
+    """The trajectories never leave, though they count towards the capacity."""
+
+
+@dataclass(frozen=True)
+class ReplayExportOptions:
+    """Write all trajectories of a replay, oldest first."""
+
+    format: tyro.conf.Positional[Literal["npz", "minari"]]
+    """What to write."""
+    directory: tyro.conf.Positional[Path]
+    """The replay's directory."""
+    target: tyro.conf.Positional[str]
+    """npz: a file that ends with .npz, or a new folder, for one file a trajectory. minari: a new dataset's name."""
 
 
 def parse(kind: type, command: str, arguments: list[str], default=None):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from twohot.files import replacing
-from twohot.formats.trajectory import Archive, FormatError, Trajectory, checked, opened
+from twohot.replay.formats.trajectory import Archive, FormatError, Trajectory, checked, opened
 
 _KINDS = ("observation", "step")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from twohot.formats.trajectory import Archive, FormatError, Trajectory, checked, opened
+from twohot.replay.formats.trajectory import Archive, FormatError, Trajectory, checked, opened
 
 _OBSERVATION = "_OBS_KEY_"
 

@@ -8,10 +8,10 @@ A trajectory is what `Replay.add` takes and `Replay.get` returns. Readers are ge
 the order in which it was written where the files tell; `schema_of` gives the schema that it fits.
 """
 
-from twohot.formats.amago import amago_tasks, read_amago
-from twohot.formats.minari import read_minari, write_minari
-from twohot.formats.npz import read_npz, write_npz
-from twohot.formats.trajectory import FormatError, Trajectory, schema_of
+from twohot.replay.formats.amago import amago_tasks, read_amago
+from twohot.replay.formats.minari import read_minari, write_minari
+from twohot.replay.formats.npz import read_npz, write_npz
+from twohot.replay.formats.trajectory import FormatError, Trajectory, schema_of
 
 __all__ = [
     "FormatError",

@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from twohot.errors import TwohotError
-from twohot.formats.trajectory import FormatError, Trajectory, checked, schema_of
+from twohot.replay.formats.trajectory import FormatError, Trajectory, checked, schema_of
 from twohot.replay import Field
 
 if TYPE_CHECKING:
