@@ -926,7 +926,7 @@ def train(steps):
     critic = nn.Sequential(nn.Linear(16, 64), nn.LeakyReLU(), nn.Linear(64, 64), nn.LeakyReLU())
     heads = nn.Parameter(torch.randn(2, 64, 64) / 8)
     last = nn.Linear(64, 64)
-    optimizer = torch.optim.SGD([*critic.parameters(), heads, *last.parameters()], lr=0.3, momentum=0.9)
+    optimizer = torch.optim.SGD([*critic.parameters(), heads, *last.parameters()], lr=0.05, momentum=0.9)
     losses = []
     for _ in range(steps):
         observation, mask = torch.randn(96, 16), torch.rand(96) < 0.8
