@@ -202,7 +202,16 @@ def quickstart_seeds() -> list[Row | SeedResult]:
 GROUPS: dict[str, Group] = {
     "rollout": Group((rollout_steps_per_second,), ("test_envs.py", "test_rollout.py", "test_attention.py")),
     "learner": Group((learner_updates_per_second,), ("test_objectives.py", "test_learner.py")),
-    "losses": Group((losses_beside_peers,), ("test_losses.py", "test_two_hot_native.py", "test_two_hot_torch.py")),
+    "losses": Group(
+        (losses_beside_peers,),
+        (
+            "test_value_bins.py",
+            "test_losses.py",
+            "test_loss_rows.py",
+            "test_two_hot_native.py",
+            "test_two_hot_torch.py",
+        ),
+    ),
     "replay": Group((replay_beside_peers, replay_costs), ("test_replay.py", "test_replay_properties.py")),
     "gpu": Group((losses_on_a_gpu,), ("test_two_hot_triton.py",), long=True),
     "quickstart": Group(

@@ -24,6 +24,9 @@ else:
 NAMES = ("auto", "native", "triton", "reference")
 FUSED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FUSED_BINS = (2, 4096)
+_VARIABLE = os.environ.encodekey("TWOHOT_BACKEND")
+# Triton reads it once as well, when its kernels are imported.
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,25 @@ def choose_two_hot(device: torch.device, dtype: torch.dtype, bins: int) -> Choic
     Raises:
         RuntimeError: when TWOHOT_BACKEND names one that is unknown, or that cannot run for these logits.
     """
-    forced = os.environ.get("TWOHOT_BACKEND", "auto")
-    interpreted = forced == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
     # torch.compile cannot see through the cache, and a traced number of bins cannot be a key of it.
-    choose = _choose.__wrapped__ if torch.compiler.is_compiling() or type(bins) is not int else _choose
-    return choose(forced, interpreted, device.type, dtype, bins)
+    if torch.compiler.is_compiling() or type(bins) is not int:
+        return _choose.__wrapped__(*_environment(), device.type, dtype, bins)
+    # os.environ raises and catches two errors where a variable is missing, at the price of a small loss.
+    forced = os.environ._data.get(_VARIABLE)
+    return _choose(*(("auto", False) if forced is None else _environment()), device.type, dtype, bins)
+
+
+def _environment() -> tuple[str, bool]:
+    """(the implementation that TWOHOT_BACKEND names, whether Triton's would be interpreted)."""
+    forced = os.environ.get("TWOHOT_BACKEND", "auto")
+    return forced, forced == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def runs_triton(logits: Tensor) -> bool:
+    """Whether the fused code for logits [R, N], for which `choose_two_hot` did not name the reference, is Triton's."""
+    if logits.is_cpu and not _INTERPRETED:
+        return False
+    return choose_two_hot(logits.device, logits.dtype, logits.shape[1]).name == "triton"
 
 
 def plain_eager(tensor: Tensor) -> bool:

@@ -1,6 +1,50 @@
-"""Settings that must be there before torch is imported: the same as the command line's."""
+"""Settings that must be there before torch is imported, the same as the command line's; fixtures of several files."""
 
 import os
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import pytest
+import torch
+
+IMPLEMENTATIONS = [
+    ("native", torch.float32),
+    ("native", torch.bfloat16),
+    ("native", torch.float16),
+    ("reference", torch.float32),
+    ("reference", torch.bfloat16),
+    ("auto", torch.float64),
+]
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """One thread of torch for the tests of a module."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=IMPLEMENTATIONS, ids=lambda pair: f"{pair[0]} {str(pair[1]).removeprefix('torch.')}")
+def dtype(request, monkeypatch):
+    """The dtype of logits; the implementation that it is paired with is forced."""
+    name, dtype = request.param
+    monkeypatch.setenv("TWOHOT_BACKEND", name)
+    return dtype
+
+
+@pytest.fixture(params=["native", "reference"])
+def implementation(request, monkeypatch) -> str:
+    """The name of the implementation that is forced."""
+    monkeypatch.setenv("TWOHOT_BACKEND", request.param)
+    return request.param
+
+
+@pytest.fixture
+def small_pieces(monkeypatch) -> None:
+    """Pieces of 256 rows, the fewest that there are."""
+    from twohot.kernels.linear_two_hot import op
+
+    monkeypatch.setattr(op, "_PIECE_ELEMENTS", 1)

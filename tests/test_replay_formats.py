@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from twohot.errors import TwohotError
+from twohot.replay import Field, Replay, Schema
 from twohot.replay.formats import (
     FormatError,
     amago_tasks,
@@ -20,7 +21,6 @@ from twohot.replay.formats import (
     write_minari,
     write_npz,
 )
-from twohot.replay import Field, Replay, Schema
 
 
 def made(steps: int, seed: int = 0, task: int = 0):

@@ -1,6 +1,6 @@
 """Value classification by its formulas, in the dtype that comes in: float64 for the truth, float32 for plain PyTorch.
 
-Nothing here is taken from the code under test; the transforms and labels are checked by loops in `test_losses`.
+Nothing here is taken from the code under test; the transforms and labels are checked by loops in `test_value_bins`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,10 @@ const Kernels& choose() noexcept {
   const bool avx2 = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512vl") != 0 &&
                       __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512dq") != 0;
-  if (avx512 && wanted != "avx2" && wanted != "portable") return avx512_kernels;
+  const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16") != 0;
+  const bool any = wanted != "avx512" && wanted != "avx2" && wanted != "portable";
+  if (bf16 && any) return avx512_bf16_kernels;
+  if (avx512 && (any || wanted == "avx512")) return avx512_kernels;
   if (avx2 && wanted != "portable") return avx2_kernels;
 #endif
   return portable_kernels;

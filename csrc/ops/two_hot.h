@@ -49,7 +49,8 @@ struct CrossEntropy {
   void* gradient;       // [rows, bins] of the logits' dtype: scale weight_r (softmax - label); may be the logits
 };
 
-// Accumulates in float32 and reads a row once; a row whose weight is 0 gives a gradient of 0. Allocates nothing but some
+// Accumulates in float32 and reads a row once; a row whose weight is 0 gives a gradient of 0. A bfloat16 gradient below
+// 2^-126 may be 0. Allocates nothing but some
 // rows of scratch on each thread's stack, and wakes no other thread when `threads` is 1 or the work is small. Thread-safe.
 // Cost: O(rows * bins). Preconditions, which the binding checks: 2 <= bins <= most_bins, targets >= 1, low < high.
 void cross_entropy(const Rows& rows, const Support& support, const Labels& labels, const CrossEntropy& pass, int threads);
@@ -67,7 +68,7 @@ struct Expectation {
 // As cross_entropy().
 void expectation(const Rows& rows, const Support& support, const Expectation& pass, int threads);
 
-// Which of the compiled forms this processor runs: "avx512", "avx2" or "portable". The environment variable
+// Which of the compiled forms this processor runs: "avx512_bf16", "avx512", "avx2" or "portable". The environment variable
 // TWOHOT_CPU_CAPABILITY picks a lesser one; it is read once.
 const char* capability() noexcept;
 

@@ -37,6 +37,7 @@ extern const Kernels portable_kernels;
 #ifdef TWOHOT_X86
 extern const Kernels avx2_kernels;
 extern const Kernels avx512_kernels;
+extern const Kernels avx512_bf16_kernels;
 #endif
 
 }  // namespace twohot::ops

@@ -14,8 +14,8 @@
 namespace twohot::ops::TWOHOT_CAPABILITY {
 
 constexpr std::int64_t rows_at_once = 64;  // rows whose scalars (positions, logarithms) are computed together
-constexpr std::int64_t most_grouped = 2;   // rows that go through each step together, so that no step waits for one row
-constexpr int chains = 4;                  // independent maxima, for the same reason
+constexpr std::int64_t most_grouped = 8;   // rows that go through each step together, so that no step waits for one row
+constexpr int chains = 4;                  // independent maxima and sums, for the same reason
 
 // A group of rows as float32 and their exponentials. Each row stands in whole vectors; one vector before and one after
 // the exponentials are zeros that readers may touch.
@@ -43,108 +43,113 @@ class Scratch {
   std::int64_t grouped_;
 };
 
+// A row as its readers see it: whole vectors in place, or a float32 copy that is filled up with -inf to whole vectors.
 struct Row {
-  const float* z;  // in whole vectors, filled up with -inf
-  float maximum;   // the largest entry that is no NaN; -inf without one
+  const void* entries;
+  Float dtype;
+
+  float operator[](std::int64_t k) const noexcept {
+    if (dtype == Float::float32) return static_cast<const float*>(entries)[k];
+    return widen(static_cast<const std::uint16_t*>(entries) + k / lanes * lanes, dtype)[k % lanes];
+  }
 };
 
-// Row r of the logits: in place, or as a copy in `copy`.
-inline Row load_row(const Rows& rows, std::int64_t r, float* copy) noexcept {
+// work(take), where take(v) is vector v of the row.
+template <class Work>
+inline void with_vectors(const Row& row, Work work) noexcept {
+  if (row.dtype == Float::float32) {
+    const float* from = static_cast<const float*>(row.entries);
+    work([from](std::int64_t v) { return load<Lanes>(from + v * lanes); });
+    return;
+  }
+  const std::uint16_t* from = static_cast<const std::uint16_t*>(row.entries);
+  if (row.dtype == Float::bfloat16) {
+    work([from](std::int64_t v) { return widen(from + v * lanes, Float::bfloat16); });
+  } else {
+    work([from](std::int64_t v) { return widen(from + v * lanes, Float::float16); });
+  }
+}
+
+// step(v, chain) for every vector, each chain a constant.
+template <class Step>
+inline void every_vector(std::int64_t vectors, Step step) noexcept {
+  std::int64_t v = 0;
+  for (; v + chains <= vectors; v += chains) {
+    for (int c = 0; c < chains; ++c) step(v + c, c);
+  }
+  for (; v < vectors; ++v) step(v, 0);
+}
+
+// Row r of the logits: in place where it is whole vectors and nobody asks for `wide` entries, or a copy in `copy`.
+inline Row row_of(const Rows& rows, std::int64_t r, bool wide, float* copy) noexcept {
   const std::int64_t whole = rows.bins / lanes;
   const std::int64_t tail = whole * lanes;
   const std::size_t rest = static_cast<std::size_t>(rows.bins - tail);
+  const std::int64_t size = rows.dtype == Float::float32 ? sizeof(float) : sizeof(std::uint16_t);
+  const Row row{static_cast<const char*>(rows.logits) + r * rows.bins * size, rows.dtype};
+  if (rest == 0 && (!wide || rows.dtype == Float::float32)) return row;
+  with_vectors(row, [&](auto take) {
+    for (std::int64_t v = 0; v < whole; ++v) store(copy + v * lanes, take(v));
+  });
+  if (rest > 0) {
+    float last[lanes] = {};
+    std::memcpy(last, static_cast<const char*>(row.entries) + tail * size, rest * static_cast<std::size_t>(size));
+    const Lanes x = row.dtype == Float::float32 ? load<Lanes>(last) : widen(reinterpret_cast<std::uint16_t*>(last), row.dtype);
+    store(copy + tail, all(-std::numeric_limits<float>::infinity()));
+    std::memcpy(copy + tail, &x, rest * sizeof(float));
+  }
+  return {copy, Float::float32};
+}
+
+// The largest entries that are no NaN, in any of the lanes; -inf without one.
+inline Lanes maxima(const Row& row, std::int64_t vectors) noexcept {
   Lanes best[chains];
   for (Lanes& chain : best) chain = all(-std::numeric_limits<float>::infinity());
-  const auto compare = [&](int chain, Lanes x) { best[chain] = select(x > best[chain], x, best[chain]); };
-  // take(v) gives vector v of the row.
-  const auto every = [&](std::int64_t vectors, auto take) {
-    std::int64_t v = 0;
-    for (; v + chains <= vectors; v += chains) {
-      for (int c = 0; c < chains; ++c) compare(c, take(v + c));
-    }
-    for (; v < vectors; ++v) compare(0, take(v));
-  };
-  const float* z = copy;
-  if (rest > 0) store(copy + tail, all(-std::numeric_limits<float>::infinity()));
-  if (rows.dtype == Float::float32) {
-    const float* row = static_cast<const float*>(rows.logits) + r * rows.bins;
-    if (rest == 0) {
-      z = row;
-    } else {
-      std::memcpy(copy, row, static_cast<std::size_t>(rows.bins) * sizeof(float));
-    }
-    every(whole + (rest > 0), [&](std::int64_t v) { return load<Lanes>(z + v * lanes); });
-  } else {
-    const std::uint16_t* row = static_cast<const std::uint16_t*>(rows.logits) + r * rows.bins;
-    const auto widened = [&](std::int64_t v, Float dtype) {
-      const Lanes x = widen(row + v * lanes, dtype);
-      store(copy + v * lanes, x);
-      return x;
+  with_vectors(row, [&](auto take) {
+    every_vector(vectors, [&](std::int64_t v, int c) { best[c] = larger(take(v), best[c]); });
+  });
+  return larger(larger(best[0], best[1]), larger(best[2], best[3]));
+}
+
+// e[k] = exp(z[k] - maximum); returns parts of their sum, NaN where z holds one.
+inline Lanes exponentials(const Row& row, std::int64_t vectors, float maximum, float* e) noexcept {
+  Lanes parts[together] = {};
+  with_vectors(row, [&](auto take) {
+    const auto next = [&]<int count>(std::int64_t v, Lanes(&x)[count]) {
+      for (int i = 0; i < count; ++i) x[i] = take(v + i) - maximum;
+      exp_negative(x);
+      for (int i = 0; i < count; ++i) {
+        store(e + (v + i) * lanes, x[i]);
+        parts[i] += x[i];
+      }
     };
-    if (rows.dtype == Float::bfloat16) {
-      every(whole, [&](std::int64_t v) { return widened(v, Float::bfloat16); });
-    } else {
-      every(whole, [&](std::int64_t v) { return widened(v, Float::float16); });
-    }
-    if (rest > 0) {
-      std::uint16_t last[lanes] = {};
-      std::memcpy(last, row + tail, rest * sizeof(std::uint16_t));
-      const Lanes x = widen(last, rows.dtype);
-      std::memcpy(copy + tail, &x, rest * sizeof(float));
-      compare(0, load<Lanes>(copy + tail));
-    }
-  }
-  const Lanes a = select(best[0] > best[1], best[0], best[1]);
-  const Lanes b = select(best[2] > best[3], best[2], best[3]);
-  return {z, maximum(select(a > b, a, b))};
+    Lanes several[together];
+    Lanes one[1];
+    std::int64_t v = 0;
+    for (; v + together <= vectors; v += together) next(v, several);
+    for (; v < vectors; ++v) next(v, one);
+  });
+  for (int i = 1; i < together; ++i) parts[0] += parts[i];
+  return parts[0];
 }
 
-// e[k] = exp(z[k] - maximum); returns their sum, NaN where z holds one.
-inline float exponentials(const float* z, std::int64_t vectors, float maximum, float* e) noexcept {
-  Lanes even{};
-  Lanes odd{};
-  const auto take = [&](std::int64_t v) {
-    const Lanes x = exp_negative(load<Lanes>(z + v * lanes) - maximum);
-    store(e + v * lanes, x);
-    return x;
-  };
-  std::int64_t v = 0;
-  for (; v + 2 <= vectors; v += 2) {
-    even += take(v);
-    odd += take(v + 1);
+// Parts of sum_k e[k] values[k].
+inline Lanes moments(const float* e, const Values& values, std::int64_t bins, std::int64_t vectors) noexcept {
+  Lanes parts[chains] = {};
+  if (values.antisymmetric) {
+    const std::int64_t half = bins / 2;
+    const float* upper = e + bins - half;
+    const float* lower = e + half - lanes;
+    every_vector((half + lanes - 1) / lanes, [&](std::int64_t v, int c) {
+      parts[c] += (load<Lanes>(upper + v * lanes) - reversed(load<Lanes>(lower - v * lanes))) *
+                  load<Lanes>(values.upper + v * lanes);
+    });
+  } else {
+    every_vector(vectors, [&](std::int64_t v, int c) {
+      parts[c] += load<Lanes>(e + v * lanes) * load<Lanes>(values.all + v * lanes);
+    });
   }
-  if (v < vectors) even += take(v);
-  return sum(even + odd);
-}
-
-// sum_k e[k] values[k].
-inline float moment(const float* e, const Values& values, std::int64_t bins, std::int64_t vectors) noexcept {
-  Lanes even{};
-  Lanes odd{};
-  std::int64_t v = 0;
-  if (!values.antisymmetric) {
-    const auto product = [&](std::int64_t v) { return load<Lanes>(e + v * lanes) * load<Lanes>(values.all + v * lanes); };
-    for (; v + 2 <= vectors; v += 2) {
-      even += product(v);
-      odd += product(v + 1);
-    }
-    if (v < vectors) even += product(v);
-    return sum(even + odd);
-  }
-  const std::int64_t half = bins / 2;
-  const std::int64_t half_vectors = (half + lanes - 1) / lanes;
-  const float* upper = e + bins - half;
-  const float* lower = e + half - lanes;
-  const auto product = [&](std::int64_t v) {
-    return (load<Lanes>(upper + v * lanes) - reversed(load<Lanes>(lower - v * lanes))) *
-           load<Lanes>(values.upper + v * lanes);
-  };
-  for (; v + 2 <= half_vectors; v += 2) {
-    even += product(v);
-    odd += product(v + 1);
-  }
-  if (v < half_vectors) even += product(v);
-  return sum(even + odd);
+  return (parts[0] + parts[1]) + (parts[2] + parts[3]);
 }
 
 inline Lanes signed_root_core(Lanes a) noexcept {  // sqrt(1 + a) - 1 without cancellation
@@ -191,7 +196,7 @@ inline Lanes position(Lanes target, const Values& values, std::int64_t bins) noe
 }
 
 // sum_k label_k (z_k - maximum), and label_k sum subtracted from e_k. A label of 0 keeps an infinite logit out.
-inline float apply_two_hot(const float* z, float* e, float maximum, float sum, float place, std::int64_t bins) noexcept {
+inline float apply_two_hot(const Row& z, float* e, float maximum, float sum, float place, std::int64_t bins) noexcept {
   const std::int64_t lower = std::min(static_cast<std::int64_t>(place), bins - 2);
   const float share = place - static_cast<float>(lower);
   const float below = share < 1 ? (1 - share) * (z[lower] - maximum) : 0.0f;
@@ -201,7 +206,7 @@ inline float apply_two_hot(const float* z, float* e, float maximum, float sum, f
   return below + above;
 }
 
-inline float apply_hl_gauss(const float* z, float* e, float* cdf, float maximum, float sum, float place, std::int64_t bins,
+inline float apply_hl_gauss(const Row& z, float* e, float* cdf, float maximum, float sum, float place, std::int64_t bins,
                             float sigma) noexcept {
   const float factor = 0.70710678f / sigma;
   // Beyond this many bins float32's erf is 1.
@@ -275,7 +280,7 @@ inline void cross_entropy_block(const Rows& rows, const Values& values, const La
   alignas(64) float place[rows_at_once] = {};
   alignas(64) float sums[rows_at_once];
   alignas(64) float dots[rows_at_once] = {};
-  alignas(64) float moments[rows_at_once] = {};
+  alignas(64) float means[rows_at_once] = {};
   bool counts[rows_at_once];
   std::int64_t t = (begin + labels.offset) % labels.targets;
   for (std::int64_t i = 0; i < count; ++i) {
@@ -287,29 +292,35 @@ inline void cross_entropy_block(const Rows& rows, const Values& values, const La
   std::fill(sums, sums + rows_at_once, 1.0f);
 
   Row group[most_grouped];
+  Lanes parts[most_grouped];
+  float largest[most_grouped];
   for (std::int64_t first = 0; first < count; first += scratch.grouped()) {
     const std::int64_t last = std::min(count, first + scratch.grouped());
     // Each step for the whole group. A row that does not count is skipped by all of them.
     const auto each = [&](auto step) {
       for (std::int64_t i = first; i < last; ++i) {
-        if (counts[i]) step(i, begin + i, group[i - first], scratch.e(i - first));
+        if (counts[i]) step(i, i - first, scratch.e(i - first));
       }
     };
-    each([&](std::int64_t i, std::int64_t r, Row& row, float*) { row = load_row(rows, r, scratch.z(i - first)); });
-    each([&](std::int64_t i, std::int64_t, const Row& row, float* e) {
-      sums[i] = exponentials(row.z, vectors, row.maximum, e);
+    each([&](std::int64_t i, std::int64_t g, float*) {
+      group[g] = row_of(rows, begin + i, labels.sigma > 0, scratch.z(g));
+      parts[g] = maxima(group[g], vectors);
     });
+    each([&](std::int64_t, std::int64_t g, float*) { largest[g] = maximum(parts[g]); });
+    each([&](std::int64_t, std::int64_t g, float* e) { parts[g] = exponentials(group[g], vectors, largest[g], e); });
+    each([&](std::int64_t i, std::int64_t g, float*) { sums[i] = sum(parts[g]); });
     if (pass.readout != nullptr) {
-      each([&](std::int64_t i, std::int64_t, const Row&, float* e) { moments[i] = moment(e, values, rows.bins, vectors); });
+      each([&](std::int64_t, std::int64_t g, float* e) { parts[g] = moments(e, values, rows.bins, vectors); });
+      each([&](std::int64_t i, std::int64_t g, float*) { means[i] = sum(parts[g]); });
     }
-    each([&](std::int64_t i, std::int64_t, const Row& row, float* e) {
+    each([&](std::int64_t i, std::int64_t g, float* e) {
       const float p = place[i];
       if (p != p) {
         dots[i] = p;
       } else if (labels.sigma > 0) {
-        dots[i] = apply_hl_gauss(row.z, e, scratch.cdf(), row.maximum, sums[i], p, rows.bins, labels.sigma);
+        dots[i] = apply_hl_gauss(group[g], e, scratch.cdf(), largest[g], sums[i], p, rows.bins, labels.sigma);
       } else {
-        dots[i] = apply_two_hot(row.z, e, row.maximum, sums[i], p, rows.bins);
+        dots[i] = apply_two_hot(group[g], e, largest[g], sums[i], p, rows.bins);
       }
     });
     if (pass.gradient == nullptr) continue;
@@ -331,12 +342,12 @@ inline void cross_entropy_block(const Rows& rows, const Values& values, const La
 
   for (std::int64_t i = 0; i < count; i += lanes) {
     store(dots + i, log_normal(load<Lanes>(sums + i)) - load<Lanes>(dots + i));
-    const Lanes mean = load<Lanes>(moments + i) / load<Lanes>(sums + i);
-    store(moments + i, values.raw ? mean : inverse(mean, values.transform).value);
+    const Lanes mean = load<Lanes>(means + i) / load<Lanes>(sums + i);
+    store(means + i, values.raw ? mean : inverse(mean, values.transform).value);
   }
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t r = begin + i;
-    if (pass.readout != nullptr) pass.readout[r] = moments[i];
+    if (pass.readout != nullptr) pass.readout[r] = means[i];
     if (pass.loss != nullptr) pass.loss[r] = counts[i] && pass.weight != nullptr ? dots[i] * pass.weight[r] : dots[i];
   }
 }
@@ -358,16 +369,25 @@ inline void expectation_rows(const Rows& rows, const Values& values, const Expec
   Scratch scratch(rows.bins);
   const std::int64_t vectors = (rows.bins + lanes - 1) / lanes;
   const Transform transform = values.raw ? Transform::linear : values.transform;
+  Row group[most_grouped];
+  Lanes parts[most_grouped];
   float sums[most_grouped];
   float means[most_grouped];
-  Row group[most_grouped];
   for (std::int64_t first = begin; first < end; first += scratch.grouped()) {
     const std::int64_t count = std::min(end - first, scratch.grouped());
-    for (std::int64_t g = 0; g < count; ++g) group[g] = load_row(rows, first + g, scratch.z(g));
-    for (std::int64_t g = 0; g < count; ++g) {
-      sums[g] = exponentials(group[g].z, vectors, group[g].maximum, scratch.e(g));
-    }
-    for (std::int64_t g = 0; g < count; ++g) means[g] = moment(scratch.e(g), values, rows.bins, vectors) / sums[g];
+    const auto each = [&](auto step) {
+      for (std::int64_t g = 0; g < count; ++g) step(g);
+    };
+    each([&](std::int64_t g) {
+      group[g] = row_of(rows, first + g, false, scratch.z(g));
+      parts[g] = maxima(group[g], vectors);
+    });
+    each([&](std::int64_t g) { parts[g] = exponentials(group[g], vectors, maximum(parts[g]), scratch.e(g)); });
+    each([&](std::int64_t g) {
+      sums[g] = sum(parts[g]);
+      parts[g] = moments(scratch.e(g), values, rows.bins, vectors);
+    });
+    each([&](std::int64_t g) { means[g] = sum(parts[g]) / sums[g]; });
     for (std::int64_t g = 0; g < count; ++g) {
       const std::int64_t r = first + g;
       const float mean = means[g];

@@ -20,10 +20,13 @@ namespace twohot::ops::TWOHOT_CAPABILITY {
 
 #if defined(__AVX512F__)
 constexpr int lanes = 16;
+constexpr int together = 4;  // vectors whose exponentials are taken together
 #elif defined(__AVX__)
 constexpr int lanes = 8;
+constexpr int together = 2;
 #else
 constexpr int lanes = 4;
+constexpr int together = 2;
 #endif
 
 typedef float Lanes __attribute__((vector_size(lanes * sizeof(float))));
@@ -47,6 +50,19 @@ inline Lanes all(float x) noexcept { return Lanes{} + x; }
 
 inline Lanes select(Integers condition, Lanes yes, Lanes no) noexcept { return condition ? yes : no; }
 
+// The larger, and `second` where either is NaN.
+inline Lanes larger(Lanes first, Lanes second) noexcept {
+#if defined(__AVX512F__)
+  return _mm512_maskz_max_ps(0xffff, first, second);
+#elif defined(__AVX__)
+  return _mm256_max_ps(first, second);
+#elif defined(__SSE2__)
+  return _mm_max_ps(first, second);
+#else
+  return select(first > second, first, second);
+#endif
+}
+
 inline Lanes absolute(Lanes x) noexcept { return (Lanes)((Integers)x & 0x7fffffff); }
 
 // `magnitude` with the sign of `sign`.
@@ -64,22 +80,33 @@ inline Lanes reversed(Lanes v) noexcept {
 #endif
 }
 
-inline float sum(Lanes v) noexcept {
-  float parts[lanes];
-  std::memcpy(parts, &v, sizeof v);
-  for (int width = lanes / 2; width > 0; width /= 2) {
-    for (int l = 0; l < width; ++l) parts[l] += parts[l + width];
-  }
-  return parts[0];
+// combine() over all lanes, halves against halves.
+template <class Combine>
+inline float reduced(Lanes v, Combine combine) noexcept {
+  typedef float Four __attribute__((vector_size(16)));
+#if defined(__AVX512F__)
+  typedef float Eight __attribute__((vector_size(32)));
+  const Eight eight = combine(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7),
+                              __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+#elif defined(__AVX__)
+  const Lanes eight = v;
+#endif
+#if defined(__AVX__)
+  const Four four = combine(__builtin_shufflevector(eight, eight, 0, 1, 2, 3), __builtin_shufflevector(eight, eight, 4, 5, 6, 7));
+#else
+  const Four four = v;
+#endif
+  const Four two = combine(four, __builtin_shufflevector(four, four, 2, 3, 0, 1));
+  return combine(two, __builtin_shufflevector(two, two, 1, 0, 3, 2))[0];
 }
 
+inline float sum(Lanes v) noexcept {
+  return reduced(v, [](auto a, auto b) { return a + b; });
+}
+
+// The largest that is no NaN, or a NaN.
 inline float maximum(Lanes v) noexcept {
-  float parts[lanes];
-  std::memcpy(parts, &v, sizeof v);
-  for (int width = lanes / 2; width > 0; width /= 2) {
-    for (int l = 0; l < width; ++l) parts[l] = parts[l] > parts[l + width] ? parts[l] : parts[l + width];
-  }
-  return parts[0];
+  return reduced(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 // Adding it to a small number rounds that to an integer, which then stands in the low bits.
@@ -90,24 +117,36 @@ inline Lanes power_of_two(Lanes rounded) noexcept {
   return (Lanes)(((Integers)rounded - (std::bit_cast<std::int32_t>(rounding) - 127)) << 23);
 }
 
-// 2^f for -0.5 <= f <= 0.5, to an error of 1.4e-7 before rounding; exactly 1 at 0.
+// 2^f for -0.5 <= f <= 0.5 by falling powers of f, to an error of 1.4e-7 before rounding; exactly 1 at 0.
+constexpr float exp2_series[] = {1.3264724e-3f, 9.671513e-3f, 5.5507336e-2f, 2.4022242e-1f, 6.93147e-1f, 1.0f};
+
 inline Lanes exp2_fraction(Lanes f) noexcept {
-  Lanes p = all(1.3264724e-3f);
-  p = p * f + 9.671513e-3f;
-  p = p * f + 5.5507336e-2f;
-  p = p * f + 2.4022242e-1f;
-  p = p * f + 6.93147e-1f;
-  return p * f + 1.0f;
+  Lanes p = all(exp2_series[0]);
+  for (int term = 1; term < 6; ++term) p = p * f + exp2_series[term];
+  return p;
 }
 
-// exp(x) for x <= 0, to an absolute error of 1.5e-7 and, near 0, 3 ulp; 0 below -86, exactly 1 at 0.
-inline Lanes exp_negative(Lanes x) noexcept {
+// exp(x) for each x <= 0, to an absolute error of 1.5e-7 and, near 0, 3 ulp; 0 below -86, exactly 1 at 0. Several vectors
+// take each step together, so that none waits for the step before.
+template <int count>
+inline void exp_negative(Lanes (&x)[count]) noexcept {
   constexpr float log2e = 1.44269504f;
-  const Lanes rounded = x * log2e + rounding;
-  const Lanes f = x * log2e - (rounded - rounding);
-  // Adding the integer to the exponent's bits multiplies by a power of two.
-  const Words bits = (Words)exp2_fraction(f) + ((Words)rounded << 23);
-  return select(x >= -86.0f, (Lanes)bits, select(x < 0.0f, Lanes{}, x));
+  constexpr float biased = rounding + 127.0f;  // leaves the exponent's bits of a power of two
+  Lanes power[count];
+  Lanes fraction[count];
+  Lanes result[count];
+  const auto each = [](auto step) {
+#pragma GCC unroll 4
+    for (int i = 0; i < count; ++i) step(i);
+  };
+  each([&](int i) { power[i] = x[i] * log2e + biased; });
+  each([&](int i) { fraction[i] = power[i] - biased; });
+  each([&](int i) { fraction[i] = x[i] * log2e - fraction[i]; });
+  each([&](int i) { result[i] = fraction[i] * exp2_series[0] + exp2_series[1]; });
+#pragma GCC unroll 8
+  for (int term = 2; term < 6; ++term) each([&](int i) { result[i] = result[i] * fraction[i] + exp2_series[term]; });
+  each([&](int i) { result[i] *= (Lanes)((Words)power[i] << 23); });
+  each([&](int i) { x[i] = select(x[i] < -86.0f, Lanes{}, result[i]); });
 }
 
 // expm1(x) for x >= 0 to 2 ulp; infinity beyond float32.
@@ -186,15 +225,32 @@ inline Lanes square_root(Lanes x) noexcept {
 #endif
 }
 
+// GCC 12 makes five instructions of these conversions for AVX-512.
+inline Integers integers(Halves halves) noexcept {
+#if defined(__AVX512F__)
+  return (Integers)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)halves);
+#else
+  return __builtin_convertvector(halves, Integers);
+#endif
+}
+
+inline Halves low_halves(Integers words) noexcept {
+#if defined(__AVX512F__)
+  return (Halves)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)words);
+#else
+  return __builtin_convertvector(words, Halves);
+#endif
+}
+
 // Half-precision numbers as float32; narrow() rounds back, to nearest even.
 inline Lanes widen(const std::uint16_t* from, Float dtype) noexcept {
-  const Integers bits = __builtin_convertvector(load<Halves>(from), Integers);
-  if (dtype == Float::bfloat16) return (Lanes)(bits << 16);
+  if (dtype == Float::bfloat16) return (Lanes)(integers(load<Halves>(from)) << 16);
 #if defined(__AVX512F__)
   return _mm512_maskz_cvtph_ps(0xffff, load<__m256i>(from));
 #elif defined(__F16C__)
   return _mm256_cvtph_ps(load<__m128i>(from));
 #else
+  const Integers bits = integers(load<Halves>(from));
   const Integers rest = (bits & 0x7fff) << 13;
   // Scaling by 2^112 moves the exponent's bias, and makes subnormal halves normal.
   const Lanes finite = (Lanes)rest * 0x1p112f;
@@ -230,18 +286,22 @@ inline void narrow(std::uint16_t* to, Lanes a, Lanes b, Float dtype) noexcept {
     store(to, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
     store(to + lanes, _mm256_cvtps_ph(b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 #else
-    store(to, __builtin_convertvector(float16_bits(a), Halves));
-    store(to + lanes, __builtin_convertvector(float16_bits(b), Halves));
+    store(to, low_halves(float16_bits(a)));
+    store(to + lanes, low_halves(float16_bits(b)));
 #endif
     return;
   }
+#if defined(__AVX512BF16__)
+  store(to, _mm512_maskz_cvtne2ps_pbh(0xffffffff, b, a));
+#else
   const Integers low = bfloat16_bits(a);
   const Integers high = bfloat16_bits(b);
 #if defined(__AVX2__) && !defined(__AVX512F__)
   store(to, _mm256_permute4x64_epi64(_mm256_packus_epi32((__m256i)low, (__m256i)high), 0xd8));
 #else
-  store(to, __builtin_convertvector(low, Halves));
-  store(to + lanes, __builtin_convertvector(high, Halves));
+  store(to, low_halves(low));
+  store(to + lanes, low_halves(high));
+#endif
 #endif
 }
 

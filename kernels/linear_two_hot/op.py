@@ -178,7 +178,7 @@ def _loss_backward(ctx, loss, *_):
     return *gradients, *[None] * 11
 
 
-reduced_linear_cross_entropy = differentiable(linear_cross_entropy, _save_loss, _loss_backward, inputs=3)
+reduced_linear_cross_entropy = differentiable(linear_cross_entropy, _save_loss, _loss_backward, inputs=3, visible=2)
 
 
 @torch.library.custom_op("twohot::linear_cross_entropy_rows", mutates_args=())

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from twohot.kernels.backend import choose_two_hot, native, plain_eager
+from twohot.kernels.backend import native, plain_eager, runs_triton
 
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 # Below this many bytes the allocator of torch recycles memory by itself.
@@ -26,7 +26,7 @@ def empty_recycled(shape: tuple[int, ...], like: Tensor) -> Tensor:
     uses it is freed (`twohot.losses.release_memory` empties the pool).
     """
     bytes_ = math.prod(shape) * like.element_size()
-    if bytes_ < _RECYCLED_BYTES or like.device.type != "cpu" or native is None:
+    if bytes_ < _RECYCLED_BYTES or not like.is_cpu or native is None:
         return like.new_empty(shape)
     return torch.from_numpy(native.recycled(bytes_)).view(like.dtype).view(shape)
 
@@ -59,7 +59,7 @@ def fill_rows(
     Returns:
         The sum of the losses where the native code ran and they were asked for.
     """
-    if choose_two_hot(logits.device, logits.dtype, logits.shape[1]).name == "triton":
+    if runs_triton(logits):
         from twohot.kernels.two_hot.kernel import launch_cross_entropy
 
         if offset:
@@ -115,7 +115,7 @@ def fill_expectation(
     gradient: Tensor | None = None,
 ) -> None:
     """The readout [R] of logits [R, N], and its gradient times `upstream` [R], as `fill_rows`."""
-    if choose_two_hot(logits.device, logits.dtype, logits.shape[1]).name == "triton":
+    if runs_triton(logits):
         from twohot.kernels.two_hot.kernel import launch_expectation
 
         kind = "raw" if raw else "transformed"
@@ -151,22 +151,28 @@ def mean_scale(count: int | Tensor) -> float | Tensor:
     return 1 / count.clamp(min=1) if isinstance(count, Tensor) else 1 / max(count, 1)
 
 
-def differentiable(op, setup_context, backward, inputs=1):
+def differentiable(op, setup_context, backward, inputs=1, visible=None):
     """Register the derivative of `op` for its first `inputs` arguments (None: all), and give a form of it to call.
 
     An operation's own autograd rule costs more than a small loss, and does not serve torch.func. So where nothing
     traces, the form to call runs the body of the operation in an autograd Function, and under torch.func the operation.
+    It returns the first `visible` outputs (None: all).
     """
     op.register_autograd(backward, setup_context=setup_context)
 
     body = op._init_fn
 
-    class AtOnce(torch.autograd.Function):
+    class AtOnce(torch.autograd.Function):  # each argument of its own costs time: those without a gradient are one
         @staticmethod
         def forward(ctx, *arguments):
+            arguments = (*arguments[:-1], *arguments[-1])
             output = body(*arguments)
             setup_context(ctx, arguments, output)
-            return output
+            return output if visible is None else output[:visible]
+
+        @staticmethod
+        def backward(ctx, *upstream):
+            return *backward(ctx, *upstream)[:inputs], None
 
     class UnderTransforms(torch.autograd.Function):
         generate_vmap_rule = True
@@ -176,15 +182,18 @@ def differentiable(op, setup_context, backward, inputs=1):
             return op(*arguments)
 
     UnderTransforms.setup_context = staticmethod(setup_context)
-    AtOnce.backward = UnderTransforms.backward = staticmethod(backward)
+    UnderTransforms.backward = staticmethod(backward)
 
     def call(*arguments):
         if plain_eager(arguments[0]):
-            wanted = torch.is_grad_enabled() and any(
-                isinstance(x, Tensor) and x.requires_grad for x in arguments[:inputs]
-            )
-            return AtOnce.apply(*arguments) if wanted else body(*arguments)
-        return (UnderTransforms.apply if torch._C._are_functorch_transforms_active() else op)(*arguments)
+            leading = arguments[:inputs]
+            wanted = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in leading)
+            if wanted:
+                return AtOnce.apply(*leading, arguments[len(leading) :])
+            output = body(*arguments)
+        else:
+            output = (UnderTransforms.apply if torch._C._are_functorch_transforms_active() else op)(*arguments)
+        return output if visible is None else output[:visible]
 
     return call
 
@@ -340,7 +349,7 @@ def _(logits, target, mask, weight, mean, low, high, transform, raw, sigma, with
 
 def scaled(ctx, factor: Tensor) -> list[Tensor]:
     """The tensors that `ctx` saved x factor []: themselves, once, where a look at the factor is free and finds 1."""
-    if torch.compiler.is_compiling() or not plain_eager(factor) or factor.device.type != "cpu":
+    if torch.compiler.is_compiling() or not plain_eager(factor) or not factor.is_cpu:
         return [(gradient * factor).to(gradient.dtype) for gradient in ctx.saved_tensors]
     if torch.is_grad_enabled():  # create_graph=True
         raise_second_derivative(ctx)
@@ -359,15 +368,14 @@ def _save_loss(ctx, inputs, output) -> None:
     # A GPU's factor cannot be looked at without waiting for it, so there the gradient is scaled in place: it is given
     # away once, and computed again for whoever keeps the graph.
     ctx.given_once = None
-    on_triton = choose_two_hot(logits.device, logits.dtype, logits.shape[1]).name == "triton"
-    if not (on_triton and plain_eager(logits)):
+    if not (runs_triton(logits) and plain_eager(logits)):
         ctx.save_for_backward(gradient if with_gradient else None)
     elif with_gradient:
         ctx.given_once = gradient
         ctx.save_for_backward(logits, target, mask, weight)
 
 
-def _loss_backward(ctx, loss, readout, gradient):
+def _loss_backward(ctx, loss, *_):
     if loss is None:
         return (None,) * 12
     if not ctx.with_gradient:
@@ -386,7 +394,7 @@ def _loss_backward(ctx, loss, readout, gradient):
     return gradient, *[None] * 11
 
 
-reduced_cross_entropy = differentiable(cross_entropy_loss, _save_loss, _loss_backward)
+reduced_cross_entropy = differentiable(cross_entropy_loss, _save_loss, _loss_backward, visible=2)
 
 
 @torch.library.custom_op("twohot::expectation_rows", mutates_args=())

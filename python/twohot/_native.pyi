@@ -151,5 +151,5 @@ def release_recycled() -> None:
 def recycled_bytes() -> int:
     """Bytes that are kept for recycled() and that nobody uses."""
 
-def cpu_capability() -> Literal["avx512", "avx2", "portable"]:
+def cpu_capability() -> Literal["avx512_bf16", "avx512", "avx2", "portable"]:
     """Which compiled form of the kernels this processor runs."""

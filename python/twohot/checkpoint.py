@@ -45,9 +45,7 @@ def _complete(directory: Path) -> list[Path]:
     return sorted(named, key=lambda path: int(path.name.removeprefix("epoch-")))
 
 
-def save(
-    run: Path, epoch: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], replay: Replay
-) -> Path:
+def save(run: Path, epoch: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], replay: Replay) -> Path:
     """Write a checkpoint and remove all but the newest two.
 
     The directory appears under its final name only when every byte is on the disk, so a killed or failing

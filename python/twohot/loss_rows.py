@@ -56,7 +56,7 @@ def row_cross_entropy(
         weight_ = None if weight is None else weight.expand(rows).reshape(-1).to(torch.float32).contiguous()
         gradient = torch.is_grad_enabled() and logits.requires_grad
         arguments = (reduction == "mean", *bins.support, sigma, return_readout, gradient)
-        loss, readout, _ = op.reduced_cross_entropy(flat, target_, mask_, weight_, *arguments)
+        loss, readout = op.reduced_cross_entropy(flat, target_, mask_, weight_, *arguments)
         return (loss, readout.reshape(rows)) if return_readout else loss
     loss, readout = op.cross_entropy_of_rows(flat, target_, mask_, *bins.support, sigma, return_readout)
     readout = readout.reshape(rows) if return_readout else None
@@ -97,7 +97,7 @@ def linear_row_cross_entropy(
     row_weight = None if row_weight is None else row_weight.expand(rows).reshape(-1).to(torch.float32).contiguous()
     wanted = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in layer]
     arguments = (reduction == "mean", *bins.support, sigma, return_readout, wanted)
-    loss, readout, *_ = op.reduced_linear_cross_entropy(*layer, target_, mask_, row_weight, *arguments)
+    loss, readout = op.reduced_linear_cross_entropy(*layer, target_, mask_, row_weight, *arguments)
     return (loss, readout.reshape(rows)) if return_readout else loss
 
 
@@ -170,7 +170,8 @@ def _reduced(
 def _shared(rows: torch.Size, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """The target as float32 [T] and the mask as bool [T], without leading dimensions over which both are the same."""
     if mask is None and target.shape == rows:
-        target = target.detach().to(torch.float32).contiguous()
+        if target.requires_grad or target.dtype != torch.float32 or not target.is_contiguous():
+            target = target.detach().to(torch.float32).contiguous()
         return target if len(rows) == 1 else target.view(-1), None
     shared = _leading_ones(target, len(rows))
     if mask is not None:

@@ -18,6 +18,7 @@ from twohot.options import (
     parse,
 )
 from twohot.replay import Problem, Replay
+from twohot.replay.manifest import exists
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,7 +113,7 @@ def _import(arguments: list[str], console: Console) -> int:
     first = next(trajectories, None)
     if first is None:
         raise TwohotError(f"{options.source}: holds no trajectory")
-    if (options.directory / "replay.json").exists():
+    if exists(options.directory):
         replay = _runtime(lambda: Replay.open(options.directory, "append"))
     else:
         capacity = {"capacity_steps": options.capacity_steps or UNBOUNDED}

@@ -5,8 +5,40 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
+from typing import Any, Protocol
 
 from twohot.replay.batch import Batch
+
+
+class Source(Protocol):
+    """What batches are drawn from."""
+
+    def batch(self, batch_size: int, length: int, lookahead: int = 0, *, torch: bool, pin_memory: bool) -> Batch:
+        """Memory for one batch."""
+
+    def sample(self, batch_size: int, length: int, *, out: Batch, **options: Any) -> Batch:
+        """One batch, in `out`."""
+
+
+def load_ahead(
+    source: Source,
+    batch_size: int,
+    length: int,
+    *,
+    batches: int,
+    ahead: int,
+    torch: bool,
+    pin_memory: bool,
+    options: dict[str, Any],
+) -> Iterator[Batch]:
+    """Yields `batches` batches of a source, sampled up to `ahead` batches ahead; see `Replay.loader`."""
+    if batches < 0 or ahead < 1:
+        raise ValueError(f"expected batches >= 0 and ahead >= 1, got batches={batches} and ahead={ahead}")
+    sizes = (batch_size, length, options.get("lookahead", 0))
+    memories = [
+        source.batch(*sizes, torch=torch, pin_memory=pin_memory) for _ in range(max(1, min(ahead + 1, batches)))
+    ]
+    return prefetch(lambda out: source.sample(batch_size, length, out=out, **options), memories, batches)
 
 
 def prefetch(fill: Callable[[Batch], Batch], memories: list[Batch], batches: int) -> Iterator[Batch]:

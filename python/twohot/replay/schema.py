@@ -34,7 +34,9 @@ class Field:
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}; got {self.dtype!r}")
         if self.compression not in COMPRESSIONS:
-            raise ValueError(f"compression: expected one of {', '.join(map(repr, COMPRESSIONS))}; got {self.compression!r}")
+            raise ValueError(
+                f"compression: expected one of {', '.join(map(repr, COMPRESSIONS))}; got {self.compression!r}"
+            )
         object.__setattr__(self, "shape", tuple(int(extent) for extent in self.shape))
         if any(extent < 1 for extent in self.shape):
             raise ValueError(f"shape: expected extents of at least 1, got {self.shape}")
@@ -69,7 +71,9 @@ class Schema:
         """The fields as native code takes them: (observation, action, step)."""
 
         def fields(named: Mapping[str, Field]) -> list:
-            return [(name, field.dtype, list(field.shape), field.nan, field.compression) for name, field in named.items()]
+            return [
+                (name, field.dtype, list(field.shape), field.nan, field.compression) for name, field in named.items()
+            ]
 
         return fields(self.observation), fields({"action": self.action})[0], fields(self.step)
 

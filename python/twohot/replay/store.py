@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +11,14 @@ from typing import Any, Literal
 import numpy as np
 
 from twohot import _native
-from twohot.errors import DamagedReplayError
-from twohot.files import replacing
 from twohot.replay import saved
 from twohot.replay.batch import Batch, make_batch
-from twohot.replay.prefetch import prefetch
+from twohot.replay.manifest import capacities, exists, read_manifest, write_manifest
+from twohot.replay.prefetch import load_ahead
 from twohot.replay.relabel import Relabel, relabelled
 from twohot.replay.schema import Schema
 from twohot.replay.writer import Writer
 
-FORMAT = "twohot.replay/2"
-MANIFEST = "replay.json"
 SEGMENT_BYTES = 256 << 20
 
 Law = Literal["trajectory", "step", "recency", "priority", "task"]
@@ -100,19 +96,17 @@ class Replay:
         they hold has been evicted (`keep_evicted`: when `compact` is called). With `durable` a commit waits for the
         disk, and survives the death of the machine too. Raises FileExistsError where the directory holds a replay.
         """
-        capacity = _capacity(capacity_steps, capacity_bytes, capacity_trajectories)
+        capacity = capacities(capacity_steps, capacity_bytes, capacity_trajectories)
         place = None
         if directory is not None:
             place = Path(directory)
             place.mkdir(parents=True, exist_ok=True)
-            if (place / MANIFEST).exists():
+            if exists(place):
                 raise FileExistsError(f"{place} holds a replay already: open it with Replay.open")
         options = {"durable": durable, "segment_bytes": segment_bytes, "keep_evicted": keep_evicted}
         native = _make_native(schema, capacity, place, "append", seed, threads, skip_damage=False, **options)
         if place is not None:
-            manifest = {"format": FORMAT, "schema": schema.to_json(), "capacity": capacity}
-            with replacing(place / MANIFEST) as partial:
-                partial.write_text(json.dumps(manifest, indent=2) + "\n")
+            write_manifest(place, schema, capacity)
         return cls(schema, native, capacity, place)
 
     @classmethod
@@ -144,13 +138,8 @@ class Replay:
         Raises FileNotFoundError where there is no replay, and OSError.
         """
         place = Path(directory)
-        manifest = read_manifest(place)
-        schema, capacity = Schema.from_json(manifest["schema"]), manifest["capacity"]
-        given = {
-            "capacity_steps": capacity_steps,
-            "capacity_bytes": capacity_bytes,
-            "capacity_trajectories": capacity_trajectories,
-        }
+        schema, capacity = read_manifest(place)
+        given = capacities(capacity_steps, capacity_bytes, capacity_trajectories)
         if any(value is not None for value in given.values()):
             capacity = given
         if damage not in ("raise", "skip"):
@@ -167,7 +156,7 @@ class Replay:
 
         Files that hold none are moved to the folder `damaged` in it. Raises RuntimeError while somebody writes.
         """
-        schema = Schema.from_json(read_manifest(Path(directory))["schema"])
+        schema, _ = read_manifest(Path(directory))
         return [Problem(*problem) for problem in _native.repair(str(directory), *schema.native())]
 
     def writer(self, environments: int, *, piece_steps: int | None = None, overlap_steps: int = 0) -> Writer:
@@ -273,15 +262,9 @@ class Replay:
         that nobody saw. What the thread raises is raised by `next()`, behind the batches before it. Raises ValueError
         for sizes below 1.
         """
-        lookahead = options.get("lookahead", 0)
-        _check_sizes(batch_size, length, lookahead)
-        if batches < 0 or ahead < 1:
-            raise ValueError(f"expected batches >= 0 and ahead >= 1, got batches={batches} and ahead={ahead}")
-        memories = [
-            self.batch(batch_size, length, lookahead, torch=torch, pin_memory=pin_memory)
-            for _ in range(min(ahead + 1, batches))
-        ]
-        return prefetch(lambda out: self.sample(batch_size, length, out=out, **options), memories, batches)
+        return load_ahead(
+            self, batch_size, length, batches=batches, ahead=ahead, torch=torch, pin_memory=pin_memory, options=options
+        )
 
     def set_priorities(self, trajectories: Sequence[int] | np.ndarray, priorities: Sequence[float] | np.ndarray) -> int:
         """Sets the priorities (finite, >= 0) of the trajectories with these ids; returns how many are still stored.
@@ -404,54 +387,18 @@ class Replay:
         capacity_trajectories: int | None = None,
         threads: int = 2,
     ) -> Replay:
-        """The replay that `save` wrote, in memory: the same trajectories, ids and counts, the same samples from here on.
+        """The replay that `save` wrote, in memory: the same trajectories, ids and counts, and the same samples.
 
-        (Those by priority follow the same law, but are others.) A capacity takes the place of the saved one of its kind;
-        where it is smaller, the oldest trajectories are evicted. Raises OSError where the file cannot be read and
+        (Those by priority follow the same law, but are others.) A capacity replaces the saved one of its kind; it is smaller, the oldest trajectories are evicted. Raises OSError where the file cannot be read and
         ValueError, naming it, where it is truncated, no saved replay, or holds a trajectory larger than the capacity.
         """
-        given = {
-            "capacity_steps": capacity_steps,
-            "capacity_bytes": capacity_bytes,
-            "capacity_trajectories": capacity_trajectories,
-        }
+        given = capacities(capacity_steps, capacity_bytes, capacity_trajectories)
 
         def create(schema: Schema, capacity: dict[str, int | None]) -> Replay:
             capacity |= {name: value for name, value in given.items() if value is not None}
             return cls.create(schema, **capacity, threads=threads)
 
         return saved.read(Path(path), create)
-
-
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """The schema and capacity of the replay in a directory, as plain values.
-
-    Raises FileNotFoundError where there is none, and DamagedReplayError where its description cannot be read.
-    """
-    path = directory / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-        if manifest["format"] != FORMAT:
-            raise DamagedReplayError(f"{path}: expected the format {FORMAT}, got {manifest['format']}")
-        Schema.from_json(manifest["schema"])
-        _capacity(**manifest["capacity"])
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{directory} holds no replay: there is no {MANIFEST}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, DamagedReplayError):
-            raise
-        raise DamagedReplayError(f"{path} cannot be read as the description of a replay: {error!r}") from error
-    return manifest
-
-
-def _capacity(
-    capacity_steps: int | None, capacity_bytes: int | None, capacity_trajectories: int | None
-) -> dict[str, int | None]:
-    return {
-        "capacity_steps": capacity_steps,
-        "capacity_bytes": capacity_bytes,
-        "capacity_trajectories": capacity_trajectories,
-    }
 
 
 def _make_native(

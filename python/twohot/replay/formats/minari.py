@@ -15,8 +15,8 @@ import numpy as np
 from gymnasium import spaces
 
 from twohot.errors import TwohotError
-from twohot.replay.formats.trajectory import FormatError, Trajectory, checked, schema_of
 from twohot.replay import Field
+from twohot.replay.formats.trajectory import FormatError, Trajectory, checked, schema_of
 
 if TYPE_CHECKING:
     from minari import MinariDataset

@@ -1,0 +1,56 @@
+"""The description of a replay in a directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from twohot.errors import DamagedReplayError
+from twohot.files import replacing
+from twohot.replay.schema import Schema
+
+FORMAT = "twohot.replay/2"
+MANIFEST = "replay.json"
+
+
+def capacities(
+    capacity_steps: int | None, capacity_bytes: int | None, capacity_trajectories: int | None
+) -> dict[str, int | None]:
+    """The arguments, by name."""
+    return {
+        "capacity_steps": capacity_steps,
+        "capacity_bytes": capacity_bytes,
+        "capacity_trajectories": capacity_trajectories,
+    }
+
+
+def exists(directory: Path) -> bool:
+    """Whether the directory holds a replay."""
+    return (directory / MANIFEST).exists()
+
+
+def write_manifest(directory: Path, schema: Schema, capacity: Mapping[str, int | None]) -> None:
+    """Makes the directory one of a replay. Raises OSError."""
+    manifest = {"format": FORMAT, "schema": schema.to_json(), "capacity": dict(capacity)}
+    with replacing(directory / MANIFEST) as partial:
+        partial.write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def read_manifest(directory: Path) -> tuple[Schema, dict[str, int | None]]:
+    """The schema and the capacities of the replay in a directory.
+
+    Raises FileNotFoundError where there is none, and DamagedReplayError where its description cannot be read.
+    """
+    path = directory / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        if manifest["format"] != FORMAT:
+            raise DamagedReplayError(f"{path}: expected the format {FORMAT}, got {manifest['format']}")
+        return Schema.from_json(manifest["schema"]), capacities(**manifest["capacity"])
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{directory} holds no replay: there is no {MANIFEST}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, DamagedReplayError):
+            raise
+        raise DamagedReplayError(f"{path} cannot be read as the description of a replay: {error!r}") from error
