@@ -53,7 +53,9 @@ Store::Store(Schema schema, Capacity capacity, std::uint64_t seed, std::optional
     throw std::invalid_argument("expected a capacity of at least one step (" + std::to_string(layout_.bytes(1)) +
                                 " bytes), got " + describe(capacity));
   }
-  const auto most = static_cast<std::int64_t>(chunk_bytes / layout_.row_bytes());
+  // Whatever the rounding of the columns adds, so that chunks fill the slabs of their pool.
+  const std::size_t rounding = Layout::alignment * layout_.columns().size();
+  const auto most = static_cast<std::int64_t>((chunk_bytes - std::min(chunk_bytes, rounding)) / layout_.row_bytes());
   chunk_rows_ = std::clamp<std::int64_t>(most, 1, longest_ + 1);
   chunks_ = std::make_shared<ChunkPool>(layout_.bytes(Extent{chunk_rows_, chunk_rows_}));
   if (place_) {
