@@ -84,6 +84,7 @@ void Store::commit(std::span<std::shared_ptr<Trajectory>> finished) {
     throw std::runtime_error("'" + place_->directory + "' was opened for reading: nothing can be added");
   }
   const std::lock_guard files(files_);
+  require_usable();  // close() may have come first
   {
     const std::lock_guard lock(mutex_);
     std::int64_t trajectories = index_.kept_count();
@@ -293,16 +294,19 @@ void Store::clear() {
 }
 
 RandomState Store::random_state() const {
+  require_usable();
   const std::lock_guard lock(mutex_);
   return random_.state();
 }
 
 void Store::set_random_state(const RandomState& state) {
+  require_usable();
   const std::lock_guard lock(mutex_);
   random_.set_state(state);
 }
 
 void Store::resume(const Counters& counters) {
+  require_usable();
   if (counters.next_id < 0 || counters.evicted_trajectories < 0 || counters.evicted_steps < 0) {
     throw std::invalid_argument("expected counts of at least 0, got a negative one");
   }
@@ -323,6 +327,7 @@ Directory& Store::writable() {
 }
 
 std::int64_t Store::reclaim() {
+  require_usable();
   const std::lock_guard files(files_);
   if (place_ && place_->access == Access::write) {
     throw std::runtime_error("'" + place_->directory + "' was opened for writing only: what was evicted is not known");
@@ -331,6 +336,7 @@ std::int64_t Store::reclaim() {
 }
 
 void Store::sync() {
+  require_usable();
   const std::lock_guard files(files_);
   writable().sync();
 }

@@ -1,5 +1,6 @@
 // Schema, store and writer in memory.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -7,6 +8,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/support.h"
@@ -239,6 +241,34 @@ void test_closed() {
   CHECK(column(*store, *held[0].trajectory, 0) == std::vector<std::int32_t>{0, 1, 2, 3});
 }
 
+// A commit that returns while the store closes has stored what it was given: what is on the disk is what was counted.
+void test_closing_during_commits() {
+  for (int round = 0; round < 30; ++round) {
+    const TemporaryDirectory directory;
+    std::atomic<int> committed{0};
+    {
+      const auto store = open_store(directory.path());
+      std::vector<std::thread> threads;
+      for (int i = 0; i < 4; ++i) {
+        threads.emplace_back([&] {
+          Writer writer(store, 1);
+          try {
+            for (int j = 0; j < 2000; ++j) {
+              live(writer, 2, 0, 1);
+              ++committed;
+            }
+          } catch (const std::runtime_error&) {
+          }
+        });
+      }
+      while (committed < 20) std::this_thread::yield();
+      store->close();
+      for (std::thread& thread : threads) thread.join();
+    }
+    CHECK(open_store(directory.path(), Access::read)->stats().trajectories == committed);
+  }
+}
+
 }  // namespace
 }  // namespace twohot::test
 
@@ -252,5 +282,6 @@ int main() {
   test_pieces();
   test_kept();
   test_closed();
+  test_closing_during_commits();
   return report();
 }
