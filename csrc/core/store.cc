@@ -5,6 +5,7 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <unordered_set>
 #include <utility>
 
 #include "core/checks.h"
@@ -145,8 +146,10 @@ void Store::take_in(std::span<const std::shared_ptr<Trajectory>> finished) {
 // Called with files_ held.
 void Store::take_in_new() {
   std::vector<std::shared_ptr<Trajectory>> found = directory_->scan(layout_);
+  std::unordered_set<std::int64_t> ids;
   std::erase_if(found, [&](const std::shared_ptr<Trajectory>& trajectory) {
-    const bool fitting = trajectory->length <= longest_ && find(trajectory->id) == nullptr;
+    const bool fresh = ids.insert(trajectory->id).second && find(trajectory->id) == nullptr;
+    const bool fitting = trajectory->length <= longest_ && fresh;
     if (!fitting) trajectory->segment->let_go();
     return !fitting;
   });
