@@ -12,6 +12,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int id_bits = 40;  // trajectories of one writer
+constexpr std::uint32_t most_writers = std::uint32_t{1} << (62 - id_bits);
 
 std::vector<SegmentName> list(const std::string& directory) {
   std::vector<SegmentName> names;
@@ -21,6 +22,21 @@ std::vector<SegmentName> list(const std::string& directory) {
   }
   if (error) throw FileError(error.value(), directory);
   std::sort(names.begin(), names.end());
+  return names;
+}
+
+// Those of `list` and those whose journal is missing.
+std::vector<SegmentName> list_with_lost_journals(const std::string& directory) {
+  std::vector<SegmentName> names;
+  std::error_code error;
+  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
+    const fs::path path = it->path();
+    if (path.extension() != ".journal" && path.extension() != ".data") continue;
+    if (const auto name = SegmentName::of_journal(path.stem().string() + ".journal")) names.push_back(*name);
+  }
+  if (error) throw FileError(error.value(), directory);
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
   return names;
 }
 
@@ -58,14 +74,18 @@ Directory::Directory(std::string path, std::size_t segment_bytes, bool durable)
 std::vector<std::shared_ptr<Trajectory>> Directory::scan(const Layout& layout) {
   for (const SegmentName name : list(path_)) {
     if (segments_.contains(name) || refused_.contains(name)) continue;
-    try {
-      segments_.emplace(name, std::make_shared<Segment>(path_, name, layout));
-    } catch (const std::runtime_error& error) {
-      const auto* failed = dynamic_cast<const FileError*>(&error);
-      if (failed != nullptr && failed->code() != ENOENT) throw;
-      if (absent_or_new(path_, name)) continue;
-      refused_.insert(name);
-      problems_.push_back({file(path_, name, ".journal"), error.what()});
+    for (const bool again : {false, true}) {
+      try {
+        segments_.emplace(name, std::make_shared<Segment>(path_, name, layout));
+        break;
+      } catch (const std::runtime_error& error) {
+        const auto* failed = dynamic_cast<const FileError*>(&error);
+        if (failed != nullptr && failed->code() != ENOENT) throw;
+        if (absent_or_new(path_, name)) break;
+        if (!again) continue;  // it may have been new when it was opened, and is not any more
+        refused_.insert(name);
+        problems_.push_back({file(path_, name, ".journal"), error.what()});
+      }
     }
   }
   // Times may run backwards where a clock was set; the order of one writer never does.
@@ -91,11 +111,12 @@ std::vector<std::shared_ptr<Trajectory>> Directory::scan(const Layout& layout) {
 
 void Directory::start_segment(const Layout& layout, std::size_t bytes) {
   const std::size_t most_bytes = std::max(segment_bytes_, bytes + sizeof(Record));
-  if (writer_) {
-    writer_->sync();
-    writer_.reset();
-  } else {
-    for (const SegmentName name : list(path_)) writer_number_ = std::max(writer_number_, name.writer + 1);
+  if (writer_) writer_->sync();
+  writer_.reset();
+  if (next_segment_ == 0) {
+    for (const SegmentName name : list(path_)) {
+      if (name.writer < most_writers) writer_number_ = std::max(writer_number_, name.writer + 1);
+    }
   }
   while (true) {
     const SegmentName name{writer_number_, next_segment_};
@@ -124,7 +145,8 @@ void Directory::append(std::span<std::shared_ptr<Trajectory>> finished, const La
 
 bool Directory::gone(const Segment& segment) const {
   const bool writing = writer_ && writer_->segment().get() == &segment;
-  return !writing && segment.gone() >= segment.records() && !segment.live();
+  // A writer that has ended since the last scan may have left more, so that its end is looked at first.
+  return !writing && segment.gone() >= segment.records() && !segment.live() && !segment.unread();
 }
 
 std::vector<std::string> Directory::gone() const {
@@ -176,17 +198,9 @@ void roll_back(const std::string& directory, const Extents& extents) {
   for (const SegmentName name : names) {
     const auto then = extents.find(name.text());
     if (then == extents.end()) continue;
-    const std::string path = file(directory, name, ".journal");
-    const File journal(path, File::Use::read);
     const std::int64_t bytes = static_cast<std::int64_t>(sizeof(Record)) * (then->second + 1);
-    if (journal.size() < bytes) throw std::runtime_error("'" + path + "' holds less than it did then");
-    std::int64_t data_bytes = sizeof(Record);
-    if (then->second > 0) {
-      Record last;
-      journal.read(&last, sizeof last, bytes - static_cast<std::int64_t>(sizeof last));
-      data_bytes = last.offset + last.bytes;
-    }
-    shorter.push_back({{path, bytes}, {file(directory, name, ".data"), data_bytes}});
+    const std::int64_t data_bytes = data_extent(directory, name, then->second);
+    shorter.push_back({{file(directory, name, ".journal"), bytes}, {file(directory, name, ".data"), data_bytes}});
     missing.erase(name.text());
   }
   if (!missing.empty()) throw std::runtime_error("segment " + *missing.begin() + " of '" + directory + "' is gone");
@@ -202,8 +216,8 @@ void roll_back(const std::string& directory, const Extents& extents) {
 }
 
 std::vector<Problem> repair(const std::string& directory, const Layout& layout) {
-  const std::vector<SegmentName> names = list(directory);
-  require_no_writer(directory, names);
+  require_no_writer(directory, list(directory));
+  const std::vector<SegmentName> names = list_with_lost_journals(directory);
   std::vector<Problem> problems;
   for (const SegmentName name : names) {
     try {

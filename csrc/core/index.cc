@@ -10,6 +10,12 @@ namespace {
 // Uniform over [0, 1).
 double unit(RandomStream& random) noexcept { return static_cast<double>(random.next() >> 11) * 0x1p-53; }
 
+// Room for one more, so that adding it throws nothing. Amortised O(1).
+template <typename Vector>
+void make_space(Vector& vector) {
+  if (vector.size() == vector.capacity()) vector.reserve(std::max<std::size_t>(8, 2 * vector.size()));
+}
+
 }  // namespace
 
 void Index::make_room() {
@@ -40,8 +46,8 @@ void Index::push(std::shared_ptr<const Trajectory> trajectory) {
                                              (end_ + guide_steps - 1) / guide_steps;
   Task& task = tasks_.try_emplace(trajectory->task, Task{trajectory->task, {}, {}}).first->second;
   const bool absent = task.size() == 0;
-  if (absent) present_.reserve(present_.size() + 1);
-  if (kept) kept_.reserve(kept_.size() + 1);
+  if (absent) make_space(present_);
+  if (kept) make_space(kept_);
   std::int64_t guided = 0;
   bool listed = false;
   bool mapped = false;
@@ -84,9 +90,13 @@ std::shared_ptr<const Trajectory> Index::pop() noexcept {
   if (tree_) tree_->set(leaf(first_), 0);
   while (!guide_.empty() && guide_.front() == first_) guide_.pop_front();
   places_.erase(leaving->id);
-  Task& task = tasks_.find(leaving->task)->second;
+  const auto found = tasks_.find(leaving->task);
+  Task& task = found->second;
   task.passing.pop_front();
-  if (task.size() == 0) present_.erase(std::find(present_.begin(), present_.end(), &task));
+  if (task.size() == 0) {
+    present_.erase(std::find(present_.begin(), present_.end(), &task));
+    tasks_.erase(found);
+  }
   ++first_;
   return leaving;
 }

@@ -144,10 +144,14 @@ std::shared_ptr<Trajectory> Segment::adopt(const Record& record, const Layout& l
   return trajectory;
 }
 
+std::int64_t Segment::whole_records() const {
+  return (journal_.size() - data_begin) / static_cast<std::int64_t>(sizeof(Record));
+}
+
 std::vector<Committed> Segment::read(const Layout& layout, std::vector<Problem>& problems) {
   std::vector<Committed> result;
   const std::int64_t known = records_;
-  const std::int64_t whole = (journal_.size() - data_begin) / static_cast<std::int64_t>(sizeof(Record));
+  const std::int64_t whole = whole_records();
   if (whole <= known) return result;
   const auto data_bytes = std::min(data_.size(), static_cast<std::int64_t>(mapping_->bytes()));
   std::vector<Record> records(static_cast<std::size_t>(whole - known));
@@ -160,7 +164,6 @@ std::vector<Committed> Segment::read(const Layout& layout, std::vector<Problem>&
       result.push_back({adopt(record, layout), record.time});
     } else {
       problems.push_back({journal_.path(), fault + " in place " + std::to_string(records_)});
-      ++gone_;
     }
     ++records_;
   }
@@ -175,7 +178,14 @@ SegmentWriter::SegmentWriter(const std::string& directory, SegmentName name, con
                              std::size_t most_bytes)
     : name_(name),
       data_(path_of(directory, name, data_suffix), File::Use::create),
-      journal_(path_of(directory, name, journal_suffix), File::Use::create),
+      journal_([&]() -> File {
+        try {
+          return File(path_of(directory, name, journal_suffix), File::Use::create);
+        } catch (...) {
+          remove_file(data_.path());
+          throw;
+        }
+      }()),
       most_bytes_(most_bytes),
       end_(data_begin),
       journal_end_(data_begin) {
@@ -258,6 +268,21 @@ void SegmentWriter::append(std::span<std::shared_ptr<Trajectory>> finished, cons
 void SegmentWriter::sync() const {
   data_.sync();
   journal_.sync();
+}
+
+std::int64_t data_extent(const std::string& directory, SegmentName name, std::int64_t records) {
+  const File journal(path_of(directory, name, journal_suffix), File::Use::read);
+  const std::int64_t bytes = data_begin + records * static_cast<std::int64_t>(sizeof(Record));
+  if (records < 0 || journal.size() < bytes) {
+    throw std::runtime_error("'" + journal.path() + "' holds less than it did then");
+  }
+  if (records == 0) return data_begin;
+  Record last;
+  journal.read(&last, sizeof last, bytes - static_cast<std::int64_t>(sizeof last));
+  if (last.mark != Record::marked || last.checksum != record_checksum(last, name)) {
+    throw std::runtime_error("'" + journal.path() + "' has a damaged record in place " + std::to_string(records - 1));
+  }
+  return last.offset + last.bytes;
 }
 
 std::int64_t rebuild_journal(const std::string& directory, SegmentName name, const Layout& layout,

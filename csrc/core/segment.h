@@ -87,15 +87,20 @@ class Segment : public std::enable_shared_from_this<Segment> {
   // Whether its writer may still append. Throws FileError.
   bool live() const { return journal_.locked(); }
 
+  // Whether the journal holds records that were not read. Throws FileError.
+  bool unread() const { return whole_records() > records_; }
+
   // Whether the block of this trajectory has the checksum of its record. Thread-safe. O(bytes).
   bool intact(const Trajectory& trajectory, const Layout& layout) const;
 
-  // Records read, and those whose trajectories are of no more use. Thread-safe.
+  // Records read, and those whose trajectories are of no more use; a damaged one may still be repaired. Thread-safe.
   std::int64_t records() const noexcept { return records_; }
   std::int64_t gone() const noexcept { return gone_; }
   void let_go() noexcept { ++gone_; }
 
  private:
+  std::int64_t whole_records() const;
+
   const SegmentName name_;
   const File data_;
   const File journal_;
@@ -108,7 +113,7 @@ class Segment : public std::enable_shared_from_this<Segment> {
 class SegmentWriter {
  public:
   // Creates the files, which must not exist, for `most_bytes` of records and blocks, and locks the journal. Throws
-  // FileError; EEXIST means that another writer has the name.
+  // FileError, and leaves no file behind; EEXIST means that another writer has the name.
   SegmentWriter(const std::string& directory, SegmentName name, const Layout& layout, std::size_t most_bytes);
 
   // What a trajectory takes in the data file.
@@ -138,6 +143,10 @@ class SegmentWriter {
   std::size_t end_;
   std::int64_t journal_end_;
 };
+
+// How many bytes of the data file the first `records` records of a journal make up. Throws FileError, and
+// std::runtime_error where the journal has fewer, or where the last of them does not hold.
+std::int64_t data_extent(const std::string& directory, SegmentName name, std::int64_t records);
 
 // Makes the journal of a segment anew from the records in its data file whose blocks are intact, and from nothing else;
 // the segment must have no writer. Appends what was left out to `problems` and returns the number of trajectories that

@@ -5,6 +5,7 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <unordered_set>
 #include <utility>
 
 #include "core/checks.h"
@@ -53,7 +54,9 @@ Store::Store(Schema schema, Capacity capacity, std::uint64_t seed, std::optional
     throw std::invalid_argument("expected a capacity of at least one step (" + std::to_string(layout_.bytes(1)) +
                                 " bytes), got " + describe(capacity));
   }
-  const auto most = static_cast<std::int64_t>(chunk_bytes / layout_.row_bytes());
+  // Whatever the rounding of the columns adds, so that chunks fill the slabs of their pool.
+  const std::size_t rounding = Layout::alignment * layout_.columns().size();
+  const auto most = static_cast<std::int64_t>((chunk_bytes - std::min(chunk_bytes, rounding)) / layout_.row_bytes());
   chunk_rows_ = std::clamp<std::int64_t>(most, 1, longest_ + 1);
   chunks_ = std::make_shared<ChunkPool>(layout_.bytes(Extent{chunk_rows_, chunk_rows_}));
   if (place_) {
@@ -85,6 +88,7 @@ void Store::commit(std::span<std::shared_ptr<Trajectory>> finished) {
     for (const auto& trajectory : finished) trajectory->rows = trajectory->rows.packed(layout_);
   }
   const std::lock_guard files(files_);
+  require_usable();  // close() may have come first
   {
     const std::lock_guard lock(mutex_);
     std::int64_t trajectories = index_.kept_count();
@@ -147,8 +151,10 @@ void Store::take_in(std::span<const std::shared_ptr<Trajectory>> finished) {
 // Called with files_ held.
 void Store::take_in_new() {
   std::vector<std::shared_ptr<Trajectory>> found = directory_->scan(layout_);
+  std::unordered_set<std::int64_t> ids;
   std::erase_if(found, [&](const std::shared_ptr<Trajectory>& trajectory) {
-    const bool fitting = trajectory->length <= longest_ && find(trajectory->id) == nullptr;
+    const bool fresh = ids.insert(trajectory->id).second && find(trajectory->id) == nullptr;
+    const bool fitting = trajectory->length <= longest_ && fresh;
     if (!fitting) trajectory->segment->let_go();
     return !fitting;
   });
@@ -296,16 +302,19 @@ void Store::clear() {
 }
 
 RandomState Store::random_state() const {
+  require_usable();
   const std::lock_guard lock(mutex_);
   return random_.state();
 }
 
 void Store::set_random_state(const RandomState& state) {
+  require_usable();
   const std::lock_guard lock(mutex_);
   random_.set_state(state);
 }
 
 void Store::resume(const Counters& counters) {
+  require_usable();
   if (counters.next_id < 0 || counters.evicted_trajectories < 0 || counters.evicted_steps < 0) {
     throw std::invalid_argument("expected counts of at least 0, got a negative one");
   }
@@ -342,6 +351,7 @@ std::int64_t Store::reclaim(const std::vector<std::string>& names) {
 }
 
 void Store::sync() {
+  require_usable();
   const std::lock_guard files(files_);
   writable().sync();
 }

@@ -1,0 +1,138 @@
+// The checksum, the pool of chunks and the sum tree.
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "core/chunk_pool.h"
+#include "core/hash.h"
+#include "core/random.h"
+#include "core/sum_tree.h"
+#include "tests/support.h"
+
+namespace twohot::test {
+
+// The values are those of the reference implementation (xxhash 3 of PyPI, xxh64) for bytes 11, 48, 85, ... (37 i + 11).
+void test_hash() {
+  std::vector<std::uint8_t> bytes(1024);
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(37 * i + 11);
+  struct Vector {
+    std::size_t bytes;
+    std::uint64_t plain;
+    std::uint64_t seeded;
+  };
+  const Vector vectors[] = {{0, 0xef46db3751d8e999u, 0x51e24c0e9077a48cu},   {1, 0xf592c0c7639c4cb6u, 0x0f614199dd19ad7au},
+                            {4, 0xfb1e5cf2f1ae4d95u, 0x40ce9f1dabe95d5fu},   {7, 0x5613ac510496c04eu, 0x7e45f7a37e05aa2u},
+                            {8, 0x57cb2b7521f3e21au, 0x32ba9cba145aa3afu},   {31, 0xe4a0e629e519a4aeu, 0xbf14ea58dc6c8120u},
+                            {32, 0xcc6b8aaada790b2du, 0x360bf82de03aed92u},  {33, 0x35ec49850475a832u, 0x8333c1dd24e32b2fu},
+                            {63, 0xbf9f0ba3cf95b28au, 0x7e329d4aafb1273cu},  {64, 0x155ccce4bf32befcu, 0x5ff03629286b7838u},
+                            {100, 0x4826e367566ea023u, 0xc9a61a19c33d9006u}, {1024, 0x3c8b642b9e1d662fu, 0x8027fc76c52a5e7u}};
+  for (const Vector& vector : vectors) {
+    CHECK(hash64(bytes.data(), vector.bytes) == vector.plain);
+    CHECK(hash64(bytes.data(), vector.bytes, 0x0123456789abcdefu) == vector.seeded);
+  }
+  CHECK(hash64("abc", 3) == 0x44bc2cf5ad770999u);
+
+  RandomStream random(1);
+  for (int round = 0; round < 300; ++round) {
+    Hash64 pieces(5);
+    for (std::size_t at = 0; at < bytes.size();) {
+      const std::size_t piece = std::min<std::size_t>(random.below(round % 2 == 0 ? 9 : 200), bytes.size() - at);
+      pieces.add(bytes.data() + at, piece);
+      at += piece;
+      if (random.below(4) == 0) CHECK(pieces.value() == hash64(bytes.data(), at, 5));
+    }
+    CHECK(pieces.value() == hash64(bytes.data(), bytes.size(), 5));
+  }
+}
+
+void test_chunks_are_used_again() {
+  const auto pool = std::make_shared<ChunkPool>(100);
+  const Chunk first = pool->take();
+  Chunk second = pool->take();
+  CHECK(reinterpret_cast<std::uintptr_t>(first.get()) % 64 == 0);
+  CHECK(std::abs(second.get() - first.get()) == 128);
+  std::byte* given_back = second.get();
+  second.reset();
+  CHECK(pool->take().get() == given_back);
+
+  // All chunks of some slabs lie apart.
+  std::vector<Chunk> chunks;
+  std::set<std::byte*> places;
+  for (int i = 0; i < 40000; ++i) {
+    chunks.push_back(pool->take());
+    places.insert(chunks.back().get());
+  }
+  CHECK(places.size() == chunks.size());
+  std::byte* before = nullptr;
+  bool apart = true;
+  for (std::byte* place : places) {
+    apart = apart && (before == nullptr || place - before >= 128);
+    before = place;
+  }
+  CHECK(apart);
+}
+
+void test_a_chunk_outlives_its_pool() {
+  auto pool = std::make_shared<ChunkPool>(1);
+  const Chunk chunk = pool->take();
+  pool.reset();
+  *chunk = std::byte{7};
+  CHECK(*chunk == std::byte{7});
+}
+
+// Slabs of one chunk of 2 MB: beyond 64 MB of free ones they go, so that what comes back is what was given last.
+void test_slabs_go_back() {
+  constexpr std::size_t bytes = std::size_t{2} << 20;
+  const auto pool = std::make_shared<ChunkPool>(bytes);
+  constexpr int kept = static_cast<int>(ChunkPool::kept_bytes / bytes);
+  std::vector<Chunk> chunks;
+  for (int i = 0; i < kept + 5; ++i) chunks.push_back(pool->take());
+  std::set<std::byte*> stay;
+  for (int i = 0; i < kept; ++i) stay.insert(chunks[static_cast<std::size_t>(i)].get());
+  for (Chunk& chunk : chunks) chunk.reset();
+  std::set<std::byte*> again;
+  for (Chunk& chunk : chunks) chunk = pool->take();
+  for (int i = 0; i < kept; ++i) again.insert(chunks[static_cast<std::size_t>(i)].get());
+  CHECK(again == stay);
+}
+
+void test_sum_tree() {
+  RandomStream random(3);
+  for (const std::size_t size : {std::size_t{1}, std::size_t{2}, std::size_t{7}, std::size_t{64}}) {
+    SumTree tree(size);
+    CHECK(tree.size() >= size && tree.size() < 2 * size && tree.total() == 0);
+    std::vector<double> weights(tree.size(), 0);
+    for (int round = 0; round < 500; ++round) {
+      const std::size_t index = random.below(weights.size());
+      weights[index] = static_cast<double>(random.below(4));  // sums of small integers do not round
+      tree.set(index, weights[index]);
+      double total = 0;
+      for (const double weight : weights) total += weight;
+      CHECK(tree.total() == total && tree[index] == weights[index]);
+      for (double target = 0; target < total; target += 0.5) {
+        std::size_t expected = 0;
+        for (double sum = weights[0]; sum <= target; sum += weights[++expected]) {
+        }
+        CHECK(tree.find(target) == expected);
+      }
+    }
+  }
+  // Sums that round: a target may reach past the last weight above 0, and is brought back to it.
+  SumTree rounding(8);
+  for (const std::size_t index : {1u, 2u, 5u}) rounding.set(index, 0.1);
+  CHECK(rounding.find(rounding.total()) == 5 && rounding.find(1e300) == 5 && rounding.find(0) == 1);
+}
+
+}  // namespace twohot::test
+
+int main() {
+  using namespace twohot::test;
+  test_hash();
+  test_chunks_are_used_again();
+  test_a_chunk_outlives_its_pool();
+  test_slabs_go_back();
+  test_sum_tree();
+  return report();
+}

@@ -1,0 +1,223 @@
+// Segments and directories: what was committed is found again, and what does not hold is named.
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/directory.h"
+#include "tests/support.h"
+
+namespace twohot::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::string first_name = "/00000000-00000000";
+
+// Trajectories of 3, 1, 40 and 2 steps in the directory.
+void write_some(const std::string& directory) { fill(open_store(directory), 2, {3, 1, 40, 2}); }
+
+// Ids of the stored trajectories whose values are those that fill() wrote.
+std::vector<std::int64_t> right_ones(const Store& store) {
+  std::vector<std::int64_t> ids;
+  for (const auto& trajectory : store.snapshot().trajectories) {
+    const auto value = column(store, *trajectory, 0);
+    const auto first = static_cast<std::int32_t>(100 * (trajectory->id & 0xff));
+    bool right = true;
+    for (std::size_t i = 0; i < value.size(); ++i) right = right && value[i] == first + static_cast<std::int32_t>(i / 2);
+    if (right) ids.push_back(trajectory->id);
+  }
+  return ids;
+}
+
+std::vector<std::int64_t> skipping(const std::string& directory) {
+  return right_ones(*open_store(directory, Access::read, 1 << 20, true));
+}
+
+void test_round_trip() {
+  const TemporaryDirectory directory;
+  for (const std::size_t segment_bytes : {std::size_t{1} << 20, std::size_t{1000}}) {
+    fs::remove_all(directory.path());
+    fs::create_directory(directory.path());
+    {
+      const auto store = open_store(directory.path(), Access::append, segment_bytes);
+      fill(store, 2, {3, 1, 40, 2});
+      CHECK(right_ones(*store) == std::vector<std::int64_t>{0, 1, 2, 3});
+    }
+    const auto store = open_store(directory.path(), Access::read);
+    CHECK(right_ones(*store) == std::vector<std::int64_t>{0, 1, 2, 3});
+    CHECK(store->verify().empty() && store->stats().problems == 0 && store->stats().steps == 46);
+    CHECK(store->find(2)->total_reward == 40 * 200 + 820);
+    CHECK(throws<std::runtime_error>([&] { fill(store, 2, {1}); }));
+    CHECK(throws<std::runtime_error>([&] { store->reclaim(); }));
+    CHECK(fs::exists(directory.path() + "/00000000-00000001.data") == (segment_bytes == 1000));
+  }
+}
+
+// Wherever the writer died while it wrote its journal, the trajectories before that place are there.
+void test_torn_journal() {
+  const TemporaryDirectory directory;
+  write_some(directory.path());
+  const auto whole = content(directory.path() + first_name + ".journal");
+  CHECK(whole.size() == 5 * 128);
+  for (std::size_t bytes = 128; bytes <= whole.size(); bytes += 16) {
+    overwrite(directory.path() + first_name + ".journal", {whole.begin(), whole.begin() + static_cast<long>(bytes)});
+    const auto store = open_store(directory.path(), Access::read);
+    CHECK(right_ones(*store).size() == bytes / 128 - 1);
+    CHECK(store->verify().empty());
+  }
+}
+
+// A flipped bit of the journal costs one trajectory or the whole file, of the data one at most, and both are named.
+void test_flipped_bits() {
+  const TemporaryDirectory directory;
+  write_some(directory.path());
+  const auto intact = skipping(directory.path());
+  for (const std::string suffix : {".journal", ".data"}) {
+    const std::string path = directory.path() + first_name + suffix;
+    const auto whole = content(path);
+    for (std::size_t at = 0; at < whole.size(); at += suffix == ".journal" ? 1 : 7) {
+      auto flipped = whole;
+      flipped[at] = static_cast<char>(flipped[at] ^ (1 << at % 8));
+      overwrite(path, flipped);
+      const auto store = open_store(directory.path(), Access::read, 1 << 20, true);
+      const auto problems = store->verify();
+      const bool header = at < 128;
+      if (suffix == ".journal" || header) {
+        CHECK(problems.size() == 1 && problems[0].file.starts_with(directory.path() + first_name));
+        CHECK(right_ones(*store).size() == (header ? 0u : 3u) && store->stats().problems == 1);
+        const auto text = sentence([&] { open_store(directory.path(), Access::read); });
+        CHECK(text.find(first_name) != std::string::npos);
+        CHECK(throws<DamageError>([&] { open_store(directory.path(), Access::read); }));
+      } else {
+        CHECK(problems.size() <= 1 && store->stats().trajectories == 4);
+        CHECK(!problems.empty() || right_ones(*store) == intact);  // padding, or the copy of a record
+      }
+    }
+    overwrite(path, whole);
+  }
+}
+
+void test_truncated_data() {
+  const TemporaryDirectory directory;
+  write_some(directory.path());
+  const std::string path = directory.path() + first_name + ".data";
+  const auto whole = content(path);
+  std::size_t most = 0;
+  for (std::size_t bytes = 0; bytes < whole.size(); bytes += 96) {
+    overwrite(path, {whole.begin(), whole.begin() + static_cast<long>(bytes)});
+    const auto store = open_store(directory.path(), Access::read, 1 << 20, true);
+    CHECK(store->stats().problems > 0 && right_ones(*store).size() == static_cast<std::size_t>(store->stats().trajectories));
+    CHECK(right_ones(*store).size() >= most);
+    most = right_ones(*store).size();
+  }
+  CHECK(most == 3);
+}
+
+void test_files_that_are_none() {
+  const auto expect = [](const char* words, auto damage) {
+    const TemporaryDirectory directory;
+    write_some(directory.path());
+    damage(directory.path());
+    CHECK(throws<DamageError>([&] { open_store(directory.path(), Access::read); }));
+    CHECK(sentence([&] { open_store(directory.path(), Access::read); }).find(words) != std::string::npos);
+    CHECK(skipping(directory.path()).empty());
+    // Others go on.
+    fill(open_store(directory.path(), Access::append, 1 << 20, true), 2, {2});
+    CHECK(open_store(directory.path(), Access::read, 1 << 20, true)->stats().trajectories == 1);
+  };
+  expect("is no segment", [](const std::string& directory) {
+    overwrite(directory + first_name + ".journal", std::vector<char>(1000, 'x'));
+  });
+  expect("is too short", [](const std::string& directory) { overwrite(directory + first_name + ".journal", {'x'}); });
+  expect("No such file", [](const std::string& directory) { fs::remove(directory + first_name + ".data"); });
+  expect("it was renamed", [](const std::string& directory) {
+    for (const char* suffix : {".journal", ".data"}) {
+      fs::rename(directory + first_name + suffix, directory + "/00000003-00000007" + suffix);
+    }
+  });
+  expect("has a damaged header", [](const std::string& directory) {
+    auto bytes = content(directory + first_name + ".data");
+    bytes[40] = static_cast<char>(bytes[40] + 1);
+    overwrite(directory + first_name + ".data", bytes);
+  });
+  expect("is not the file", [](const std::string& directory) {  // a data file in the place of its journal
+    fs::copy(directory + first_name + ".data", directory + first_name + ".journal", fs::copy_options::overwrite_existing);
+  });
+  const TemporaryDirectory directory;
+  write_some(directory.path());
+  const auto other = [&] { open_store(directory.path(), Access::read, 1 << 20, false, steps(1000), 3); };
+  CHECK(sentence(other).find("was written for another schema") != std::string::npos);
+}
+
+// A record that comes twice is one trajectory.
+void test_spliced_journal() {
+  const TemporaryDirectory directory;
+  write_some(directory.path());
+  auto bytes = content(directory.path() + first_name + ".journal");
+  const std::vector<char> record(bytes.begin() + 256, bytes.begin() + 384);
+  for (int i = 0; i < 3; ++i) bytes.insert(bytes.begin() + 384, record.begin(), record.end());
+  overwrite(directory.path() + first_name + ".journal", bytes);
+  CHECK(skipping(directory.path()) == std::vector<std::int64_t>({0, 1, 2, 3}));
+}
+
+void test_repair() {
+  const auto layout = Layout(schema(2));
+  const TemporaryDirectory directory;
+  write_some(directory.path());
+  const std::string journal = directory.path() + first_name + ".journal";
+  const std::string data = directory.path() + first_name + ".data";
+  const auto journal_bytes = content(journal);
+  const auto data_bytes = content(data);
+  {
+    const auto writing = open_store(directory.path());
+    fill(writing, 2, {1});
+    CHECK(throws<std::runtime_error>([&] { repair(directory.path(), layout); }));
+  }
+  CHECK(repair(directory.path(), layout).empty());
+  CHECK(content(journal) == journal_bytes);
+  for (const bool missing : {false, true}) {
+    if (missing) fs::remove(journal);
+    if (!missing) overwrite(journal, std::vector<char>(300, 'y'));
+    CHECK(repair(directory.path(), layout).empty());
+    CHECK(content(journal) == journal_bytes);
+  }
+  // One byte of the second trajectory: it alone is lost, and the data stay as they are.
+  auto flipped = data_bytes;
+  flipped[128 + SegmentWriter::bytes(layout, 3) + 130] ^= 4;
+  overwrite(data, flipped);
+  auto problems = repair(directory.path(), layout);
+  CHECK(problems.size() == 1 && problems[0].file == data && problems[0].what.find("checksum") != std::string::npos);
+  CHECK(skipping(directory.path()) == std::vector<std::int64_t>({0, 2, 3, std::int64_t{1} << 40}));
+  // A part in the middle that holds nothing.
+  flipped = data_bytes;
+  flipped[128 + SegmentWriter::bytes(layout, 3)] ^= 4;
+  overwrite(data, flipped);
+  problems = repair(directory.path(), layout);
+  CHECK(problems.size() == 1 && problems[0].what.find("nothing usable in bytes") != std::string::npos);
+  CHECK(skipping(directory.path()).size() == 4);
+  // No header: moved away.
+  overwrite(data, {'n', 'o'});
+  problems = repair(directory.path(), layout);
+  CHECK(problems.size() == 1 && problems[0].what.find("moved to 'damaged'") != std::string::npos);
+  CHECK(fs::exists(directory.path() + "/damaged" + first_name + ".data") && !fs::exists(journal));
+  CHECK(skipping(directory.path()).size() == 1 && open_store(directory.path(), Access::read)->verify().empty());
+}
+
+}  // namespace
+}  // namespace twohot::test
+
+int main() {
+  using namespace twohot::test;
+  test_round_trip();
+  test_torn_journal();
+  test_flipped_bits();
+  test_truncated_data();
+  test_files_that_are_none();
+  test_spliced_journal();
+  test_repair();
+  return report();
+}
