@@ -23,7 +23,7 @@ from disk import scratch
 from frame import Row
 from gather import LENGTH, Trajectories, fault, floor, s1, s2
 from peers import release
-from replay_cases import CASES, THREADS, create
+from replay_cases import CASES, THREADS
 from twohot.replay import Batch, Replay
 
 MODE = "huge pages"
@@ -53,7 +53,7 @@ def in_memory(name: str) -> Replay:
 def mapped(name: str) -> Replay:
     """The same in a directory, closed and opened again."""
     data, directory = stored(name), folder() / name
-    data.add_to(create(data.schema, capacity_steps=data.steps, directory=directory)).close()
+    data.add_to(Replay.create(data.schema, capacity_steps=data.steps, directory=directory)).close()
     return Replay.open(directory, mode="read", threads=THREADS)
 
 

@@ -5,7 +5,6 @@ Each part of a case is measured in a fresh process, which `replay.py` starts.
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import time
 from collections.abc import Callable, Mapping
@@ -174,17 +173,6 @@ def waiting() -> Figures:
     return Figures({name: values.tolist() for name, values in interleaved(works, rounds=9).items()})
 
 
-def create(schema: Schema, **options: object) -> Replay:
-    """A replay in a directory.
-
-    Raises:
-        RuntimeError: where this version has none.
-    """
-    if "directory" not in inspect.signature(Replay.create).parameters:
-        raise RuntimeError("not built: Replay.create takes no directory")
-    return Replay.create(schema, threads=THREADS, **options)
-
-
 def opening(trajectories: int = 100_000, length: int = 200) -> Figures:
     """Seconds to open a directory with the fields of S1, its files in the page cache and not."""
     data = s1(2)
@@ -192,7 +180,7 @@ def opening(trajectories: int = 100_000, length: int = 200) -> Figures:
     ended = np.arange(length) == length - 1
     with scratch() as folder:
         directory = folder / "store"
-        replay = create(data.schema, capacity_steps=trajectories * length, directory=directory)
+        replay = Replay.create(data.schema, capacity_steps=trajectories * length, directory=directory)
         observation = np.resize(data.observation, (length + 1, *data.observation.shape[1:]))
         action, reward = np.resize(data.action, (length, 4)), np.resize(data.reward, length)
         for _ in range(trajectories):
@@ -238,7 +226,7 @@ def more_than_memory(gigabytes: float = 2) -> Figures:
     with scratch() as folder:
         directory = folder / "store"
         data = s2(gigabytes)
-        store = create(data.schema, capacity_steps=data.steps, directory=directory)
+        store = Replay.create(data.schema, capacity_steps=data.steps, directory=directory)
         data.add_to(store).close()
         sync(directory)
         window = (LENGTH + 1) * data.observation[0].nbytes

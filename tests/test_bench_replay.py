@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -167,7 +166,6 @@ def test_small_measurements_have_figures(bench, monkeypatch) -> None:
     assert {*replay_cases.overhead().values} == {"S1 in memory"}
 
 
-@pytest.mark.skipif("directory" not in signature(Replay.create).parameters, reason="this version has no directories")
 def test_small_directories_have_figures(bench, monkeypatch) -> None:
     import replay_cases
     from gather import s1

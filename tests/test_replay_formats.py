@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from inspect import signature
 
 import numpy as np
 import pytest
@@ -314,7 +313,6 @@ def test_minari_gives_back_what_was_written(minari) -> None:
         next(read_minari("mine/none-v0"))
 
 
-@pytest.mark.skipif("step" not in signature(Schema).parameters, reason="this version has no other step fields")
 def test_other_step_fields_enter_schemas_and_minari(minari) -> None:
     noted = made(5) | {"step": {"hint": np.random.rand(5, 2), "at": np.arange(5)}}
     assert schema_of(noted).step == {"hint": Field("float64", (2,)), "at": Field("int64")}

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
-from inspect import signature
 from pathlib import Path
 
 import pytest
-
-from twohot.replay import Replay
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "replay.md"
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL))
@@ -41,7 +38,6 @@ def test_the_first_section_fills_a_replay_and_trains(first) -> None:
     assert first["loss"] < 0.01  # of states whose squares are about 0.3 in the mean
 
 
-@pytest.mark.skipif("directory" not in signature(Replay.create).parameters, reason="the page is about a later version")
 @pytest.mark.parametrize("section", [name for name in SECTIONS if name != FIRST and "```python" in SECTIONS[name]])
 def test_each_section_runs_behind_the_first(first, section: str, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)

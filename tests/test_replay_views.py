@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from twohot.replay import Field, Replay, Schema
 from twohot.replay import views as replay_views
@@ -22,7 +21,6 @@ class Store:
         return {name: np.asarray(column) for name, column in self.columns.items()}
 
 
-@pytest.mark.skipif(not hasattr(Replay, "table"), reason="this version has no table of its trajectories")
 def test_a_table_has_a_row_for_each_stored_trajectory() -> None:
     replay = Replay.create(SCHEMA, capacity_steps=12)
     for task, length in enumerate((9, 3, 4, 6)):  # the first two leave
