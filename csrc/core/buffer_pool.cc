@@ -4,24 +4,12 @@
 #include <iterator>
 #include <new>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "core/huge_pages.h"
 
 namespace twohot {
 namespace {
 
-constexpr std::size_t huge_page = std::size_t{1} << 21;
 constexpr std::size_t default_megabytes = 512;
-
-void* allocate(std::size_t bytes) {
-  void* data = std::aligned_alloc(huge_page, bytes);
-  if (data == nullptr) throw std::bad_alloc();
-#if defined(__linux__)
-  madvise(data, bytes, MADV_HUGEPAGE);  // advice: a refusal costs time, not correctness
-#endif
-  return data;
-}
 
 std::size_t limit_from_environment() {
   const char* text = std::getenv("TWOHOT_RECYCLED_MB");
@@ -57,7 +45,7 @@ BufferPool::Block BufferPool::take(std::size_t bytes) {
   }
   const std::size_t whole = (bytes + huge_page - 1) / huge_page * huge_page;
   if (whole < bytes) throw std::bad_alloc();
-  return {*this, allocate(whole), whole};
+  return {*this, allocate_huge(whole), whole};
 }
 
 void BufferPool::give(void* data, std::size_t bytes) noexcept {

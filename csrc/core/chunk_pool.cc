@@ -2,16 +2,11 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <new>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "core/huge_pages.h"
 
 namespace twohot {
 namespace {
-
-constexpr std::size_t huge_page = std::size_t{1} << 21;
 
 std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
@@ -33,11 +28,7 @@ Chunk ChunkPool::take() {
     available_.reserve(slabs_.size() + 1);
     auto slab = std::make_unique<Slab>();
     slab->free.reserve(per_slab_);
-    slab->memory = static_cast<std::byte*>(std::aligned_alloc(huge_page, slab_bytes_));
-    if (slab->memory == nullptr) throw std::bad_alloc();
-#if defined(__linux__)
-    madvise(slab->memory, slab_bytes_, MADV_HUGEPAGE);  // advice: a refusal costs time, not correctness
-#endif
+    slab->memory = static_cast<std::byte*>(allocate_huge(slab_bytes_));
     for (std::size_t i = per_slab_; i-- > 0;) slab->free.push_back(slab->memory + i * chunk_bytes_);
     free_bytes_ += per_slab_ * chunk_bytes_;
     available_.push_back(slab.get());

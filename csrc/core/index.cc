@@ -4,6 +4,8 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "core/prefetch.h"
+
 namespace twohot {
 namespace {
 
@@ -129,15 +131,20 @@ const std::shared_ptr<const Trajectory>* Index::find(std::int64_t id) const noex
   return found == places_.end() ? nullptr : &placed(found->second);
 }
 
-// `step` counts the kept steps, then the others.
+// The last guide at or before a step, or -1 where there is none; `step` counts the kept steps, then the others.
+std::int64_t Index::guide_of_step(std::int64_t step) const noexcept {
+  if (step < kept_steps()) return -1;
+  const std::int64_t first_guide = (begin_ + guide_steps - 1) / guide_steps;
+  return std::max<std::int64_t>(-1, (begin_ + step - kept_steps()) / guide_steps - first_guide);
+}
+
 std::int64_t Index::place_of_step(std::int64_t step) const noexcept {
   const auto before = [](std::int64_t value, const Entry& entry) { return value < entry.end; };
   if (step < kept_steps()) {
     return -1 - (std::upper_bound(kept_.begin(), kept_.end(), step, before) - kept_.begin());
   }
   const std::int64_t absolute = begin_ + step - kept_steps();
-  const std::int64_t first_guide = (begin_ + guide_steps - 1) / guide_steps;
-  const std::int64_t guide = absolute / guide_steps - first_guide;
+  const std::int64_t guide = guide_of_step(step);
   const std::int64_t low = guide >= 0 ? guide_[static_cast<std::size_t>(guide)] - first_ : 0;
   const std::int64_t high = guide + 1 < static_cast<std::int64_t>(guide_.size())
                                 ? guide_[static_cast<std::size_t>(guide + 1)] - first_ + 1
@@ -146,18 +153,50 @@ std::int64_t Index::place_of_step(std::int64_t step) const noexcept {
          (std::upper_bound(passing_.begin() + low, passing_.begin() + high, absolute, before) - passing_.begin());
 }
 
-Drawn Index::draw(Law law, double half_life, RandomStream& random) {
+std::vector<Drawn> Index::draw(std::int64_t count, Law law, double half_life, RandomStream& random) {
+  std::vector<Drawn> drawn;
+  drawn.reserve(static_cast<std::size_t>(count));
+  if (law == Law::step) {
+    draw_by_steps(drawn, count, random);
+  } else {
+    for (std::int64_t i = 0; i < count; ++i) {
+      drawn.push_back(draw_one(law, half_life, random));
+      prefetch(drawn.back().trajectory);
+    }
+  }
+  for (const Drawn& each : drawn) prefetch(each.trajectory->get(), sizeof(Trajectory));
+  return drawn;
+}
+
+// In passes, so that what all draws look up is waited for at once.
+void Index::draw_by_steps(std::vector<Drawn>& drawn, std::int64_t count, RandomStream& random) {
+  std::vector<std::int64_t> chosen(static_cast<std::size_t>(count));
+  for (std::int64_t& step : chosen) {
+    step = static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(steps())));
+    const std::int64_t guide = guide_of_step(step);
+    if (guide >= 0) prefetch(&guide_[static_cast<std::size_t>(guide)]);
+  }
+  for (const std::int64_t step : chosen) {
+    const std::int64_t guide = guide_of_step(step);
+    if (guide >= 0) prefetch(&passing_[static_cast<std::size_t>(guide_[static_cast<std::size_t>(guide)] - first_)], 128);
+  }
+  for (const std::int64_t step : chosen) drawn.push_back({&placed(place_of_step(step)), 0});
+  for (const Drawn& each : drawn) prefetch(each.trajectory->get(), sizeof(Trajectory));
+  for (Drawn& each : drawn) {
+    each.probability = static_cast<double>((*each.trajectory)->length) / static_cast<double>(steps());
+  }
+}
+
+// Law::step is drawn by draw_by_steps.
+Drawn Index::draw_one(Law law, double half_life, RandomStream& random) {
   const auto count = static_cast<double>(size());
   const auto below = [&](std::int64_t bound) {
     return static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(bound)));
   };
   switch (law) {
     case Law::trajectory:
+    case Law::step:
       break;
-    case Law::step: {
-      const auto& drawn = placed(place_of_step(below(steps())));
-      return {&drawn, static_cast<double>(drawn->length) / static_cast<double>(steps())};
-    }
     case Law::recency: {
       // P(age a) = q^a (1 - q) / (1 - q^n), drawn by inverting its distribution function.
       const double log_q = -std::log(2.0) / half_life;

@@ -49,9 +49,9 @@ class Index {
   // The trajectory with this id, or null. O(1).
   const std::shared_ptr<const Trajectory>* find(std::int64_t id) const noexcept;
 
-  // Draws one of n >= 1 trajectories. `half_life` > 0 matters to Law::recency. Throws std::runtime_error where all
-  // priorities are 0. O(1); by priority O(log n).
-  Drawn draw(Law law, double half_life, RandomStream& random);
+  // Draws `count` of n >= 1 trajectories, independently, and asks for their memory. `half_life` > 0 matters to
+  // Law::recency. Throws std::runtime_error where all priorities are 0. O(1) each; by priority O(log n).
+  std::vector<Drawn> draw(std::int64_t count, Law law, double half_life, RandomStream& random);
 
   // The priority of a trajectory, >= 0 and finite, from now on; false where none has this id. O(log n), and O(n) when it
   // is the first.
@@ -78,6 +78,9 @@ class Index {
   };
 
   const std::shared_ptr<const Trajectory>& placed(std::int64_t place) const noexcept;
+  Drawn draw_one(Law law, double half_life, RandomStream& random);
+  void draw_by_steps(std::vector<Drawn>& drawn, std::int64_t count, RandomStream& random);
+  std::int64_t guide_of_step(std::int64_t step) const noexcept;
   std::int64_t place_of_step(std::int64_t step) const noexcept;
   void use_priorities();
   void make_room();

@@ -9,6 +9,9 @@
 namespace twohot {
 namespace {
 
+// So many windows are asked for before they are packed.
+constexpr std::size_t hinted = 4;
+
 // The part of a column of the batch that one window fills: `places` rows, of which `rows` from `offset` on are real.
 struct Target {
   std::byte* memory;
@@ -52,9 +55,21 @@ void Sampler::pack(std::span<const Window> windows, const BatchMemory& batch) {
   const auto steps = static_cast<std::size_t>(batch.length + batch.ahead);
   const std::size_t bytes = windows.size() * (first_bytes_ + steps * step_bytes_);
   const bool stream = bytes >= stream_bytes;
+  const auto hint = [&](std::size_t index) {
+    if (index >= windows.size()) return;
+    const Window& window = windows[index];
+    window.trajectory->rows.prefetch(store_->layout(), window.start, window.steps + window.ahead);
+  };
+  if (bytes >= inline_bytes) {
+    for (const Window& window : windows) {
+      window.trajectory->rows.read_ahead(store_->layout(), window.start, window.steps + window.ahead);
+    }
+  }
+  for (std::size_t i = 0; i < hinted; ++i) hint(i);
   std::atomic<std::int64_t> damaged{-1};
   const auto pack_one = [&](std::int64_t row) {
     const auto index = static_cast<std::size_t>(row);
+    hint(index + hinted);
     if (!pack_row(windows[index], batch, index, stream)) damaged = row;
     if (stream) stream_fence();
   };

@@ -85,7 +85,7 @@ void Store::commit(std::span<std::shared_ptr<Trajectory>> finished) {
     throw std::runtime_error("'" + place_->directory + "' was opened for reading: nothing can be added");
   }
   if (layout_.compresses()) {
-    for (const auto& trajectory : finished) trajectory->rows = trajectory->rows.packed(layout_);
+    for (const auto& trajectory : finished) trajectory->rows = trajectory->rows.packed(layout_, arena_.get());
   }
   const std::lock_guard files(files_);
   require_usable();  // close() may have come first
@@ -196,7 +196,8 @@ std::int64_t Store::insert(std::span<const std::byte* const> columns, std::int64
                                   std::to_string(t) + " of " + std::to_string(steps) + (last ? " is not" : " is"));
     }
   }
-  auto trajectory = std::make_shared<Trajectory>(Rows(layout_, steps), label.task);
+  auto trajectory = std::make_shared<Trajectory>(Rows(layout_, steps, label.kept ? nullptr : arena_.get()),
+                                                 label.task);
   for (std::size_t c = 0; c < columns.size(); ++c) {
     const Column& column = layout_.columns()[c];
     const auto rows = static_cast<std::size_t>(steps + column.extra_rows);
@@ -235,9 +236,10 @@ std::vector<Window> Store::draw(const Request& request) {
   require_usable();
   if (index_.size() == 0) throw std::runtime_error("the replay is empty: no trajectory has been finished yet");
   const double half_life = request.half_life.value_or(static_cast<double>(index_.size()) / 4);
-  for (std::int64_t i = 0; i < request.count; ++i) {
-    const Drawn drawn = index_.draw(request.law, half_life, random_);
-    const std::shared_ptr<const Trajectory>& trajectory = *drawn.trajectory;
+  // All trajectories before all starts, so that the memory of all is waited for at once.
+  const std::vector<Drawn> drawn = index_.draw(request.count, request.law, half_life, random_);
+  for (const Drawn& each : drawn) {
+    const std::shared_ptr<const Trajectory>& trajectory = *each.trajectory;
     const std::int64_t first = trajectory->first_start();
     const std::int64_t last = std::max(first, trajectory->length - request.length);
     std::int64_t start = request.placement == Placement::end ? last : first;
@@ -246,7 +248,7 @@ std::vector<Window> Store::draw(const Request& request) {
     }
     const std::int64_t steps = std::min(trajectory->length - start, request.length);
     const std::int64_t ahead = std::min(trajectory->length - start - steps, request.ahead);
-    windows.push_back({trajectory, start, steps, ahead, drawn.probability});
+    windows.push_back({trajectory, start, steps, ahead, each.probability});
   }
   return windows;
 }

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "core/block_arena.h"
 #include "core/chunk_pool.h"
 #include "core/directory.h"
 #include "core/index.h"
@@ -117,6 +118,9 @@ class Store {
   const std::shared_ptr<ChunkPool>& chunks() const noexcept { return chunks_; }
   std::int64_t chunk_rows() const noexcept { return chunk_rows_; }
 
+  // Where stored blocks come from.
+  const std::shared_ptr<BlockArena>& arena() const noexcept { return arena_; }
+
   // Adds finished trajectories in order, gives them their ids, and evicts the oldest ones that are not kept until the
   // capacity holds; a sampler sees all of this or nothing. Throws std::length_error when one of them alone exceeds the
   // capacity or the kept ones leave no room, std::bad_alloc, and FileError; all leave the store as it was. Amortised
@@ -204,6 +208,7 @@ class Store {
   std::int64_t longest_ = 0;
   std::int64_t chunk_rows_ = 1;
   std::shared_ptr<ChunkPool> chunks_;
+  const std::shared_ptr<BlockArena> arena_ = std::make_shared<BlockArena>();
   std::atomic<std::int64_t> open_{0};
   std::atomic<bool> closed_{false};
   const std::uint64_t process_;

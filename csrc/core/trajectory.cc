@@ -2,9 +2,15 @@
 
 #include <algorithm>
 #include <limits>
+#include <new>
 #include <stdexcept>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "core/codec.h"
+#include "core/prefetch.h"
 #include "core/stream_copy.h"
 
 namespace twohot {
@@ -12,6 +18,13 @@ namespace {
 
 // From this many bytes on it pays to write past the caches.
 constexpr std::size_t least_streamed = 4096;
+
+// The hardware prefetches what follows.
+constexpr std::size_t most_prefetched = 512;
+
+// A call of the system pays from here on.
+constexpr std::size_t least_read_ahead = std::size_t{256} << 10;
+constexpr std::uintptr_t page_bytes = 4096;
 
 std::size_t aligned(std::size_t bytes) noexcept {
   return (bytes + Layout::alignment - 1) / Layout::alignment * Layout::alignment;
@@ -31,16 +44,23 @@ Word load(const std::byte* at) noexcept {
 
 }  // namespace
 
+std::shared_ptr<std::byte> Rows::allocate(std::size_t bytes, BlockArena* arena) {
+  if (arena != nullptr) return arena->take(bytes);
+  const std::align_val_t alignment{Layout::alignment};
+  return {static_cast<std::byte*>(::operator new(bytes, alignment)),
+          [](std::byte* memory) { ::operator delete(memory, std::align_val_t{Layout::alignment}); }};
+}
+
 Rows::Rows(const Layout& layout, std::int64_t steps, const std::vector<Chunk>& chunks, std::int64_t chunk_rows,
-           bool compact)
+           BlockArena* arena)
     : chunk_rows_(chunk_rows), steps_(steps) {
   const std::int64_t observations = steps + 1;
-  const std::int64_t used = compact ? observations / chunk_rows : (observations + chunk_rows - 1) / chunk_rows;
+  const std::int64_t used = arena != nullptr ? observations / chunk_rows : (observations + chunk_rows - 1) / chunk_rows;
   chunks_.assign(chunks.begin(), chunks.begin() + used);
   const std::int64_t before = used * chunk_rows;
   if (observations <= before) return;
   const Extent rest = last_extent();
-  owned_.reset(allocate(layout.bytes(rest)));
+  owned_ = allocate(layout.bytes(rest), arena);
   last_ = owned_.get();
   const std::byte* source = chunks[static_cast<std::size_t>(used)].get();
   for (std::size_t c = 0; c < layout.columns().size(); ++c) {
@@ -50,7 +70,7 @@ Rows::Rows(const Layout& layout, std::int64_t steps, const std::vector<Chunk>& c
   }
 }
 
-Rows Rows::packed(const Layout& layout) const {
+Rows Rows::packed(const Layout& layout, BlockArena* arena) const {
   const std::size_t columns = layout.columns().size();
   std::vector<std::byte> block(aligned((columns + 1) * sizeof(std::uint64_t)));
   std::vector<std::byte> group;
@@ -89,7 +109,7 @@ Rows Rows::packed(const Layout& layout) const {
   }
   set_offset(columns);
   Rows result(steps_, nullptr, block.size(), nullptr);
-  result.owned_.reset(allocate(block.size()));
+  result.owned_ = allocate(block.size(), arena);
   std::memcpy(result.owned_.get(), block.data(), block.size());
   result.last_ = result.owned_.get();
   return result;
@@ -118,6 +138,37 @@ bool Rows::read(const Layout& layout, std::size_t column, std::int64_t first, st
     }
     target += bytes;
   });
+}
+
+void Rows::prefetch(const Layout& layout, std::int64_t first, std::int64_t count) const noexcept {
+  if (packed_bytes_ != 0) return;
+  const auto full = static_cast<std::int64_t>(chunks_.size()) * chunk_rows_;
+  const bool in_chunk = first < full;
+  const std::byte* at = in_chunk ? chunks_[static_cast<std::size_t>(first / chunk_rows_)].get() : last_;
+  const Extent extent = in_chunk ? Extent{chunk_rows_, chunk_rows_} : last_extent();
+  const auto row = static_cast<std::size_t>(in_chunk ? first % chunk_rows_ : first - full);
+  for (const Column& column : layout.columns()) {
+    const std::size_t bytes = static_cast<std::size_t>(count) * column.row_bytes;
+    twohot::prefetch(at + row * column.row_bytes, std::min(bytes, most_prefetched));
+    at += Layout::bytes(column, extent);
+  }
+}
+
+void Rows::read_ahead(const Layout& layout, std::int64_t first, std::int64_t count) const noexcept {
+#if defined(__linux__)
+  if (owner_ == nullptr || packed_bytes_ != 0) return;
+  for (std::size_t c = 0; c < layout.columns().size(); ++c) {
+    const std::size_t row_bytes = layout.columns()[c].row_bytes;
+    const std::size_t bytes = static_cast<std::size_t>(count) * row_bytes;
+    if (bytes < least_read_ahead) continue;
+    const auto begin = reinterpret_cast<std::uintptr_t>(last_ + layout.offset(c, last_extent())) +
+                       static_cast<std::size_t>(first) * row_bytes;
+    const std::uintptr_t page = begin / page_bytes * page_bytes;
+    ::madvise(reinterpret_cast<void*>(page), begin + bytes - page, MADV_WILLNEED);  // advice
+  }
+#else
+  (void)layout, (void)first, (void)count;
+#endif
 }
 
 bool Rows::unpack(const Column& column, std::span<const std::byte> stored, std::int64_t first, std::int64_t count,

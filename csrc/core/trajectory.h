@@ -6,10 +6,10 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
-#include <new>
 #include <span>
 #include <vector>
 
+#include "core/block_arena.h"
 #include "core/chunk_pool.h"
 #include "core/schema.h"
 
@@ -23,22 +23,22 @@ namespace twohot {
 // of its groups of packed_rows() rows (32 bits each, from the first group on), then the groups.
 class Rows {
  public:
-  // One block of its own; its content starts undefined. Throws std::bad_alloc.
-  Rows(const Layout& layout, std::int64_t steps)
-      : owned_(allocate(layout.bytes(steps))), last_(owned_.get()), steps_(steps) {}
+  // One block of its own, from `arena` where there is one; its content starts undefined. Throws std::bad_alloc.
+  Rows(const Layout& layout, std::int64_t steps, BlockArena* arena = nullptr)
+      : owned_(allocate(layout.bytes(steps), arena)), last_(owned_.get()), steps_(steps) {}
 
   // A block that lives as long as `owner`; packed where `packed_bytes`, its size, is not 0.
   Rows(std::int64_t steps, const std::byte* block, std::size_t packed_bytes, std::shared_ptr<const void> owner)
       : owner_(std::move(owner)), last_(block), packed_bytes_(packed_bytes), steps_(steps) {}
 
-  // As many of `chunks` as the rows need; with `compact`, those that are full, and a copy of the other rows. Throws
-  // std::bad_alloc.
+  // As many of `chunks` as the rows need; with an arena, those that are full, and a copy of the other rows in a block from
+  // there. Throws std::bad_alloc.
   Rows(const Layout& layout, std::int64_t steps, const std::vector<Chunk>& chunks, std::int64_t chunk_rows,
-       bool compact);
+       BlockArena* arena);
 
-  // The same rows in a packed block of its own. Throws std::bad_alloc, and std::runtime_error where a codec refuses.
+  // The same rows in a packed block from `arena`. Throws std::bad_alloc, and std::runtime_error where a codec refuses.
   // O(bytes).
-  Rows packed(const Layout& layout) const;
+  Rows packed(const Layout& layout, BlockArena* arena) const;
 
   // The rows of each group of a compressed column but the last: as many as stay below 64 KiB, at least one.
   static std::int64_t packed_rows(const Column& column) noexcept {
@@ -87,21 +87,19 @@ class Rows {
   bool read(const Layout& layout, std::size_t column, std::int64_t first, std::int64_t count, std::byte* target,
             bool stream = false) const;
 
+  // Asks for the first cache lines of those rows in every column, without a promise.
+  void prefetch(const Layout& layout, std::int64_t first, std::int64_t count) const noexcept;
+
+  // Asks the system to read those rows of a large window from the disk, where they lie in a file.
+  void read_ahead(const Layout& layout, std::int64_t first, std::int64_t count) const noexcept;
+
   // The start of a column in a block of its own, for who fills it.
   std::byte* owned_column(const Layout& layout, std::size_t column) noexcept {
     return owned_.get() + layout.offset(column, last_extent());
   }
 
  private:
-  struct Free {
-    void operator()(std::byte* memory) const noexcept {
-      ::operator delete(memory, std::align_val_t{Layout::alignment});
-    }
-  };
-
-  static std::byte* allocate(std::size_t bytes) {
-    return static_cast<std::byte*>(::operator new(bytes, std::align_val_t{Layout::alignment}));
-  }
+  static std::shared_ptr<std::byte> allocate(std::size_t bytes, BlockArena* arena);
 
   Extent last_extent() const noexcept {
     const std::int64_t before = static_cast<std::int64_t>(chunks_.size()) * chunk_rows_;
@@ -114,7 +112,7 @@ class Rows {
               std::byte* target) const;
 
   std::vector<Chunk> chunks_;
-  std::unique_ptr<std::byte, Free> owned_;
+  std::shared_ptr<std::byte> owned_;
   std::shared_ptr<const void> owner_;
   const std::byte* last_ = nullptr;
   std::size_t packed_bytes_ = 0;

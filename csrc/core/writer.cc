@@ -5,9 +5,13 @@
 #include <string>
 
 #include "core/checks.h"
+#include "core/stream_copy.h"
 
 namespace twohot {
 namespace {
+
+// Rows of this size are written past the caches, which hold more urgent things than what was just stored.
+constexpr std::size_t streamed_row = 4096;
 
 std::string environment(std::int64_t index) { return "environment " + std::to_string(index); }
 
@@ -135,10 +139,16 @@ void Writer::append(std::span<const std::byte* const> columns, const std::uint8_
     const Column& column = layout.columns()[c];
     for (std::size_t e = 0; e < open_.size(); ++e) {
       if (!takes_part(mask, e)) continue;
-      std::memcpy(at(open_[e], c, open_[e].length + column.extra_rows), columns[c] + e * column.row_bytes,
-                  column.row_bytes);
+      std::byte* target = at(open_[e], c, open_[e].length + column.extra_rows);
+      const std::byte* source = columns[c] + e * column.row_bytes;
+      if (column.row_bytes >= streamed_row) {
+        stream_copy(target, source, column.row_bytes);
+      } else {
+        std::memcpy(target, source, column.row_bytes);
+      }
     }
   }
+  stream_fence();
   finishing_.clear();
   for (std::size_t e = 0; e < open_.size(); ++e) {
     if (!takes_part(mask, e)) continue;
@@ -166,7 +176,8 @@ std::shared_ptr<Trajectory> Writer::finish(const Open& open) const {
   const Layout& layout = store_->layout();
   const bool copied = store_->on_disk() || layout.compresses();  // by the store, so that a copy here would be in vain
   auto trajectory = std::make_shared<Trajectory>(
-      Rows(layout, open.length, open.chunks, chunk_.steps, !copied), open.task);
+      Rows(layout, open.length, open.chunks, chunk_.steps, copied ? nullptr : store_->arena().get()),
+      open.task);
   trajectory->origin = open.origin;
   trajectory->sum_rewards(layout);
   return trajectory;

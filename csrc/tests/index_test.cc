@@ -134,7 +134,7 @@ void test_against_the_model(std::uint64_t seed) {
       for (const auto& entry : entries) total += entry.priority;
       if (law == Law::priority && (total == 0 || round <= 700)) continue;
       for (int draw = 0; draw < 20; ++draw) {
-        const Drawn drawn = index.draw(law, 7, random);
+        const Drawn drawn = index.draw(1, law, 7, random).front();
         std::size_t at = 0;
         while (at < entries.size() && entries[at].id != (*drawn.trajectory)->id) ++at;
         CHECK(at < entries.size());
@@ -151,7 +151,7 @@ void check_law(Index& index, const Model& model, Law law, double half_life, Rand
   const auto entries = model.all();
   std::map<std::int64_t, double> counts;
   constexpr int draws = 200000;
-  for (int i = 0; i < draws; ++i) counts[(*index.draw(law, half_life, random).trajectory)->id] += 1;
+  for (int i = 0; i < draws; ++i) counts[(*index.draw(1, law, half_life, random).front().trajectory)->id] += 1;
   double statistic = 0;
   double cells = 0;
   double rest = 0;
@@ -218,7 +218,7 @@ void test_guides() {
     for (std::int64_t i = 0; i < dropped; ++i) index.pop();
     std::set<std::int64_t> seen;
     RandomStream random(5);
-    for (int i = 0; i < 150000; ++i) seen.insert((*index.draw(Law::step, 1, random).trajectory)->id);
+    for (int i = 0; i < 150000; ++i) seen.insert((*index.draw(1, Law::step, 1, random).front().trajectory)->id);
     CHECK(seen.size() == lengths.size() - static_cast<std::size_t>(dropped) && *seen.begin() == dropped);
   }
 }
@@ -229,9 +229,9 @@ void test_priorities_that_are_all_zero() {
   index.push(make(0, 3));
   index.push(make(1, 3, true));
   CHECK(index.set_priority(0, 0) && index.set_priority(1, 0) && !index.set_priority(2, 5));
-  CHECK(throws<std::runtime_error>([&] { index.draw(Law::priority, 1, random); }));
+  CHECK(throws<std::runtime_error>([&] { index.draw(1, Law::priority, 1, random).front(); }));
   CHECK(index.set_priority(1, 1e-300));
-  CHECK((*index.draw(Law::priority, 1, random).trajectory)->id == 1);
+  CHECK((*index.draw(1, Law::priority, 1, random).front().trajectory)->id == 1);
 }
 
 // A label that nothing has any more leaves nothing behind, and many protected trajectories come in linear time.
@@ -244,7 +244,7 @@ void test_many() {
   }
   for (std::int32_t i = 0; i < 200000; ++i) index.push(make(1000000 + i, 1, true));
   std::set<std::int32_t> seen;
-  for (int i = 0; i < 2000; ++i) seen.insert((*index.draw(Law::task, 1, random).trajectory)->task);
+  for (int i = 0; i < 2000; ++i) seen.insert((*index.draw(1, Law::task, 1, random).front().trajectory)->task);
   CHECK(seen.size() == 11);
 }
 

@@ -1,10 +1,12 @@
 // The checksum, the pool of chunks and the sum tree.
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <set>
 #include <vector>
 
+#include "core/block_arena.h"
 #include "core/chunk_pool.h"
 #include "core/hash.h"
 #include "core/random.h"
@@ -45,6 +47,37 @@ void test_hash() {
     }
     CHECK(pieces.value() == hash64(bytes.data(), bytes.size(), 5));
   }
+}
+
+// Blocks stand one behind the other; a slab serves again once all of its blocks are gone, and no earlier.
+void test_blocks_of_an_arena() {
+  const auto arena = std::make_shared<BlockArena>();
+  constexpr std::size_t size = 60000;
+  constexpr std::size_t whole = 60032;
+  std::vector<std::shared_ptr<std::byte>> blocks;
+  for (std::size_t i = 0; i < 3 * (BlockArena::slab_bytes / whole); ++i) blocks.push_back(arena->take(size));
+  const std::size_t each = blocks.size() / 3;
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    CHECK(blocks[i].get() == blocks[i / each * each].get() + (i % each) * whole);
+    std::memset(blocks[i].get(), static_cast<int>(i % 251), size);
+  }
+  std::byte* oldest = blocks[0].get();
+  for (std::size_t i = 1; i < each; ++i) blocks[i].reset();
+  const auto fourth = arena->take(size);
+  CHECK(fourth.get() != oldest);
+  blocks[0].reset();
+  std::vector<std::shared_ptr<std::byte>> more;
+  for (std::size_t i = 0; i < each; ++i) more.push_back(arena->take(size));
+  CHECK(more.back().get() == oldest);
+  for (std::size_t i = each; i < blocks.size(); ++i) {
+    for (const std::size_t at : {std::size_t{0}, size - 1}) {
+      CHECK(std::to_integer<std::size_t>(blocks[i].get()[at]) == i % 251);
+    }
+  }
+  const auto large = arena->take(BlockArena::largest_bytes + 1);
+  CHECK(reinterpret_cast<std::uintptr_t>(large.get()) % 64 == 0);
+  const auto last = std::make_shared<BlockArena>()->take(100);
+  std::memset(last.get(), 1, 100);
 }
 
 void test_chunks_are_used_again() {
@@ -130,6 +163,7 @@ void test_sum_tree() {
 int main() {
   using namespace twohot::test;
   test_hash();
+  test_blocks_of_an_arena();
   test_chunks_are_used_again();
   test_a_chunk_outlives_its_pool();
   test_slabs_go_back();
