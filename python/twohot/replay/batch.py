@@ -87,7 +87,9 @@ def make_batch(
     rows, steps = (batch_size, length + lookahead + 1), (batch_size, length + lookahead)
     action = schema.action
     return Batch(
-        observation={name: make((*rows, *field.shape), dtype=field.dtype) for name, field in schema.observation.items()},
+        observation={
+            name: make((*rows, *field.shape), dtype=field.dtype) for name, field in schema.observation.items()
+        },
         previous_action=make((*rows, *action.shape), dtype=action.dtype),
         previous_reward=make(rows, dtype="float32"),
         time=make(rows, dtype="int32"),

@@ -43,7 +43,12 @@ class Mixture:
     @weights.setter
     def weights(self, weights: Sequence[float]) -> None:
         values = np.asarray(weights, np.float64)
-        if values.shape != (len(self.replays),) or not np.isfinite(values).all() or (values < 0).any() or not values.any():
+        if (
+            values.shape != (len(self.replays),)
+            or not np.isfinite(values).all()
+            or (values < 0).any()
+            or not values.any()
+        ):
             raise ValueError(f"weights: expected {len(self.replays)} numbers >= 0, not all 0, got {weights}")
         self._weights = values / values.sum()
 
@@ -84,5 +89,7 @@ class Mixture:
         """As `Replay.loader`. Weights set while it runs count from the batches on that are not yet drawn."""
         sizes = (batch_size, length, options.get("lookahead", 0))
         schema = self.replays[0].schema
-        memories = [make_batch(schema, *sizes, torch=torch, pin_memory=pin_memory) for _ in range(min(ahead + 1, batches))]
+        memories = [
+            make_batch(schema, *sizes, torch=torch, pin_memory=pin_memory) for _ in range(min(ahead + 1, batches))
+        ]
         return prefetch(lambda out: self.sample(batch_size, length, out=out, **options), memories, batches)

@@ -108,7 +108,7 @@ class Replay:
             if (place / MANIFEST).exists():
                 raise FileExistsError(f"{place} holds a replay already: open it with Replay.open")
         options = {"durable": durable, "segment_bytes": segment_bytes, "keep_evicted": keep_evicted}
-        native = _make_native(schema, capacity, place, "append", seed, threads, skip_damage=False, **options)
+        native = _make_native(schema, capacity, place, "append", seed, threads, **options)
         if place is not None:
             manifest = {"format": FORMAT, "schema": schema.to_json(), "capacity": capacity}
             with replacing(place / MANIFEST) as partial:
@@ -429,8 +429,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text())
         if manifest["format"] != FORMAT:
             raise DamagedReplayError(f"{path}: expected the format {FORMAT}, got {manifest['format']}")
-        Schema.from_json(manifest["schema"])
-        _capacity(**manifest["capacity"])
+        _make_native(Schema.from_json(manifest["schema"]), _capacity(**manifest["capacity"]), None, "append", 0, 1)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{directory} holds no replay: there is no {MANIFEST}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -457,12 +456,16 @@ def _make_native(
     mode: str,
     seed: int,
     threads: int,
-    **options: Any,
+    *,
+    durable: bool = False,
+    segment_bytes: int = SEGMENT_BYTES,
+    keep_evicted: bool = False,
+    skip_damage: bool = False,
 ) -> _native.ReplayStore:
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed: expected 0 .. 2^64 - 1, got {seed}")
-    if options["segment_bytes"] < 1:
-        raise ValueError(f"segment_bytes: expected at least 1, got {options['segment_bytes']}")
+    if segment_bytes < 1:
+        raise ValueError(f"segment_bytes: expected at least 1, got {segment_bytes}")
     return _native.ReplayStore(
         *schema.native(),
         **capacity,
@@ -470,7 +473,10 @@ def _make_native(
         threads=threads,
         directory=None if directory is None else str(directory),
         mode=mode,
-        **options,
+        segment_bytes=segment_bytes,
+        durable=durable,
+        keep_evicted=keep_evicted,
+        skip_damage=skip_damage,
     )
 
 
