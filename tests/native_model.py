@@ -68,3 +68,44 @@ def window(trajectory, start, length):
         "mask": np.arange(length) < real,
         **{name: np.stack([step[i] for step in taken]) for i, name in enumerate(names)},
     }
+
+
+class DirectoryModel:
+    """Trajectories by number: the protected ones, then the others, each oldest first; [length, priority] of each."""
+
+    def __init__(self, capacity_steps):
+        self.capacity_steps, self.largest = capacity_steps, 1.0
+        self.kept, self.passing = {}, {}
+
+    def takes(self, length):
+        return sum(steps for steps, _ in self.kept.values()) + length <= self.capacity_steps
+
+    def add(self, number, length, protect):
+        (self.kept if protect else self.passing)[number] = [length, self.largest]
+        while self.passing and sum(steps for steps, _ in self.all().values()) > self.capacity_steps:
+            del self.passing[next(iter(self.passing))]
+
+    def set_priority(self, number, priority):
+        self.all()[number][1] = priority
+        self.largest = max(self.largest, priority)
+
+    def reopen(self):
+        """Priorities are not kept in files."""
+        self.largest = 1.0
+        for entry in self.all().values():
+            entry[1] = 1.0
+
+    def all(self):
+        return self.kept | self.passing
+
+    def numbers(self):
+        return list(self.all())
+
+    def length(self, number):
+        return self.all()[number][0]
+
+    def priorities(self):
+        return [priority for _, priority in self.all().values()]
+
+    def protected(self):
+        return [True] * len(self.kept) + [False] * len(self.passing)

@@ -44,6 +44,16 @@ std::string file(const std::string& directory, SegmentName name, const char* suf
   return directory + "/" + name.text() + suffix;
 }
 
+// Whether neither file reaches beyond its header: all that a writer leaves which dies before its first trajectory.
+bool empty(const std::string& directory, SegmentName name) {
+  const auto small = [&](const char* suffix) {
+    std::error_code error;
+    const auto bytes = fs::file_size(file(directory, name, suffix), error);
+    return error || bytes <= sizeof(Record);
+  };
+  return small(".journal") && small(".data");
+}
+
 // Whether a segment was reclaimed a moment ago, or its writer has not come to its first trajectory.
 bool absent_or_new(const std::string& directory, SegmentName name) {
   std::error_code error;
@@ -220,6 +230,11 @@ std::vector<Problem> repair(const std::string& directory, const Layout& layout) 
   const std::vector<SegmentName> names = list_with_lost_journals(directory);
   std::vector<Problem> problems;
   for (const SegmentName name : names) {
+    if (empty(directory, name)) {
+      remove_file(file(directory, name, ".journal"));
+      remove_file(file(directory, name, ".data"));
+      continue;
+    }
     try {
       rebuild_journal(directory, name, layout, problems);
       continue;

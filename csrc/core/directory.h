@@ -77,8 +77,8 @@ class Directory {
 // writer. Throws std::runtime_error where one has, or where a segment holds less than it did then, and FileError.
 void roll_back(const std::string& directory, const Extents& extents);
 
-// Rebuilds every journal from intact data and moves what no trajectory can be read from to `directory`/damaged. No
-// segment may have a writer. Returns what was lost. Throws as roll_back.
+// Rebuilds every journal, lost ones too, from intact data, moves what no trajectory can be read from to
+// `directory`/damaged, and removes segments without a byte behind their headers. No segment may have a writer. Returns what was lost. Throws as roll_back.
 std::vector<Problem> repair(const std::string& directory, const Layout& layout);
 
 }  // namespace twohot

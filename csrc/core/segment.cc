@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <map>
 
 #include "core/hash.h"
 
@@ -101,6 +103,24 @@ std::string fault_of(const Record& record, SegmentName name, const Layout& layou
 // The size of the block where it is packed, else 0.
 std::size_t packed_bytes(const Record& record, const Layout& layout) {
   return layout.compresses() ? static_cast<std::size_t>(record.bytes) : 0;
+}
+
+// The records of a journal that hold, by the offset of their blocks; none where there is no journal.
+std::map<std::int64_t, Record> journaled(const std::string& path, SegmentName name, const Layout& layout,
+                                         std::int64_t data_bytes) {
+  std::map<std::int64_t, Record> found;
+  std::optional<File> journal;
+  try {
+    journal.emplace(path, File::Use::read);
+  } catch (const FileError& error) {
+    if (error.code() != ENOENT) throw;
+    return found;
+  }
+  Record record;
+  for (std::int64_t at = data_begin; journal->read(&record, sizeof record, at) == sizeof record; at += sizeof record) {
+    if (fault_of(record, name, layout, data_bytes).empty()) found.emplace(record.offset, record);
+  }
+  return found;
 }
 
 }  // namespace
@@ -293,6 +313,7 @@ std::int64_t rebuild_journal(const std::string& directory, SegmentName name, con
   const std::string path = path_of(directory, name, journal_suffix);
   const std::string partial = path + ".partial";
   remove_file(partial);
+  const auto known = journaled(path, name, layout, bytes);
   const File journal(partial, File::Use::create);
   const Header journal_header = make_header(name, layout, header.most_bytes, true);
   journal.write(&journal_header, sizeof journal_header, 0);
@@ -311,8 +332,14 @@ std::int64_t rebuild_journal(const std::string& directory, SegmentName name, con
   while (at + record_bytes <= bytes) {
     Record record;
     std::memcpy(&record, mapping->data() + at, sizeof record);
-    const bool holds = record.mark == Record::marked && record.offset == at + record_bytes &&
-                       fault_of(record, name, layout, bytes).empty();
+    const auto holding = [&] {
+      return record.offset == at + record_bytes && fault_of(record, name, layout, bytes).empty();
+    };
+    bool holds = holding();
+    if (const auto copy = known.find(at + record_bytes); !holds && copy != known.end()) {
+      record = copy->second;
+      holds = holding();
+    }
     if (holds) {
       const Trajectory trajectory(
           Rows(record.length, mapping->data() + record.offset, packed_bytes(record, layout), mapping), record.task);

@@ -148,8 +148,8 @@ class SegmentWriter {
 // std::runtime_error where the journal has fewer, or where the last of them does not hold.
 std::int64_t data_extent(const std::string& directory, SegmentName name, std::int64_t records);
 
-// Makes the journal of a segment anew from the records in its data file whose blocks are intact, and from nothing else;
-// the segment must have no writer. Appends what was left out to `problems` and returns the number of trajectories that
+// Makes the journal of a segment anew from all records, in its data file or its journal, whose blocks are intact; the
+// segment must have no writer. Appends what was left out to `problems` and returns the number of trajectories that
 // it holds now. Throws FileError, and std::runtime_error where the data file has no header of this segment. O(bytes).
 std::int64_t rebuild_journal(const std::string& directory, SegmentName name, const Layout& layout,
                              std::vector<Problem>& problems);

@@ -231,7 +231,7 @@ void test_threads() {
     });
   }
   for (const auto& store : {owner, reader}) {
-    threads.emplace_back([&] {
+    threads.emplace_back([&, store] {
       for (int i = 0; i < 60; ++i) {
         store->refresh();
         for (const Window& window : store->draw({20, 4, 0, Law::step})) {

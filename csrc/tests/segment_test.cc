@@ -192,13 +192,21 @@ void test_repair() {
   auto problems = repair(directory.path(), layout);
   CHECK(problems.size() == 1 && problems[0].file == data && problems[0].what.find("checksum") != std::string::npos);
   CHECK(skipping(directory.path()) == std::vector<std::int64_t>({0, 2, 3, std::int64_t{1} << 40}));
-  // A part in the middle that holds nothing.
+  // A record in the data file whose copy in the journal holds, and one without a copy.
   flipped = data_bytes;
   flipped[128 + SegmentWriter::bytes(layout, 3)] ^= 4;
+  overwrite(journal, journal_bytes);
   overwrite(data, flipped);
+  CHECK(repair(directory.path(), layout).empty() && skipping(directory.path()).size() == 5);
+  fs::remove(journal);
   problems = repair(directory.path(), layout);
   CHECK(problems.size() == 1 && problems[0].what.find("nothing usable in bytes") != std::string::npos);
   CHECK(skipping(directory.path()).size() == 4);
+  // What a writer leaves that dies before its first trajectory is no loss.
+  overwrite(directory.path() + "/00000005-00000000.data", std::vector<char>(60, 'z'));
+  overwrite(directory.path() + "/00000005-00000000.journal", {});
+  CHECK(open_store(directory.path(), Access::read)->stats().problems == 0);
+  CHECK(repair(directory.path(), layout).size() == 1 && !fs::exists(directory.path() + "/00000005-00000000.data"));
   // No header: moved away.
   overwrite(data, {'n', 'o'});
   problems = repair(directory.path(), layout);

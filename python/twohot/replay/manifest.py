@@ -8,6 +8,7 @@ from pathlib import Path
 
 from twohot.errors import DamagedReplayError
 from twohot.files import replacing
+from twohot.replay.native import make_native
 from twohot.replay.schema import Schema
 
 FORMAT = "twohot.replay/2"
@@ -47,10 +48,12 @@ def read_manifest(directory: Path) -> tuple[Schema, dict[str, int | None]]:
         manifest = json.loads(path.read_text())
         if manifest["format"] != FORMAT:
             raise DamagedReplayError(f"{path}: expected the format {FORMAT}, got {manifest['format']}")
-        return Schema.from_json(manifest["schema"]), capacities(**manifest["capacity"])
+        schema, capacity = Schema.from_json(manifest["schema"]), capacities(**manifest["capacity"])
+        make_native(schema, capacity, None, "append", 0, 1)  # refuses what no store can be made of
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{directory} holds no replay: there is no {MANIFEST}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, DamagedReplayError):
             raise
         raise DamagedReplayError(f"{path} cannot be read as the description of a replay: {error!r}") from error
+    return schema, capacity

@@ -14,12 +14,11 @@ from twohot import _native
 from twohot.replay import saved
 from twohot.replay.batch import Batch, make_batch
 from twohot.replay.manifest import capacities, exists, read_manifest, write_manifest
+from twohot.replay.native import SEGMENT_BYTES, make_native
 from twohot.replay.prefetch import load_ahead
 from twohot.replay.relabel import Relabel, relabelled
 from twohot.replay.schema import Schema
 from twohot.replay.writer import Writer
-
-SEGMENT_BYTES = 256 << 20
 
 Law = Literal["trajectory", "step", "recency", "priority", "task"]
 Window = Literal["anywhere", "start", "end"]
@@ -104,7 +103,7 @@ class Replay:
             if exists(place):
                 raise FileExistsError(f"{place} holds a replay already: open it with Replay.open")
         options = {"durable": durable, "segment_bytes": segment_bytes, "keep_evicted": keep_evicted}
-        native = _make_native(schema, capacity, place, "append", seed, threads, skip_damage=False, **options)
+        native = make_native(schema, capacity, place, "append", seed, threads, **options)
         if place is not None:
             write_manifest(place, schema, capacity)
         return cls(schema, native, capacity, place)
@@ -147,7 +146,7 @@ class Replay:
         if position is not None:
             _native.roll_back(str(place), dict(position))
         options = {"durable": durable, "segment_bytes": segment_bytes, "keep_evicted": keep_evicted}
-        native = _make_native(schema, capacity, place, mode, seed, threads, skip_damage=damage == "skip", **options)
+        native = make_native(schema, capacity, place, mode, seed, threads, skip_damage=damage == "skip", **options)
         return cls(schema, native, capacity, place)
 
     @staticmethod
@@ -389,8 +388,9 @@ class Replay:
     ) -> Replay:
         """The replay that `save` wrote, in memory: the same trajectories, ids and counts, and the same samples.
 
-        (Those by priority follow the same law, but are others.) A capacity replaces the saved one of its kind; it is smaller, the oldest trajectories are evicted. Raises OSError where the file cannot be read and
-        ValueError, naming it, where it is truncated, no saved replay, or holds a trajectory larger than the capacity.
+        (Those by priority follow the same law, but are others.) A capacity replaces the saved one of its kind; where it
+        is smaller, the oldest trajectories are evicted. Raises OSError where the file cannot be read and ValueError,
+        naming it, where it is truncated, no saved replay, or holds a trajectory larger than the capacity.
         """
         given = capacities(capacity_steps, capacity_bytes, capacity_trajectories)
 
@@ -399,30 +399,6 @@ class Replay:
             return cls.create(schema, **capacity, threads=threads)
 
         return saved.read(Path(path), create)
-
-
-def _make_native(
-    schema: Schema,
-    capacity: Mapping[str, int | None],
-    directory: Path | None,
-    mode: str,
-    seed: int,
-    threads: int,
-    **options: Any,
-) -> _native.ReplayStore:
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed: expected 0 .. 2^64 - 1, got {seed}")
-    if options["segment_bytes"] < 1:
-        raise ValueError(f"segment_bytes: expected at least 1, got {options['segment_bytes']}")
-    return _native.ReplayStore(
-        *schema.native(),
-        **capacity,
-        seed=seed,
-        threads=threads,
-        directory=None if directory is None else str(directory),
-        mode=mode,
-        **options,
-    )
 
 
 def _check_sizes(batch_size: int, length: int, lookahead: int) -> None:

@@ -1,0 +1,158 @@
+"""Faults: writers that are killed, files that are damaged, places that cannot be written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from replay_crash import SCHEMA, columns, length_of
+from twohot.replay import DamagedReplayError, Replay
+
+CRASH = Path(__file__).with_name("replay_crash.py")
+
+
+def crash(*arguments):
+    command = [sys.executable, str(CRASH), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def small_store(directory, segment_bytes=3000):
+    replay = Replay.create(SCHEMA, capacity_steps=10_000, directory=directory, segment_bytes=segment_bytes)
+    for number in range(12):
+        replay.add(**columns(number, length_of(number)))
+    replay.close()
+    return directory
+
+
+def test_a_hundred_killed_writers_lose_nothing(tmp_path):
+    """Every trajectory whose commit had returned is there and as it was; nothing needs repair."""
+    place = tmp_path / "replay"
+    Replay.create(SCHEMA, capacity_steps=10**7, directory=place).close()
+    killed = crash("kill", place, 100, 7)
+    assert killed.returncode == 0, killed.stderr
+    lives = [[int(number) for number in line.split()] for line in killed.stdout.splitlines()]
+    assert len(lives) == 100
+    with Replay.open(place) as replay:
+        assert replay.verify() == []
+        assert replay.stats().problems == 0
+        stored = dict(zip(replay.tasks().tolist(), replay.ids().tolist(), strict=True))
+        told = {number for numbers in lives for number in numbers}
+        assert told <= stored.keys()
+        assert len(stored) <= len(told) + 100  # a writer may die between its commit and its word
+        for number, trajectory in stored.items():
+            found, expected = replay.get(trajectory), columns(number, length_of(number))
+            np.testing.assert_array_equal(found["action"], expected["action"])
+            np.testing.assert_array_equal(found["observation"]["value"], expected["observation"]["value"])
+    lost = [problem.what for problem in Replay.repair(place)]  # what was half written
+    assert all("nothing usable" in what for what in lost), lost
+    with Replay.open(place) as replay:
+        assert told <= set(replay.tasks().tolist())
+
+
+def test_mutated_files_never_crash(tmp_path):
+    """Opened, read, sampled, verified, repaired for TWOHOT_FUZZ_SECONDS; a crash shows as the status of a process."""
+    source, scratch = small_store(tmp_path / "replay"), tmp_path / "scratch"
+    scratch.mkdir()
+    seconds, seed = os.environ.get("TWOHOT_FUZZ_SECONDS", "5"), os.environ.get("TWOHOT_FUZZ_SEED", "1")
+    result = crash("fuzz", source, scratch, seconds, seed)
+    now = scratch / "now"
+    assert result.returncode == 0, f"{now.read_text() if now.exists() else ''}{result.stderr}"
+    assert int(result.stdout) > 10
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda place: (place / "00000000-00000000.journal").write_bytes(b"x" * 500), "00000000.journal.*no segment"),
+        (lambda place: (place / "00000000-00000001.data").unlink(), "00000001.data"),
+        (lambda place: (place / "replay.json").write_text("{"), "replay.json"),
+        (lambda place: (place / "replay.json").write_text("[]"), "replay.json"),
+        (
+            lambda place: (place / "replay.json").write_text(
+                (place / "replay.json").read_text().replace("10000", '"9"')
+            ),
+            "replay.json",
+        ),
+        (
+            lambda place: (place / "replay.json").write_text(
+                (place / "replay.json").read_text().replace("40", str(2**40))
+            ),
+            "replay.json",
+        ),
+    ],
+)
+def test_damage_is_named(tmp_path, damage, words):
+    place = small_store(tmp_path / "replay")
+    damage(place)
+    with pytest.raises(DamagedReplayError, match=f"{place}.*{words}"):
+        Replay.open(place)
+
+
+def test_damage_is_left_out_on_request(tmp_path):
+    place = small_store(tmp_path / "replay")
+    path = place / "00000000-00000000.journal"
+    content = bytearray(path.read_bytes())
+    content[128 + 30] ^= 1
+    path.write_bytes(content)
+    with Replay.open(place, damage="skip") as replay:
+        assert replay.stats().trajectories == 11
+        assert replay.stats().problems == 1
+        assert [problem.file for problem in replay.verify()] == [str(path)]
+        assert "a damaged record in place 0" in str(replay.verify()[0])
+    assert Replay.repair(place) == []
+    with Replay.open(place) as replay:
+        assert sorted(replay.tasks()) == list(range(12))
+
+
+def test_a_directory_that_may_not_be_written(tmp_path):
+    """As a user without the right: it can be read, and the first commit says what is wrong."""
+    place = small_store(tmp_path / "replay")
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[2])\n"
+        "from replay_crash import columns; from twohot.replay import Replay\n"
+        "os.getuid() or os.setuid(65534)\n"
+        "assert Replay.open(sys.argv[1]).sample(4, 3).mask.any()\n"
+        "replay = Replay.open(sys.argv[1], 'append')\n"
+        "for _ in range(2):\n"
+        "    try: replay.add(**columns(1, 2))\n"
+        "    except PermissionError as error: assert sys.argv[1] in str(error), error\n"
+        "    else: sys.exit('nothing raised')\n"
+        "assert replay.stats().trajectories == 12\n"
+    )
+    place.chmod(0o555)
+    for folder in (*tmp_path.parents, tmp_path):
+        if folder.stat().st_uid == os.getuid() and folder != Path("/") and "pytest" in folder.name:
+            folder.chmod(0o755)
+    tmp_path.chmod(0o755)
+    command = [sys.executable, "-c", code, str(place), str(CRASH.parent)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_full_disk(tmp_path):
+    """A file that may not grow: OSError with its name; what was stored stays, and the same call goes through later."""
+    place = tmp_path / "replay"
+    code = (
+        "import resource, signal, sys; sys.path.insert(0, sys.argv[2]); from replay_crash import *\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "replay = Replay.create(SCHEMA, capacity_steps=1000, directory=sys.argv[1])\n"
+        "replay.add(**columns(1, 5))\n"
+        "limits = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))\n"
+        "try: replay.add(**columns(2, 50))\n"
+        "except OSError as error: assert sys.argv[1] in str(error), error\n"
+        "else: sys.exit('nothing raised')\n"
+        "assert replay.verify() == [] and replay.stats().trajectories == 1\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, limits)\n"
+        "replay.add(**columns(2, 50))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(place), str(CRASH.parent)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    with Replay.open(place) as replay:
+        assert replay.lengths().tolist() == [5, 50]
+        assert replay.verify() == []
