@@ -77,9 +77,7 @@ def test_mutated_files_never_crash(tmp_path):
             "replay.json",
         ),
         (
-            lambda place: (place / "replay.json").write_text(
-                (place / "replay.json").read_text().replace("40", str(2**40))
-            ),
+            lambda place: (place / "replay.json").write_text((place / "replay.json").read_text().replace("40", "44")),
             "replay.json",
         ),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -111,6 +112,7 @@ class Replay:
         native = _make_native(schema, capacity, place, "append", seed, threads, **options)
         if place is not None:
             manifest = {"format": FORMAT, "schema": schema.to_json(), "capacity": capacity}
+            manifest["checksum"] = _checksum(manifest)
             with replacing(place / MANIFEST) as partial:
                 partial.write_text(json.dumps(manifest, indent=2) + "\n")
         return cls(schema, native, capacity, place)
@@ -429,6 +431,8 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text())
         if manifest["format"] != FORMAT:
             raise DamagedReplayError(f"{path}: expected the format {FORMAT}, got {manifest['format']}")
+        if manifest.get("checksum") != _checksum(manifest):
+            raise DamagedReplayError(f"{path} does not have its checksum: it was changed")
         _make_native(Schema.from_json(manifest["schema"]), _capacity(**manifest["capacity"]), None, "append", 0, 1)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{directory} holds no replay: there is no {MANIFEST}") from error
@@ -437,6 +441,12 @@ def read_manifest(directory: Path) -> dict[str, Any]:
             raise
         raise DamagedReplayError(f"{path} cannot be read as the description of a replay: {error!r}") from error
     return manifest
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    """Of the schema and capacity: one digit that changes would let `repair` put all files aside, or evict them."""
+    text = json.dumps([manifest["schema"], manifest["capacity"]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _capacity(
