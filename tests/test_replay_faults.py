@@ -77,9 +77,7 @@ def test_mutated_files_never_crash(tmp_path):
             "replay.json",
         ),
         (
-            lambda place: (place / "replay.json").write_text(
-                (place / "replay.json").read_text().replace("40", str(2**40))
-            ),
+            lambda place: (place / "replay.json").write_text((place / "replay.json").read_text().replace("40", "44")),
             "replay.json",
         ),
     ],
@@ -156,3 +154,54 @@ def test_a_full_disk(tmp_path):
     with Replay.open(place) as replay:
         assert replay.lengths().tolist() == [5, 50]
         assert replay.verify() == []
+
+
+PREAMBLE = """if True:
+    import os, resource, signal, sys, warnings
+    import numpy as np
+    from twohot.replay import Field, Replay, Schema
+    path, done = sys.argv[1], np.array([True])
+    schema = Schema({"x": Field("float32")}, Field("int32"))
+    replay = Replay.create(schema, capacity_steps=1000, directory=path, segment_bytes=1)
+    def add(value):
+        replay.add({"x": np.full(2, value, np.float32)}, np.zeros(1, np.int32), np.ones(1, np.float32), done, ~done)
+"""
+
+
+def run_script(path, script):
+    subprocess.run([sys.executable, "-c", PREAMBLE + script, str(path)], check=True, timeout=60)
+
+
+def test_many_segments_need_few_descriptors(tmp_path):
+    """A limit of 64 descriptors is enough to write and to read 300 segments."""
+    script = """
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    for value in range(300):
+        add(value)
+    replay.close()
+    with Replay.open(path) as replay:
+        assert [replay.get(i)["observation"]["x"][0] for i in replay.ids().tolist()] == list(range(300))
+    """
+    run_script(tmp_path / "replay", script)
+
+
+def test_a_forked_child_neither_uses_the_replay_nor_keeps_its_lock(tmp_path):
+    script = """
+    add(1)
+    warnings.simplefilter("ignore")
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            replay.sample(1, 1)
+        except RuntimeError as error:
+            os.write(writer, str(error).encode())
+        os.close(writer)
+        signal.pause()
+    os.close(writer)
+    assert b"made before a fork" in os.fdopen(reader, "rb").read()
+    replay.close()
+    assert Replay.repair(path) == []
+    os.kill(child, signal.SIGKILL)
+    """
+    run_script(tmp_path / "replay", script)

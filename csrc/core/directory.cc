@@ -132,6 +132,7 @@ void Directory::start_segment(const Layout& layout, std::size_t bytes) {
     const SegmentName name{writer_number_, next_segment_};
     try {
       writer_.emplace(path_, name, layout, most_bytes);
+      if (durable_) File(path_, File::Use::read).sync();
       segments_.emplace(name, writer_->segment());
       ++next_segment_;
       return;
@@ -187,7 +188,9 @@ std::int64_t Directory::reclaim(const std::vector<std::string>& names) {
 }
 
 void Directory::sync() const {
-  if (writer_) writer_->sync();
+  if (!writer_) return;
+  writer_->sync();
+  File(path_, File::Use::read).sync();  // the names of its files
 }
 
 Extents Directory::extents() const {

@@ -86,6 +86,8 @@ bool File::lock() const {
   throw FileError(errno, path_);
 }
 
+void File::unlock() const noexcept { ::flock(descriptor_, LOCK_UN); }
+
 bool File::locked() const {
   if (::flock(descriptor_, LOCK_SH | LOCK_NB) == 0) {
     ::flock(descriptor_, LOCK_UN);

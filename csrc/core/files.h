@@ -51,6 +51,9 @@ class File {
   // Takes the exclusive lock of the file without waiting; false where another descriptor holds it.
   bool lock() const;
 
+  // Gives it back, for every process that shares the descriptor. Never fails.
+  void unlock() const noexcept;
+
   // Whether another descriptor holds the exclusive lock.
   bool locked() const;
 

@@ -7,6 +7,8 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
+#include <system_error>
 #include <map>
 
 #include "core/hash.h"
@@ -145,10 +147,11 @@ std::optional<SegmentName> SegmentName::of_journal(const std::string& file) {
 
 Segment::Segment(const std::string& directory, SegmentName name, const Layout& layout)
     : name_(name),
-      data_(path_of(directory, name, data_suffix), File::Use::read),
-      journal_(path_of(directory, name, journal_suffix), File::Use::read) {
-  read_header(journal_, name, layout, true);
-  mapping_.emplace(data_, read_header(data_, name, layout, false).most_bytes);
+      data_path_(path_of(directory, name, data_suffix)),
+      journal_path_(path_of(directory, name, journal_suffix)) {
+  const File data(data_path_, File::Use::read);
+  read_header(File(journal_path_, File::Use::read), name, layout, true);
+  mapping_.emplace(data, read_header(data, name, layout, false).most_bytes);
 }
 
 std::shared_ptr<Trajectory> Segment::adopt(const Record& record, const Layout& layout) {
@@ -164,29 +167,46 @@ std::shared_ptr<Trajectory> Segment::adopt(const Record& record, const Layout& l
   return trajectory;
 }
 
+bool Segment::live() const {
+  try {
+    return File(journal_path_, File::Use::read).locked();
+  } catch (const FileError& error) {
+    if (error.code() == ENOENT) return false;  // another process has reclaimed it
+    throw;
+  }
+}
+
 std::int64_t Segment::whole_records() const {
-  return (journal_.size() - data_begin) / static_cast<std::int64_t>(sizeof(Record));
+  std::error_code error;
+  const auto bytes = static_cast<std::int64_t>(std::filesystem::file_size(journal_path_, error));
+  return error ? 0 : (bytes - data_begin) / static_cast<std::int64_t>(sizeof(Record));
 }
 
 std::vector<Committed> Segment::read(const Layout& layout, std::vector<Problem>& problems) {
   std::vector<Committed> result;
+  if (ended_) return result;
+  const bool alive = live();  // before the end is looked at, which is the last one where it is not
   const std::int64_t known = records_;
   const std::int64_t whole = whole_records();
-  if (whole <= known) return result;
-  const auto data_bytes = std::min(data_.size(), static_cast<std::int64_t>(mapping_->bytes()));
-  std::vector<Record> records(static_cast<std::size_t>(whole - known));
-  const std::int64_t offset = data_begin + known * static_cast<std::int64_t>(sizeof(Record));
-  records.resize(journal_.read(records.data(), records.size() * sizeof(Record), offset) / sizeof(Record));
-  result.reserve(records.size());
-  for (const Record& record : records) {
-    const std::string fault = fault_of(record, name_, layout, data_bytes);
-    if (fault.empty()) {
-      result.push_back({adopt(record, layout), record.time});
-    } else {
-      problems.push_back({journal_.path(), fault + " in place " + std::to_string(records_)});
+  if (whole > known) {
+    const auto data_bytes =
+        std::min(File(data_path_, File::Use::read).size(), static_cast<std::int64_t>(mapping_->bytes()));
+    std::vector<Record> records(static_cast<std::size_t>(whole - known));
+    const std::int64_t offset = data_begin + known * static_cast<std::int64_t>(sizeof(Record));
+    const File journal(journal_path_, File::Use::read);
+    records.resize(journal.read(records.data(), records.size() * sizeof(Record), offset) / sizeof(Record));
+    result.reserve(records.size());
+    for (const Record& record : records) {
+      const std::string fault = fault_of(record, name_, layout, data_bytes);
+      if (fault.empty()) {
+        result.push_back({adopt(record, layout), record.time});
+      } else {
+        problems.push_back({journal_path_, fault + " in place " + std::to_string(records_)});
+      }
+      ++records_;
     }
-    ++records_;
   }
+  ended_ = !alive;
   return result;
 }
 
@@ -207,6 +227,7 @@ SegmentWriter::SegmentWriter(const std::string& directory, SegmentName name, con
         }
       }()),
       most_bytes_(most_bytes),
+      process_(process_generation()),
       end_(data_begin),
       journal_end_(data_begin) {
   try {
@@ -221,6 +242,11 @@ SegmentWriter::SegmentWriter(const std::string& directory, SegmentName name, con
     remove_file(data_.path());
     throw;
   }
+}
+
+// A forked child shares the lock, which would last as long as the child; its own end must not take it from the parent.
+SegmentWriter::~SegmentWriter() {
+  if (process_ == process_generation()) journal_.unlock();
 }
 
 Record SegmentWriter::write(const Trajectory& trajectory, const Layout& layout, std::int64_t offset) const {
@@ -272,11 +298,16 @@ void SegmentWriter::append(std::span<std::shared_ptr<Trajectory>> finished, cons
       end += bytes(*trajectory, layout);
     }
     if (durable) data_.sync();
+  } catch (...) {
+    data_.truncate(static_cast<std::int64_t>(end_));
+    throw;
+  }
+  try {
     journal_.write(records.data(), records.size() * sizeof(Record), journal_end_);
     if (durable) journal_.sync();
   } catch (...) {
     journal_.truncate(journal_end_);
-    data_.truncate(static_cast<std::int64_t>(end_));
+    end_ = end;  // a reader may have taken what stood in the journal for a moment, so its data stay
     throw;
   }
   segment_->count(static_cast<std::int64_t>(records.size()));

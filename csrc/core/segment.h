@@ -71,8 +71,8 @@ class Segment : public std::enable_shared_from_this<Segment> {
   Segment(const std::string& directory, SegmentName name, const Layout& layout);
 
   SegmentName name() const noexcept { return name_; }
-  const std::string& data_path() const noexcept { return data_.path(); }
-  const std::string& journal_path() const noexcept { return journal_.path(); }
+  const std::string& data_path() const noexcept { return data_path_; }
+  const std::string& journal_path() const noexcept { return journal_path_; }
 
   // The trajectories committed since the last call. A record that does not hold is left out and described in
   // `problems`; one that is not whole yet is left for later. Throws FileError. O(new records).
@@ -85,7 +85,7 @@ class Segment : public std::enable_shared_from_this<Segment> {
   void count(std::int64_t records) noexcept { records_ += records; }
 
   // Whether its writer may still append. Throws FileError.
-  bool live() const { return journal_.locked(); }
+  bool live() const;
 
   // Whether the journal holds records that were not read. Throws FileError.
   bool unread() const { return whole_records() > records_; }
@@ -102,9 +102,10 @@ class Segment : public std::enable_shared_from_this<Segment> {
   std::int64_t whole_records() const;
 
   const SegmentName name_;
-  const File data_;
-  const File journal_;
-  std::optional<Mapping> mapping_;
+  const std::string data_path_;
+  const std::string journal_path_;
+  std::optional<Mapping> mapping_;  // its file is closed: there may be more segments than descriptors
+  std::atomic<bool> ended_{false};  // its writer has, and everything was read
   std::atomic<std::int64_t> records_{0};
   std::atomic<std::int64_t> gone_{0};
 };
@@ -112,6 +113,7 @@ class Segment : public std::enable_shared_from_this<Segment> {
 // The only one that appends to its segment. Not thread-safe.
 class SegmentWriter {
  public:
+  ~SegmentWriter();
   // Creates the files, which must not exist, for `most_bytes` of records and blocks, and locks the journal. Throws
   // FileError, and leaves no file behind; EEXIST means that another writer has the name.
   SegmentWriter(const std::string& directory, SegmentName name, const Layout& layout, std::size_t most_bytes);
@@ -140,6 +142,7 @@ class SegmentWriter {
   const File journal_;
   std::shared_ptr<Segment> segment_;
   const std::size_t most_bytes_;
+  const std::uint64_t process_;
   std::size_t end_;
   std::int64_t journal_end_;
 };

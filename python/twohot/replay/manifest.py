@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from twohot.errors import DamagedReplayError
 from twohot.files import replacing
@@ -33,7 +35,8 @@ def exists(directory: Path) -> bool:
 
 def write_manifest(directory: Path, schema: Schema, capacity: Mapping[str, int | None]) -> None:
     """Makes the directory one of a replay. Raises OSError."""
-    manifest = {"format": FORMAT, "schema": schema.to_json(), "capacity": dict(capacity)}
+    manifest: dict[str, Any] = {"format": FORMAT, "schema": schema.to_json(), "capacity": dict(capacity)}
+    manifest["checksum"] = _checksum(manifest)
     with replacing(directory / MANIFEST) as partial:
         partial.write_text(json.dumps(manifest, indent=2) + "\n")
 
@@ -48,6 +51,8 @@ def read_manifest(directory: Path) -> tuple[Schema, dict[str, int | None]]:
         manifest = json.loads(path.read_text())
         if manifest["format"] != FORMAT:
             raise DamagedReplayError(f"{path}: expected the format {FORMAT}, got {manifest['format']}")
+        if manifest.get("checksum") != _checksum(manifest):
+            raise DamagedReplayError(f"{path} does not have its checksum: it was changed")
         schema, capacity = Schema.from_json(manifest["schema"]), capacities(**manifest["capacity"])
         make_native(schema, capacity, None, "append", 0, 1)  # refuses what no store can be made of
     except FileNotFoundError as error:
@@ -57,3 +62,9 @@ def read_manifest(directory: Path) -> tuple[Schema, dict[str, int | None]]:
             raise
         raise DamagedReplayError(f"{path} cannot be read as the description of a replay: {error!r}") from error
     return schema, capacity
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    """Of the schema and capacity: one digit that changes would let `repair` put all files aside, or evict them."""
+    text = json.dumps([manifest["schema"], manifest["capacity"]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
