@@ -43,10 +43,11 @@ Store::Store(Schema schema, Capacity capacity, std::uint64_t seed, std::optional
   }
   std::int64_t low = 0;
   std::int64_t high = capacity.steps.value_or(std::int64_t{1} << 40);
-  if (capacity.bytes) high = std::min(high, *capacity.bytes / static_cast<std::int64_t>(layout_.row_bytes()));
+  const bool sized = capacity.bytes && !layout_.compresses();  // else commit() knows how many bytes a trajectory takes
+  if (sized) high = std::min(high, *capacity.bytes / static_cast<std::int64_t>(layout_.row_bytes()));
   while (low < high) {
     const std::int64_t middle = high - (high - low) / 2;
-    const bool fitting = !capacity.bytes || layout_.bytes(middle) <= static_cast<std::size_t>(*capacity.bytes);
+    const bool fitting = !sized || layout_.bytes(middle) <= static_cast<std::size_t>(*capacity.bytes);
     (fitting ? low : high) = fitting ? middle : middle - 1;
   }
   longest_ = low;

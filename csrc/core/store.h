@@ -111,7 +111,8 @@ class Store {
   const Capacity& capacity() const noexcept { return capacity_; }
   bool on_disk() const noexcept { return place_.has_value(); }
 
-  // The steps of the longest trajectory that fits into the whole capacity.
+  // The steps of the longest trajectory that fits into the whole capacity; where columns are compressed, bytes do not
+  // count here.
   std::int64_t longest() const noexcept { return longest_; }
 
   // Chunks for growing trajectories: `chunk_rows()` rows of every column.

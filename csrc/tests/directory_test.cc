@@ -60,7 +60,7 @@ void test_reclaim() {
   const auto value = column(*store, *held[0].trajectory, 0);
   CHECK(value.size() == 202 && value[200] == 100 && value[2] == 1);
   store->clear();
-  CHECK(store->reclaim() > 0);
+  CHECK(store->reclaim(store->evicted_files()) > 0);
   CHECK(files(directory.path()) == 2);  // what the writer is at
 }
 
@@ -75,7 +75,7 @@ void test_reclaim_leaves_what_nobody_has_read() {
   CHECK(store->stats().trajectories == 1);
   fill(other, 2, {7});
   other.reset();
-  store->reclaim();
+  store->reclaim(store->evicted_files());
   store->refresh();
   CHECK(store->snapshot().trajectories.back()->length == 7);
   CHECK(open_store(directory.path(), Access::read)->stats().steps == 22);
@@ -91,7 +91,7 @@ void test_reclaim_leaves_damage() {
   overwrite(path, bytes);
   {
     const auto store = open_store(directory.path(), Access::append, 1 << 20, true);
-    CHECK(store->stats().trajectories == 0 && store->reclaim() == 0);
+    CHECK(store->stats().trajectories == 0 && store->reclaim(store->evicted_files()) == 0);
   }
   CHECK(repair(directory.path(), Layout(schema(2))).empty());
   CHECK(open_store(directory.path(), Access::read)->stats().trajectories == 1);

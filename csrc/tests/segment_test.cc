@@ -52,7 +52,7 @@ void test_round_trip() {
     CHECK(store->verify().empty() && store->stats().problems == 0 && store->stats().steps == 46);
     CHECK(store->find(2)->total_reward == 40 * 200 + 820);
     CHECK(throws<std::runtime_error>([&] { fill(store, 2, {1}); }));
-    CHECK(throws<std::runtime_error>([&] { store->reclaim(); }));
+    CHECK(throws<std::runtime_error>([&] { store->reclaim({}); }));
     CHECK(fs::exists(directory.path() + "/00000000-00000001.data") == (segment_bytes == 1000));
   }
 }
@@ -187,14 +187,14 @@ void test_repair() {
   }
   // One byte of the second trajectory: it alone is lost, and the data stay as they are.
   auto flipped = data_bytes;
-  flipped[128 + SegmentWriter::bytes(layout, 3) + 130] ^= 4;
+  flipped[128 + (sizeof(Record) + layout.bytes(3)) + 130] ^= 4;
   overwrite(data, flipped);
   auto problems = repair(directory.path(), layout);
   CHECK(problems.size() == 1 && problems[0].file == data && problems[0].what.find("checksum") != std::string::npos);
   CHECK(skipping(directory.path()) == std::vector<std::int64_t>({0, 2, 3, std::int64_t{1} << 40}));
   // A record in the data file whose copy in the journal holds, and one without a copy.
   flipped = data_bytes;
-  flipped[128 + SegmentWriter::bytes(layout, 3)] ^= 4;
+  flipped[128 + (sizeof(Record) + layout.bytes(3))] ^= 4;
   overwrite(journal, journal_bytes);
   overwrite(data, flipped);
   CHECK(repair(directory.path(), layout).empty() && skipping(directory.path()).size() == 5);

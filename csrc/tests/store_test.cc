@@ -96,7 +96,7 @@ void test_writer() {
   writer.cut();
   CHECK(store->find(0)->length == 6);
   std::vector<std::byte> truncated(6);
-  store->find(0)->rows.copy(store->layout(), store->layout().truncated(), 0, 6, truncated.data());
+  store->find(0)->rows.read(store->layout(), store->layout().truncated(), 0, 6, truncated.data());
   CHECK(truncated == std::vector<std::byte>({{}, {}, {}, {}, {}, std::byte{1}}));
   CHECK(store->stats().open_trajectories == 0);
 }
@@ -134,7 +134,7 @@ void test_rows_over_chunk_borders() {
       for (std::int64_t from = 0; from < trajectory->length; ++from) {
         for (std::int64_t count = 0; from + count <= trajectory->length; ++count) {
           std::vector<std::int32_t> part(static_cast<std::size_t>(count));
-          trajectory->rows.copy(store->layout(), 1, from, count, reinterpret_cast<std::byte*>(part.data()));
+          trajectory->rows.read(store->layout(), 1, from, count, reinterpret_cast<std::byte*>(part.data()));
           right = right && std::equal(part.begin(), part.end(), action.begin() + from);
         }
       }
@@ -175,8 +175,8 @@ void test_pieces() {
     CHECK(column(*store, *stored[i], 0) == std::vector<std::int32_t>{first, first + 1, first + 2, first + 3, first + 4});
     CHECK(column(*store, *stored[i], 1) == std::vector<std::int32_t>{first + 1, first + 2, first + 3, first + 4});
     std::byte ends[2];
-    stored[i]->rows.copy(store->layout(), store->layout().terminated(), 3, 1, ends);
-    stored[i]->rows.copy(store->layout(), store->layout().truncated(), 3, 1, ends + 1);
+    stored[i]->rows.read(store->layout(), store->layout().terminated(), 3, 1, ends);
+    stored[i]->rows.read(store->layout(), store->layout().truncated(), 3, 1, ends + 1);
     const bool last = i + 1 == stored.size();
     CHECK(ends[0] == std::byte{last} && ends[1] == std::byte{!last});
   }
@@ -269,6 +269,66 @@ void test_closing_during_commits() {
   }
 }
 
+// Any pieces of a packed column are those that went in; a damaged block is refused, whatever its bytes say.
+void test_packed_rows() {
+  for (const char* codec : {"lz4", "zstd"}) {
+    Schema packed = schema(4000);
+    packed.observation[0].codec = codec;
+    const Layout layout(packed);
+    CHECK(layout.compresses() && layout.fingerprint() != Layout(schema(4000)).fingerprint());
+    const std::int64_t each = Rows::packed_rows(layout.columns()[0]);
+    CHECK(each == 4);
+    RandomStream random(9);
+    for (const std::int64_t steps : {1, 3, 4, 7, 8, 30}) {
+      Rows plain(layout, steps);
+      for (std::size_t c = 0; c < layout.columns().size(); ++c) {
+        const Column& column = layout.columns()[c];
+        std::byte* at = plain.owned_column(layout, c);
+        const std::size_t bytes = static_cast<std::size_t>(steps + column.extra_rows) * column.row_bytes;
+        for (std::size_t i = 0; i < bytes; ++i) at[i] = static_cast<std::byte>(random.below(3));
+      }
+      const Rows rows = plain.packed(layout, nullptr);
+      CHECK(rows.bytes(layout) < plain.bytes(layout));
+      for (int round = 0; round < 40; ++round) {
+        const std::size_t c = random.below(layout.columns().size());
+        const Column& column = layout.columns()[c];
+        const auto all = static_cast<std::uint64_t>(steps + column.extra_rows);
+        const std::uint64_t first = random.below(all);
+        const std::uint64_t count = 1 + random.below(all - first);
+        std::vector<std::byte> left(count * column.row_bytes);
+        std::vector<std::byte> right(left.size());
+        const auto from = static_cast<std::int64_t>(first);
+        CHECK(plain.read(layout, c, from, static_cast<std::int64_t>(count), left.data()));
+        CHECK(rows.read(layout, c, from, static_cast<std::int64_t>(count), right.data()));
+        CHECK(left == right);
+      }
+      std::vector<std::byte> bytes(rows.packed_block(), rows.packed_block() + rows.bytes(layout));
+      std::vector<std::byte> target(static_cast<std::size_t>(steps + 1) * layout.columns()[0].row_bytes);
+      int refused = 0;
+      for (int round = 0; round < 200; ++round) {
+        auto block = std::make_shared<std::vector<std::byte>>(bytes);
+        const std::size_t near = round % 2 == 0 ? std::min<std::size_t>(200, block->size()) : block->size();
+        (*block)[random.below(near)] ^= static_cast<std::byte>(1 + random.below(255));
+        const Rows damaged(steps, block->data(), block->size(), block);
+        for (std::size_t c = 0; c < layout.columns().size(); ++c) {
+          refused += damaged.read(layout, c, 0, steps, target.data()) ? 0 : 1;
+        }
+      }
+      CHECK(refused > 10);
+    }
+  }
+  CHECK(throws<std::invalid_argument>([] {
+    Schema packed = schema(1);
+    packed.action.codec = "lz4";
+    Layout{packed};
+  }));
+  CHECK(throws<std::invalid_argument>([] {
+    Schema packed = schema(1);
+    packed.observation[0].codec = "gzip";
+    Layout{packed};
+  }));
+}
+
 }  // namespace
 }  // namespace twohot::test
 
@@ -281,6 +341,7 @@ int main() {
   test_chunk_size();
   test_pieces();
   test_kept();
+  test_packed_rows();
   test_closed();
   test_closing_during_commits();
   return report();

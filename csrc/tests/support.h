@@ -145,7 +145,7 @@ inline std::vector<std::int32_t> column(const Store& store, const Trajectory& tr
   const Column& column = store.layout().columns()[index];
   const std::int64_t rows = trajectory.length + column.extra_rows;
   std::vector<std::int32_t> result(static_cast<std::size_t>(rows) * column.row_bytes / 4);
-  trajectory.rows.copy(store.layout(), index, 0, rows, reinterpret_cast<std::byte*>(result.data()));
+  CHECK(trajectory.rows.read(store.layout(), index, 0, rows, reinterpret_cast<std::byte*>(result.data())));
   return result;
 }
 

@@ -60,6 +60,7 @@ def _info(arguments: list[str], console: Console) -> int:
         console.print(
             f"{options.directory}: {stats.trajectories} trajectories, {stats.steps} steps, {compact(stats.bytes)}B",
             highlight=False,
+            soft_wrap=True,
         )
         for kind, fields in (("observation", replay.schema.observation), ("step", replay.schema.step)):
             for field, about in fields.items():
