@@ -1,0 +1,183 @@
+"""The native code of attention, in every form that this processor can run, and what chooses it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from compare import assert_accurate
+from two_hot_truth import normal
+from twohot import _native
+from twohot.attention import KVCache, causal_attention, decode_attention
+from twohot.kernels import backend
+from twohot.kernels.attention import op, reference
+
+CPU = torch.device("cpu")
+
+
+def filled(size, rows, dtype, seen, heads=2):
+    """A cache in which environment b has seen seen[b] steps; rows behind those in use hold NaN."""
+    cache = KVCache(1, len(seen), heads, size, rows, dtype=dtype)
+    cache.keys.copy_(normal(*cache.keys.shape, seed=1))
+    cache.values.copy_(normal(*cache.values.shape, seed=2))
+    cache.seen.copy_(torch.tensor(seen))
+    unused = torch.arange(rows) >= cache.seen.unsqueeze(1)
+    for ring in (cache.keys, cache.values):
+        ring.masked_fill_(unused[None, :, None, :, None], torch.nan)
+    return cache
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [16, 32, 48, 64, 112, 128, 256])
+def test_a_step_is_accurate(size, stored, dtype):
+    for groups, softcap, scale in ((1, 0.0, size**-0.5), (9, 3.0, 0.3)):
+        cache = filled(size, 150, stored, [0, 5, 15, 16, 31, 63, 100, 149, 150, 1234])
+        q = normal(10, 2 * groups, size, seed=3, dtype=dtype)
+        k, v = (normal(10, 2, size, seed=seed, dtype=dtype) for seed in (4, 5))
+        assert backend.choose_decode(CPU, dtype, stored, size).name == "native"
+        out = op.decode_step(q, k, v, cache.keys[0], cache.values[0], cache.seen, 0, softcap, scale, *cache.rotation())
+        counts = (cache.seen + 1).clamp(max=150)
+        rings = cache.keys[0], cache.values[0]
+        slot = reference.ring_slot(cache.seen, 150, 0)
+        for ring, new in zip(rings, (k, v), strict=True):
+            assert torch.equal(ring[torch.arange(10), :, slot], new.to(stored))
+        truth = reference.decode_attention(q.double(), *(x.double() for x in rings), counts, softcap or None, scale)
+        plain = reference.decode_attention(q, *(x.to(dtype) for x in rings), counts, softcap or None, scale)
+        assert out.dtype == dtype
+        assert_accurate(out, truth, plain)
+
+
+def test_enormous_scores_and_rising_scores_lose_nothing():
+    cache = filled(16, 64, torch.float32, [63] * 3)
+    cache.keys[0, 0] *= 1e4
+    cache.keys[0, 1] = torch.arange(64.0).unsqueeze(1) * 0.3  # each row outweighs those before
+    cache.keys[0, 2] = torch.arange(64.0).flip(0).unsqueeze(1) * 300
+    q = normal(3, 2, 16).abs()
+    k, v = cache.keys[0, :, :, 3].clone(), cache.values[0, :, :, 3].clone()
+    out = decode_attention(q, k, v, cache, 0)
+    truth = reference.decode_attention(q.double(), cache.keys[0].double(), cache.values[0].double(), cache.seen + 1)
+    plain = reference.decode_attention(q, cache.keys[0], cache.values[0], cache.seen + 1)
+    assert_accurate(out, truth, plain)
+
+
+def test_nan_reaches_its_own_head_alone():
+    cache = filled(16, 40, torch.float32, [30, 30])
+    q, k, v = (normal(2, 2, 16, seed=seed) for seed in range(3))
+    k[1, 0, 3] = torch.nan
+    out = decode_attention(q, k, v, cache, 0)
+    assert out.isnan().any(-1).tolist() == [[False, False], [True, False]]
+
+
+def test_threads_change_no_bit():
+    outputs = []
+    before = torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        cache = filled(64, 300, torch.float32, list(range(0, 640, 20)))
+        outputs.append(decode_attention(*(normal(32, 2, 64, seed=seed) for seed in range(3)), cache, 0))
+    torch.set_num_threads(before)
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], outputs[2])
+
+
+def test_packed_projections_are_read_where_they_are():
+    packed = normal(3, 3, 2, 16)
+    one, other = filled(16, 9, torch.float32, [0, 4, 20]), filled(16, 9, torch.float32, [0, 4, 20])
+    views, copies = packed.unbind(1), [x.contiguous() for x in packed.unbind(1)]
+    assert torch.equal(decode_attention(*views, one, 0), decode_attention(*copies, other, 0))
+    scattered = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in copies]
+    assert torch.equal(decode_attention(*scattered, one, 0), decode_attention(*copies, other, 0))
+
+
+def test_the_operation_is_registered_as_torch_expects():
+    cache = filled(16, 9, torch.float32, [0, 4])
+    q, k, v = (normal(2, 2, 16, seed=seed) for seed in range(3))
+    arguments = (q, k, v, cache.keys[0], cache.values[0], cache.seen, 0, 0.0, 0.25, None, None)
+    torch.library.opcheck(op.decode_attention, arguments)
+
+
+def test_compiling_a_step_breaks_nowhere():
+    def step(q, k, v, cache):
+        return decode_attention(q * 2, k, v, cache, 0) + 1
+
+    tensors = [normal(2, 2, 16, seed=seed) for seed in range(3)]
+    expected = step(*tensors, filled(16, 9, torch.float32, [0, 4]))
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    cache = filled(16, 9, torch.float32, [0, 4])
+    assert torch.equal(compiled(*tensors, cache), expected)
+    assert torch.equal(cache.keys[0, 1, :, 4], tensors[1][1])
+
+
+# Which implementation runs
+
+
+def test_the_choice_has_a_reason(monkeypatch):
+    monkeypatch.delenv("TWOHOT_BACKEND", raising=False)
+    monkeypatch.delenv("TWOHOT_ATTENTION", raising=False)
+    choose = backend.choose_decode
+    for dtype, stored, size, reason in (
+        (torch.float64, torch.float32, 16, "the queries are torch.float64, fused code takes"),
+        (
+            torch.float32,
+            torch.float16,
+            16,
+            "the cache is torch.float16, fused code takes torch.float32, torch.bfloat16",
+        ),
+        (torch.float32, torch.float32, 24, "the head size is 24, fused code takes multiples of 16 up to 256"),
+    ):
+        assert choose(CPU, dtype, stored, size).name == "reference"
+        assert reason in choose(CPU, dtype, stored, size).reason
+    monkeypatch.setenv("TWOHOT_BACKEND", "reference")
+    assert choose(CPU, torch.float32, torch.float32, 16) == backend.Choice("reference", "TWOHOT_BACKEND asks for it")
+    monkeypatch.setenv("TWOHOT_ATTENTION", "native")
+    assert choose(CPU, torch.float32, torch.float32, 16).name == "native"
+    monkeypatch.setenv("TWOHOT_ATTENTION", "sdpa")
+    assert backend.choose_attention(CPU, torch.float32, 16, False).name == "sdpa"
+    with pytest.raises(RuntimeError, match="TWOHOT_ATTENTION asks for sdpa, but torch's own attention has no softcap"):
+        causal_attention(*(normal(1, 2, 1, 16) for _ in range(3)), softcap=1.0)
+    with pytest.raises(
+        RuntimeError, match="TWOHOT_ATTENTION: expected one of auto, native, triton, reference, got 'sdpa'"
+    ):
+        choose(CPU, torch.float32, torch.float32, 16)
+    assert backend.choose_two_hot(CPU, torch.float32, 8).name == "reference"
+
+
+@pytest.mark.parametrize("capability", ["portable", "avx2"])
+def test_every_compiled_form(capability):
+    """The tests of numbers above, with a lesser instruction set than this processor's best."""
+    if os.environ.get("TWOHOT_CPU_CAPABILITY") or _native.cpu_capability() in ("portable", capability):
+        pytest.skip(f"this run has {_native.cpu_capability()} at most")
+    environment = {**os.environ, "TWOHOT_CPU_CAPABILITY": capability}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", str(Path(__file__)), "-p", "no:cacheprovider"]
+    command += ["-k", "accurate or lose_nothing or nan or threads"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-3000:]
+
+
+def test_native_code_checks_its_arguments():
+    x = torch.zeros(1 << 12)
+    given = {
+        **dict.fromkeys(("keys", "values", "query", "key", "value", "seen", "output"), x.data_ptr()),
+        **{"cache_dtype": "float32", "dtype": "float32", "environments": 1, "heads": 1, "rows": 4, "size": 16},
+        **{"query_stride": 16, "key_stride": 16, "value_stride": 16, "scale": 1.0, "threads": 1},
+    }
+    _native.decode_attention(**given)
+    for wrong, sentence in (
+        ({"size": 24}, "expected a head size that is a multiple of 16 up to 256, got 24"),
+        ({"size": 272}, "got 272"),
+        ({"cache_dtype": "float16"}, "expected a cache of float32 or bfloat16"),
+        ({"dtype": "int8"}, "expected float32, bfloat16 or float16, got int8"),
+        ({"sinks": 4}, "0 <= sinks < rows, got 1, 1, 4 of 4"),
+        ({"heads": 0}, "expected heads"),
+        ({"seen": 0}, "got a zero"),
+        ({"cosine": x.data_ptr()}, "got a zero"),
+        ({"softcap": -1.0}, "expected a finite scale and a softcap >= 0"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            _native.decode_attention(**{**given, **wrong})
