@@ -112,7 +112,11 @@ def _decode(
 def _attention(
     forced: tuple[str, str], interpreted: bool, device: str, dtype: torch.dtype, size: int, softcap: bool
 ) -> Choice:
-    obstacles = {"sdpa": "torch's own attention has no softcap" if softcap else ""}
+    obstacle = _dtype_obstacle("queries are", dtype) or _head_obstacle(size)
+    obstacles = {
+        "triton": obstacle or _triton_obstacle("queries are", device, interpreted),
+        "sdpa": "torch's own attention has no softcap" if softcap else "",
+    }
     return _first(forced, ATTENTION_NAMES, obstacles, dtype, device)
 
 

@@ -1,4 +1,4 @@
-"""Attention registered with torch.library: one step of environments against their rings.
+"""Attention registered with torch.library: whole windows, and one step of environments against their rings.
 
 Shapes: `B` sequences or environments, `L` steps, `H` query heads, `K` key/value heads, `D` head size.
 """
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from twohot.kernels.attention import reference
 from twohot.kernels.backend import choose_decode, native, plain_eager
+from twohot.kernels.two_hot.op import differentiable, differentiated_once
 
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
@@ -40,9 +41,17 @@ def decode_attention(
     Returns:
         [B, H, D] in the dtype of `q`, without a gradient.
     """
-    choice = choose_decode(q.device, q.dtype, keys.dtype, q.shape[-1])
-    if choice.name == "native":
+    name = choose_decode(q.device, q.dtype, keys.dtype, q.shape[-1]).name
+    if name == "native":
         return _decode_natively(q, k, v, keys, values, seen, sinks, softcap, scale, cosine, sine)
+    if name == "triton":
+        from twohot.kernels.attention.decode_kernel import launch_decode
+
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))
+        options = {"sinks": sinks, "softcap": softcap, "scale": scale}
+        launch_decode(q, k, v, keys, values, seen, (cosine, sine), out=out, **options)
+        return out
     if cosine is not None:
         q, k = (reference.rotate(x, cosine.to(x.dtype), sine.to(x.dtype)) for x in (q, k))
     rows, slot = torch.arange(q.shape[0], device=q.device), reference.ring_slot(seen, keys.shape[2], sinks)
@@ -97,3 +106,104 @@ def _contiguous_heads(x: Tensor) -> Tensor:
 def decode_step(q: Tensor, *arguments) -> Tensor:
     """`decode_attention`, past the dispatcher where nothing traces."""
     return (decode_attention._init_fn if plain_eager(q) else decode_attention)(q, *arguments)
+
+
+@torch.library.custom_op("twohot::causal_attention", mutates_args=())
+def causal_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Tensor | None,
+    cosine: Tensor | None,
+    sine: Tensor | None,
+    window: int,
+    sinks: int,
+    softcap: float,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Attention over whole windows by the fused code that fits.
+
+    Args:
+        q: [B, L, H, D]. k, v: [B, L, K, D]. lengths: [B] integers or None.
+        cosine, sine: [L, D / 2] float32 of the rotation of q and k, or None. window, softcap: 0 for none.
+
+    Returns:
+        [B, L, H, D], with gradients for q, k, v; float32 [B, H, L] base-2 logarithms of the softmax's denominators.
+    """
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    lse = q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32)
+    q, k, v = (_unit_places(x) for x in (q, k, v))
+    options = {"window": window, "sinks": sinks, "softcap": softcap, "scale": scale}
+    from twohot.kernels.attention.kernel import launch_forward
+
+    launch_forward(q, k, v, lengths, (cosine, sine), out=out, lse=lse, precision=_precision(), **options)
+    return out, lse
+
+
+@causal_attention.register_fake
+def _(q, k, v, lengths, cosine, sine, window, sinks, softcap, scale):
+    lse = q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32)
+    return torch.empty_like(q, memory_format=torch.contiguous_format), lse
+
+
+@torch.library.custom_op("twohot::causal_attention_backward", mutates_args=())
+def causal_attention_backward(
+    upstream: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    lengths: Tensor | None,
+    cosine: Tensor | None,
+    sine: Tensor | None,
+    window: int,
+    sinks: int,
+    softcap: float,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v for an `upstream` gradient [B, L, H, D] of `causal_attention`."""
+    gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)]
+    q, k, v, upstream = (_unit_places(x) for x in (q, k, v, upstream))
+    options = {"window": window, "sinks": sinks, "softcap": softcap, "scale": scale, "upstream": upstream}
+    options |= dict(zip(("dq", "dk", "dv"), gradients, strict=True))
+    from twohot.kernels.attention.kernel import launch_backward
+
+    launch_backward(q, k, v, lengths, (cosine, sine), out=out, lse=lse, precision=_precision(), **options)
+    return tuple(gradients)
+
+
+@causal_attention_backward.register_fake
+def _(upstream, q, k, v, *_):
+    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+
+
+def _unit_places(x: Tensor) -> Tensor:
+    """A tensor whose last dimension follows itself in memory, copied where it does not."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _precision() -> str:
+    """Of float32 products on a GPU: what torch's own matrix products use."""
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+gradients_of_attention = differentiated_once(causal_attention_backward)
+
+
+def _save_attention(ctx, inputs, output) -> None:
+    *tensors, ctx.window, ctx.sinks, ctx.softcap, ctx.scale = inputs
+    q, k, v, *others = tensors
+    ctx.save_for_backward(q, k, v, *output, *others)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _attention_backward(ctx, upstream, lse):
+    if upstream is None:
+        return (None,) * 10
+    options = ctx.window, ctx.sinks, ctx.softcap, ctx.scale
+    return *gradients_of_attention(upstream, *ctx.saved_tensors, *options), *[None] * 7
+
+
+fused_attention = differentiable(causal_attention, _save_attention, _attention_backward, inputs=3)

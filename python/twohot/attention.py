@@ -58,9 +58,16 @@ def causal_attention(
     _require_options(name, q.shape[-1], window, sinks, softcap, rotary)
     if lengths is not None:
         _require_lengths(name, lengths, q)
-    choice = choose_attention(q.device, q.dtype, q.shape[-1], softcap is not None)
-    if choice.name == "sdpa":
+    implementation = choose_attention(q.device, q.dtype, q.shape[-1], softcap is not None).name
+    if implementation == "sdpa":
         return library.sdpa(q, k, v, lengths, window, sinks, scale, rotary)
+    if implementation != "reference":
+        angles = (None, None)
+        if rotary is not None:
+            steps = torch.arange(q.shape[1], device=q.device)
+            angles = reference.rotation(steps, q.shape[3], rotary, torch.float32)
+        scale = q.shape[3] ** -0.5 if scale is None else scale
+        return op.fused_attention(q, k, v, lengths, *angles, window or 0, sinks, softcap or 0.0, scale)[0]
     return reference.causal_attention(q, k, v, lengths, window, sinks, softcap, scale, rotary)
 
 
