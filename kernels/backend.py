@@ -113,8 +113,10 @@ def _attention(
     forced: tuple[str, str], interpreted: bool, device: str, dtype: torch.dtype, size: int, softcap: bool
 ) -> Choice:
     obstacle = _dtype_obstacle("queries are", dtype) or _head_obstacle(size)
-    obstacles = {
-        "triton": obstacle or _triton_obstacle("queries are", device, interpreted),
+    obstacles = _fused_obstacles("queries are", obstacle, interpreted, device)
+    if not obstacles["native"] and dtype == torch.float16:
+        obstacles["native"] = "the queries are torch.float16, native attention takes torch.float32, torch.bfloat16"
+    obstacles |= {
         "sdpa": "torch's own attention has no softcap" if softcap else "",
     }
     return _first(forced, ATTENTION_NAMES, obstacles, dtype, device)

@@ -53,6 +53,97 @@ def test_a_step_is_accurate(size, stored, dtype):
         assert_accurate(out, truth, plain)
 
 
+WINDOWS = {
+    "one step": ((1, 1, 1, 1, 16), {}),
+    "one tile": ((1, 48, 2, 2, 32), {}),
+    "past every tile": ((1, 193, 2, 1, 48), {"scale": 0.3}),
+    "groups": ((2, 97, 6, 2, 64), {}),
+    "lengths": ((5, 130, 2, 1, 32), {"lengths": torch.tensor([0, 1, 49, 97, 130])}),
+    "window shorter than a tile": ((1, 250, 2, 2, 16), {"window": 5}),
+    "window longer than a tile": ((1, 300, 1, 1, 80), {"window": 120}),
+    "sinks": ((1, 350, 2, 1, 16), {"window": 9, "sinks": 100}),
+    "softcap": ((1, 60, 2, 2, 64), {"softcap": 1.5}),
+    "wide cap": ((1, 60, 2, 2, 64), {"softcap": 50.0}),
+    "rotary": ((1, 60, 2, 1, 64), {"rotary": 1e4}),
+    "largest heads": ((1, 100, 1, 1, 256), {}),
+    "all": (
+        (2, 240, 4, 2, 32),
+        {"lengths": torch.tensor([240, 77]), "window": 30, "sinks": 3, "softcap": 4.0, "scale": 0.4, "rotary": 100.0},
+    ),
+}
+
+
+def gradients(function, inputs, upstream, **options):
+    """The output and the gradients of the inputs."""
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    out = function(*inputs, **options)
+    return [out.detach(), *torch.autograd.grad(out, inputs, upstream)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("shape", "options"), WINDOWS.values(), ids=WINDOWS.keys())
+def test_windows_and_their_gradients_are_accurate(shape, options, dtype):
+    batch, length, heads, kv_heads, size = shape
+    assert backend.choose_attention(CPU, dtype, size, True).name == "native"
+    inputs = [normal(batch, length, n, size, seed=i, dtype=dtype) for i, n in enumerate((heads, kv_heads, kv_heads))]
+    upstream = normal(batch, length, heads, size, seed=9, dtype=dtype)
+    actual = gradients(causal_attention, inputs, upstream, **options)
+    truth = gradients(reference.causal_attention, [x.double() for x in inputs], upstream.double(), **options)
+    plain = gradients(reference.causal_attention, inputs, upstream, **options)
+    for a, t, p in zip(actual, truth, plain, strict=True):
+        assert a.dtype == dtype
+        assert_accurate(a, t, p, floor=16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_packed_windows_are_read_in_place_and_padding_may_hold_nan(dtype):
+    packed, lengths = normal(2, 140, 3, 2, 32, dtype=dtype), torch.tensor([61, 140])
+    real = (torch.arange(140) < lengths.unsqueeze(1))[..., None, None]
+    upstream = normal(2, 2, 140, 32, seed=9, dtype=dtype).transpose(1, 2)
+    copies = [x.contiguous() for x in packed.unbind(2)]
+    clean = gradients(causal_attention, copies, upstream.contiguous(), lengths=lengths.int())
+    poisoned = packed.masked_fill(~real[..., None], torch.nan)
+    again = gradients(causal_attention, poisoned.unbind(2), upstream.masked_fill(~real, torch.nan), lengths=lengths)
+    for a, b in zip(clean, again, strict=True):
+        assert torch.equal(a, b)
+        assert a[0, 61:].eq(0).all()
+
+
+def test_enormous_scores_of_a_window_select_one_step():
+    q, k, v = (normal(1, 120, 1, 16, seed=seed) for seed in range(3))
+    inputs = [1e4 * q, 1e4 * k, v]
+    out = causal_attention(*inputs)
+    assert_accurate(out, reference.causal_attention(*(x.double() for x in inputs)), reference.causal_attention(*inputs))
+
+
+def test_threads_change_no_bit_of_a_window():
+    inputs, upstream = [normal(3, 200, 2, 32, seed=seed) for seed in range(3)], normal(3, 200, 2, 32, seed=9)
+    before, outputs = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        outputs.append(gradients(causal_attention, inputs, upstream))
+    torch.set_num_threads(before)
+    for other in outputs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(outputs[0], other, strict=True))
+
+
+def test_windows_are_registered_as_torch_expects():
+    q, k, v = (normal(1, 9, 2, 16, seed=seed).requires_grad_() for seed in range(3))
+    angles = reference.rotation(torch.arange(9), 16, 1e4, torch.float32)
+    torch.library.opcheck(op.causal_attention, (q, k, v, torch.tensor([7]), *angles, 4, 1, 2.0, 0.25))
+    with pytest.raises(RuntimeError, match="differentiated once"):
+        out = causal_attention(q, k, v)
+        (first,) = torch.autograd.grad(out.sum(), q, create_graph=True)
+        torch.autograd.grad(first.sum(), q)
+
+
+def test_compiling_a_window_breaks_nowhere():
+    inputs, upstream = [normal(2, 70, 2, 16, seed=seed) for seed in range(3)], normal(2, 70, 2, 16, seed=9)
+    compiled = torch.compile(lambda *x: causal_attention(*x, window=9) * 2, fullgraph=True, backend="aot_eager")
+    expected = gradients(lambda *x: causal_attention(*x, window=9) * 2, inputs, upstream)
+    assert all(torch.equal(a, b) for a, b in zip(gradients(compiled, inputs, upstream), expected, strict=True))
+
+
 def test_enormous_scores_and_rising_scores_lose_nothing():
     cache = filled(16, 64, torch.float32, [63] * 3)
     cache.keys[0, 0] *= 1e4
@@ -146,16 +237,21 @@ def test_the_choice_has_a_reason(monkeypatch):
     ):
         choose(CPU, torch.float32, torch.float32, 16)
     assert backend.choose_two_hot(CPU, torch.float32, 8).name == "reference"
+    monkeypatch.setenv("TWOHOT_ATTENTION", "auto")
+    assert backend.choose_attention(CPU, torch.float16, 16, False).name == "sdpa"
+    assert backend.choose_attention(CPU, torch.float16, 16, True).name == "reference"
+    assert backend.choose_attention(CPU, torch.float32, 24, False).name == "sdpa"
 
 
-@pytest.mark.parametrize("capability", ["portable", "avx2"])
+@pytest.mark.parametrize("capability", ["portable", "avx2", "avx512"])
 def test_every_compiled_form(capability):
     """The tests of numbers above, with a lesser instruction set than this processor's best."""
-    if os.environ.get("TWOHOT_CPU_CAPABILITY") or _native.cpu_capability() in ("portable", capability):
+    order = ("portable", "avx2", "avx512")
+    if os.environ.get("TWOHOT_CPU_CAPABILITY") or order.index(capability) > order.index(_native.cpu_capability()):
         pytest.skip(f"this run has {_native.cpu_capability()} at most")
     environment = {**os.environ, "TWOHOT_CPU_CAPABILITY": capability}
     command = [sys.executable, "-m", "pytest", "-q", "-x", str(Path(__file__)), "-p", "no:cacheprovider"]
-    command += ["-k", "accurate or lose_nothing or nan or threads"]
+    command += ["-k", "accurate or lose_nothing or nan or threads or select"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-3000:]
 

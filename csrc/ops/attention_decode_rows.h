@@ -84,14 +84,14 @@ inline void narrow_row(void* to, std::int64_t start, const float* from, std::int
   std::memcpy(static_cast<std::uint16_t*>(to) + start, halves, static_cast<std::size_t>(size) * sizeof(std::uint16_t));
 }
 
-// (x1, x2) to (x1 cos - x2 sin, x2 cos + x1 sin), the halves of a row.
-inline void rotate(float* x, const float* cosine, const float* sine, std::int64_t size) noexcept {
+// (x1, x2) to (x1 cos - x2 sin, x2 cos + x1 sin), the halves of a row; `way` is -1 for the way back.
+inline void rotate(float* x, const float* cosine, const float* sine, std::int64_t size, float way = 1) noexcept {
   const std::int64_t half = size / 2;
   for (std::int64_t i = 0; i < half; ++i) {
     const float first = x[i];
     const float second = x[i + half];
-    x[i] = first * cosine[i] - second * sine[i];
-    x[i + half] = second * cosine[i] + first * sine[i];
+    x[i] = first * cosine[i] - second * (way * sine[i]);
+    x[i + half] = second * cosine[i] + first * (way * sine[i]);
   }
 }
 

@@ -14,7 +14,10 @@ Capability detect() noexcept {
   const bool avx2 = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512vl") != 0 &&
                       __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512dq") != 0;
-  if (avx512 && wanted != "avx2" && wanted != "portable") return Capability::avx512;
+  if (avx512 && wanted != "avx2" && wanted != "portable") {
+    const bool bfloat16 = __builtin_cpu_supports("avx512bf16") != 0 && wanted != "avx512";
+    return bfloat16 ? Capability::avx512bf16 : Capability::avx512;
+  }
   if (avx2 && wanted != "portable") return Capability::avx2;
 #endif
   return Capability::portable;

@@ -8,7 +8,7 @@
 
 namespace twohot::ops {
 
-enum class Capability : std::uint8_t { portable, avx2, avx512 };
+enum class Capability : std::uint8_t { portable, avx2, avx512, avx512bf16 };
 
 // The best form that this processor runs. The environment variable TWOHOT_CPU_CAPABILITY picks a lesser one; it is read once.
 Capability best_capability() noexcept;

@@ -13,6 +13,7 @@ namespace {
 const Kernels& kernels() noexcept {
 #ifdef TWOHOT_X86
   switch (best_capability()) {
+    case Capability::avx512bf16:
     case Capability::avx512: return avx512_kernels;
     case Capability::avx2: return avx2_kernels;
     default: break;

@@ -125,7 +125,8 @@ def launch_decode(
 
     Args:
         q: [B, H, D]; k, v: [B, K, D]; places of a head follow each other.
-        keys, values: [B, K, R, D] contiguous, written. seen: [B] int64. angles: cosine and sine [B, D / 2] float32, or (None, None).
+        keys, values: [B, K, R, D] contiguous, written. seen: [B] int64.
+        angles: cosine and sine [B, D / 2] float32, or (None, None).
         out: [B, H, D] contiguous, written. sinks, softcap (0: none), scale: as `op.decode_attention`.
     """
     environments, heads, size = q.shape

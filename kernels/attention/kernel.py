@@ -109,12 +109,19 @@ def capped(b_s, scale, cap, CAPPED: tl.constexpr):
 
 
 @triton.jit
-def first_key(o_first, WINDOW: tl.constexpr, BLOCK: tl.constexpr):
-    """Where the blocks of keys begin that a block of queries from `o_first` on sees through its window."""
-    o_key = 0
+def key_blocks(o_first, o_last, WINDOW: tl.constexpr, SINKS: tl.constexpr, BLOCK: tl.constexpr):
+    """How many blocks of keys queries o_first .. o_last - 1 see, how many for the sinks alone, the window's first block.
+
+    Block i is at i for the sinks, and at first + i - sinks for the others.
+    """
+    first = 0
+    sinks = 0
     if WINDOW > 0:
-        o_key = tl.maximum(o_first - WINDOW + 1, 0) // BLOCK * BLOCK
-    return o_key
+        first = tl.maximum(o_first - WINDOW + 1, 0) // BLOCK
+        if SINKS > 0:
+            sinks = tl.minimum(first, tl.cdiv(SINKS, BLOCK))
+    blocks = tl.where(o_first < o_last, sinks + tl.cdiv(o_last, BLOCK) - first, 0)
+    return blocks, sinks, first
 
 
 @triton.jit
@@ -163,16 +170,9 @@ def forward_kernel(
     b_o = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     b_top = tl.full([BLOCK_M], float("-inf"), tl.float32)
     b_total = tl.zeros([BLOCK_M], tl.float32)
-    o_last = tl.minimum(o_m + BLOCK_M, length)
-    o_start = first_key(o_m, WINDOW, BLOCK_N)
-    if SINKS > 0:
-        for o_n in range(0, tl.minimum(o_start, tl.cdiv(SINKS, BLOCK_N) * BLOCK_N), BLOCK_N):
-            if o_m < length:
-                b_o, b_top, b_total = forward_block(
-                    b_o, b_top, b_total, b_q, p_k, p_v, p_cosine, p_sine, o_query, o_n, o_d, length, scale, cap,
-                    k_step, v_step, D, WINDOW, SINKS, CAPPED, PRECISION, BLOCK_N,
-                )  # fmt: skip
-    for o_n in range(o_start, o_last, BLOCK_N):
+    blocks, sinks, first = key_blocks(o_m, tl.minimum(o_m + BLOCK_M, length), WINDOW, SINKS, BLOCK_N)
+    for i_n in range(0, blocks):
+        o_n = tl.where(i_n < sinks, i_n, first + i_n - sinks) * BLOCK_N
         b_o, b_top, b_total = forward_block(
             b_o, b_top, b_total, b_q, p_k, p_v, p_cosine, p_sine, o_query, o_n, o_d, length, scale, cap,
             k_step, v_step, D, WINDOW, SINKS, CAPPED, PRECISION, BLOCK_N,
@@ -230,16 +230,9 @@ def query_gradient_kernel(
     tl.store(p_delta + i_row * L + o_query, b_delta, mask=o_query < L)
     b_lse = tl.load(p_lse + i_row * L + o_query, mask=m_query, other=0.0)
     b_dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
-    o_last = tl.minimum(o_m + BLOCK_M, length)
-    o_start = first_key(o_m, WINDOW, BLOCK_N)
-    if SINKS > 0:
-        for o_n in range(0, tl.minimum(o_start, tl.cdiv(SINKS, BLOCK_N) * BLOCK_N), BLOCK_N):
-            if o_m < length:
-                b_dq = query_block(
-                    b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, p_cosine, p_sine, o_query, o_n, o_d, length, scale,
-                    cap, k_step, v_step, D, WINDOW, SINKS, CAPPED, PRECISION, BLOCK_N,
-                )  # fmt: skip
-    for o_n in range(o_start, o_last, BLOCK_N):
+    blocks, sinks, first = key_blocks(o_m, tl.minimum(o_m + BLOCK_M, length), WINDOW, SINKS, BLOCK_N)
+    for i_n in range(0, blocks):
+        o_n = tl.where(i_n < sinks, i_n, first + i_n - sinks) * BLOCK_N
         b_dq = query_block(
             b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, p_cosine, p_sine, o_query, o_n, o_d, length, scale, cap,
             k_step, v_step, D, WINDOW, SINKS, CAPPED, PRECISION, BLOCK_N,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from twohot.kernels.attention import reference
-from twohot.kernels.backend import choose_decode, native, plain_eager
+from twohot.kernels.backend import choose_attention, choose_decode, native, plain_eager
 from twohot.kernels.two_hot.op import differentiable, differentiated_once
 
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -134,6 +134,9 @@ def causal_attention(
     lse = q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32)
     q, k, v = (_unit_places(x) for x in (q, k, v))
     options = {"window": window, "sinks": sinks, "softcap": softcap, "scale": scale}
+    if choose_attention(q.device, q.dtype, q.shape[-1], softcap > 0).name == "native":
+        _attend_natively(q, k, v, lengths, cosine, sine, out, lse, None, **options)
+        return out, lse
     from twohot.kernels.attention.kernel import launch_forward
 
     launch_forward(q, k, v, lengths, (cosine, sine), out=out, lse=lse, precision=_precision(), **options)
@@ -165,7 +168,11 @@ def causal_attention_backward(
     """Gradients of q, k and v for an `upstream` gradient [B, L, H, D] of `causal_attention`."""
     gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)]
     q, k, v, upstream = (_unit_places(x) for x in (q, k, v, upstream))
-    options = {"window": window, "sinks": sinks, "softcap": softcap, "scale": scale, "upstream": upstream}
+    options = {"window": window, "sinks": sinks, "softcap": softcap, "scale": scale}
+    if choose_attention(q.device, q.dtype, q.shape[-1], softcap > 0).name == "native":
+        _attend_natively(q, k, v, lengths, cosine, sine, out, lse, (upstream, *gradients), **options)
+        return tuple(gradients)
+    options |= {"upstream": upstream}
     options |= dict(zip(("dq", "dk", "dv"), gradients, strict=True))
     from twohot.kernels.attention.kernel import launch_backward
 
@@ -176,6 +183,32 @@ def causal_attention_backward(
 @causal_attention_backward.register_fake
 def _(upstream, q, k, v, *_):
     return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+
+
+def _attend_natively(q, k, v, lengths, cosine, sine, out, lse, gradients, **options) -> None:
+    lengths = None if lengths is None else lengths.to(torch.int64)
+    batch, steps, heads, size = k.shape
+    native.causal_attention(
+        *(_strided(x) for x in (q, k, v)),
+        _NAMES[q.dtype],
+        batch,
+        steps,
+        max(heads, 1),
+        size,
+        groups=q.shape[2] // max(heads, 1) or 1,
+        lengths=0 if lengths is None else lengths.data_ptr(),
+        cosine=0 if cosine is None else cosine.data_ptr(),
+        sine=0 if sine is None else sine.data_ptr(),
+        output=_strided(out),
+        lse=lse.data_ptr(),
+        gradients=None if gradients is None else tuple(_strided(x) for x in gradients),
+        threads=torch.get_num_threads(),
+        **options,
+    )
+
+
+def _strided(x: Tensor) -> tuple[int, int, int, int]:
+    return x.data_ptr(), *x.stride()[:3]
 
 
 def _unit_places(x: Tensor) -> Tensor:

@@ -131,6 +131,36 @@ def decode_attention(
     Arrays are addresses of CPU memory, which the caller has checked.
     """
 
+_Strided = tuple[int, int, int, int]
+
+def causal_attention(
+    query: _Strided,
+    key: _Strided,
+    value: _Strided,
+    dtype: str,
+    batch: int,
+    steps: int,
+    heads: int,
+    size: int,
+    *,
+    groups: int = 1,
+    lengths: int = 0,
+    cosine: int = 0,
+    sine: int = 0,
+    window: int = 0,
+    sinks: int = 0,
+    scale: float,
+    softcap: float = 0.0,
+    output: _Strided,
+    lse: int,
+    gradients: tuple[_Strided, _Strided, _Strided, _Strided] | None = None,
+    threads: int,
+) -> None:
+    """Causal attention over whole windows; with gradients (upstream, of query, of key, of value) its derivative.
+
+    The derivative reads the output. An array of heads is (address, elements from a sequence, a step, a head to the next).
+    """
+
 def recycled(bytes: int) -> np.ndarray:
     """An uninitialised array of bytes whose memory is kept for the next caller when the array goes."""
 
