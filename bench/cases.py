@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from attention import attention_beside_peers
 from frame import Group, Row, SeedResult, interleaved, percentiles
 from gpu import losses_on_a_gpu
 from losses import losses_beside_peers
@@ -202,6 +203,7 @@ GROUPS: dict[str, Group] = {
     "rollout": Group((rollout_steps_per_second,), ("test_envs.py", "test_rollout.py", "test_attention.py")),
     "learner": Group((learner_updates_per_second,), ("test_objectives.py", "test_learner.py")),
     "losses": Group((losses_beside_peers,), ("test_losses.py", "test_two_hot_native.py", "test_two_hot_torch.py")),
+    "attention": Group((attention_beside_peers,), ("test_attention.py", "test_attention_native.py")),
     "gpu": Group((losses_on_a_gpu,), ("test_two_hot_triton.py",), long=True),
     "quickstart": Group(
         (quickstart_seeds,), ("test_rollout.py", "test_objectives.py", "test_learner.py", "test_train.py"), long=True

@@ -1,7 +1,8 @@
 """Which implementation of an operation runs for a tensor, and why: the one place that decides.
 
 `TWOHOT_BACKEND=reference`, `native` or `triton` forces one; a forced one that cannot run is an error that says why.
-`TWOHOT_ATTENTION` does so for attention alone, and knows `sdpa`, torch's own attention, too.
+`TWOHOT_ATTENTION` does so for attention alone, and knows `sdpa`, torch's own attention, too; without it attention
+follows `TWOHOT_BACKEND` where it can.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def choose_decode(device: torch.device, dtype: torch.dtype, cache: torch.dtype, 
     """Which implementation of one step of attention runs for queries of this device and dtype, D = `size` and a cache.
 
     Raises:
-        RuntimeError: when TWOHOT_ATTENTION, or without it TWOHOT_BACKEND, names one that is unknown or cannot run.
+        RuntimeError: when TWOHOT_ATTENTION names one that is unknown or cannot run.
     """
     return _look_up(_decode, _forced("TWOHOT_ATTENTION", "TWOHOT_BACKEND"), device, dtype, cache, size)
 
@@ -97,7 +98,9 @@ def _two_hot(forced: tuple[str, str], interpreted: bool, device: str, dtype: tor
     obstacle = _dtype_obstacle("logits are", dtype)
     if not obstacle and not FUSED_BINS[0] <= bins <= FUSED_BINS[1]:
         obstacle = f"there are {bins} bins, fused code takes {FUSED_BINS[0]} to {FUSED_BINS[1]}"
-    return _first(forced, NAMES, _fused_obstacles("logits are", obstacle, interpreted, device), dtype, device)
+    return _first(
+        forced, NAMES, _fused_obstacles("logits are", obstacle, interpreted, device), dtype, device, "TWOHOT_BACKEND"
+    )
 
 
 def _decode(
@@ -106,7 +109,9 @@ def _decode(
     obstacle = _dtype_obstacle("queries are", dtype) or _head_obstacle(size)
     if not obstacle and cache not in FUSED_CACHES:
         obstacle = f"the cache is {cache}, fused code takes {', '.join(map(str, FUSED_CACHES))}"
-    return _first(forced, NAMES, _fused_obstacles("queries are", obstacle, interpreted, device), dtype, device)
+    return _first(
+        forced, NAMES, _fused_obstacles("queries are", obstacle, interpreted, device), dtype, device, "TWOHOT_ATTENTION"
+    )
 
 
 def _attention(
@@ -119,13 +124,21 @@ def _attention(
     obstacles |= {
         "sdpa": "torch's own attention has no softcap" if softcap else "",
     }
-    return _first(forced, ATTENTION_NAMES, obstacles, dtype, device)
+    return _first(forced, ATTENTION_NAMES, obstacles, dtype, device, "TWOHOT_ATTENTION")
 
 
 def _first(
-    forced: tuple[str, str], names: tuple[str, ...], obstacles: dict[str, str], dtype: torch.dtype, device: str
+    forced: tuple[str, str],
+    names: tuple[str, ...],
+    obstacles: dict[str, str],
+    dtype: torch.dtype,
+    device: str,
+    own: str,
 ) -> Choice:
-    """The forced implementation, or the first without an obstacle, or the reference and why no other."""
+    """The forced implementation, or the first without an obstacle, or the reference and why no other.
+
+    What the operation's `own` variable asks for and cannot run is an error; what another one asks for is a wish.
+    """
     variable, name = forced
     if name not in names:
         raise RuntimeError(f"{variable}: expected one of {', '.join(names)}, got {name!r}")
@@ -136,6 +149,9 @@ def _first(
         expected = "triton" if device != "cpu" and "triton" in obstacles else next(iter(obstacles))
         return Choice(name, obstacles[expected] if name == "reference" else f"{dtype} on {device}")
     obstacle = obstacles.get(name, "this operation has none")
+    if obstacle and variable != own:
+        choice = _first((own, "auto"), names, obstacles, dtype, device, own)
+        return Choice(choice.name, f"{variable} asks for {name}, but {obstacle}")
     if obstacle:
         raise RuntimeError(f"{variable} asks for {name}, but {obstacle}")
     return Choice(name, f"{dtype} on {device}")

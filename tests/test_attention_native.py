@@ -131,9 +131,8 @@ def test_windows_are_registered_as_torch_expects():
     q, k, v = (normal(1, 9, 2, 16, seed=seed).requires_grad_() for seed in range(3))
     angles = reference.rotation(torch.arange(9), 16, 1e4, torch.float32)
     torch.library.opcheck(op.causal_attention, (q, k, v, torch.tensor([7]), *angles, 4, 1, 2.0, 0.25))
+    (first,) = torch.autograd.grad(causal_attention(q, k, v).square().sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiated once"):
-        out = causal_attention(q, k, v)
-        (first,) = torch.autograd.grad(out.sum(), q, create_graph=True)
         torch.autograd.grad(first.sum(), q)
 
 
@@ -226,8 +225,14 @@ def test_the_choice_has_a_reason(monkeypatch):
         assert reason in choose(CPU, dtype, stored, size).reason
     monkeypatch.setenv("TWOHOT_BACKEND", "reference")
     assert choose(CPU, torch.float32, torch.float32, 16) == backend.Choice("reference", "TWOHOT_BACKEND asks for it")
+    monkeypatch.setenv("TWOHOT_BACKEND", "native")
+    reason = "TWOHOT_BACKEND asks for native, but the head size is 8, fused code takes multiples of 16 up to 256"
+    assert backend.choose_attention(CPU, torch.float32, 8, False) == backend.Choice("sdpa", reason)
+    monkeypatch.setenv("TWOHOT_BACKEND", "reference")
     monkeypatch.setenv("TWOHOT_ATTENTION", "native")
     assert choose(CPU, torch.float32, torch.float32, 16).name == "native"
+    with pytest.raises(RuntimeError, match="TWOHOT_ATTENTION asks for native, but the head size is 8"):
+        choose(CPU, torch.float32, torch.float32, 8)
     monkeypatch.setenv("TWOHOT_ATTENTION", "sdpa")
     assert backend.choose_attention(CPU, torch.float32, 16, False).name == "sdpa"
     with pytest.raises(RuntimeError, match="TWOHOT_ATTENTION asks for sdpa, but torch's own attention has no softcap"):

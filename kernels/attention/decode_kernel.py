@@ -158,10 +158,17 @@ def launch_decode(
             num_warps=4,
             enable_fp_fusion=True,
         )
-        join_kernel[(environments * heads,)](
+    launch_join(sums, tops, totals, out)
+
+
+def launch_join(sums: Tensor, tops: Tensor, totals: Tensor, out: Tensor) -> None:
+    """Join the parts [B H, parts, D], [B H, parts], [B H, parts] of `decode_kernel` into out [B, H, D], contiguous."""
+    rows, parts, size = sums.shape
+    with torch.cuda.device_of(out):
+        join_kernel[(rows,)](
             **{"p_sum": sums, "p_top": tops, "p_total": totals, "p_out": out, "PARTS": parts},
             D=size,
-            BLOCK_D=block,
+            BLOCK_D=max(triton.next_power_of_2(size), 16),
             BLOCK_P=triton.next_power_of_2(parts),
             num_warps=4,
             enable_fp_fusion=True,

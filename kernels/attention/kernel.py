@@ -110,7 +110,7 @@ def capped(b_s, scale, cap, CAPPED: tl.constexpr):
 
 @triton.jit
 def key_blocks(o_first, o_last, WINDOW: tl.constexpr, SINKS: tl.constexpr, BLOCK: tl.constexpr):
-    """How many blocks of keys queries o_first .. o_last - 1 see, how many for the sinks alone, the window's first block.
+    """How many blocks of keys queries o_first .. o_last - 1 see, how many for the sinks, the window's first block.
 
     Block i is at i for the sinks, and at first + i - sinks for the others.
     """
@@ -329,14 +329,14 @@ def launch_forward(
     if out.numel() == 0:
         return
     shared = _arguments(q, k, v, lengths, angles, options)
-    block = tile("forward", q.shape[3], q.dtype, precision)
+    block = tile("forward", q, lengths, angles, precision, options)
     with torch.cuda.device_of(q):
         forward_kernel[(triton.cdiv(q.shape[1], block["BLOCK_M"]), q.shape[0] * q.shape[2])](
             **shared, p_out=out, p_lse=lse, **block
         )
 
 
-def launch_backward(
+def launch_query_gradient(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -346,29 +346,53 @@ def launch_backward(
     out: Tensor,
     lse: Tensor,
     upstream: Tensor,
+    delta: Tensor,
     dq: Tensor,
+    precision: str,
+    **options,
+) -> None:
+    """The gradient of the queries of `launch_forward`, and sum_d upstream out, which `launch_key_gradient` reads.
+
+    Args:
+        upstream: [B, L, H, D] with places that follow each other. delta: [B, H, L] float32, written.
+        dq: [B, L, H, D] contiguous, written. The others as there.
+    """
+    if out.numel() == 0:
+        return
+    shared = _arguments(q, k, v, lengths, angles, options) | _upstream(upstream)
+    block = tile("query", q, lengths, angles, precision, options)
+    with torch.cuda.device_of(q):
+        query_gradient_kernel[(triton.cdiv(q.shape[1], block["BLOCK_M"]), q.shape[0] * q.shape[2])](
+            **shared, p_out=out, p_lse=lse, p_delta=delta, p_dq=dq, **block
+        )
+
+
+def launch_key_gradient(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Tensor | None,
+    angles: tuple[Tensor | None, Tensor | None],
+    *,
+    lse: Tensor,
+    upstream: Tensor,
+    delta: Tensor,
     dk: Tensor,
     dv: Tensor,
     precision: str,
     **options,
 ) -> None:
-    """Gradients of `launch_forward`.
-
-    Args:
-        upstream: [B, L, H, D] with places that follow each other. dq, dk, dv: contiguous, written; the others as there.
-    """
-    if out.numel() == 0:
+    """The gradients [B, L, K, D] of keys and values, contiguous, written; arguments as `launch_query_gradient`."""
+    if upstream.numel() == 0:
         return
-    shared = _arguments(q, k, v, lengths, angles, options)
-    shared |= {f"do_{name}": upstream.stride(i) for i, name in enumerate(("batch", "step", "head"))}
-    delta = torch.empty_like(lse)
-    own = {"p_lse": lse, "p_delta": delta, "p_do": upstream}
-    block = tile("query", q.shape[3], q.dtype, precision)
+    shared = _arguments(q, k, v, lengths, angles, options) | _upstream(upstream)
+    block = tile("key", q, lengths, angles, precision, options)
     with torch.cuda.device_of(q):
-        query_gradient_kernel[(triton.cdiv(q.shape[1], block["BLOCK_M"]), q.shape[0] * q.shape[2])](
-            **shared, **own, p_out=out, p_dq=dq, **block
-        )
-        block = tile("key", q.shape[3], q.dtype, precision)
         key_gradient_kernel[(triton.cdiv(q.shape[1], block["BLOCK_N"]), k.shape[0] * k.shape[2])](
-            **shared, **own, p_dk=dk, p_dv=dv, **block
+            **shared, p_lse=lse, p_delta=delta, p_dk=dk, p_dv=dv, **block
         )
+
+
+def _upstream(upstream: Tensor) -> dict:
+    strides = {f"do_{name}": upstream.stride(i) for i, name in enumerate(("batch", "step", "head"))}
+    return {"p_do": upstream, **strides}

@@ -172,11 +172,13 @@ def causal_attention_backward(
     if choose_attention(q.device, q.dtype, q.shape[-1], softcap > 0).name == "native":
         _attend_natively(q, k, v, lengths, cosine, sine, out, lse, (upstream, *gradients), **options)
         return tuple(gradients)
-    options |= {"upstream": upstream}
-    options |= dict(zip(("dq", "dk", "dv"), gradients, strict=True))
-    from twohot.kernels.attention.kernel import launch_backward
+    from twohot.kernels.attention.kernel import launch_key_gradient, launch_query_gradient
 
-    launch_backward(q, k, v, lengths, (cosine, sine), out=out, lse=lse, precision=_precision(), **options)
+    dq, dk, dv = gradients
+    inputs = q, k, v, lengths, (cosine, sine)
+    options |= {"upstream": upstream, "lse": lse, "delta": torch.empty_like(lse), "precision": _precision()}
+    launch_query_gradient(*inputs, out=out, dq=dq, **options)
+    launch_key_gradient(*inputs, dk=dk, dv=dv, **options)
     return tuple(gradients)
 
 

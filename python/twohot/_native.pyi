@@ -158,7 +158,7 @@ def causal_attention(
 ) -> None:
     """Causal attention over whole windows; with gradients (upstream, of query, of key, of value) its derivative.
 
-    The derivative reads the output. An array of heads is (address, elements from a sequence, a step, a head to the next).
+    The derivative reads the output. An array is (address, elements from a sequence, a step, a head to the next).
     """
 
 def recycled(bytes: int) -> np.ndarray:
