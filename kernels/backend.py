@@ -29,6 +29,7 @@ ATTENTION_NAMES = (*NAMES, "sdpa")
 FUSED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FUSED_BINS = (2, 4096)
 FUSED_HEAD_SIZES = (16, 256)
+TRITON_FLOAT32_HEAD_SIZE = 128  # beyond, float32 spills registers
 FUSED_CACHES = (torch.float32, torch.bfloat16)
 
 
@@ -121,9 +122,9 @@ def _attention(
     obstacles = _fused_obstacles("queries are", obstacle, interpreted, device)
     if not obstacles["native"] and dtype == torch.float16:
         obstacles["native"] = "the queries are torch.float16, native attention takes torch.float32, torch.bfloat16"
-    obstacles |= {
-        "sdpa": "torch's own attention has no softcap" if softcap else "",
-    }
+    if not obstacles["triton"] and dtype == torch.float32 and size > TRITON_FLOAT32_HEAD_SIZE:
+        obstacles["triton"] = f"the head size is {size}, Triton takes float32 up to {TRITON_FLOAT32_HEAD_SIZE}"
+    obstacles["sdpa"] = "torch's own attention has no softcap" if softcap else ""
     return _first(forced, ATTENTION_NAMES, obstacles, dtype, device, "TWOHOT_ATTENTION")
 
 
@@ -147,7 +148,7 @@ def _first(
     if name == "auto":
         name = next((each for each, obstacle in obstacles.items() if not obstacle), "reference")
         expected = "triton" if device != "cpu" and "triton" in obstacles else next(iter(obstacles))
-        return Choice(name, obstacles[expected] if name == "reference" else f"{dtype} on {device}")
+        return Choice(name, obstacles[expected] or f"{dtype} on {device}")
     obstacle = obstacles.get(name, "this operation has none")
     if obstacle and variable != own:
         choice = _first((own, "auto"), names, obstacles, dtype, device, own)

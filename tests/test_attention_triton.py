@@ -79,6 +79,10 @@ def gradients(function, inputs, upstream, **options):
 @pytest.mark.parametrize(("shape", "options"), WINDOWS.values(), ids=WINDOWS.keys())
 def test_windows_and_their_gradients(shape, options, dtype, device):
     batch, length, heads, kv_heads, size = shape
+    if size == 256 and dtype == torch.float32:
+        with pytest.raises(RuntimeError, match="head size is 256, Triton takes float32 up to 128"):
+            causal_attention(*(torch.zeros(1, 1, 1, size, device=device) for _ in range(3)))
+        return
     inputs = [normal(batch, length, n, size, seed=i, dtype=dtype) for i, n in enumerate((heads, kv_heads, kv_heads))]
     upstream = normal(batch, length, heads, size, seed=9, dtype=dtype)
     placed = {name: x.to(device) if name == "lengths" else x for name, x in options.items()}

@@ -329,7 +329,7 @@ def launch_forward(
     if out.numel() == 0:
         return
     shared = _arguments(q, k, v, lengths, angles, options)
-    block = tile("forward", q, lengths, angles, precision, options)
+    block = tile("forward", q, angles, precision, options)
     with torch.cuda.device_of(q):
         forward_kernel[(triton.cdiv(q.shape[1], block["BLOCK_M"]), q.shape[0] * q.shape[2])](
             **shared, p_out=out, p_lse=lse, **block
@@ -360,7 +360,7 @@ def launch_query_gradient(
     if out.numel() == 0:
         return
     shared = _arguments(q, k, v, lengths, angles, options) | _upstream(upstream)
-    block = tile("query", q, lengths, angles, precision, options)
+    block = tile("query", q, angles, precision, options)
     with torch.cuda.device_of(q):
         query_gradient_kernel[(triton.cdiv(q.shape[1], block["BLOCK_M"]), q.shape[0] * q.shape[2])](
             **shared, p_out=out, p_lse=lse, p_delta=delta, p_dq=dq, **block
@@ -386,7 +386,7 @@ def launch_key_gradient(
     if upstream.numel() == 0:
         return
     shared = _arguments(q, k, v, lengths, angles, options) | _upstream(upstream)
-    block = tile("key", q, lengths, angles, precision, options)
+    block = tile("key", q, angles, precision, options)
     with torch.cuda.device_of(q):
         key_gradient_kernel[(triton.cdiv(q.shape[1], block["BLOCK_N"]), k.shape[0] * k.shape[2])](
             **shared, p_lse=lse, p_delta=delta, p_dk=dk, p_dv=dv, **block

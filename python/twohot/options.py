@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -67,6 +67,15 @@ class EnvsOptions:
 @dataclass(frozen=True)
 class InfoOptions:
     """Versions, devices, and which native code runs."""
+
+    attention: bool = False
+    """Say which implementation of attention runs for the shapes below, and why, instead."""
+    head_size: int = 32
+    """D, places of a head."""
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    """Of queries, keys, values and cache."""
+    device: str = "cpu"
+    """Where they are: cpu or cuda."""
 
 
 def parse(kind: type, command: str, arguments: list[str], default=None):
