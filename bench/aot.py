@@ -18,8 +18,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -29,6 +30,9 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from twohot.kernels.attention import decode_kernel, tiles
+from twohot.kernels.attention import kernel as attention_kernel
+from twohot.kernels.backend import TRITON_FLOAT32_HEAD_SIZE
 from twohot.kernels.two_hot import kernel
 
 RESULTS = Path(__file__).resolve().parent / "results" / "kernels.csv"
@@ -40,9 +44,19 @@ TARGETS = {
 }
 # With 4 KiB for each 128 threads, shared memory never bounds how many programs a multiprocessor holds.
 SHARED_LIMIT = 4096
+# Attention lives in shared memory: one program has what a multiprocessor gives to one.
+ATTENTION_SHARED_LIMITS = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
+TENSOR_INSTRUCTIONS = {"cuda": r"\b(HMMA|HGMMA|QGMMA|UTCHMMA|UTCQMMA)\b", "hip": r"\bv_mfma_"}
 ROWS = 1 << 16
-DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.bool: "i1"}
-KERNELS = (kernel.cross_entropy_kernel, kernel.expectation_kernel, kernel.scale_kernel)
+DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.bool: "i1", torch.int64: "i64"}
+ATTENTION = (
+    attention_kernel.forward_kernel,
+    attention_kernel.query_gradient_kernel,
+    attention_kernel.key_gradient_kernel,
+    decode_kernel.decode_kernel,
+    decode_kernel.join_kernel,
+)
+KERNELS = (kernel.cross_entropy_kernel, kernel.expectation_kernel, kernel.scale_kernel, *ATTENTION)
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,8 @@ class Launch:
 class Resources:
     """What one compiled kernel takes of a multiprocessor; registers are those of a thread, shared memory of a program.
 
-    `spills` counts bytes of local memory and stack on NVIDIA, spilled vector and scalar registers on AMD.
+    `spills` counts bytes of local memory and stack on NVIDIA, spilled vector and scalar registers on AMD;
+    `tensor_instructions` those that multiply matrices.
     """
 
     kernel: str
@@ -69,6 +84,7 @@ class Resources:
     shared_bytes: int
     warps: int
     rows_per_program: int
+    tensor_instructions: int
     triton: str
 
 
@@ -108,6 +124,47 @@ def expectation(bins: int, dtype: torch.dtype, *, kind: str, low: float = -10.0,
     )
 
 
+def window(which: str, size: int, dtype: torch.dtype, precision: str, rich: bool) -> None:
+    """One kernel of attention over windows; `rich`: lengths, a window with sinks, softcap and rotation."""
+    q, k = meta(4, 256, 8, size, dtype=dtype), meta(4, 256, 2, size, dtype=dtype)
+    lse, half = meta(4, 8, 256), meta(256, size // 2)
+    inputs = (q, k, k, meta(4, dtype=torch.int64) if rich else None, (half, half) if rich else (None, None))
+    options = {"precision": precision, "scale": 0.125, "lse": lse, "softcap": 5.0 if rich else 0.0}
+    options |= {"window": 100 if rich else 0, "sinks": 4 if rich else 0}
+    if which == "forward":
+        attention_kernel.launch_forward(*inputs, out=q, **options)
+    elif which == "query":
+        attention_kernel.launch_query_gradient(*inputs, out=q, upstream=q, delta=lse, dq=q, **options)
+    else:
+        attention_kernel.launch_key_gradient(*inputs, upstream=q, delta=lse, dk=k, dv=k, **options)
+
+
+def decode(size: int, dtype: torch.dtype) -> None:
+    q, k, ring = meta(16, 8, size), meta(16, 2, size), meta(16, 2, 1024, size, dtype=dtype)
+    half, seen = meta(16, size // 2), meta(16, dtype=torch.int64)
+    options = {"out": q, "sinks": 4, "softcap": 5.0, "scale": 0.125}
+    with patch.object(decode_kernel, "launch_join"):
+        decode_kernel.launch_decode(q, k, k, ring, ring, seen, (half, half), **options)
+
+
+def attention_cases() -> dict[str, Callable[[], None]]:
+    found: dict[str, Callable[[], None]] = {}
+    kinds = {"bf16": (torch.bfloat16, "ieee"), "fp32": (torch.float32, "ieee"), "tf32": (torch.float32, "tf32")}
+    for size in (16, 32, 64, 128, 256):
+        for kind, (dtype, precision) in kinds.items():
+            if size > TRITON_FLOAT32_HEAD_SIZE and dtype == torch.float32:
+                continue
+            for which in ("forward", "query", "key"):
+                for rich in (False, True):
+                    name = f"D={size} {kind} {which} of windows" + " with everything" * rich
+                    found[name] = partial(window, which, size, dtype, precision, rich)
+        for dtype in (torch.float32, torch.bfloat16):
+            found[f"D={size} {DTYPES[dtype]} step"] = partial(decode, size, dtype)
+        parts = meta(128, 8, size), meta(128, 8), meta(128, 8), meta(16, 8, size)
+        found[f"D={size} fp32 join of a step's parts"] = partial(decode_kernel.launch_join, *parts)
+    return found
+
+
 def cases() -> dict[str, Callable[[], None]]:
     """Calls of launchers by the name of their configuration."""
     found: dict[str, Callable[[], None]] = {}
@@ -132,7 +189,7 @@ def cases() -> dict[str, Callable[[], None]]:
         2, torch.float32, readout="transformed"
     )
     found["N=4096 fp32 HL-Gauss of 100 bins gradient"] = lambda: cross_entropy(4096, torch.float32, sigma=100.0)
-    return found
+    return found | attention_cases()
 
 
 @contextmanager
@@ -141,13 +198,16 @@ def recorded(target: GPUTarget) -> Iterator[list[Launch]]:
     launches: list[Launch] = []
 
     def recorder(which: triton.JITFunction) -> Callable[..., None]:
-        def run(*, grid, warmup, num_warps, enable_fp_fusion, **arguments) -> None:
-            options = {"num_warps": num_warps, "enable_fp_fusion": enable_fp_fusion}
+        def run(*, grid, warmup, **arguments) -> None:
+            names = [name for name in ("num_warps", "num_stages", "enable_fp_fusion") if name in arguments]
+            options = {name: arguments.pop(name) for name in names}
             launches.append(Launch(which, arguments, options))
 
         return run
 
-    with patch.object(kernel, "wave_size", lambda: target.warp_size):
+    with ExitStack() as stack:
+        for module in (kernel, tiles):
+            stack.enter_context(patch.object(module, "wave_size", lambda: target.warp_size))
         patches = [patch.object(which, "run", recorder(which)) for which in KERNELS]
         for each in patches:
             each.start()
@@ -192,9 +252,24 @@ def measure(configuration: str, call: Callable[[], None], target_name: str) -> R
         spills=spills,
         shared_bytes=max(shared, compiled.metadata.shared),
         warps=launch.options["num_warps"],
-        rows_per_program=launch.arguments.get("BLOCK_R", 0),
+        rows_per_program=launch.arguments.get("BLOCK_R", launch.arguments.get("BLOCK_M", 0)),
+        tensor_instructions=tensor_instructions(compiled, target.backend),
         triton=triton.__version__,
     )
+
+
+def tensor_instructions(compiled: triton.compiler.CompiledKernel, backend: str) -> int:
+    """How many instructions of the machine code multiply matrices."""
+    text = compiled.asm["amdgcn"] if backend == "hip" else disassembled(compiled)
+    return len(re.findall(TENSOR_INSTRUCTIONS[backend], text))
+
+
+def disassembled(compiled: triton.compiler.CompiledKernel) -> str:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        command = [triton.knobs.nvidia.nvdisasm.path, "-c", file.name]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def cuda_resources(compiled: triton.compiler.CompiledKernel) -> tuple[int, int, int]:
@@ -218,12 +293,28 @@ def amd_resources(compiled: triton.compiler.CompiledKernel) -> tuple[int, int, i
 def faults(rows: list[Resources]) -> list[str]:
     """What is wrong with some kernels, a sentence each."""
     found = [f"{row.kernel} ({row.configuration}) spills {row.spills} on {row.target}" for row in rows if row.spills]
-    return found + [
+    found += [
         f"{row.kernel} ({row.configuration}) takes {row.shared_bytes} bytes of shared memory on {row.target}, "
-        f"more than {SHARED_LIMIT}"
+        f"more than {shared_limit(row)}"
         for row in rows
-        if row.shared_bytes > SHARED_LIMIT
+        if row.shared_bytes > shared_limit(row)
     ]
+    return found + [
+        f"{row.kernel} ({row.configuration}) multiplies no matrices on {row.target}"
+        for row in rows
+        if multiplies_matrices(row) and not row.tensor_instructions
+    ]
+
+
+def shared_limit(row: Resources) -> int:
+    """Bytes that a program may take."""
+    windows = any(row.kernel == each.__name__ for each in ATTENTION)
+    return ATTENTION_SHARED_LIMITS[row.target] if windows else SHARED_LIMIT
+
+
+def multiplies_matrices(row: Resources) -> bool:
+    """Whether tensor cores should work: on windows, but for float32 in its own precision on NVIDIA."""
+    return "of windows" in row.configuration and (" fp32 " not in row.configuration or row.target == "gfx942")
 
 
 def committed() -> list[Resources]:

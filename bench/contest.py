@@ -41,14 +41,16 @@ class Alternative:
     """One way to do the work.
 
     `work` gives (loss, readout or None, gradients ...), or () where nothing is computed; None says that its package is
-    not installed. `truth` gives what twohot computes from the same inputs. Work of another kind returns what it likes,
-    and has a `check` that says of it where it is wrong, or "". `calls` of the work make one figure.
+    not installed. `truth` gives what twohot computes from the same inputs, and `tolerance` how far both may be apart.
+    Work of another kind returns what it likes, and has a `check` that says of it where it is wrong, or "". `calls` of
+    the work make one figure.
     """
 
     work: Callable[[], Any] | None
     truth: Callable[[], Result] | None = None
     calls: int = 1
     check: Callable[[Any], str] | None = None
+    tolerance: float = TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,8 @@ class Figures:
     obstacles: dict[str, str] = field(default_factory=dict)
 
 
-def difference(result: Result, truth: Result) -> str:
-    """Where a result (loss, readout, gradients ...) leaves the truth by more than 1e-4 of max(1, |truth|), or "".
+def difference(result: Result, truth: Result, tolerance: float = TOLERANCE) -> str:
+    """Where a result (loss, readout, gradients ...) leaves the truth by more than `tolerance` max(1, |truth|), or "".
 
     Gradients are compared in units of the largest that the truth has. What either lacks is not compared.
     """
@@ -115,7 +117,7 @@ def difference(result: Result, truth: Result) -> str:
             return f"{name} of shape {tuple(mine.shape)}, not {tuple(right.shape)}"
         scale = right.abs().clamp(min=1) if index < 2 else right.abs().amax().clamp(min=1e-30)
         error = ((mine - right).abs() / scale).amax().item()
-        if not error <= TOLERANCE:
+        if not error <= tolerance:
             return f"{name} off by {error:.2g}"
     return ""
 
@@ -144,7 +146,7 @@ def _obstacle(alternative: Alternative) -> str:
         result = alternative.work()
         if alternative.check:
             return alternative.check(result)
-        wrong = difference(result, alternative.truth()) if alternative.truth else ""
+        wrong = difference(result, alternative.truth(), alternative.tolerance) if alternative.truth else ""
     except Exception as error:
         traceback.print_exc()
         return f"{type(error).__name__}: {error}".splitlines()[0]

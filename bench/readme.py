@@ -170,6 +170,51 @@ def _figure(row: Record) -> list[str]:
     return [f"{row['case']}: {row['provider']}", _number(row["p50"]), spread, row["unit"], against]
 
 
+def attention() -> list[str]:
+    """One row for each shape of one-step attention and of training, and how many goals are met."""
+    if not (RESULTS / "attention.csv").exists():
+        return ["Not measured yet: `python bench/run.py attention`."]
+    records = read("attention")
+    cases: dict[str, dict[str, Record]] = {}
+    for row in records:
+        if row["case"] != "goal":
+            cases.setdefault(row["case"], {})[row["provider"]] = row
+    spread, padded = "twohot, lengths spread evenly", "twohot, half of it padding"
+    kinds = {
+        "one step": (
+            ["one step, in us", "twohot", "x reading", "SDPA", "official", "lengths spread", "SDPA, masked"],
+            ("torch SDPA", "official attention, in our lines", spread, "torch SDPA, masked"),
+        ),
+        "training": (
+            ["forward and backward pass, in ms", "twohot", "x products", "SDPA", "half padding"],
+            ("torch SDPA", padded),
+        ),
+        "whole cached step": (["whole cached step, in us", "twohot", "official"], ("official step, in our lines",)),
+    }
+    lines: list[str] = []
+    for kind, (head, others) in kinds.items():
+        body = []
+        for case, own in cases.items():
+            if not case.startswith(f"{kind}:"):
+                continue
+            cells = [case.split(": ", 1)[1], _cell(own["twohot"], "p50")]
+            cells += [_cell(own["twohot"], "share_of_limit")] * (kind != "whole cached step")
+            body.append([*cells, *(_cell(own.get(name, {}), "p50") for name in others)])
+        lines += [*table(head, body), ""]
+    goals = [row for row in records if row["case"] == "goal"]
+    missed = [
+        f"{row['provider']} ({_number(row['p50'])}, asked for {row['target']})" for row in goals if row["met"] == "no"
+    ]
+    lines += [f"Goals met: {sum(row['met'] == 'yes' for row in goals)} of {len(goals)}.", ""]
+    lines += ["Missed: " + "; ".join(missed) + ".", ""] * bool(missed)
+    return [
+        *lines,
+        "Medians of calls in turn, in one process, two threads, huge pages for everybody. Before any time is taken, "
+        "outputs and gradients must agree with twohot's to 1e-4 (bfloat16: 3e-2). The official code is written in our "
+        f"own lines with the same tensors. {conditions(records[0])}. `python bench/run.py attention`.",
+    ]
+
+
 def _contest(rows: list[Record]) -> list[str]:
     """Each provider's time on two threads with huge pages, on one thread, and without huge pages."""
     limit = next((row["limit"] for row in rows if row["limit"]), "")
@@ -219,7 +264,12 @@ def _number(text: str) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-TABLES = {"quickstart": quickstart, "speed": figures("rollout", "learner", "quickstart"), "losses": losses}
+TABLES = {
+    "quickstart": quickstart,
+    "speed": figures("rollout", "learner", "quickstart"),
+    "losses": losses,
+    "attention": attention,
+}
 
 
 def main() -> int:

@@ -1,11 +1,14 @@
 """Which implementation of an operation runs for a tensor, and why: the one place that decides.
 
 `TWOHOT_BACKEND=reference`, `native` or `triton` forces one; a forced one that cannot run is an error that says why.
+`TWOHOT_ATTENTION` does so for attention alone, and knows `sdpa`, torch's own attention, too; without it attention
+follows `TWOHOT_BACKEND` where it can.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -22,16 +25,21 @@ else:
     NATIVE_OBSTACLE = ""
 
 NAMES = ("auto", "native", "triton", "reference")
+ATTENTION_NAMES = (*NAMES, "sdpa")
 FUSED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FUSED_BINS = (2, 4096)
 _VARIABLE = os.environ.encodekey("TWOHOT_BACKEND")
+_AUTO = ("TWOHOT_BACKEND", "auto")
 # Triton reads it once as well, when its kernels are imported.
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+FUSED_HEAD_SIZES = (16, 256)
+TRITON_FLOAT32_HEAD_SIZE = 128  # beyond, float32 spills registers
+FUSED_CACHES = (torch.float32, torch.bfloat16)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The implementation that runs ("native", "triton" or "reference"), and a reason that a person can read."""
+    """The implementation that runs (a name of `NAMES`, for attention of `ATTENTION_NAMES`), and a reason to read."""
 
     name: str
     reason: str
@@ -43,18 +51,28 @@ def choose_two_hot(device: torch.device, dtype: torch.dtype, bins: int) -> Choic
     Raises:
         RuntimeError: when TWOHOT_BACKEND names one that is unknown, or that cannot run for these logits.
     """
-    # torch.compile cannot see through the cache, and a traced number of bins cannot be a key of it.
-    if torch.compiler.is_compiling() or type(bins) is not int:
-        return _choose.__wrapped__(*_environment(), device.type, dtype, bins)
     # os.environ raises and catches two errors where a variable is missing, at the price of a small loss.
-    forced = os.environ._data.get(_VARIABLE)
-    return _choose(*(("auto", False) if forced is None else _environment()), device.type, dtype, bins)
+    if not torch.compiler.is_compiling() and type(bins) is int and os.environ._data.get(_VARIABLE) is None:
+        return _choose(_two_hot, _AUTO, False, device.type, dtype, bins)
+    return _look_up(_two_hot, _forced("TWOHOT_BACKEND"), device, dtype, bins)
 
 
-def _environment() -> tuple[str, bool]:
-    """(the implementation that TWOHOT_BACKEND names, whether Triton's would be interpreted)."""
-    forced = os.environ.get("TWOHOT_BACKEND", "auto")
-    return forced, forced == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+def choose_decode(device: torch.device, dtype: torch.dtype, cache: torch.dtype, size: int) -> Choice:
+    """Which implementation of one step of attention runs for queries of this device and dtype, D = `size` and a cache.
+
+    Raises:
+        RuntimeError: when TWOHOT_ATTENTION names one that is unknown or cannot run.
+    """
+    return _look_up(_decode, _forced("TWOHOT_ATTENTION", "TWOHOT_BACKEND"), device, dtype, cache, size)
+
+
+def choose_attention(device: torch.device, dtype: torch.dtype, size: int, softcap: bool) -> Choice:
+    """Which implementation of attention over whole windows runs for tensors of this device, dtype and head size.
+
+    Raises:
+        RuntimeError: as `choose_decode`.
+    """
+    return _look_up(_attention, _forced("TWOHOT_ATTENTION", "TWOHOT_BACKEND"), device, dtype, size, softcap)
 
 
 def runs_triton(logits: Tensor) -> bool:
@@ -74,40 +92,111 @@ def plain_eager(tensor: Tensor) -> bool:
     )
 
 
+def _forced(*variables: str) -> tuple[str, str]:
+    """The first of these environment variables that is set, and what it asks for."""
+    return next(((name, os.environ[name]) for name in variables if name in os.environ), (variables[0], "auto"))
+
+
+def _look_up(decide: Callable[..., Choice], forced: tuple[str, str], device: torch.device, *details) -> Choice:
+    interpreted = forced[1] == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+    # torch.compile cannot see through the cache, and a traced size cannot be a key of it.
+    traced = torch.compiler.is_compiling() or any(isinstance(detail, torch.SymInt) for detail in details)
+    return (_choose.__wrapped__ if traced else _choose)(decide, forced, interpreted, device.type, *details)
+
+
 @lru_cache(maxsize=256)
-def _choose(forced: str, interpreted: bool, device: str, dtype: torch.dtype, bins: int) -> Choice:
-    if forced not in NAMES:
-        raise RuntimeError(f"TWOHOT_BACKEND: expected one of {', '.join(NAMES)}, got {forced!r}")
-    if forced == "reference":
-        return Choice("reference", "TWOHOT_BACKEND asks for it")
-    fitting = forced if forced != "auto" else "native" if device == "cpu" else "triton"
-    obstacle = _shape_obstacle(dtype, bins)
-    if not obstacle:
-        obstacle = _native_obstacle(device) if fitting == "native" else _triton_obstacle(device, interpreted)
-    if obstacle and forced != "auto":
-        raise RuntimeError(f"TWOHOT_BACKEND asks for {forced}, but {obstacle}")
+def _choose(decide: Callable[..., Choice], forced: tuple[str, str], interpreted: bool, device: str, *details) -> Choice:
+    return decide(forced, interpreted, device, *details)
+
+
+def _two_hot(forced: tuple[str, str], interpreted: bool, device: str, dtype: torch.dtype, bins: int) -> Choice:
+    obstacle = _dtype_obstacle("logits are", dtype)
+    if not obstacle and not FUSED_BINS[0] <= bins <= FUSED_BINS[1]:
+        obstacle = f"there are {bins} bins, fused code takes {FUSED_BINS[0]} to {FUSED_BINS[1]}"
+    return _first(
+        forced, NAMES, _fused_obstacles("logits are", obstacle, interpreted, device), dtype, device, "TWOHOT_BACKEND"
+    )
+
+
+def _decode(
+    forced: tuple[str, str], interpreted: bool, device: str, dtype: torch.dtype, cache: torch.dtype, size: int
+) -> Choice:
+    obstacle = _dtype_obstacle("queries are", dtype) or _head_obstacle(size)
+    if not obstacle and cache not in FUSED_CACHES:
+        obstacle = f"the cache is {cache}, fused code takes {', '.join(map(str, FUSED_CACHES))}"
+    return _first(
+        forced, NAMES, _fused_obstacles("queries are", obstacle, interpreted, device), dtype, device, "TWOHOT_ATTENTION"
+    )
+
+
+def _attention(
+    forced: tuple[str, str], interpreted: bool, device: str, dtype: torch.dtype, size: int, softcap: bool
+) -> Choice:
+    obstacle = _dtype_obstacle("queries are", dtype) or _head_obstacle(size)
+    obstacles = _fused_obstacles("queries are", obstacle, interpreted, device)
+    if not obstacles["native"] and dtype == torch.float16:
+        obstacles["native"] = "the queries are torch.float16, native attention takes torch.float32, torch.bfloat16"
+    if not obstacles["triton"] and dtype == torch.float32 and size > TRITON_FLOAT32_HEAD_SIZE:
+        obstacles["triton"] = f"the head size is {size}, Triton takes float32 up to {TRITON_FLOAT32_HEAD_SIZE}"
+    obstacles["sdpa"] = "torch's own attention has no softcap" if softcap else ""
+    return _first(forced, ATTENTION_NAMES, obstacles, dtype, device, "TWOHOT_ATTENTION")
+
+
+def _first(
+    forced: tuple[str, str],
+    names: tuple[str, ...],
+    obstacles: dict[str, str],
+    dtype: torch.dtype,
+    device: str,
+    own: str,
+) -> Choice:
+    """The forced implementation, or the first without an obstacle, or the reference and why no other.
+
+    What the operation's `own` variable asks for and cannot run is an error; what another one asks for is a wish.
+    """
+    variable, name = forced
+    if name not in names:
+        raise RuntimeError(f"{variable}: expected one of {', '.join(names)}, got {name!r}")
+    if name == "reference":
+        return Choice("reference", f"{variable} asks for it")
+    if name == "auto":
+        name = next((each for each, obstacle in obstacles.items() if not obstacle), "reference")
+        expected = "triton" if device != "cpu" and "triton" in obstacles else next(iter(obstacles))
+        return Choice(name, obstacles[expected] or f"{dtype} on {device}")
+    obstacle = obstacles.get(name, "this operation has none")
+    if obstacle and variable != own:
+        choice = _first((own, "auto"), names, obstacles, dtype, device, own)
+        return Choice(choice.name, f"{variable} asks for {name}, but {obstacle}")
     if obstacle:
-        return Choice("reference", obstacle)
-    return Choice(fitting, f"{dtype} on {device}")
+        raise RuntimeError(f"{variable} asks for {name}, but {obstacle}")
+    return Choice(name, f"{dtype} on {device}")
 
 
-def _shape_obstacle(dtype: torch.dtype, bins: int) -> str:
-    if dtype not in FUSED_DTYPES:
-        return f"the logits are {dtype}, fused code takes {', '.join(map(str, FUSED_DTYPES))}"
-    if not FUSED_BINS[0] <= bins <= FUSED_BINS[1]:
-        return f"there are {bins} bins, fused code takes {FUSED_BINS[0]} to {FUSED_BINS[1]}"
-    return ""
+def _dtype_obstacle(what: str, dtype: torch.dtype) -> str:
+    if dtype in FUSED_DTYPES:
+        return ""
+    return f"the {what} {dtype}, fused code takes {', '.join(map(str, FUSED_DTYPES))}"
 
 
-def _native_obstacle(device: str) -> str:
-    if device != "cpu":
-        return f"the logits are on {device}, native code runs on the CPU"
-    return NATIVE_OBSTACLE
+def _head_obstacle(size: int) -> str:
+    least, most = FUSED_HEAD_SIZES
+    if least <= size <= most and size % least == 0:
+        return ""
+    return f"the head size is {size}, fused code takes multiples of {least} up to {most}"
 
 
-def _triton_obstacle(device: str, interpreted: bool) -> str:
+def _fused_obstacles(what: str, shape: str, interpreted: bool, device: str) -> dict[str, str]:
+    """Why the native and the Triton code cannot run; empty where they can."""
+    on_cpu = "" if device == "cpu" else f"the {what} on {device}, native code runs on the CPU"
+    return {
+        "native": shape or on_cpu or NATIVE_OBSTACLE,
+        "triton": shape or _triton_obstacle(what, device, interpreted),
+    }
+
+
+def _triton_obstacle(what: str, device: str, interpreted: bool) -> str:
     if find_spec("triton") is None:
         return "triton is not installed"
     if device != "cuda" and not interpreted:
-        return f"the logits are on {device}, Triton runs on CUDA or ROCm (or, to test it, with TRITON_INTERPRET=1)"
+        return f"the {what} on {device}, Triton runs on CUDA or ROCm (or, to test it, with TRITON_INTERPRET=1)"
     return ""

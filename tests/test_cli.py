@@ -82,6 +82,8 @@ def test_envs_and_info(capsys, monkeypatch) -> None:
     out = capsys.readouterr().out
     assert "native module" in out
     assert "_native" in out
+    assert cli.main(["info", "--attention", "--head-size", "24"]) == 0
+    assert "one step              reference (the head size is 24" in capsys.readouterr().out
 
 
 def test_help_teaches(capsys) -> None:

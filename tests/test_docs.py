@@ -41,6 +41,17 @@ def test_commands_name_presets_that_exist(page: Path) -> None:
     assert named <= set(PRESETS), f"{page.name} names {named - set(PRESETS)}"
 
 
+def test_the_attention_page_runs() -> None:
+    page = (ROOT / "docs" / "attention.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict = {}
+    exec(code, names)
+    assert names["h"].shape == (16, 8, 32)
+    assert names["out"][2, 3:].eq(0).all()
+    assert names["packed"].grad[3].eq(0).all()
+    assert names["packed"].grad[0].abs().sum() > 0
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_pages_exist(page: Path) -> None:
     text = page.read_text()

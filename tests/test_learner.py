@@ -164,14 +164,15 @@ def test_one_seed_one_run(samples):
         assert torch.equal(tensor, two[name]), name
 
 
-@pytest.mark.parametrize("samples", [0, 2])
-def test_the_fused_losses_train_as_the_plain_ones_do_step_by_step(monkeypatch, samples):
+@pytest.mark.parametrize(("samples", "heads"), [(0, 2), (2, 1)])
+def test_the_kernels_train_as_plain_pytorch_does_step_by_step(monkeypatch, samples, heads):
+    assert CONFIG.width == 16  # one head of 16 runs in the attention kernels, two run in torch's own
     objective = dataclasses.replace(OBJECTIVE, action_samples=samples, target_action_samples=samples)
     optimizer = dataclasses.replace(OPTIMIZER, learning_rate=1e-3)
     curves = {}
     for backend in ("native", "reference"):
         monkeypatch.setenv("TWOHOT_BACKEND", backend)
-        learner = make_learner(objective=objective, optimizer=optimizer, dropout=0.0)
+        learner = make_learner(objective=objective, optimizer=optimizer, dropout=0.0, heads=heads)
         steps = [learner.step(make_batch(i, rows=16)) for i in range(40)]
         curves[backend] = torch.tensor([(x.actor.item(), x.critic.item(), norm.item()) for x, norm in steps])
     assert curves["native"][-1, 1] < 0.8 * curves["native"][0, 1]  # it learned something in between

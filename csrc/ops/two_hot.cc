@@ -2,37 +2,24 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <functional>
-#include <memory>
-#include <mutex>
-#include <string_view>
 
-#include "core/thread_pool.h"
+#include "ops/dispatch.h"
 #include "ops/two_hot_kernels.h"
 
 namespace twohot::ops {
 namespace {
 
-const Kernels& choose() noexcept {
-  const char* variable = std::getenv("TWOHOT_CPU_CAPABILITY");
-  const std::string_view wanted = variable == nullptr ? "" : variable;
+const Kernels& kernels() noexcept {
 #ifdef TWOHOT_X86
-  const bool avx2 = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512vl") != 0 &&
-                      __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512dq") != 0;
-  const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16") != 0;
-  const bool any = wanted != "avx512" && wanted != "avx2" && wanted != "portable";
-  if (bf16 && any) return avx512_bf16_kernels;
-  if (avx512 && (any || wanted == "avx512")) return avx512_kernels;
-  if (avx2 && wanted != "portable") return avx2_kernels;
+  switch (best_capability()) {
+    case Capability::avx512_bf16: return avx512_bf16_kernels;
+    case Capability::avx512: return avx512_kernels;
+    case Capability::avx2: return avx2_kernels;
+    default: break;
+  }
 #endif
   return portable_kernels;
-}
-
-const Kernels& kernels() noexcept {
-  static const Kernels& chosen = choose();
-  return chosen;
 }
 
 // Elements that one turn of a thread takes: enough to forget the price of a turn, few enough to share the work.
@@ -42,22 +29,13 @@ constexpr std::int64_t elements_for_threads = std::int64_t{1} << 18;
 // A gradient of more bytes than this leaves the caches before anyone reads it.
 constexpr std::int64_t large_bytes = std::int64_t{1} << 24;
 
-// The pool of the process, replaced when another number of threads is asked for. Never destroyed: its threads may outlive statics.
 void parallel(const Rows& rows, int threads, const std::function<void(std::int64_t, std::int64_t)>& work) {
   if (threads <= 1 || rows.rows * rows.bins < elements_for_threads) {
     work(0, rows.rows);
     return;
   }
-  static std::mutex mutex;
-  static std::shared_ptr<ThreadPool>* const pool = new std::shared_ptr<ThreadPool>();
-  std::shared_ptr<ThreadPool> mine;
-  {
-    const std::lock_guard lock(mutex);
-    if (*pool == nullptr || (*pool)->threads() != threads) *pool = std::make_shared<ThreadPool>(threads);
-    mine = *pool;
-  }
   const std::int64_t block = std::max<std::int64_t>(1, elements_per_turn / rows.bins);
-  mine->run((rows.rows + block - 1) / block, [&](std::int64_t turn) {
+  process_pool(threads)->run((rows.rows + block - 1) / block, [&](std::int64_t turn) {
     work(turn * block, std::min(rows.rows, (turn + 1) * block));
   });
 }

@@ -4,11 +4,11 @@
 
 #include <cstdint>
 
+#include "ops/float.h"
+
 namespace twohot::ops {
 
 constexpr std::int64_t most_bins = 4096;
-
-enum class Float : std::uint8_t { float32, bfloat16, float16 };
 
 // f, the space in which bins are even: x, sign(x) log(1 + |x|), or sign(x) (sqrt(|x| + 1) - 1) + 0.001 x.
 enum class Transform : std::uint8_t { linear, symlog, signed_sqrt };

@@ -14,7 +14,7 @@
 #include <emmintrin.h>
 #endif
 
-#include "ops/two_hot.h"
+#include "ops/float.h"
 
 namespace twohot::ops::TWOHOT_CAPABILITY {
 
@@ -149,6 +149,12 @@ inline void exp_negative(Lanes (&x)[count]) noexcept {
   each([&](int i) { x[i] = select(x[i] < -86.0f, Lanes{}, result[i]); });
 }
 
+inline Lanes exp_negative(Lanes x) noexcept {
+  Lanes one[1] = {x};
+  exp_negative(one);
+  return one[0];
+}
+
 // expm1(x) for x >= 0 to 2 ulp; infinity beyond float32.
 inline Lanes expm1_positive(Lanes x) noexcept {
   const Lanes rounded = x * 1.44269504f + rounding;
@@ -210,6 +216,13 @@ inline Lanes erf(Lanes x) noexcept {
   const Lanes f = t - (rounded - rounding);
   const Lanes tail = (Lanes)((Words)exp2_fraction(f) + ((Words)rounded << 23));
   return select(x == x, with_sign(1.0f - tail, x), x);
+}
+
+// tanh(x) to 4 ulp.
+inline Lanes tanh(Lanes x) noexcept {
+  const Lanes a = 2.0f * absolute(x);
+  const Lanes e = expm1_positive(select(a > 40.0f, all(40.0f), a));
+  return with_sign(e / (e + 2.0f), x);
 }
 
 inline Lanes square_root(Lanes x) noexcept {

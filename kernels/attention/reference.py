@@ -1,4 +1,8 @@
-"""Plain PyTorch truth of causal attention: runs in any floating dtype on any device, float64 included."""
+"""Plain PyTorch truth of causal attention: runs in any floating dtype on any device, float64 included.
+
+Shapes: `B` sequences or environments, `L` steps, `H` query heads, `K` key/value heads (a divisor of H; query head i
+reads key head i // (H / K)), `D` head size.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,93 @@ import torch
 from torch import Tensor
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(D) + causal mask) v for q, k, v of shape [B, L, H, D]; returns [B, L, H, D]."""
-    length = q.shape[1]
-    scores = torch.einsum("blhd,bmhd->bhlm", q, k) / math.sqrt(q.shape[-1])
-    future = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
-    return torch.einsum("bhlm,bmhd->blhd", scores.masked_fill(future, -math.inf).softmax(-1), v)
+def rotation(positions: Tensor, size: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [..., D / 2] of position x base^(-2 i / D) (Su et al. 2021, arXiv 2104.09864).
 
-
-def decode_attention(q: Tensor, keys: Tensor, values: Tensor, counts: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v over the first `counts` rows of each environment's ring.
-
-    Positions are added to the inputs of attention, so the order of the rows in the ring does not matter.
-    Args: q [B, H, D]; keys, values [B, H, L, D]; counts [B] integers, each in 1..L. Returns [B, H, D].
+    Angles are float64, so that a position of a million turns by the right angle.
     """
-    scores = torch.matmul(keys, q.unsqueeze(-1)).squeeze(-1) / math.sqrt(q.shape[-1])
-    empty = torch.arange(keys.shape[2], device=q.device) >= counts.unsqueeze(-1)
+    places = torch.arange(0, size, 2, dtype=torch.float64, device=positions.device) / size
+    angles = positions.unsqueeze(-1).double() * torch.exp(-math.log(base) * places)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """[..., H, D] with pairs (x_i, x_{i + D/2}) turned by the angles [..., D / 2] of their step."""
+    first, second = x.chunk(2, dim=-1)
+    cosine, sine = cosine.unsqueeze(-2), sine.unsqueeze(-2)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+
+
+def visible(length: int, window: int | None, sinks: int, device: torch.device | str = "cpu") -> Tensor:
+    """[L, L] bool: whether step t (row) sees step s: s <= t, and s > t - window or s < sinks."""
+    t = torch.arange(length, device=device).unsqueeze(1)
+    s = torch.arange(length, device=device)
+    seen = s <= t
+    return seen if window is None else seen & ((s > t - window) | (s < sinks))
+
+
+def causal_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Tensor | None = None,
+    window: int | None = None,
+    sinks: int = 0,
+    softcap: float | None = None,
+    scale: float | None = None,
+    rotary: float | None = None,
+) -> Tensor:
+    """softmax(cap(scale q k^T) + mask) v with cap(x) = softcap tanh(x / softcap), for the steps before `lengths`.
+
+    Args:
+        q: [B, L, H, D]. k, v: [B, L, K, D]. lengths: [B] integers; steps from there on give zeros, whatever they hold.
+        window, sinks: as `visible`. rotary: base of the rotation of q and k by their step; None: none.
+
+    Returns:
+        [B, L, H, D].
+    """
+    length, size = q.shape[1], q.shape[-1]
+    padding = None
+    if lengths is not None:
+        padding = (torch.arange(length, device=q.device) >= lengths.unsqueeze(1))[:, :, None, None]
+        q, k, v = (x.masked_fill(padding, 0) for x in (q, k, v))
+    if rotary is not None:
+        angles = rotation(torch.arange(length, device=q.device), size, rotary, q.dtype)
+        q, k = rotate(q, *angles), rotate(k, *angles)
+    groups = q.shape[2] // max(k.shape[2], 1)
+    k, v = (x.repeat_interleave(groups, dim=2) for x in (k, v))
+    scores = torch.einsum("blhd,bmhd->bhlm", q, k) * (size**-0.5 if scale is None else scale)
+    scores = capped(scores, softcap).masked_fill(~visible(length, window, sinks, q.device), -math.inf)
+    out = torch.einsum("bhlm,bmhd->blhd", scores.softmax(-1), v)
+    return out if padding is None else out.masked_fill(padding, 0)
+
+
+def capped(scores: Tensor, softcap: float | None) -> Tensor:
+    """softcap tanh(scores / softcap); None leaves them."""
+    return scores if softcap is None else softcap * torch.tanh(scores / softcap)
+
+
+def ring_slot(seen: Tensor, rows: int, sinks: int) -> Tensor:
+    """Where step `seen` goes in a ring of `rows` whose first `sinks` are kept."""
+    return torch.where(seen < rows, seen, sinks + (seen - sinks) % (rows - sinks))
+
+
+def decode_attention(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    counts: Tensor,
+    softcap: float | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(cap(scale q k^T)) v over the first `counts` rows of each environment's ring; the others may hold NaN.
+
+    Keys carry their positions, so the order of the rows in the ring does not matter.
+    Args: q [B, H, D]; keys, values [B, K, L, D]; counts [B] integers, each in 1..L. Returns [B, H, D].
+    """
+    empty = (torch.arange(keys.shape[2], device=q.device) >= counts.unsqueeze(-1)).unsqueeze(1)
+    grouped = q.unflatten(1, (keys.shape[1], -1))
+    keys, values = (x.masked_fill(empty.unsqueeze(-1), 0) for x in (keys, values))
+    scores = capped(grouped @ keys.mT * (q.shape[-1] ** -0.5 if scale is None else scale), softcap)
     weights = scores.masked_fill(empty.unsqueeze(1), -math.inf).softmax(-1)
-    return torch.matmul(weights.unsqueeze(2), values).squeeze(2)
+    return (weights @ values).flatten(1, 2)

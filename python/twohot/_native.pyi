@@ -143,6 +143,67 @@ def expectation(
 ) -> None:
     """The readout of rows of logits, and its gradient."""
 
+def decode_attention(
+    keys: int,
+    values: int,
+    cache_dtype: str,
+    environments: int,
+    heads: int,
+    rows: int,
+    size: int,
+    *,
+    sinks: int = 0,
+    query: int,
+    key: int,
+    value: int,
+    dtype: str,
+    query_stride: int,
+    key_stride: int,
+    value_stride: int,
+    groups: int = 1,
+    seen: int,
+    cosine: int = 0,
+    sine: int = 0,
+    scale: float,
+    softcap: float = 0.0,
+    output: int,
+    threads: int,
+) -> None:
+    """Append the key and value of one step to each environment's ring and attend over the rows in use.
+
+    Arrays are addresses of CPU memory, which the caller has checked.
+    """
+
+_Strided = tuple[int, int, int, int]
+
+def causal_attention(
+    query: _Strided,
+    key: _Strided,
+    value: _Strided,
+    dtype: str,
+    batch: int,
+    steps: int,
+    heads: int,
+    size: int,
+    *,
+    groups: int = 1,
+    lengths: int = 0,
+    cosine: int = 0,
+    sine: int = 0,
+    window: int = 0,
+    sinks: int = 0,
+    scale: float,
+    softcap: float = 0.0,
+    output: _Strided,
+    lse: int,
+    gradients: tuple[_Strided, _Strided, _Strided, _Strided] | None = None,
+    threads: int,
+) -> None:
+    """Causal attention over whole windows; with gradients (upstream, of query, of key, of value) its derivative.
+
+    The derivative reads the output. An array is (address, elements from a sequence, a step, a head to the next).
+    """
+
 def recycled(bytes: int) -> np.ndarray:
     """An uninitialised array of bytes whose memory is kept for the next caller when the array goes."""
 

@@ -210,10 +210,10 @@ def _envs(arguments: list[str]) -> int:
 def _info(arguments: list[str]) -> int:
     from twohot.options import InfoOptions, parse
 
-    parse(InfoOptions, "info", arguments)
-    from twohot.info import facts
+    options = parse(InfoOptions, "info", arguments)
+    from twohot.info import attention_facts, facts
 
-    labels = facts()
+    labels = attention_facts(options.device, options.dtype, options.head_size) if options.attention else facts()
     width = max(map(len, labels))
     print("\n".join(f"{label:{width}}  {value}" for label, value in labels.items()))
     return 0

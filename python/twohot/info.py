@@ -29,6 +29,25 @@ def facts() -> dict[str, str]:
     return result
 
 
+def attention_facts(device: str, dtype: str, head_size: int) -> dict[str, str]:
+    """Which implementation of attention runs for such tensors, and why.
+
+    Args:
+        device: type of the device. dtype: name of a torch dtype, of the cache too. head_size: D.
+    """
+    import torch
+
+    from twohot.kernels.backend import choose_attention, choose_decode
+
+    where, kind = torch.device(device), getattr(torch, dtype)
+    choices = {
+        "windows": choose_attention(where, kind, head_size, False),
+        "windows with softcap": choose_attention(where, kind, head_size, True),
+        "one step": choose_decode(where, kind, kind, head_size),
+    }
+    return {label: f"{choice.name} ({choice.reason})" for label, choice in choices.items()}
+
+
 def describe_run() -> dict[str, str]:
     """Where and when a run starts, for its `run.json`.
 

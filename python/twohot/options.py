@@ -68,6 +68,15 @@ class EnvsOptions:
 class InfoOptions:
     """Versions, devices, and which native code runs."""
 
+    attention: bool = False
+    """Say which implementation of attention runs for the shapes below, and why, instead."""
+    head_size: int = 32
+    """D, places of a head."""
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    """Of queries, keys, values and cache."""
+    device: str = "cpu"
+    """Where they are: cpu or cuda."""
+
 
 @dataclass(frozen=True)
 class ReplayInfoOptions:

@@ -7,12 +7,13 @@ sigma-reparametrised linear layers, leaky ReLU and sinusoidal positions of the s
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from twohot.attention import KVCache, causal_attention, decode_attention
+from twohot.attention import KVCache, causal_attention, decode_attention, prefill_attention
 from twohot.nets.linear import SigmaLinear
 
 
@@ -49,8 +50,15 @@ class TransformerLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, L, E] to [B, L, E]."""
+        return self._block(x, causal_attention)
+
+    def prefill(self, x: Tensor, lengths: Tensor, cache: KVCache, layer: int) -> Tensor:
+        """As `forward`, over the first `lengths` [B] steps of fresh episodes, which go into the cache."""
+        return self._block(x, lambda q, k, v: prefill_attention(q, k, v, lengths, cache, layer))
+
+    def _block(self, x: Tensor, attention: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
         q, k, v = self.qkv(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        attended = (causal_attention(q, k, v) * self.head_scale).flatten(2)
+        attended = (attention(q, k, v) * self.head_scale).flatten(2)
         x = x + self.norm_attended(self.out(attended))
         hidden = self.norm_hidden(functional.leaky_relu(self.up(self.norm_feed_forward(x))))
         return x + self.dropout(self.down(hidden))
@@ -100,6 +108,18 @@ class Transformer(nn.Module):
             dtype=like.dtype,
             device=like.device,
         )
+
+    @torch.no_grad()
+    def prefill(self, x: Tensor, time: Tensor, lengths: Tensor, cache: KVCache) -> Tensor:
+        """x [B, L, E], time [B, L]: the first `lengths` [B] steps of fresh episodes at once; returns h [B, L, E].
+
+        Leaves the cache as `step` would after each of these steps; h is meaningless from `lengths` on.
+        """
+        x = self.dropout(x + self.positions(time))
+        for index, layer in enumerate(self.layers):
+            x = layer.prefill(x, lengths, cache, index)
+        cache.advance(lengths)
+        return self.norm(x)
 
     @torch.no_grad()
     def step(self, x: Tensor, time: Tensor, cache: KVCache) -> Tensor:

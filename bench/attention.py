@@ -1,0 +1,221 @@
+"""Contests of attention on a CPU: one step of many environments, a whole cached step, training on windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import official_attention as official
+from contest import Alternative, Contest, Figures, Goal, Result, goal_rows, measure, rows
+from frame import Row
+from twohot.attention import KVCache, causal_attention, decode_attention
+from twohot.kernels.attention import library
+from twohot.nets.transformer import Transformer
+
+THREADS = 2
+HEADS = 8
+SEQUENCES = 24
+STEPS = tuple(product((torch.float32, torch.bfloat16), (16, 64), (256, 1024), (32, 64)))
+WINDOWS = tuple(product((torch.float32, torch.bfloat16), (64, 256, 768, 2048), (32, 64)))
+NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+READS = ("reading the cache, as float32", "reading the cache, as int32")
+
+
+def _cache(dtype: torch.dtype, environments: int, length: int, size: int, seen: Tensor) -> KVCache:
+    cache = KVCache(1, environments, HEADS, size, length, dtype=dtype)
+    cache.keys.normal_()
+    cache.values.normal_()
+    cache.seen.copy_(seen)
+    return cache
+
+
+def steps(dtype: torch.dtype, environments: int, length: int, size: int, divisor: int) -> dict[str, Alternative]:
+    """One step against full caches, and against caches whose lengths are spread evenly."""
+    full = _cache(dtype, environments, length, size, torch.full((environments,), 2 * length))
+    spread = _cache(dtype, environments, length, size, torch.arange(1, environments + 1) * length // environments - 1)
+    q, k, v = torch.randn(3, environments, HEADS, size).to(dtype).unbind()
+    rolling = official.RollingCache(environments, length, HEADS, size, dtype)
+    rolling.keys.copy_(full.keys[0].transpose(1, 2))
+    rolling.values.copy_(full.values[0].transpose(1, 2))
+    rolling.seen.fill_(length)
+    mask = (torch.arange(length) <= spread.seen.unsqueeze(1))[:, None, None]
+
+    def read(kind: torch.dtype) -> Result:
+        for ring in (full.keys, full.values):
+            flat = ring.view(kind)
+            flat.sum() if kind == torch.float32 else flat.amax()
+        return ()
+
+    def sdpa(cache: KVCache, mask: Tensor | None) -> Result:
+        out = functional.scaled_dot_product_attention(q.unsqueeze(2), cache.keys[0], cache.values[0], attn_mask=mask)
+        return None, out.squeeze(2)
+
+    def ours(cache: KVCache) -> Result:
+        return None, decode_attention(q, k, v, cache, 0)
+
+    equal = {"tolerance": TOLERANCES[dtype]}
+    return {
+        **dict(zip(READS, (Alternative(partial(read, kind)) for kind in (torch.float32, torch.int32)), strict=True)),
+        "twohot": Alternative(partial(ours, full)),
+        "torch SDPA": Alternative(partial(sdpa, full, None), partial(ours, full), **equal),
+        "official attention, in our lines": Alternative(
+            lambda: (None, official.step_attention(q, k, v, rolling)),
+        ),
+        "twohot, lengths spread evenly": Alternative(partial(ours, spread)),
+        "torch SDPA, masked": Alternative(partial(sdpa, spread, mask), partial(ours, spread), **equal),
+    }
+
+
+def _step_contest(dtype: torch.dtype, environments: int, length: int, size: int) -> Contest:
+    shape = f"{NAMES[dtype]}, {environments} environments, context {length}, {HEADS} heads of {size}"
+    case = f"one step: {shape}"
+    short = dtype == torch.bfloat16
+    goals = [
+        Goal(f"{case}: twohot, against reading the cache", "twohot", READS, at_most=1.3 if short else 1.2),
+        Goal(
+            f"{case}: masked SDPA, against twohot, lengths spread",
+            "torch SDPA, masked",
+            ("twohot, lengths spread evenly",),
+            at_least=2,
+        ),
+    ]
+    if short:
+        goals.append(Goal(f"{case}: SDPA, against twohot", "torch SDPA", ("twohot",), at_least=4))
+    least = (2 * environments * HEADS * length * size * dtype.itemsize / 1e9, "GB")
+    build = partial(steps, dtype, environments, length, size)
+    often, goals = ("twohot",), tuple(goals)
+    return Contest(case, shape, build, READS, "reading the cache", "twohot", "us", least, often, 15, "no", goals)
+
+
+def appends(divisor: int) -> dict[str, Alternative]:
+    """A step of environments that have seen 8, in short rings and in long ones."""
+    tensors = torch.randn(3, 64, HEADS, 32).unbind()
+    caches = {length: _cache(torch.float32, 64, length, 32, torch.full((64,), 8)) for length in (64, 4096)}
+    return {
+        f"context {length}": Alternative(lambda cache=cache: (None, decode_attention(*tensors, cache, 0)), calls=20)
+        for length, cache in caches.items()
+    }
+
+
+def whole_steps(environments: int, divisor: int) -> dict[str, Alternative]:
+    """A cached step of a Transformer of width 256 with 3 layers, at full context 256."""
+    module = Transformer(256, 3, HEADS, 1024, 0.0, 256).eval()
+    x, time = torch.randn(environments, 256), torch.full((environments,), 255)
+    cache = module.initial_cache(environments)
+    cache.keys.normal_()
+    cache.values.normal_()
+    cache.seen.fill_(512)
+    rolling = [official.RollingCache(environments, 256, HEADS, 32, torch.float32) for _ in module.layers]
+    for each in rolling:
+        each.seen.fill_(256)
+    return {
+        "twohot": Alternative(lambda: (None, module.step(x, time, cache))),
+        "official step, in our lines": Alternative(lambda: (None, official.transformer_step(module, x, time, rolling))),
+    }
+
+
+def windows(dtype: torch.dtype, length: int, size: int, divisor: int) -> dict[str, Alternative]:
+    """Forward and backward pass over windows; and with half of the batch padding."""
+    inputs = [torch.randn(SEQUENCES, length, HEADS, size, dtype=dtype).requires_grad_() for _ in range(3)]
+    upstream = torch.randn(SEQUENCES, length, HEADS, size, dtype=dtype)
+    half = (torch.linspace(0, 1, SEQUENCES) * length).long()
+    left, right = torch.randn(2, 1024, 1024, dtype=dtype).unbind()
+    # Products of the forward and the backward pass: 2 and 5 of L x L x D, of which a causal mask needs half.
+    flops = 7 * SEQUENCES * HEADS * length * length * size
+    repeats = max(round(flops / 2 / 1024**3 / 2), 1)
+
+    def differentiated(function: Callable[..., Tensor], **options) -> Result:
+        out = function(*inputs, **options)
+        return None, out.detach(), *torch.autograd.grad(out, inputs, upstream)
+
+    def products() -> Result:
+        for _ in range(repeats):
+            left @ right
+        return ()
+
+    ours = partial(differentiated, causal_attention)
+    equal = {"tolerance": TOLERANCES[dtype]}
+    return {
+        "the products at the rate of torch.mm": Alternative(products),
+        "twohot": Alternative(ours),
+        "torch SDPA": Alternative(partial(differentiated, library.sdpa), ours, **equal),
+        "twohot, half of it padding": Alternative(partial(differentiated, causal_attention, lengths=half)),
+    }
+
+
+def _window_contest(dtype: torch.dtype, length: int, size: int) -> Contest:
+    shape = f"{NAMES[dtype]}, {SEQUENCES} x {length} steps, {HEADS} heads of {size}"
+    case = f"training: {shape}"
+    least = 1.5 if dtype == torch.bfloat16 and length == 256 else 1.0
+    goals = (
+        Goal(f"{case}: SDPA, against twohot", "torch SDPA", ("twohot",), at_least=least),
+        Goal(f"{case}: half padding, against none", "twohot, half of it padding", ("twohot",), at_most=0.667),
+    )
+    floor = ("the products at the rate of torch.mm",)
+    flops = (7 * SEQUENCES * HEADS * length * length * size / 1e9, "GFLOP")
+    build = partial(windows, dtype, length, size)
+    rounds = 7 if length <= 256 else 3
+    return Contest(case, shape, build, floor, "the products", "twohot", "ms", flops, (), rounds, "no", goals)
+
+
+def contests() -> tuple[Contest, ...]:
+    """Everything that is measured."""
+    append = Contest(
+        "appending",
+        "float32, 64 environments that have seen 8 steps, 8 heads of 32",
+        appends,
+        ("context 64",),
+        "context 64",
+        "context 64",
+        "us",
+        rounds=30,
+        weighed="no",
+        goals=(Goal("appending: context 4096, against 64", "context 4096", ("context 64",), at_most=1.15),),
+    )
+    whole = [
+        Contest(
+            f"whole cached step: {environments} environments",
+            "float32, width 256, 3 layers, context 256",
+            partial(whole_steps, environments),
+            (),
+            "",
+            "twohot",
+            "us",
+            rounds=15,
+            weighed="no",
+            goals=(
+                Goal(
+                    f"whole cached step, {environments} environments: official, against twohot",
+                    "official step, in our lines",
+                    ("twohot",),
+                    at_least=10,
+                ),
+            ),
+        )
+        for environments in (16, 64)
+    ]
+    return (
+        *(_step_contest(*case) for case in STEPS),
+        append,
+        *whole,
+        *(_window_contest(*case) for case in WINDOWS),
+    )
+
+
+def attention_beside_peers() -> list[Row]:
+    """One step, whole cached steps and training windows beside torch and the official code, on two threads."""
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
+    result = []
+    for contest in contests():
+        print(f"  {contest.case}", flush=True)
+        figures = measure(contest, contest.rounds)
+        result += rows(contest, "huge pages", THREADS, figures, Figures())
+        result += goal_rows(contest, "huge pages", THREADS, figures, Figures())
+    return result

@@ -1,0 +1,256 @@
+// The loops of attention_decode.h, compiled once for each instruction set: include after defining TWOHOT_CAPABILITY, the
+// namespace that this copy lives in.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <utility>
+
+#include "ops/attention_kernels.h"
+#include "ops/vector_math.h"
+
+namespace twohot::ops::TWOHOT_CAPABILITY {
+
+constexpr std::int64_t most_together = 8;    // query heads that go over a block of rows while it is in the cache
+
+// a[l] + a[l ^ step] where bit `step` of l is 0, and the same of b where it is 1.
+template <int step, int... l>
+inline Lanes fold(Lanes a, Lanes b, std::integer_sequence<int, l...>) noexcept {
+  return __builtin_shufflevector(a, b, ((l & step) != 0 ? lanes + l : l)...) +
+         __builtin_shufflevector(a, b, ((l & step) != 0 ? lanes + (l ^ step) : (l ^ step))...);
+}
+
+// Keeps the compiler from loading what comes later before this is there.
+inline void computed(Lanes& x) noexcept {
+#if defined(__AVX512F__)
+  asm volatile("" : "+v"(x));
+#elif defined(__SSE2__)
+  asm volatile("" : "+x"(x));
+#else
+  (void)x;
+#endif
+}
+
+// Lane l is the sum of the lanes of rows[l]. The rows are used up.
+template <int step = lanes / 2>
+inline Lanes lane_sums(Lanes* rows) noexcept {
+  for (int l = 0; l < step; ++l) rows[l] = fold<step>(rows[l], rows[l + step], std::make_integer_sequence<int, lanes>{});
+  if constexpr (step > 1) return lane_sums<step / 2>(rows);
+  return rows[0];
+}
+
+// A row of `dtype` as vectors of float32. bfloat16 comes in pairs, even places first, odd places second, which costs one
+// instruction a vector; `ordered` and `shuffled` translate between this order and that of memory.
+template <Float dtype, int size>
+struct RowOf {
+  static constexpr int vectors = size / lanes;
+  static constexpr bool pairs = dtype == Float::bfloat16 && vectors % 2 == 0;
+
+  static Lanes vector(const char* row, int n) noexcept {
+    if constexpr (dtype == Float::float32) return load<Lanes>(row + n * static_cast<int>(sizeof(Lanes)));
+    if constexpr (!pairs) return widen(reinterpret_cast<const std::uint16_t*>(row) + n * lanes, Float::bfloat16);
+    const Integers words = load<Integers>(row + n / 2 * static_cast<int>(sizeof(Integers)));
+    return n % 2 == 0 ? (Lanes)(words << 16) : (Lanes)(words & static_cast<std::int32_t>(0xffff0000));
+  }
+
+  static int place(int n, int lane) noexcept { return pairs ? n / 2 * 2 * lanes + 2 * lane + n % 2 : n * lanes + lane; }
+};
+
+inline void widen_row(float* to, const void* from, std::int64_t start, std::int64_t size, Float dtype) noexcept {
+  if (dtype == Float::float32) {
+    std::memcpy(to, static_cast<const float*>(from) + start, static_cast<std::size_t>(size) * sizeof(float));
+    return;
+  }
+  const std::uint16_t* halves = static_cast<const std::uint16_t*>(from) + start;
+  for (std::int64_t i = 0; i < size; i += lanes) store(to + i, widen(halves + i, dtype));
+}
+
+// As widen_row(), back; `size` is a multiple of 2 * lanes, or of head_size_step with a `from` that goes on.
+inline void narrow_row(void* to, std::int64_t start, const float* from, std::int64_t size, Float dtype) noexcept {
+  if (dtype == Float::float32) {
+    std::memcpy(static_cast<float*>(to) + start, from, static_cast<std::size_t>(size) * sizeof(float));
+    return;
+  }
+  std::uint16_t halves[most_head_size + lanes];
+  for (std::int64_t i = 0; i < size; i += 2 * lanes) {
+    narrow(halves + i, load<Lanes>(from + i), load<Lanes>(from + i + lanes), dtype);
+  }
+  const std::uint16_t not_a_number = dtype == Float::bfloat16 ? 0x7fc0 : 0x7e00;
+  for (std::int64_t i = 0; i < size; ++i) halves[i] = std::isnan(from[i]) ? not_a_number : halves[i];
+  std::memcpy(static_cast<std::uint16_t*>(to) + start, halves, static_cast<std::size_t>(size) * sizeof(std::uint16_t));
+}
+
+// (x1, x2) to (x1 cos - x2 sin, x2 cos + x1 sin), the halves of a row; `way` is -1 for the way back.
+inline void rotate(float* x, const float* cosine, const float* sine, std::int64_t size, float way = 1) noexcept {
+  const std::int64_t half = size / 2;
+  for (std::int64_t i = 0; i < half; ++i) {
+    const float first = x[i];
+    const float second = x[i + half];
+    x[i] = first * cosine[i] - second * (way * sine[i]);
+    x[i + half] = second * cosine[i] + first * (way * sine[i]);
+  }
+}
+
+// One query's softmax as far as it has come: sums are relative to `reference`, which no score exceeds by more than `slack`.
+// The reference moves rarely, so that nothing waits for the maximum of some rows.
+template <int vectors>
+struct Running {
+  Lanes query[vectors];
+  Lanes sum[vectors];
+  Lanes total;
+  float reference;
+};
+
+constexpr float slack = 8;
+
+template <int vectors>
+[[gnu::noinline]] void move_reference(Running<vectors>& state, Lanes scores) noexcept {
+  const float highest = maximum(scores);
+  const Lanes factor = exp_negative(all(state.reference - highest));
+  for (int n = 0; n < vectors; ++n) state.sum[n] *= factor;
+  state.total *= factor;
+  state.reference = highest;
+}
+
+inline bool any_above(Lanes scores, float bound) noexcept {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(scores, all(bound), _CMP_GT_OQ) != 0;
+#elif defined(__AVX__)
+  return _mm256_movemask_ps(_mm256_cmp_ps(scores, all(bound), _CMP_GT_OQ)) != 0;
+#else
+  return maximum(scores) > bound;
+#endif
+}
+
+// Goes over `count` vectors of rows of keys and values, or over the `rest` < lanes rows that are left.
+template <Float dtype, int size, int count, bool whole>
+inline void attend(Running<size / lanes>& state, const char* keys, const char* values, std::int64_t rest,
+                   float softcap) noexcept {
+  using Row = RowOf<dtype, size>;
+  constexpr int vectors = Row::vectors;
+  constexpr std::int64_t stride = size * bytes_of(dtype);
+  alignas(64) float weight[count * lanes];
+  for (int i = 0; i < count; ++i) {
+    Lanes products[lanes];
+    for (int l = 0; l < lanes; ++l) {
+      const char* row = keys + (whole ? i * lanes + l : std::min<std::int64_t>(l, rest - 1)) * stride;
+      products[l] = Row::vector(row, 0) * state.query[0];
+      for (int n = 1; n < vectors; ++n) products[l] += Row::vector(row, n) * state.query[n];
+      computed(products[l]);
+    }
+    Lanes scores = lane_sums(products);
+    if (softcap > 0) scores = softcap * tanh(scores / softcap);
+    if constexpr (!whole) {
+      for (int l = static_cast<int>(rest); l < lanes; ++l) scores[l] = -std::numeric_limits<float>::infinity();
+    }
+    store(weight + i * lanes, scores);
+  }
+  for (int i = 0; i < count; ++i) {
+    const Lanes scores = load<Lanes>(weight + i * lanes);
+    if (any_above(scores, state.reference + slack)) [[unlikely]] move_reference(state, scores);
+  }
+  for (int i = 0; i < count; ++i) {
+    const Lanes w = exp_negative(load<Lanes>(weight + i * lanes) - state.reference);
+    state.total += w;
+    store(weight + i * lanes, w);
+  }
+  // Several sums at a time, for each addition waits for the one before it.
+  constexpr int chains = vectors >= 4 ? 1 : 4 / vectors;
+  Lanes sums[chains][vectors] = {};
+  for (int l = 0; l < (whole ? count * lanes : static_cast<int>(rest)); ++l) {
+    const Lanes w = all(weight[l]);
+    for (int n = 0; n < vectors; ++n) sums[l % chains][n] += w * Row::vector(values + l * stride, n);
+    computed(sums[l % chains][0]);
+  }
+  for (int n = 0; n < vectors; ++n) {
+    for (int c = 0; c < chains; ++c) state.sum[n] += sums[c][n];
+  }
+}
+
+template <Float dtype, int size>
+void decode_head(const Ring& ring, const DecodeStep& step, std::int64_t e, std::int64_t h) noexcept {
+  using Row = RowOf<dtype, size>;
+  constexpr std::int64_t stride = size * bytes_of(dtype);
+  alignas(64) float scratch[size + 2 * lanes] = {};
+  const std::int64_t seen = step.seen[e];
+  const std::int64_t head = e * ring.heads + h;
+  char* keys = static_cast<char*>(ring.keys) + head * ring.rows * stride;
+  char* values = static_cast<char*>(ring.values) + head * ring.rows * stride;
+  const float* cosine = step.cosine == nullptr ? nullptr : step.cosine + e * (size / 2);
+  const float* sine = step.sine == nullptr ? nullptr : step.sine + e * (size / 2);
+
+  const std::int64_t slot = seen < ring.rows ? seen : ring.sinks + (seen - ring.sinks) % (ring.rows - ring.sinks);
+  widen_row(scratch, step.key, e * step.key_stride + h * size, size, step.dtype);
+  if (cosine != nullptr) rotate(scratch, cosine, sine, size);
+  narrow_row(keys, slot * size, scratch, size, dtype);
+  widen_row(scratch, step.value, e * step.value_stride + h * size, size, step.dtype);
+  narrow_row(values, slot * size, scratch, size, dtype);
+
+  const std::int64_t rows = std::min(seen + 1, ring.rows);
+  for (std::int64_t first = 0; first < step.groups; first += most_together) {
+    const std::int64_t together = std::min(most_together, step.groups - first);
+    Running<Row::vectors> states[most_together];
+    for (std::int64_t g = 0; g < together; ++g) {
+      Running<Row::vectors>& state = states[g];
+      const std::int64_t query_head = h * step.groups + first + g;
+      widen_row(scratch, step.query, e * step.query_stride + query_head * size, size, step.dtype);
+      if (cosine != nullptr) rotate(scratch, cosine, sine, size);
+      for (int n = 0; n < Row::vectors; ++n) {
+        for (int l = 0; l < lanes; ++l) state.query[n][l] = scratch[Row::place(n, l)] * step.scale;
+        state.sum[n] = Lanes{};
+      }
+      state.total = Lanes{};
+      state.reference = -std::numeric_limits<float>::infinity();
+    }
+    // As many rows at a time as the processor's prefetching bears: 4 KiB of keys, then 4 KiB of values.
+    constexpr int count = static_cast<int>(std::clamp<std::int64_t>(4096 / (lanes * stride), 1, 4));
+    const auto go = [&]<int vectors, bool whole>(std::int64_t r, std::integral_constant<int, vectors>,
+                                                 std::bool_constant<whole>) {
+      for (std::int64_t g = 0; g < together; ++g) {
+        attend<dtype, size, vectors, whole>(states[g], keys + r * stride, values + r * stride, rows - r, step.softcap);
+      }
+    };
+    std::int64_t r = 0;
+    for (; r + count * lanes <= rows; r += count * lanes) go(r, std::integral_constant<int, count>{}, std::true_type{});
+    for (; r + lanes <= rows; r += lanes) go(r, std::integral_constant<int, 1>{}, std::true_type{});
+    if (r < rows) go(r, std::integral_constant<int, 1>{}, std::false_type{});
+    for (std::int64_t g = 0; g < together; ++g) {
+      const float total = sum(states[g].total);
+      for (int n = 0; n < Row::vectors; ++n) {
+        for (int l = 0; l < lanes; ++l) scratch[Row::place(n, l)] = states[g].sum[n][l] / total;
+      }
+      const std::int64_t query_head = (e * ring.heads + h) * step.groups + first + g;
+      narrow_row(step.output, query_head * size, scratch, size, step.dtype);
+    }
+  }
+}
+
+template <int size>
+void decode_heads_of(const Ring& ring, const DecodeStep& step, std::int64_t begin, std::int64_t end) noexcept {
+  for (std::int64_t i = begin; i < end; ++i) {
+    if (ring.dtype == Float::float32) {
+      decode_head<Float::float32, size>(ring, step, i / ring.heads, i % ring.heads);
+    } else {
+      decode_head<Float::bfloat16, size>(ring, step, i / ring.heads, i % ring.heads);
+    }
+  }
+}
+
+template <int... sixteenths>
+void decode_any(const Ring& ring, const DecodeStep& step, std::int64_t begin, std::int64_t end,
+                std::integer_sequence<int, sixteenths...>) noexcept {
+  (void)((ring.size == (sixteenths + 1) * head_size_step &&
+          (decode_heads_of<(sixteenths + 1) * static_cast<int>(head_size_step)>(ring, step, begin, end), true)) ||
+         ...);
+}
+
+inline void decode_heads(const Ring& ring, const DecodeStep& step, std::int64_t begin, std::int64_t end) noexcept {
+  constexpr int sizes = static_cast<int>(most_head_size / head_size_step);
+  decode_any(ring, step, begin, end, std::make_integer_sequence<int, sizes>{});
+}
+
+}  // namespace twohot::ops::TWOHOT_CAPABILITY

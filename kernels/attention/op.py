@@ -1,0 +1,244 @@
+"""Attention registered with torch.library: whole windows, and one step of environments against their rings.
+
+Shapes: `B` sequences or environments, `L` steps, `H` query heads, `K` key/value heads, `D` head size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from twohot.kernels.attention import reference
+from twohot.kernels.backend import choose_attention, choose_decode, native, plain_eager
+from twohot.kernels.two_hot.op import differentiable, differentiated_once
+
+_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+
+
+@torch.library.custom_op("twohot::decode_attention", mutates_args=("keys", "values"))
+def decode_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    seen: Tensor,
+    sinks: int,
+    softcap: float,
+    scale: float,
+    cosine: Tensor | None,
+    sine: Tensor | None,
+) -> Tensor:
+    """Write k and v to their rows of the rings, and attend over the rows in use.
+
+    Args:
+        q: [B, H, D]. k, v: [B, K, D].
+        keys, values: [B, K, L, D], contiguous: step s is in row s while s < L, then in row
+            sinks + (s - sinks) % (L - sinks).
+        seen: [B] int64, steps before this one. softcap: 0 for none.
+        cosine, sine: [B, D / 2] float32 of the rotation of q and k, or None.
+
+    Returns:
+        [B, H, D] in the dtype of `q`, without a gradient.
+    """
+    name = choose_decode(q.device, q.dtype, keys.dtype, q.shape[-1]).name
+    if name == "native":
+        return _decode_natively(q, k, v, keys, values, seen, sinks, softcap, scale, cosine, sine)
+    if name == "triton":
+        from twohot.kernels.attention.decode_kernel import launch_decode
+
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))
+        options = {"sinks": sinks, "softcap": softcap, "scale": scale}
+        launch_decode(q, k, v, keys, values, seen, (cosine, sine), out=out, **options)
+        return out
+    if cosine is not None:
+        q, k = (reference.rotate(x, cosine.to(x.dtype), sine.to(x.dtype)) for x in (q, k))
+    rows, slot = torch.arange(q.shape[0], device=q.device), reference.ring_slot(seen, keys.shape[2], sinks)
+    keys[rows, :, slot] = k.to(keys.dtype)
+    values[rows, :, slot] = v.to(values.dtype)
+    counts = (seen + 1).clamp(max=keys.shape[2])
+    return reference.decode_attention(q, keys.to(q.dtype), values.to(q.dtype), counts, softcap or None, scale)
+
+
+@decode_attention.register_fake
+def _(q, k, v, keys, values, seen, sinks, softcap, scale, cosine, sine):
+    return torch.empty_like(q, memory_format=torch.contiguous_format)
+
+
+def _decode_natively(q, k, v, keys, values, seen, sinks, softcap, scale, cosine, sine) -> Tensor:
+    q, k, v = (_contiguous_heads(x) for x in (q, k, v))
+    out = torch.empty(q.shape, dtype=q.dtype)
+    environments, heads, rows, size = keys.shape
+    native.decode_attention(
+        keys.data_ptr(),
+        values.data_ptr(),
+        _NAMES[keys.dtype],
+        environments,
+        heads,
+        rows,
+        size,
+        sinks=sinks,
+        query=q.data_ptr(),
+        key=k.data_ptr(),
+        value=v.data_ptr(),
+        dtype=_NAMES[q.dtype],
+        query_stride=q.stride(0),
+        key_stride=k.stride(0),
+        value_stride=v.stride(0),
+        groups=q.shape[1] // heads,
+        seen=seen.data_ptr(),
+        cosine=0 if cosine is None else cosine.data_ptr(),
+        sine=0 if sine is None else sine.data_ptr(),
+        scale=scale,
+        softcap=softcap,
+        output=out.data_ptr(),
+        threads=torch.get_num_threads(),
+    )
+    return out
+
+
+def _contiguous_heads(x: Tensor) -> Tensor:
+    """[B, H, D] whose heads and places follow each other in memory, copied where they do not."""
+    return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
+
+
+def decode_step(q: Tensor, *arguments) -> Tensor:
+    """`decode_attention`, past the dispatcher where nothing traces."""
+    return (decode_attention._init_fn if plain_eager(q) else decode_attention)(q, *arguments)
+
+
+@torch.library.custom_op("twohot::causal_attention", mutates_args=())
+def causal_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Tensor | None,
+    cosine: Tensor | None,
+    sine: Tensor | None,
+    window: int,
+    sinks: int,
+    softcap: float,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Attention over whole windows by the fused code that fits.
+
+    Args:
+        q: [B, L, H, D]. k, v: [B, L, K, D]. lengths: [B] integers or None.
+        cosine, sine: [L, D / 2] float32 of the rotation of q and k, or None. window, softcap: 0 for none.
+
+    Returns:
+        [B, L, H, D], with gradients for q, k, v; float32 [B, H, L] base-2 logarithms of the softmax's denominators.
+    """
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    lse = q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32)
+    q, k, v = (_unit_places(x) for x in (q, k, v))
+    options = {"window": window, "sinks": sinks, "softcap": softcap, "scale": scale}
+    if choose_attention(q.device, q.dtype, q.shape[-1], softcap > 0).name == "native":
+        _attend_natively(q, k, v, lengths, cosine, sine, out, lse, None, **options)
+        return out, lse
+    from twohot.kernels.attention.kernel import launch_forward
+
+    launch_forward(q, k, v, lengths, (cosine, sine), out=out, lse=lse, precision=_precision(), **options)
+    return out, lse
+
+
+@causal_attention.register_fake
+def _(q, k, v, lengths, cosine, sine, window, sinks, softcap, scale):
+    lse = q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32)
+    return torch.empty_like(q, memory_format=torch.contiguous_format), lse
+
+
+@torch.library.custom_op("twohot::causal_attention_backward", mutates_args=())
+def causal_attention_backward(
+    upstream: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    lengths: Tensor | None,
+    cosine: Tensor | None,
+    sine: Tensor | None,
+    window: int,
+    sinks: int,
+    softcap: float,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v for an `upstream` gradient [B, L, H, D] of `causal_attention`."""
+    gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)]
+    q, k, v, upstream = (_unit_places(x) for x in (q, k, v, upstream))
+    options = {"window": window, "sinks": sinks, "softcap": softcap, "scale": scale}
+    if choose_attention(q.device, q.dtype, q.shape[-1], softcap > 0).name == "native":
+        _attend_natively(q, k, v, lengths, cosine, sine, out, lse, (upstream, *gradients), **options)
+        return tuple(gradients)
+    from twohot.kernels.attention.kernel import launch_key_gradient, launch_query_gradient
+
+    dq, dk, dv = gradients
+    inputs = q, k, v, lengths, (cosine, sine)
+    options |= {"upstream": upstream, "lse": lse, "delta": torch.empty_like(lse), "precision": _precision()}
+    launch_query_gradient(*inputs, out=out, dq=dq, **options)
+    launch_key_gradient(*inputs, dk=dk, dv=dv, **options)
+    return tuple(gradients)
+
+
+@causal_attention_backward.register_fake
+def _(upstream, q, k, v, *_):
+    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+
+
+def _attend_natively(q, k, v, lengths, cosine, sine, out, lse, gradients, **options) -> None:
+    lengths = None if lengths is None else lengths.to(torch.int64)
+    batch, steps, heads, size = k.shape
+    native.causal_attention(
+        *(_strided(x) for x in (q, k, v)),
+        _NAMES[q.dtype],
+        batch,
+        steps,
+        max(heads, 1),
+        size,
+        groups=q.shape[2] // max(heads, 1) or 1,
+        lengths=0 if lengths is None else lengths.data_ptr(),
+        cosine=0 if cosine is None else cosine.data_ptr(),
+        sine=0 if sine is None else sine.data_ptr(),
+        output=_strided(out),
+        lse=lse.data_ptr(),
+        gradients=None if gradients is None else tuple(_strided(x) for x in gradients),
+        threads=torch.get_num_threads(),
+        **options,
+    )
+
+
+def _strided(x: Tensor) -> tuple[int, int, int, int]:
+    return x.data_ptr(), *x.stride()[:3]
+
+
+def _unit_places(x: Tensor) -> Tensor:
+    """A tensor whose last dimension follows itself in memory, copied where it does not."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _precision() -> str:
+    """Of float32 products on a GPU: what torch's own matrix products use."""
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+gradients_of_attention = differentiated_once(causal_attention_backward)
+
+
+def _save_attention(ctx, inputs, output) -> None:
+    *tensors, ctx.window, ctx.sinks, ctx.softcap, ctx.scale = inputs
+    q, k, v, *others = tensors
+    ctx.save_for_backward(q, k, v, *output, *others)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _attention_backward(ctx, upstream, lse):
+    if upstream is None:
+        return (None,) * 10
+    options = ctx.window, ctx.sinks, ctx.softcap, ctx.scale
+    return *gradients_of_attention(upstream, *ctx.saved_tensors, *options), *[None] * 7
+
+
+fused_attention = differentiable(causal_attention, _save_attention, _attention_backward, inputs=3)

@@ -1,0 +1,105 @@
+"""Block sizes of the Triton kernels of attention."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import triton
+from torch import Tensor
+
+from twohot.kernels.two_hot.kernel import wave_size
+
+SIZES = (16, 32, 64, 128, 256)
+# (AMD; rotation, softcap or window; kind of products) to blocks of queries, of keys and warps for each of SIZES: the
+# largest that spill no register, which bench/aot.py checks.
+TILES = {
+    (False, False, "half"): {
+        "forward": ((128, 64, 4), (128, 64, 4), (128, 64, 8), (64, 32, 4), (32, 32, 8)),
+        "query": ((128, 64, 4), (64, 64, 4), (128, 64, 8), (64, 64, 4), (16, 16, 4)),
+        "key": ((64, 64, 4), (64, 64, 4), (64, 128, 8), (32, 64, 8), (16, 16, 4)),
+    },
+    (False, False, "tf32"): {
+        "forward": ((64, 32, 4), (64, 32, 4), (64, 32, 4), (32, 32, 4)),
+        "query": ((64, 32, 4), (64, 32, 4), (64, 32, 4), (32, 32, 8)),
+        "key": ((32, 64, 4), (32, 32, 4), (32, 64, 4), (32, 32, 8)),
+    },
+    (False, False, "ieee"): {
+        "forward": ((32, 32, 4), (32, 32, 4), (32, 32, 4), (32, 32, 8)),
+        "query": ((32, 32, 4), (32, 32, 4), (32, 32, 8), (16, 16, 8)),
+        "key": ((16, 32, 4), (32, 32, 4), (32, 32, 8), (32, 16, 8)),
+    },
+    (False, True, "half"): {
+        "forward": ((128, 64, 4), (128, 64, 4), (128, 64, 8), (128, 64, 8), (32, 32, 8)),
+        "query": ((64, 64, 4), (64, 64, 4), (128, 64, 8), (32, 32, 4), (16, 16, 4)),
+        "key": ((64, 64, 4), (16, 32, 4), (32, 32, 4), (32, 32, 8), (16, 16, 4)),
+    },
+    (False, True, "tf32"): {
+        "forward": ((64, 32, 4), (64, 32, 4), (64, 32, 4), (32, 32, 4)),
+        "query": ((64, 32, 4), (64, 32, 4), (64, 32, 4), (32, 32, 8)),
+        "key": ((32, 64, 4), (32, 32, 4), (32, 32, 4), (32, 32, 8)),
+    },
+    (False, True, "ieee"): {
+        "forward": ((32, 32, 4), (32, 32, 4), (32, 32, 4), (16, 32, 4)),
+        "query": ((16, 32, 4), (32, 32, 4), (32, 32, 8), (16, 16, 8)),
+        "key": ((32, 32, 4), (16, 32, 4), (32, 32, 4), (32, 16, 8)),
+    },
+    (True, False, "half"): {
+        "forward": ((128, 64, 4), (128, 64, 4), (128, 64, 4), (128, 64, 4), (128, 64, 4)),
+        "query": ((128, 64, 4), (128, 64, 4), (128, 64, 4), (128, 64, 4), (64, 32, 4)),
+        "key": ((32, 64, 4), (32, 64, 4), (32, 64, 4), (32, 64, 4), (32, 32, 4)),
+    },
+    (True, False, "tf32"): {
+        "forward": ((64, 32, 4), (64, 32, 4), (64, 32, 4), (64, 32, 4)),
+        "query": ((64, 32, 4), (64, 32, 4), (64, 32, 4), (64, 32, 4)),
+        "key": ((32, 64, 4), (32, 64, 4), (32, 64, 4), (32, 64, 4)),
+    },
+    (True, False, "ieee"): {
+        "forward": ((32, 32, 4), (32, 32, 4), (32, 32, 4), (32, 32, 4)),
+        "query": ((32, 32, 4), (32, 32, 4), (32, 32, 4), (32, 32, 4)),
+        "key": ((32, 32, 4), (32, 32, 4), (32, 32, 4), (32, 32, 4)),
+    },
+    (True, True, "half"): {
+        "forward": ((64, 32, 4), (32, 32, 4), (32, 16, 4), (32, 16, 4), (32, 16, 4)),
+        "query": ((128, 64, 4), (32, 16, 4), (32, 16, 4), (128, 64, 4), (32, 32, 4)),
+        "key": ((16, 32, 4), (16, 32, 4), (16, 32, 4), (16, 32, 4), (16, 32, 4)),
+    },
+    (True, True, "tf32"): {
+        "forward": ((64, 32, 4), (32, 16, 4), (32, 32, 8), (32, 16, 4)),
+        "query": ((32, 32, 4), (32, 16, 4), (32, 16, 4), (64, 32, 4)),
+        "key": ((16, 32, 4), (16, 32, 4), (16, 32, 4), (16, 32, 4)),
+    },
+    (True, True, "ieee"): {
+        "forward": ((32, 32, 4), (16, 32, 4), (16, 32, 4), (16, 32, 4)),
+        "query": ((16, 32, 4), (32, 32, 4), (16, 32, 4), (32, 32, 4)),
+        "key": ((16, 32, 4), (16, 32, 4), (16, 32, 4), (16, 32, 4)),
+    },
+}
+
+
+def tile(
+    which: str,
+    q: Tensor,
+    angles: tuple[Tensor | None, Tensor | None],
+    precision: str,
+    options: dict,
+) -> dict[str, int | str]:
+    """The blocks, warps and stages of a kernel: "forward", "query" or "key", the gradients of which it computes.
+
+    Args:
+        q, angles, options: as for the launchers. precision: of float32 products, "ieee" or "tf32".
+    """
+    block = max(triton.next_power_of_2(q.shape[3]), SIZES[0])
+    amd = wave_size() == 64
+    rich = angles[0] is not None or options["softcap"] > 0 or options["window"] > 0
+    kind = precision if q.dtype == torch.float32 else "half"
+    m, n, warps = TILES[amd, rich, kind][which][SIZES.index(block)]
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    return {
+        "PRECISION": precision if kind != "half" else "wide" if interpreted else "ieee",
+        "BLOCK_D": block,
+        "BLOCK_M": m,
+        "BLOCK_N": n,
+        "num_warps": warps,
+        "num_stages": 1 if amd or kind == "ieee" else 2,
+    }
