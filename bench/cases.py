@@ -208,6 +208,7 @@ GROUPS: dict[str, Group] = {
         (
             "test_value_bins.py",
             "test_losses.py",
+            "test_loss_faces.py",
             "test_loss_rows.py",
             "test_two_hot_native.py",
             "test_two_hot_torch.py",

@@ -61,7 +61,10 @@ def centers(bins):
 def two_hot_of_one(y, bins):
     """The two bins around a target share the mass in proportion to nearness."""
     b = centers(bins)
-    x = min(max(forward(y, bins.transform), b[0]), b[-1])
+    x = forward(y, bins.transform)
+    if bins.labels == "raw":
+        x, b = y, [inverse(c, bins.transform) for c in b]
+    x = min(max(x, b[0]), b[-1])
     row = [0.0] * bins.count
     k = next(k for k in range(bins.count - 1) if x <= b[k + 1] or k == bins.count - 2)
     row[k + 1] = (x - b[k]) / (b[k + 1] - b[k])

@@ -248,3 +248,17 @@ def test_a_weight_learns_where_it_asks_to(reduction, dtype):
             exact = rows.sum_to_size(shape) if shape else rows.sum()
             exact = exact / mask.sum() if reduction == "mean" else exact
             assert_accurate(gradient, exact, floor=64)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_a_target_for_each_row_in_any_layout_and_dtype(implementation, reduction):
+    bins, logits, target = ValueBins.amago2(9), normal(6, 9).requires_grad_(), (100 * normal(12)).half().float()
+
+    def results(y):
+        loss = two_hot_cross_entropy(logits, y, bins, reduction=reduction)
+        return loss.detach(), truth.gradient(loss, logits)
+
+    expected = results(target[::2].clone())
+    for y in (target[::2], target[::2].double(), target[::2].half(), target.clone().requires_grad_()[::2]):
+        for one, other in zip(results(y), expected, strict=True):
+            assert torch.equal(one, other)

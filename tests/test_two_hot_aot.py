@@ -8,10 +8,14 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
+
+from twohot.kernels.two_hot.reference import RAW_LABELS
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
@@ -60,6 +64,17 @@ def test_compiles_without_spills_as_the_results_say(aot, configuration: str, tar
     (written,) = [old for old in aot.committed() if (old.configuration, old.target) == (configuration, target)]
     if row.triton == written.triton:
         assert row == written, "run: python bench/aot.py"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_raw_labels_compile_without_spills(aot, target: str) -> None:
+    """DreamerV3's of 2024."""
+    for dtype in (torch.float32, torch.bfloat16):
+        call = partial(aot.cross_entropy, 255, dtype, sigma=RAW_LABELS, readout="raw")
+        with aot.recorded(aot.TARGETS[target]) as launches:
+            call()
+        assert launches[0].arguments["LABEL"] == "raw_two_hot"
+        assert aot.faults([aot.measure(str(dtype), call, target)]) == []
 
 
 def test_the_results_name_every_kernel_configuration_and_target(aot) -> None:

@@ -102,7 +102,7 @@ def test_every_support(name: str, dtype: torch.dtype) -> None:
         return out.detach(), truth.gradient(out, z, upstream.to(out.dtype))
 
     for sigma in SIGMAS:
-        arguments = (target, None, *bins.support, sigma, False)
+        arguments = (target, None, *bins.support, sigma or bins.two_hot_sigma, False)
         actual = run(lambda z, given=arguments: op.cross_entropy_of_rows(z, *given)[0], logits)
         label = truth.labels(target.double(), bins, sigma)
         exact = run(lambda z, label=label: truth.cross_entropy(z, label), logits.double())
@@ -123,6 +123,12 @@ def test_every_support(name: str, dtype: torch.dtype) -> None:
     assert_accurate(actual[1], exact[1], plain[1])
 
 
+SMALL_BINS = (
+    ValueBins.amago2(2),
+    ValueBins(-4.0, 9.0, 9),
+    ValueBins.c51(count=18),
+    ValueBins(-4.0, 9.0, 9, labels="raw"),
+)
 numbers = st.floats(width=32, allow_nan=True, allow_infinity=True) | st.floats(-20, 20, width=32)
 
 
@@ -130,7 +136,7 @@ numbers = st.floats(width=32, allow_nan=True, allow_infinity=True) | st.floats(-
 @given(st.data())
 def test_any_numbers_give_what_the_formulas_give(data) -> None:
     """Logits, targets and weights of any size, infinities and NaN; bins of any kind; masks; shared targets."""
-    bins = data.draw(st.sampled_from([ValueBins.amago2(2), ValueBins(-4.0, 9.0, 9), ValueBins.c51(count=18)]))
+    bins = data.draw(st.sampled_from(SMALL_BINS))
     sigma = data.draw(st.sampled_from((0.0, 0.75)))
     repeat, count = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
     rows = repeat * count
@@ -151,9 +157,10 @@ def test_any_numbers_give_what_the_formulas_give(data) -> None:
     mask = torch.rand(count, generator=generator) < 0.7 if data.draw(st.booleans()) else None
 
     z = logits.clone().requires_grad_()
-    arguments = (False, *bins.support, sigma, True, True)
+    own_sigma = sigma or bins.two_hot_sigma
+    arguments = (False, *bins.support, own_sigma, True, True)
     total, readout, gradient = op.cross_entropy_loss(z, target, mask, weight, *arguments)
-    rows_loss, again = op.cross_entropy_of_rows(z, target, mask, *bins.support, sigma, True)
+    rows_loss, again = op.cross_entropy_of_rows(z, target, mask, *bins.support, own_sigma, True)
 
     counts = torch.ones(rows, dtype=torch.bool) if mask is None else mask.repeat(repeat)
     exact_z = torch.where(counts.unsqueeze(-1), logits, 0).double().requires_grad_()

@@ -91,6 +91,7 @@ every_form = pytest.mark.parametrize(
     ("dtype", "sigma"),
     [
         pytest.param(torch.float32, 0.0, id="float32, two-hot"),
+        pytest.param(torch.float32, reference.RAW_LABELS, id="float32, raw two-hot"),
         pytest.param(torch.float32, 0.75, id="float32, HL-Gauss"),
         pytest.param(torch.float32, 3.0, id="float32, wide HL-Gauss"),
         pytest.param(torch.bfloat16, 0.0, id="bfloat16, two-hot"),
@@ -172,8 +173,8 @@ def label(given: Problem, dtype: torch.dtype) -> Tensor:
     """Labels [T, N] in some precision."""
     support = given.support
     arguments = (support.low, support.high, support.bins, support.transform)
-    if given.sigma == 0:
-        return reference.two_hot(given.target.to(dtype), *arguments)
+    if given.sigma <= 0:
+        return reference.two_hot(given.target.to(dtype), *arguments, raw=given.sigma < 0)
     forward, _ = reference.TRANSFORMS[support.transform]
     width = (support.high - support.low) / (support.bins - 1)
     x = forward(given.target.to(dtype)).clamp(support.low, support.high).unsqueeze(-1)
@@ -246,7 +247,7 @@ def test_shared_targets_and_rows_that_do_not_count(
         assert getattr(again, output)[~counts].eq(0).all(), output
 
 
-@pytest.mark.parametrize("sigma", [0.0, 0.75], ids=["two-hot", "HL-Gauss"])
+@pytest.mark.parametrize("sigma", [0.0, reference.RAW_LABELS, 0.75], ids=["two-hot", "raw two-hot", "HL-Gauss"])
 @pytest.mark.parametrize("name", ["amago2", "three", "c51"])
 def test_targets_out_of_range(name: str, sigma: float, device: str) -> None:
     support = SUPPORTS[name]

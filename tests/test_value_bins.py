@@ -78,6 +78,7 @@ def test_presets_read_values_as_the_codes_that_they_name():
     assert readouts["amago2"] == readouts["tdmpc2"] == readouts["dreamerv3 of 2023"] == "transformed"
     assert readouts["muzero"] == "transformed"
     assert readouts["dreamerv3"] == readouts["c51"] == "raw"
+    assert [name for name, bins in SUPPORTS.items() if bins.labels == "raw"] == ["dreamerv3", "raw labels"]
     assert ValueBins.from_edges(0.0, 1.0, 4, readout="raw").readout == "raw"
     assert ValueBins.from_edges(0.0, 1.0, 4).transform == "linear"
 
@@ -117,6 +118,7 @@ def test_bins_are_hashable_values():
         ({"low": NAN}, "expected finite low < high"),
         ({"transform": "log"}, "expected one of .'linear', 'signed_sqrt', 'symlog'., got 'log'"),
         ({"readout": "mode"}, "ValueBins.readout: expected 'transformed' or 'raw', got 'mode'"),
+        ({"labels": "even"}, "ValueBins.labels: expected 'transformed' or 'raw', got 'even'"),
         ({"low": 1e16, "high": 1e16 + 2}, r"low=1e\+16 and high=1.*e\+16 are the same after symlog"),
     ],
 )
@@ -148,9 +150,10 @@ BEYOND = [(0.0, 1e-40), (-1e-45, 1e-45), (-1e300, 1e300), (0.0, 1e39), (-1e40, -
 
 @pytest.mark.parametrize("transform", ["linear", "symlog", "signed_sqrt"])
 @pytest.mark.parametrize(("low", "high"), NARROW + BEYOND)
-def test_supports_that_float32_cannot_tell_apart_are_refused_or_finite(low, high, transform, implementation):
+@pytest.mark.parametrize("kind", ["transformed", "raw"])
+def test_supports_that_float32_cannot_tell_apart_are_refused_or_finite(low, high, transform, kind, implementation):
     try:
-        bins = ValueBins(low, high, 9, transform)
+        bins = ValueBins(low, high, 9, transform, kind, kind)
     except BinsError:
         return
     logits = (3 * normal(5, 9)).requires_grad_()
@@ -228,6 +231,10 @@ def test_labels_by_hand():
     # Interpolation is in transformed space: symlog(e - 1) = 1, a quarter of the way from 0 to 4.
     bins = ValueBins(0.0, math.expm1(4.0), 2)
     assert two_hot(torch.tensor(math.e - 1), bins).tolist() == pytest.approx([0.75, 0.25])
+    # Raw labels interpolate between the values 0 and exp(4) - 1.
+    bins = ValueBins(0.0, math.expm1(4.0), 2, labels="raw")
+    share = (math.e - 1) / math.expm1(4.0)
+    assert two_hot(torch.tensor(math.e - 1), bins).tolist() == pytest.approx([1 - share, share])
 
 
 def test_gaussian_labels_by_hand():

@@ -19,6 +19,7 @@ SUPPORTS = {
     "muzero": ValueBins.muzero(),
     "c51": ValueBins.c51(),
     "dreamerv3 of 2023": ValueBins.dreamerv3("transformed"),
+    "raw labels": ValueBins(-3.0, 50.0, 21, readout="raw", labels="raw"),
     "from edges": ValueBins.from_edges(-3.0, 7.0, 64),
     "retro": ValueBins(-10_000, 60_000, 96),
     "raw and asymmetric": ValueBins(-1.0, 2000.0, 33, "signed_sqrt", "raw"),
@@ -67,6 +68,10 @@ def labels(target: Tensor, bins: ValueBins, sigma: float = 0.0) -> Tensor:
     """[..., N]: two-hot where sigma is 0, else HL-Gauss of sigma bin widths; in the dtype of `target`."""
     low, high = ends(bins)
     place = (forward(target, bins.transform).clamp(low, high) - low) / ((high - low) / (bins.count - 1))
+    if sigma == 0 and bins.labels == "raw":
+        points = inverse(centers(bins), bins.transform).to(target.dtype)
+        above = torch.searchsorted(points, target.contiguous()).clamp(1, bins.count - 1)
+        place = above - 1 + ((target - points[above - 1]) / (points[above] - points[above - 1])).clamp(0, 1)
     if sigma > 0:
         edges = torch.arange(bins.count + 1, dtype=target.dtype) - 0.5
         cdf = torch.erf((edges - place.unsqueeze(-1)) / (sigma * math.sqrt(2)))

@@ -43,8 +43,8 @@ ops::Support support_of(double low, double high, const std::string& transform, b
 
 double cross_entropy(std::uintptr_t logits, const std::string& dtype, std::int64_t rows, std::int64_t bins, double low,
                      double high, const std::string& transform, bool raw, std::uintptr_t target, std::int64_t targets,
-                     std::int64_t offset, std::uintptr_t mask, float sigma, std::uintptr_t weight, float scale,
-                     std::uintptr_t loss, std::uintptr_t readout, std::uintptr_t gradient, int threads) {
+                     std::int64_t offset, std::uintptr_t mask, float sigma, bool raw_labels, std::uintptr_t weight,
+                     float scale, std::uintptr_t loss, std::uintptr_t readout, std::uintptr_t gradient, int threads) {
   const ops::Rows input = rows_of(logits, dtype, rows, bins);
   const ops::Support support = support_of(low, high, transform, raw);
   if (targets < 1 || offset < 0 || (rows > 0 && target == 0)) {
@@ -52,7 +52,11 @@ double cross_entropy(std::uintptr_t logits, const std::string& dtype, std::int64
                                 std::to_string(targets) + " and " + std::to_string(offset));
   }
   if (!(sigma >= 0)) throw std::invalid_argument("expected sigma >= 0, got " + std::to_string(sigma));
-  const ops::Labels labels{pointer<const float>(target), pointer<const std::uint8_t>(mask), targets, offset, sigma};
+  if (sigma > 0 && raw_labels) {
+    throw std::invalid_argument("expected sigma = 0 for raw labels, got " + std::to_string(sigma));
+  }
+  const ops::Labels labels{
+      pointer<const float>(target), pointer<const std::uint8_t>(mask), targets, offset, sigma, raw_labels};
   const ops::CrossEntropy pass{pointer<const float>(weight), scale, pointer<float>(loss), pointer<float>(readout),
                                pointer<void>(gradient)};
   const py::gil_scoped_release release;
@@ -86,7 +90,8 @@ void bind_ops(py::module_& module) {
   bind_attention(module);
   module.def("cross_entropy", &cross_entropy, "logits"_a, "dtype"_a, "rows"_a, "bins"_a, "low"_a, "high"_a, "transform"_a,
              "raw"_a, py::kw_only(), "target"_a, "targets"_a, "offset"_a = 0, "mask"_a = 0, "sigma"_a = 0.0f,
-             "weight"_a = 0, "scale"_a = 1.0f, "loss"_a = 0, "readout"_a = 0, "gradient"_a = 0, "threads"_a,
+             "raw_labels"_a = false, "weight"_a = 0, "scale"_a = 1.0f, "loss"_a = 0, "readout"_a = 0, "gradient"_a = 0,
+             "threads"_a,
              "Cross-entropy of rows of logits, its gradient and their readout; returns the sum of the losses. Arrays are "
              "addresses of C-contiguous CPU memory, which the caller has checked; 0 means not wanted.");
   module.def("expectation", &expectation, "logits"_a, "dtype"_a, "rows"_a, "bins"_a, "low"_a, "high"_a, "transform"_a,

@@ -53,21 +53,22 @@ double inverse(double x, Transform transform) noexcept {
 
 }  // namespace
 
-Values::Values(const Support& support, std::int64_t bins, bool readout) noexcept
+Values::Values(const Support& support, std::int64_t bins, bool readout, bool raw_labels) noexcept
     : antisymmetric(support.low == -support.high),
       raw(support.raw || support.transform == Transform::linear),
       transform(support.transform),
       low(static_cast<float>(support.low)),
       high(static_cast<float>(support.high)),
       per_bin(static_cast<float>(static_cast<double>(bins - 1) / (support.high - support.low))) {
-  if (!readout) return;
+  if (!readout && !raw_labels) return;
   const double step = (support.high - support.low) / static_cast<double>(bins - 1);
   for (std::int64_t k = 0; k < bins; ++k) {
     // From both ends, so that a symmetric support has symmetric centers.
     const double up = support.low + static_cast<double>(k) * step;
     const double down = support.high - static_cast<double>(bins - 1 - k) * step;
     const double center = (up + down) / 2;
-    all[k] = static_cast<float>(raw ? inverse(center, transform) : center);
+    points[k] = static_cast<float>(inverse(center, transform));
+    all[k] = raw ? points[k] : static_cast<float>(center);
   }
   std::fill_n(all + bins, padding, 0.0f);
   const std::int64_t half = bins / 2;
@@ -76,7 +77,7 @@ Values::Values(const Support& support, std::int64_t bins, bool readout) noexcept
 }
 
 void cross_entropy(const Rows& rows, const Support& support, const Labels& labels, const CrossEntropy& pass, int threads) {
-  const Values values(support, rows.bins, pass.readout != nullptr);
+  const Values values(support, rows.bins, pass.readout != nullptr, labels.raw);
   const bool large = rows.rows * rows.bins * 4 >= large_bytes;
   parallel(rows, threads, [&](std::int64_t begin, std::int64_t end) {
     kernels().cross_entropy(rows, values, labels, pass, begin, end, large);
@@ -100,7 +101,7 @@ double sum(const float* loss, std::int64_t rows) noexcept {
 }
 
 void expectation(const Rows& rows, const Support& support, const Expectation& pass, int threads) {
-  const Values values(support, rows.bins, true);
+  const Values values(support, rows.bins, true, false);
   parallel(rows, threads,
            [&](std::int64_t begin, std::int64_t end) { kernels().expectation(rows, values, pass, begin, end); });
 }

@@ -38,6 +38,7 @@ struct Labels {
   std::int64_t targets;
   std::int64_t offset;
   float sigma;  // of HL-Gauss, in bin widths; 0: two-hot
+  bool raw;     // whether two-hot labels interpolate between f^-1 of the centers instead of between the centers
 };
 
 // What to write; null where it is not wanted.

@@ -15,6 +15,7 @@ struct Values {
 
   float all[most_bins + padding];        // what each bin adds to the readout
   float upper[most_bins / 2 + padding];  // its upper half
+  float points[most_bins];               // f^-1 of the centers
   bool antisymmetric;                    // all[k] == -all[bins - 1 - k]
   bool raw;
   Transform transform;
@@ -22,7 +23,8 @@ struct Values {
   float high;
   float per_bin;  // bins in one unit of transformed space
 
-  Values(const Support& support, std::int64_t bins, bool readout) noexcept;
+  // Fills `all` and `upper` for a readout, `points` for raw labels.
+  Values(const Support& support, std::int64_t bins, bool readout, bool raw_labels) noexcept;
 };
 
 // Rows begin .. end - 1. `large`: the gradient is larger than the caches.

@@ -195,6 +195,26 @@ inline Lanes position(Lanes target, const Values& values, std::int64_t bins) noe
   return select(p > last, all(last), p);
 }
 
+// Place of a target among the values of the bins, in 0 .. bins - 1: between those around `place`, that of position(), or at
+// one of them.
+inline Lanes raw_position(Lanes target, Lanes place, const Values& values, std::int64_t bins) noexcept {
+  Lanes bin;
+  Lanes below;
+  Lanes above;
+  for (int l = 0; l < lanes; ++l) {
+    const float p = place[l];
+    const std::int64_t k = p == p ? std::min(static_cast<std::int64_t>(p), bins - 2) : 0;
+    bin[l] = static_cast<float>(k);
+    below[l] = values.points[k];
+    above[l] = values.points[k + 1];
+  }
+  const Lanes width = above - below;
+  constexpr float least = std::numeric_limits<float>::min();  // where float32 cannot tell the two apart
+  const Lanes share = (target - below) / select(width < least, all(least), width);
+  const Lanes positive = select(share < 0.0f, Lanes{}, share);
+  return bin + select(positive > 1.0f, all(1.0f), positive);
+}
+
 // sum_k label_k (z_k - maximum), and label_k sum subtracted from e_k. A label of 0 keeps an infinite logit out.
 inline float apply_two_hot(const Row& z, float* e, float maximum, float sum, float place, std::int64_t bins) noexcept {
   const std::int64_t lower = std::min(static_cast<std::int64_t>(place), bins - 2);
@@ -288,7 +308,11 @@ inline void cross_entropy_block(const Rows& rows, const Values& values, const La
     counts[i] = labels.mask == nullptr || labels.mask[t] != 0;
     if (++t == labels.targets) t = 0;
   }
-  for (std::int64_t i = 0; i < count; i += lanes) store(place + i, position(load<Lanes>(place + i), values, rows.bins));
+  for (std::int64_t i = 0; i < count; i += lanes) {
+    const Lanes target = load<Lanes>(place + i);
+    const Lanes p = position(target, values, rows.bins);
+    store(place + i, labels.raw ? raw_position(target, p, values, rows.bins) : p);
+  }
   std::fill(sums, sums + rows_at_once, 1.0f);
 
   Row group[most_grouped];

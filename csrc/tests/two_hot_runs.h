@@ -117,7 +117,7 @@ inline float center(const Problem& p, std::int64_t bin) {
 // Results of cross_entropy, whose guards are looked at.
 inline Outputs classify(const Kernels& form, const Problem& p) {
   Outputs out(p);
-  const Values values(p.support, p.bins, true);
+  const Values values(p.support, p.bins, true, p.raw_labels);
   const CrossEntropy pass = cross_entropy_pass(p, out);
   form.cross_entropy(p.view(p.logits.data()), values, p.labels(), pass, 0, p.rows, false);
   CHECK(out.intact());
@@ -126,7 +126,7 @@ inline Outputs classify(const Kernels& form, const Problem& p) {
 
 inline Outputs expect(const Kernels& form, const Problem& p) {
   Outputs out(p);
-  const Values values(p.support, p.bins, true);
+  const Values values(p.support, p.bins, true, p.raw_labels);
   form.expectation(p.view(p.logits.data()), values, expectation_pass(p, out), 0, p.rows);
   CHECK(out.intact());
   return out;

@@ -78,7 +78,7 @@ struct Problem {
   Rows view(const void* data) const { return {data, logits.dtype(), rows, bins}; }
   Labels labels() const {
     return {target.data(), masked ? mask.data() : nullptr, static_cast<std::int64_t>(target.size()), offset,
-            sigma};
+            sigma, raw_labels};
   }
   std::size_t target_of(std::int64_t r) const {
     return static_cast<std::size_t>((r + offset) % static_cast<std::int64_t>(target.size()));
@@ -94,6 +94,7 @@ struct Problem {
   std::int64_t rows;
   std::int64_t bins;
   std::int64_t offset = 0;
+  bool raw_labels = false;
   bool masked = false;
   bool weighted = false;
   float scale = 1;
@@ -173,9 +174,20 @@ inline RowTruth truth_of(const Problem& p, std::int64_t r) {
   }
   const double sigma = static_cast<double>(p.sigma);
   const double last = static_cast<double>(p.bins - 1);
-  const double place = (std::clamp(transformed(y, s.transform), s.low, s.high) - s.low) / width;
+  double place = (std::clamp(transformed(y, s.transform), s.low, s.high) - s.low) / width;
   // The transform is right to 3 eps, the support's ends, the difference and the product to 1 each.
-  const double reach = 6 * epsilon * std::max(std::fabs(s.low), std::fabs(s.high)) / width;
+  double reach = 6 * epsilon * std::max(std::fabs(s.low), std::fabs(s.high)) / width;
+  if (p.raw_labels) {
+    const auto value_of = [&](double bin) { return inverse(s.low + bin * width, s.transform); };
+    const double bin = std::min(std::floor(place), last - 1);
+    const double below = value_of(bin);
+    const double above = value_of(bin + 1);
+    place = bin + std::clamp((y - below) / (above - below), 0.0, 1.0);
+    // A place that falls to the wrong side of a center in transformed space ends at that center; a bin in transformed
+    // space stretches by at most 1 + width. Both values, their differences and the place are right to 1 eps each.
+    const double size = std::max(std::fabs(below), std::fabs(above));
+    reach = (1 + width) * reach + epsilon * (4 * size / (above - below) + last);
+  }
   const std::vector<double> label = label_at(place, p.bins, sigma);
   const std::vector<double> lower = label_at(std::max(0.0, place - reach), p.bins, sigma);
   const std::vector<double> upper = label_at(std::min(last, place + reach), p.bins, sigma);

@@ -66,7 +66,7 @@ void check_expectation_ways(const Kernels& form, const Problem& p, const Values&
 void check_against_truth(const Problem& p, const std::string& what) {
   std::vector<RowTruth> truth;
   for (std::int64_t r = 0; r < p.rows; ++r) truth.push_back(truth_of(p, r));
-  const Values values(p.support, p.bins, true);
+  const Values values(p.support, p.bins, true, p.raw_labels);
   const Float dtype = p.logits.dtype();
   for (const Kernels* each : forms()) {
     const Kernels& form = *each;
@@ -121,10 +121,12 @@ void test_against_doubles() {
           p.offset = number % 2 == 0 ? 0 : 1 + number % 50;
           p.masked = number % 3 != 1;
           p.weighted = number % 5 != 2;
+          p.raw_labels = kind < 2 && number / 4 % 2 == 1;
           p.scale = number % 2 == 0 ? 1.0f : 0.3f;
           fill(p, random);
           check_against_truth(p, std::to_string(bins) + " bins, " + name(transform) + ", " + name(dtype) + ", raw " +
-                                  std::to_string(raw) + ", sigma " + std::to_string(sigma));
+                                  std::to_string(raw) + ", sigma " + std::to_string(sigma) + ", raw labels " +
+                                  std::to_string(p.raw_labels));
         }
       }
     }

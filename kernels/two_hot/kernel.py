@@ -180,8 +180,44 @@ def finish_readout(b_mean, half_width, middle, TRANSFORM: tl.constexpr, READOUT:
 
 
 @triton.jit
-def find_place(b_y, middle, middle_rest, half_width, half_width_rest, per_width, N, TRANSFORM: tl.constexpr):
+def exact_value(b_bin, middle, middle_rest, half_width, half_width_rest, N, TRANSFORM: tl.constexpr):
+    """f^-1 of the center of a bin, with what rounding takes from the center added at the slope of f^-1."""
+    b_number = 2.0 * b_bin - (N - 1.0)
+    b_center = tl.fma(b_number, half_width, middle)
+    b_apart = b_center - middle
+    b_rest = tl.fma(b_number, half_width, -b_apart) - ((b_center - b_apart) - middle)
+    b_rest += tl.fma(b_number, half_width_rest, middle_rest)
+    return tl.fma(b_rest, inverse_slope(b_center, TRANSFORM), inverse_transform(b_center, TRANSFORM))
+
+
+@triton.jit
+def find_raw_place(b_y, b_near, b_rest, middle, middle_rest, half_width, half_width_rest, N, TRANSFORM: tl.constexpr):
+    """Where targets lie among the values of the bins: the bin below, and the share of the bin above, 0 .. 1.
+
+    Near and rest are the place in transformed space, which is between the same bins or at their border.
+    """
+    b_lower = tl.minimum(b_near - tl.where(b_rest < 0.0, 1.0, 0.0), N - 2.0)
+    b_below = exact_value(b_lower, middle, middle_rest, half_width, half_width_rest, N, TRANSFORM)
+    b_above = exact_value(b_lower + 1.0, middle, middle_rest, half_width, half_width_rest, N, TRANSFORM)
+    b_share = (b_y - b_below) / tl.maximum(b_above - b_below, 1.1754944e-38)
+    return b_lower, tl.minimum(tl.maximum(b_share, 0.0), 1.0)
+
+
+@triton.jit
+def find_place(
+    b_y,
+    middle,
+    middle_rest,
+    half_width,
+    half_width_rest,
+    per_width,
+    N,
+    TRANSFORM: tl.constexpr,
+    LABEL: tl.constexpr,
+):
     """Where targets lie among the bins: the nearest bin, and the distance from it in bin widths, -1/2 .. 1/2.
+
+    For "raw_two_hot" as in `find_raw_place`.
 
     Two numbers, because one would lose the digits that its whole bins take. Targets beyond the ends, infinite ones
     included, lie on the end bin; NaN lies somewhere.
@@ -192,7 +228,12 @@ def find_place(b_y, middle, middle_rest, half_width, half_width_rest, per_width,
     b_center = 2.0 * b_near - (N - 1.0)
     b_rest = tl.fma(b_center, -half_width_rest, tl.fma(b_center, -half_width, b_x)) * per_width
     b_rest = tl.where(b_near == 0.0, tl.maximum(b_rest, 0.0), b_rest)
-    return b_near, tl.where(b_near == N - 1.0, tl.minimum(b_rest, 0.0), b_rest)
+    b_rest = tl.where(b_near == N - 1.0, tl.minimum(b_rest, 0.0), b_rest)
+    if LABEL == "raw_two_hot":
+        b_near, b_rest = find_raw_place(
+            b_y, b_near, b_rest, middle, middle_rest, half_width, half_width_rest, N, TRANSFORM
+        )
+    return b_near, b_rest
 
 
 @triton.jit
@@ -208,12 +249,12 @@ def find_window(b_near, b_rest, N: tl.constexpr, WINDOWS: tl.constexpr, BLOCK_W:
 def label_bins(o_bins, b_near, b_rest, per_sigma, N, LABEL: tl.constexpr):
     """Labels of bins [WINDOWS, BR, BW] for targets at near + rest.
 
-    Two-hot: max(0, 1 - |k - x|) (Hafner et al. 2023, arXiv 2301.04104). HL-Gauss: the mass of a normal distribution
-    around x between the edges k - 1/2 and k + 1/2, over that between the outer edges -1/2 and N - 1/2 (Farebrother et
-    al. 2024, arXiv 2403.03950).
+    Two-hot, raw or not: max(0, 1 - |k - x|) (Hafner et al. 2023, arXiv 2301.04104). HL-Gauss: the mass of a normal
+    distribution around x between the edges k - 1/2 and k + 1/2, over that between the outer edges -1/2 and N - 1/2
+    (Farebrother et al. 2024, arXiv 2403.03950).
     """
     b_distance = (o_bins - b_near) - b_rest
-    if LABEL == "two_hot":
+    if LABEL != "hl_gauss":
         b_label = tl.maximum(1.0 - tl.abs(b_distance), 0.0)
     else:
         b_label = tl.erf((b_distance + 0.5) * per_sigma) - tl.erf((b_distance - 0.5) * per_sigma)
@@ -279,7 +320,7 @@ def cross_entropy_kernel(
     b_e = exponential(b_z - b_top)
     b_total = row_sum(b_e)
 
-    b_near, b_rest = find_place(b_y, middle, middle_rest, half_width, half_width_rest, per_width, N, TRANSFORM)
+    b_near, b_rest = find_place(b_y, middle, middle_rest, half_width, half_width_rest, per_width, N, TRANSFORM, LABEL)
     o_window = find_window(b_near, b_rest, N, WINDOWS, BLOCK_W)  # [WINDOWS, BR, BW]
     m_window = m_counts & (o_window < N)
     b_label = label_bins(o_window, b_near, b_rest, per_sigma, N, LABEL)
@@ -462,7 +503,8 @@ def launch_cross_entropy(
         scale: 0-dimensional float32: factor of the gradient alone. None: 1.
         low, high: first and last bin center in transformed space.
         transform: "symlog", "signed_sqrt" or "linear".
-        sigma: standard deviation of HL-Gauss labels in bin widths; 0 for two-hot labels.
+        sigma: standard deviation of HL-Gauss labels in bin widths; 0 for two-hot labels, below 0 for those between the
+            values of the bins.
         readout_kind: "transformed", "raw", or "" without a readout.
         loss, readout: [R] float32, contiguous, written; None: not wanted.
         gradient: [R, N] of the dtype of logits, contiguous, written: scale weight (softmax - label). It may be `logits`
@@ -473,7 +515,7 @@ def launch_cross_entropy(
         return
     targets = target.shape[0]
     block = tile(bins, logits.element_size(), wave_size(), targets if targets < rows else None)
-    window = 2 if sigma == 0 else min(triton.next_power_of_2(math.ceil(12 * sigma) + 2), triton.next_power_of_2(bins))
+    window = 2 if sigma <= 0 else min(triton.next_power_of_2(math.ceil(12 * sigma) + 2), triton.next_power_of_2(bins))
     with torch.cuda.device_of(logits):
         cross_entropy_kernel[(triton.cdiv(rows, block["BLOCK_R"]),)](
             p_logits=logits,
@@ -488,12 +530,12 @@ def launch_cross_entropy(
             T=targets,
             **support_numbers(low, high, bins),
             per_width=(bins - 1) / (high - low),
-            per_sigma=1 / (sigma * math.sqrt(2)) if sigma else 0.0,
+            per_sigma=1 / (sigma * math.sqrt(2)) if sigma > 0 else 0.0,
             N=bins,
             SHARED=targets < rows,
             SYMMETRIC=low == -high,
             TRANSFORM=transform,
-            LABEL="hl_gauss" if sigma else "two_hot",
+            LABEL="hl_gauss" if sigma > 0 else "raw_two_hot" if sigma < 0 else "two_hot",
             READOUT=readout_kind,
             **{name: size for name, size in block.items() if name != "threads"},
             BLOCK_W=block["threads"],

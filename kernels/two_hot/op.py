@@ -2,7 +2,8 @@
 
 `R` rows of `N` logits belong to `T` targets, row r to r % T, so that a target which an ensemble shares is stored once.
 A support is `low`, `high` (its ends in transformed space), `transform` and `raw` (the readout); labels are two-hot
-where `sigma` is 0 and HL-Gauss of `sigma` bin widths otherwise.
+where `sigma` is 0, two-hot between the values of the bins where it is `reference.RAW_LABELS`, below 0, and HL-Gauss of
+`sigma` bin widths otherwise.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ def fill_rows(
         targets=max(target.shape[0], 1),
         offset=offset,
         mask=0 if mask is None else mask.data_ptr(),
-        sigma=sigma,
+        sigma=max(sigma, 0.0),
+        raw_labels=sigma < 0,
         weight=0 if weight is None else weight.data_ptr(),
         scale=float(scale),
         loss=0 if loss is None else loss.data_ptr(),

@@ -61,6 +61,8 @@ TRANSFORMS = {
     "signed_sqrt": (signed_sqrt, inverse_signed_sqrt),
     "linear": (identity, identity),
 }
+RAW_LABELS = -1.0
+"""In place of a sigma: two-hot labels between the values of the bins."""
 
 
 def bin_centers(low: float, high: float, count: int, *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
@@ -71,14 +73,15 @@ def bin_centers(low: float, high: float, count: int, *, dtype: torch.dtype, devi
     return ((up + down) / 2).to(dtype=dtype, device=device)
 
 
-def two_hot(target: Tensor, low: float, high: float, count: int, transform: str) -> Tensor:
-    """Labels [..., N]: x = f(y) clipped to [low, high] shares its mass between its two bins by nearness.
+def two_hot(target: Tensor, low: float, high: float, count: int, transform: str, raw: bool = False) -> Tensor:
+    """Labels [..., N]: x = f(y) clipped to [low, high] shares its mass between its two bins by nearness; where `raw`, y
+    between the values f^-1(b) of its two bins.
 
     Written as relu(1 - |(x - low) / width - k|), which is exact at the centers and at both ends. Positions are computed
     in float32 at least: bfloat16 cannot tell bin 257 from 258.
     """
     wide = target.to(torch.promote_types(target.dtype, torch.float32))
-    place = position(wide, low, high, count, transform)
+    place = (raw_position if raw else position)(wide, low, high, count, transform)
     index = torch.arange(count, dtype=wide.dtype, device=target.device)
     return torch.relu(1 - torch.abs(place.unsqueeze(-1) - index)).to(target.dtype)
 
@@ -101,6 +104,22 @@ def position(target: Tensor, low: float, high: float, count: int, transform: str
     """[...] place of each target among the bins, in 0 .. N - 1, in the dtype of `target`."""
     forward, _ = TRANSFORMS[transform]
     return ((forward(target).clamp(low, high) - low) * ((count - 1) / (high - low))).clamp(max=count - 1)
+
+
+def raw_position(target: Tensor, low: float, high: float, count: int, transform: str) -> Tensor:
+    """[...] place of each target among the values of the bins, in 0 .. N - 1, in the dtype of `target`."""
+    values = bin_values(low, high, count, transform, dtype=target.dtype, device=target.device)
+    above = torch.searchsorted(values, target.detach().contiguous()).clamp(1, count - 1)
+    width = (values[above] - values[above - 1]).clamp(min=torch.finfo(target.dtype).tiny)
+    return above - 1 + ((target - values[above - 1]) / width).clamp(0, 1)
+
+
+def bin_values(
+    low: float, high: float, count: int, transform: str, *, dtype: torch.dtype, device: torch.device | str
+) -> Tensor:
+    """[N] f^-1 of the centers, ascending."""
+    _, inverse = TRANSFORMS[transform]
+    return inverse(bin_centers(low, high, count, dtype=torch.float64, device=device)).to(dtype)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

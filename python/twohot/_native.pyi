@@ -114,6 +114,7 @@ def cross_entropy(
     offset: int = 0,
     mask: int = 0,
     sigma: float = 0.0,
+    raw_labels: bool = False,
     weight: int = 0,
     scale: float = 1.0,
     loss: int = 0,

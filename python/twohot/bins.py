@@ -15,6 +15,7 @@ from twohot.kernels.two_hot import reference
 
 Transform = Literal["symlog", "linear", "signed_sqrt"]
 Readout = Literal["transformed", "raw"]
+Labels = Literal["transformed", "raw"]
 
 
 class BinsError(TwohotError):
@@ -35,6 +36,9 @@ class ValueBins:
         transform: space in which the bins are even: "symlog", "linear" or "signed_sqrt".
         readout: "transformed" reads a value as f^-1(sum p b) (AMAGO-2, TD-MPC2, DreamerV3 of 2023), "raw" as
             sum p f^-1(b) (DreamerV3 of 2024, C51).
+        labels: two-hot labels interpolate f(y) between centers b ("transformed"), or y between values f^-1(b) ("raw",
+            DreamerV3 of 2024): what a label reads as, by the readout of the same name, is the target. HL-Gauss labels
+            are always those of f(y).
 
     Raises:
         BinsError: when the support is empty, not finite, or has fewer than 2 bins.
@@ -45,6 +49,7 @@ class ValueBins:
     count: int = 128
     transform: Transform = "symlog"
     readout: Readout = "transformed"
+    labels: Labels = "transformed"
 
     def __post_init__(self) -> None:
         if not isinstance(self.count, int) or self.count < 2:
@@ -62,6 +67,8 @@ class ValueBins:
             raise BinsError(f"ValueBins: low={self.low!r} and high={self.high!r} are the same after {self.transform}")
         if self.readout not in ("transformed", "raw"):
             raise BinsError(f"ValueBins.readout: expected 'transformed' or 'raw', got {self.readout!r}")
+        if self.labels not in ("transformed", "raw"):
+            raise BinsError(f"ValueBins.labels: expected 'transformed' or 'raw', got {self.labels!r}")
 
     @classmethod
     def amago2(cls, count: int = 128) -> ValueBins:
@@ -75,12 +82,10 @@ class ValueBins:
 
     @classmethod
     def dreamerv3(cls, readout: Readout = "raw") -> ValueBins:
-        """DreamerV3: 255 bins from -20 to 20 in symlog space; `readout` "raw" since 2024, "transformed" in 2023.
-
-        Since 2024 its labels, too, are shared out between raw values; here always in symlog space, so that large
-        targets read up to 0.31 % high with "raw" (docs/drop_in/dreamerv3.md has the exact form).
+        """DreamerV3: 255 bins from -20 to 20 in symlog space; `readout` and labels "raw" since 2024, "transformed" in
+        2023.
         """
-        return cls(-math.expm1(20.0), math.expm1(20.0), 255, "symlog", readout)
+        return cls(-math.expm1(20.0), math.expm1(20.0), 255, "symlog", readout, readout)
 
     @classmethod
     def muzero(cls) -> ValueBins:
@@ -123,10 +128,14 @@ class ValueBins:
 
     def values(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
         """[N] the value that each bin stands for, in units of the return, ascending."""
-        _, inverse = reference.TRANSFORMS[self.transform]
-        return inverse(self.centers(torch.float64, device)).to(dtype)
+        return reference.bin_values(*self.transformed_ends, self.count, self.transform, dtype=dtype, device=device)
 
     @property
     def support(self) -> tuple[float, float, str, bool]:
         """(f(low), f(high), transform, whether the readout is raw): what the operations take."""
         return *self.transformed_ends, self.transform, self.readout == "raw"
+
+    @property
+    def two_hot_sigma(self) -> float:
+        """The `sigma` of two-hot labels on these bins, as the operations take it. Linear bins are their own values."""
+        return reference.RAW_LABELS if self.labels == "raw" and self.transform != "linear" else 0.0

@@ -40,7 +40,7 @@ def row_cross_entropy(
     reduction: Reduction,
     return_readout: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The cross-entropy of `two_hot_cross_entropy` (sigma = 0) and `hl_gauss_cross_entropy`; `name` is for errors."""
+    """The cross-entropy of `two_hot_cross_entropy` (sigma <= 0) and `hl_gauss_cross_entropy`; `name` is for errors."""
     rows = logits.shape[:-1]
     require_logits(name, logits, bins)
     _require_rows(name, rows, target, mask, weight, reduction)
@@ -120,7 +120,10 @@ def _plain_rows(
         logits = torch.where(mask.unsqueeze(-1), logits, 0)
         target = torch.where(mask, target, 0)
     support = (*bins.transformed_ends, bins.count, bins.transform)
-    labels = reference.hl_gauss(target, *support, sigma) if sigma > 0 else reference.two_hot(target, *support)
+    if sigma > 0:
+        labels = reference.hl_gauss(target, *support, sigma)
+    else:
+        labels = reference.two_hot(target, *support, raw=sigma < 0)
     loss = reference.cross_entropy(logits, labels)
     if mask is not None:
         loss = torch.where(mask, loss, 0)

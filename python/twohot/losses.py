@@ -79,7 +79,8 @@ def release_memory() -> int:
 def two_hot(target: Tensor, bins: ValueBins) -> Tensor:
     """Two-hot labels: x = f(y), clipped to the ends, shares its mass between the two bins around it by nearness.
 
-    Interpolation happens in transformed space, so `bin_expectation` of these labels returns the target.
+    Where `bins.labels` is "raw", y shares it between the values of its two bins. `bin_expectation` of these labels
+    returns the target where labels and readout are of the same name.
 
     Args:
         target: [...] values in units of the return, floating point.
@@ -92,7 +93,7 @@ def two_hot(target: Tensor, bins: ValueBins) -> Tensor:
         ValueError: when `target` is not floating point.
     """
     require_floating("two_hot", "target", target)
-    return reference.two_hot(target, *bins.transformed_ends, bins.count, bins.transform)
+    return reference.two_hot(target, *bins.transformed_ends, bins.count, bins.transform, raw=bins.two_hot_sigma < 0)
 
 
 def hl_gauss(target: Tensor, bins: ValueBins, sigma: float = 0.75) -> Tensor:
@@ -147,7 +148,7 @@ def two_hot_cross_entropy(
         ValueError: when N differs from `bins.count`, a shape does not broadcast, or a dtype is wrong.
     """
     name = "two_hot_cross_entropy"
-    return row_cross_entropy(name, logits, target, bins, 0.0, weight, mask, reduction, return_readout)
+    return row_cross_entropy(name, logits, target, bins, bins.two_hot_sigma, weight, mask, reduction, return_readout)
 
 
 def hl_gauss_cross_entropy(
@@ -228,7 +229,7 @@ def linear_two_hot_cross_entropy(
     """
     name = "linear_two_hot_cross_entropy"
     return linear_row_cross_entropy(
-        name, hidden, weight, bias, target, bins, 0.0, row_weight, mask, reduction, return_readout
+        name, hidden, weight, bias, target, bins, bins.two_hot_sigma, row_weight, mask, reduction, return_readout
     )
 
 
