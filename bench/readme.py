@@ -125,6 +125,8 @@ def losses() -> list[str]:
 
 def replay() -> list[str]:
     """A table for each set of trajectories and batch size, one of what else a replay costs, and one of the goals."""
+    if not (RESULTS / "replay.csv").exists():
+        return ["Not measured yet: `python bench/run.py replay`."]
     records = read("replay")
     goals = [row for row in records if row["case"] == "goal"]
     measured = [row for row in records if row["case"] != "goal"]
@@ -268,6 +270,7 @@ TABLES = {
     "quickstart": quickstart,
     "speed": figures("rollout", "learner", "quickstart"),
     "losses": losses,
+    "replay": replay,
     "attention": attention,
 }
 

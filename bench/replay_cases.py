@@ -19,7 +19,9 @@ from disk import cached_bytes, evict, files, random_rate, scratch, sequential_ra
 from frame import Row, interleaved, percentiles
 from gather import LENGTH, Trajectories, s1, s2
 from memory import resident
+from replay_compression import compression
 from twohot.replay import Field, Replay, Schema
+from twohot.replay.schema import COMPRESSIONS
 
 THREADS = 2
 BATCH = 24
@@ -305,6 +307,18 @@ CASES = {
         "share",
         goals=(Goal("memory above the data, S1", "S1 in memory", 1.0, at_most=0.02, unit="share"),),
     ),
+    **{
+        f"compression, {kind}": Case(
+            "drawn frames uint8[64, 64, 3], trajectories of 400",
+            {"frames": partial(compression, noise)},
+            {
+                f"{codec or 'plain'}: {what}": "x" if what == "times smaller" else "frames/s"
+                for codec in COMPRESSIONS
+                for what in ("adding", "sampling", "times smaller")
+            },
+        )
+        for kind, noise in (("sprites", 0.0), ("sprites and noise", 0.1))
+    },
     "more data than memory": Case(
         f"2 GB of S2 mapped, the page cache dropped where it has more than half; B {BATCH}, windows of {LENGTH}",
         {"S2": more_than_memory},
