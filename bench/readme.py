@@ -212,8 +212,9 @@ def attention() -> list[str]:
     return [
         *lines,
         "Medians of calls in turn, in one process, two threads, huge pages for everybody. Before any time is taken, "
-        "outputs and gradients must agree with twohot's to 1e-4 (bfloat16: 3e-2). The official code is written in our "
-        f"own lines with the same tensors. {conditions(records[0])}. `python bench/run.py attention`.",
+        "outputs and gradients must agree with twohot's to 1e-4 (bfloat16: 3e-2), but for the official steps, whose "
+        "windows roll in another way. The official code is written in our own lines with the same tensors. "
+        f"{conditions(records[0])}. `python bench/run.py attention`.",
     ]
 
 

@@ -75,13 +75,14 @@ class DirectoryModel:
 
     def __init__(self, capacity_steps):
         self.capacity_steps, self.largest = capacity_steps, 1.0
-        self.kept, self.passing = {}, {}
+        self.kept, self.passing, self.lengths = {}, {}, {}
 
     def takes(self, length):
         return sum(steps for steps, _ in self.kept.values()) + length <= self.capacity_steps
 
     def add(self, number, length, protect):
         (self.kept if protect else self.passing)[number] = [length, self.largest]
+        self.lengths[number] = length
         while self.passing and sum(steps for steps, _ in self.all().values()) > self.capacity_steps:
             del self.passing[next(iter(self.passing))]
 
@@ -89,11 +90,17 @@ class DirectoryModel:
         self.all()[number][1] = priority
         self.largest = max(self.largest, priority)
 
-    def reopen(self):
-        """Priorities are not kept in files."""
+    def has_read(self, numbers):
+        """Whether a new reader may hold these: what is stored, behind evicted ones whose files are still there."""
+        back = numbers[len(self.kept) : len(numbers) - len(self.passing)]
+        fitting = sum(self.lengths[number] for number in numbers) <= self.capacity_steps
+        return fitting and numbers == [*self.kept, *back, *self.passing] and back == sorted(set(back))
+
+    def reopen(self, numbers):
+        """What a new reader holds is what is stored from now on; priorities are not kept in files."""
         self.largest = 1.0
-        for entry in self.all().values():
-            entry[1] = 1.0
+        self.kept = {number: [self.lengths[number], 1.0] for number in self.kept}
+        self.passing = {number: [self.lengths[number], 1.0] for number in numbers[len(self.kept) :]}
 
     def all(self):
         return self.kept | self.passing

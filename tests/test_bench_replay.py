@@ -124,6 +124,13 @@ def test_goals_and_limits_name_what_is_measured(bench) -> None:
         "waiting": [*replay_cases.LEARNERS],
         "opening": [*replay_cases.OPENED],
         "memory above the data": ["S1 in memory"],
+        **{
+            f"compression, {kind}": [
+                *(f"{codec}: {what}" for codec in ("plain", "lz4", "zstd") for what in ("adding", "sampling")),
+                *(f"{codec}: times smaller" for codec in ("lz4", "zstd")),
+            ]
+            for kind in ("sprites", "sprites and noise")
+        },
         "more data than memory": ["batches, at most half in memory", "disk, a window at random"],
     }
     assert found.keys() == replay_cases.CASES.keys()
@@ -133,6 +140,20 @@ def test_goals_and_limits_name_what_is_measured(bench) -> None:
         assert {row.p50 for row in rows if row.case == name} == {3}
         assert "not measured" not in [row.met for row in rows]
         assert all(row.share_of_limit == 1 for row in rows if row.case == name and case.limit)
+
+
+def test_compression_is_measured_on_drawn_frames(bench, monkeypatch) -> None:
+    import replay_compression
+
+    monkeypatch.setattr(replay_compression, "TRAJECTORIES", 3)
+    monkeypatch.setattr(replay_compression, "STEPS", 40)
+    smooth, noisy = (replay_compression.compression(noise) for noise in (0.0, 0.3))
+    for figures in (smooth, noisy):
+        assert all(value > 0 for values in figures.values.values() for value in values)
+    for codec in ("lz4", "zstd"):
+        name = f"{codec}: times smaller"
+        assert smooth.values[name][0] > 5
+        assert 1 < noisy.values[name][0] < smooth.values[name][0]
 
 
 def test_a_case_says_what_could_not_be_measured(bench) -> None:

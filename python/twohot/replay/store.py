@@ -131,8 +131,9 @@ class Replay:
         "write" (only writes, and neither reads nor removes: for actors whose learner is another process). Any number of
         processes may do any of these at once; what others commit is sampled from within a tenth of a second.
 
-        A capacity given here takes the place of those that the replay was created with, for this opening. Files that
-        are torn, changed or foreign raise DamagedReplayError, or are left out with `damage="skip"` (see `verify`).
+        A capacity given here takes the place of those that the replay was created with, for this opening. Trajectories
+        that were evicted are back, as the oldest, where their files were not removed and the capacity has room. Files
+        that are torn, changed or foreign raise DamagedReplayError, or are left out with `damage="skip"` (see `verify`).
         `position` takes back what was committed after `position()` had returned it; nobody may be writing then.
         Raises FileNotFoundError where there is no replay, and OSError.
         """
