@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -19,8 +20,8 @@
 
 namespace twohot::test {
 
-inline int passed = 0;
-inline int failed = 0;
+inline std::atomic<int> passed{0};  // checks are made on several threads
+inline std::atomic<int> failed{0};
 
 inline void check(bool holds, const char* text, const char* file, int line) {
   ++(holds ? passed : failed);
@@ -31,7 +32,7 @@ inline void check(bool holds, const char* text, const char* file, int line) {
 
 // The exit status of a test program.
 inline int report() {
-  std::printf("%d passed, %d failed\n", passed, failed);
+  std::printf("%d passed, %d failed\n", passed.load(), failed.load());
   return failed == 0 ? 0 : 1;
 }
 
