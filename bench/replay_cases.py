@@ -31,7 +31,7 @@ LAWS = ("trajectory", "step")
 LEARNERS = ("it sleeps", "it computes on one core")
 OPENED = ("files in the page cache", "files not in the page cache")
 LEARNER = 0.005
-LEARNER_STEPS = 60
+LEARNER_STEPS = 400
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def waiting() -> Figures:
 
     learners = (lambda: time.sleep(LEARNER), lambda: multiply(repeats))
     works = {name: partial(share, learn) for name, learn in zip(LEARNERS, learners, strict=True)}
-    return Figures({name: values.tolist() for name, values in interleaved(works, rounds=9).items()})
+    return Figures({name: values.tolist() for name, values in interleaved(works, rounds=5).items()})
 
 
 def opening(trajectories: int = 100_000, length: int = 200) -> Figures:

@@ -47,11 +47,12 @@ def main() -> int:
         parser.error(f"no group {unknown[0]!r}; there are {', '.join(GROUPS)}")
     names = options.groups or [name for name, group in GROUPS.items() if not group.long]
     failed = False
+    about = conditions()  # before a tracked file is written, which would call the commit dirty
     for name in names:
         group = GROUPS[name]
         gate = "skipped" if options.no_gate else run_gate(group)
         rows = measure(group) if gate != "failed" else [Row(name, "tests of this group", "failed", 0, 0, 0, "")]
-        write(name, rows, gate)
+        write(name, rows, {**about, "gate": gate})
         failed |= any(isinstance(row, Row) and row.mode == "failed" for row in rows)
     return int(failed)
 
@@ -98,10 +99,9 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def write(name: str, rows: list[Row | SeedResult], gate: str) -> None:
+def write(name: str, rows: list[Row | SeedResult], about: dict[str, str]) -> None:
     """One CSV for each kind of row in the group, and the same on the screen."""
     RESULTS.mkdir(exist_ok=True)
-    about = {**conditions(), "gate": gate}  # before a tracked file is removed, which would call the commit dirty
     for old in RESULTS.glob(f"{name}*.csv"):
         old.unlink()
     for kind, suffix in ((Row, ""), (SeedResult, "_returns")):
