@@ -208,7 +208,7 @@ def test_the_readme_shows_contests_and_goals(contest, bench, monkeypatch) -> Non
             figures = Figures({"floor": [2e-3], "twohot": [4e-3 * slow / threads]}, {"absent": "not installed"})
             written += rows(contest, mode, threads, figures, Figures({"twohot": [80.0]}))
         written += goal_rows(contest, mode, 2, figures, Figures({"twohot": [80.0]}))
-    run.write("losses", written, "passed")
+    run.write("losses", written, {**run.conditions(), "gate": "passed"})
     monkeypatch.setattr(readme, "RESULTS", results)
     lines = readme.losses()
     assert "**copies** (2 x 3), in ms:" in lines

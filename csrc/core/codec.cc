@@ -11,7 +11,7 @@
 namespace twohot {
 namespace {
 
-// The level of Zstandard: its fastest regular one, which bench/compression.py holds against the next.
+// The level of Zstandard: its fastest regular one, for it is slow already beside LZ4 (bench/replay_compression.py).
 constexpr int zstd_level = 1;
 
 void* load(const char* what, std::initializer_list<const char*> names) {
