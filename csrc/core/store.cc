@@ -145,7 +145,10 @@ void Store::take_in(std::span<const std::shared_ptr<Trajectory>> finished) {
     }
   }
   if (reclaimable && place_->access == Access::append && !place_->keep_evicted) {
-    directory_->reclaim(directory_->gone());
+    try {
+      directory_->reclaim(directory_->gone());
+    } catch (const FileError&) {  // what was committed stays so; the files wait for the next time, or reclaim() says why
+    }
   }
 }
 
