@@ -98,7 +98,8 @@ def space_from_json(values: dict[str, Any], *, action: bool = False) -> Space:
     if kind == "MultiDiscrete":
         return spaces.MultiDiscrete(values["nvec"])
     if kind == "MultiBinary":
-        return spaces.MultiBinary(values["shape"])
+        shape = values["shape"]
+        return spaces.MultiBinary(shape if len(shape) > 1 else shape[0])
     if kind != "Box":
         raise SpaceError(f"kind: expected Dict, Discrete, MultiDiscrete, MultiBinary or Box, got {kind!r}")
     dtype = np.dtype(values["dtype"])
