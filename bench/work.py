@@ -48,7 +48,7 @@ class Work:
         return (*others[len(others) + 1 - self.discounts :], 0.999)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """A random batch without padding: observation [B, L + 1, ...], action [B, L, ...], reward [B, L], terminated."""
+        """A random batch without padding: observation [B, L + 1, ...]; action, reward and terminated [B, L, ...]."""
         stream = np.random.default_rng(0)
         rows = (self.batch, self.length)
         seen = (self.batch, self.length + 1)
@@ -61,7 +61,12 @@ class Work:
         else:
             action = stream.integers(6, size=rows)
         reward = stream.standard_normal(rows, dtype=np.float32)
-        return {"observation": observation, "action": action, "reward": reward, "terminated": stream.random(rows) < 0.01}
+        return {
+            "observation": observation,
+            "action": action,
+            "reward": reward,
+            "terminated": stream.random(rows) < 0.01,
+        }
 
 
 def serve(build: Callable[[Work], Callable[[], float]], warm: int) -> None:

@@ -20,6 +20,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
 from amago import agent as official
 from amago.loading import Batch
 from amago.nets import actor_critic, cnn, traj_encoders, transformer, tstep_encoders
+
 from work import Work, serve
 
 

@@ -1,5 +1,6 @@
-"""The layers between the matrix products of `op.py`, each one pass over a piece of rows: native on a CPU, or plain PyTorch.
+"""The layers between the matrix products of `op.py`, each one pass over a piece of rows.
 
+Native on a CPU, and plain PyTorch elsewhere.
 A piece holds `P` rows of `E` features of one critic. Row r reads step `step[r]` and entry `entry[r]` of a table.
 """
 
@@ -70,7 +71,7 @@ def hidden_backward(gradient: Tensor, output: Tensor, of_bias: Tensor) -> None:
             threads=torch.get_num_threads(),
         )
         return
-    gradient.mul_(torch.where(output > 0, 1.0, SLOPE))
+    gradient.copy_(torch.where(output > 0, gradient, SLOPE * gradient))
     of_bias += gradient.sum(0, dtype=of_bias.dtype)
 
 
@@ -97,7 +98,7 @@ def first_backward(
             threads=torch.get_num_threads(),
         )
         return
-    gradient.mul_(torch.where(output > 0, 1.0, SLOPE))
+    gradient.copy_(torch.where(output > 0, gradient, SLOPE * gradient))
     wide = gradient.to(of_state.dtype)
     of_state.index_add_(0, step, wide)
     of_table.index_add_(0, entry, wide)

@@ -2,13 +2,13 @@
 
 Row r is a step of the batch, a discount and an action. The first layer is linear, so that its output is a sum:
 x = state[c, step_r] + table[c, entry_r] + action_r A[c], where the table holds what discounts and discrete actions
-add, and A is the first layer's share of an action that is a vector. Then come leaky ReLU, `D` hidden layers and the last
-one. Pieces of rows go through all of it, the two-hot operation and back while they are in the cache, so that neither
-features nor logits ever exist as a whole (the idea of Hsu et al. 2024, Liger-Kernel, arXiv 2410.10989, for a network
-instead of a layer).
+add, and A is the first layer's share of an action that is a vector. Then come leaky ReLU, `D` hidden layers and the
+last one. Pieces of rows go through all of it, the two-hot operation and back while they are in the cache, so that
+neither features nor logits ever exist as a whole (the idea of Hsu et al. 2024, Liger-Kernel, arXiv 2410.10989, for a
+network instead of a layer).
 
-Shapes: `C` critics, `M` steps, `T` entries, `R` rows, `E` hidden units, `A` size of an action, `N` bins. Products run in
-the dtype of `weights`; biases, the table and sums are float32 (float64 for float64).
+Shapes: `C` critics, `M` steps, `T` entries, `R` rows, `E` hidden units, `A` size of an action, `N` bins. Products run
+in the dtype of `weights`; biases, the table and sums are float32 (float64 for float64).
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def critics_cross_entropy(
     scale = mean_scale(rows_that_count(mask, count, count) * state.shape[0])
     loss, readout = (torch.empty(state.shape[0], count, dtype=wide, device=state.device) for _ in range(2))
     support = (low, high, transform, raw)
-    of_state = empty_recycled(state.shape, biases).zero_()
+    of_state = empty_recycled((state.shape[1], state.shape[0], state.shape[2]), biases).zero_().transpose(0, 1)
     of_action = None if action_weight is None else torch.zeros_like(action_weight, dtype=wide)
     others = (torch.zeros_like(x, dtype=wide) for x in (table, weights, biases, head, head_bias))
     of_table, of_weights, of_biases, of_head, of_head_bias = others
@@ -204,9 +204,10 @@ def _of_dtypes(gradients: tuple[Tensor | None, ...], critics: Critics) -> list[T
 
 @critics_cross_entropy.register_fake
 def _(state, table, action_weight, weights, biases, head, head_bias, step, *_):
-    gradients = (state, table, action_weight, weights, biases, head, head_bias)
-    readout = biases.new_empty(state.shape[0], step.shape[0])
-    return biases.new_empty(()), readout, *(state.new_empty(0) if x is None else torch.empty_like(x) for x in gradients)
+    of_state = state.new_empty(state.shape[1], state.shape[0], state.shape[2]).transpose(0, 1)
+    others = (table, action_weight, weights, biases, head, head_bias)
+    gradients = [state.new_empty(0) if x is None else torch.empty_like(x) for x in others]
+    return biases.new_empty(()), biases.new_empty(state.shape[0], step.shape[0]), of_state, *gradients
 
 
 def _save(ctx, inputs, output) -> None:
