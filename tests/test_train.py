@@ -188,13 +188,13 @@ def test_a_loaded_agent_acts(whole: Path) -> None:
     for _ in range(3):
         action = agent.act(
             state,
-            torch.zeros(5, agent.observation_size),
+            {"observation": torch.zeros(5, *agent.observation_space["observation"].shape)},
             torch.zeros(5, dtype=torch.int64),
             torch.zeros(5),
             generator=torch.Generator().manual_seed(0),
         )
         assert action.shape == (5,)
-        assert int(action.max()) < agent.actions
+        assert int(action.max()) < agent.action_space.n
     assert config == load_config(whole / "config.json")
 
 
