@@ -242,7 +242,7 @@ def test_an_exploding_loss_ends_in_a_sentence(tmp_path: Path) -> None:
 
 def test_a_nan_from_an_environment_ends_in_a_sentence(tmp_path: Path, monkeypatch) -> None:
     if "broken" not in suites():
-        register(Suite("broken", "turns NaN", (), "", ("after_three",), lambda name: Broken()))
+        register(Suite("broken", "turns NaN", (), "", ("after_three",), lambda task, split, render: Broken()))
     environment = dataclasses.replace(CONFIG.environment, suite="broken", tasks=("after_three",), reward_multipliers=())
     with pytest.raises(NonFiniteError, match="after_three"):
         train(dataclasses.replace(CONFIG, environment=environment), tmp_path / "run", quiet())
