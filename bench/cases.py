@@ -15,6 +15,7 @@ from gymnasium.spaces import Box, Discrete
 from attention import attention_beside_peers
 from frame import Group, Row, SeedResult, interleaved, percentiles
 from gpu import losses_on_a_gpu
+from learner import growth_of_the_step, step_beside_the_official_code
 from losses import losses_beside_peers
 from replay import replay_beside_peers, replay_costs
 
@@ -200,7 +201,10 @@ def quickstart_seeds() -> list[Row | SeedResult]:
 
 GROUPS: dict[str, Group] = {
     "rollout": Group((rollout_steps_per_second,), ("test_envs.py", "test_rollout.py", "test_attention.py")),
-    "learner": Group((learner_updates_per_second,), ("test_objectives.py", "test_learner.py")),
+    "learner": Group(
+        (learner_updates_per_second, step_beside_the_official_code, growth_of_the_step),
+        ("test_objectives.py", "test_learner.py", "test_critics.py"),
+    ),
     "losses": Group(
         (losses_beside_peers,),
         (
