@@ -101,8 +101,14 @@ void test_window(const AttentionKernels& form, Float dtype, const Shape& shape, 
                  view(v, heads), lengths.data(), nullptr, nullptr, window, sinks,   scale,            softcap,
                  view(out, queries), lse.data()};
   const WindowGradients gradients{view(upstream, queries), view(dq, queries), view(dk, heads), view(dv, heads)};
-  for (std::int64_t i = 0; i < batch * heads; ++i) form.forward(w, i);
-  for (std::int64_t i = 0; i < batch * heads; ++i) form.backward(w, gradients, i);
+  for (std::int64_t i = 0; i < batch * heads; ++i) {
+    std::vector<float> scratch(static_cast<std::size_t>(scratch_floats(w, false)), std::nanf(""));
+    form.forward(w, i, scratch.data());
+  }
+  for (std::int64_t i = 0; i < batch * heads; ++i) {
+    std::vector<float> scratch(static_cast<std::size_t>(scratch_floats(w, true)), std::nanf(""));
+    form.backward(w, gradients, i, scratch.data());
+  }
 
   std::vector<double> o(static_cast<std::size_t>(wide)), gq(o), gk(static_cast<std::size_t>(narrow)), gv(gk);
   for (std::int64_t b = 0; b < batch; ++b) {
