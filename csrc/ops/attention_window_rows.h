@@ -19,8 +19,6 @@ namespace twohot::ops::TWOHOT_CAPABILITY {
 constexpr std::int64_t query_tile = 48;  // a multiple of 24
 constexpr float log2e = 1.44269504f;
 
-inline std::int64_t round_up(std::int64_t x, std::int64_t step) noexcept { return (x + step - 1) / step * step; }
-
 inline std::int64_t row_start(const Heads& heads, std::int64_t b, std::int64_t h, std::int64_t t) noexcept {
   return b * heads.batch_stride + t * heads.step_stride + h * heads.head_stride;
 }
@@ -88,13 +86,6 @@ inline void right_side(float* to, const float* words, std::int64_t stride, std::
   } else {
     for (std::int64_t r = 0; r < rows; ++r) std::copy_n(words + r * stride, size, to + r * size);
   }
-}
-
-// Takes `count` floats of the scratch.
-inline float* take(float*& scratch, std::int64_t count) noexcept {
-  float* const taken = scratch;
-  scratch += count;
-  return taken;
 }
 
 // Keys or values of a head, packed in blocks of key_tile steps.
