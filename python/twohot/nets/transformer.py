@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from twohot.attention import KVCache, causal_attention, decode_attention, prefill_attention
 from twohot.nets.linear import SigmaLinear
+from twohot.nets.packed import PackedStep
 
 
 class SinusoidalPositions(nn.Module):
@@ -83,11 +84,12 @@ class Transformer(nn.Module):
 
     def __init__(self, width: int, layers: int, heads: int, feed_forward: int, dropout: float, context: int) -> None:
         super().__init__()
-        self.width, self.heads, self.context = width, heads, context
+        self.width, self.heads, self.feed_forward, self.context = width, heads, feed_forward, context
         self.positions = SinusoidalPositions(width)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(TransformerLayer(width, heads, feed_forward, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
+        self._packed = PackedStep()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x [B, L, E] embeddings, time [B, L] index of each step in its trial; returns h [B, L, E]."""
@@ -128,6 +130,10 @@ class Transformer(nn.Module):
         While an episode fits in `context`, equals the last row of `forward` over the whole episode (without dropout).
         """
         x = x + self.positions(time)
+        if self._packed.fits(self, x, cache):
+            h = self._packed.run(self, x, cache)
+            cache.advance()
+            return h
         for index, layer in enumerate(self.layers):
             x = layer.step(x, cache, index)
         cache.advance()
