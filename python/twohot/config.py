@@ -79,14 +79,41 @@ class AgentConfig:
 
     width: int = 256
     """E, size of the embeddings and of h."""
+    timestep_encoder: str = "default"
+    """Network that encodes a step: default, which takes any observation, or a name that you registered."""
+    images: Literal["impala", "nature", "drq"] = "impala"
+    """Convolutional network for images."""
+    random_shift: int = 4
+    """Images are moved by up to so many pixels, at random, in training; 0 leaves them."""
+    random_shift_share: float = 0.75
+    """Share of the sequences of a batch whose images are moved."""
+    random_shift_by: Literal["step", "window"] = "step"
+    """Move the images of each step by themselves, or all of a window alike."""
+    vocabulary: int = 256
+    """Different tokens in observations named tokens..., with 0, which is padding; larger ones count as the largest."""
+    normalize: bool = True
+    """Normalise vectors, and the previous reward, by running statistics."""
+    previous_action: bool = True
+    """Show the previous action."""
+    previous_reward: bool = True
+    """Show the previous reward."""
+    hidden_entries: tuple[str, ...] = ("action_mask",)
+    """Entries of a dict observation that the encoder does not see."""
+    memory: str = "transformer"
+    """Trajectory encoder: transformer, gru, feedforward or identity (both without memory), or a name that you
+    registered."""
+    positions: Literal["fixed", "learned", "rotary"] = "fixed"
+    """How the Transformer knows a step's time in its trial: sines, a table, or rotated queries and keys."""
+    learned_positions: int = 0
+    """Times in the table of learned positions; all later ones share the last row; 0 means the context."""
     layers: int = 3
-    """Transformer layers."""
+    """Layers of the Transformer, the GRU or the feed-forward network."""
     heads: int = 8
     """H, attention heads; must divide the width."""
     feed_forward: int = 1024
-    """Hidden units of the Transformer's feed-forward part."""
+    """Hidden units of the Transformer's feed-forward part, or of the feed-forward network."""
     dropout: float = 0.05
-    """Dropout of the Transformer, in training only."""
+    """Dropout of the trajectory encoder, in training only."""
     context: int = 256
     """L, steps that the policy looks back on."""
     encoder_hidden: int = 512
@@ -120,6 +147,17 @@ class AgentConfig:
             f"agent.heads: expected a divisor of the width {self.width}, got {self.heads}",
         )
         _require(self.width % 2 == 0, f"agent.width: expected an even width, got {self.width}")
+        _require(
+            self.positions != "rotary" or self.width // self.heads % 2 == 0,
+            f"agent.positions: expected an even width / heads for rotary ones, got {self.width} / {self.heads}",
+        )
+        _require(self.vocabulary >= 2, f"agent.vocabulary: expected at least 2, got {self.vocabulary}")
+        for name in ("random_shift", "learned_positions"):
+            _require(getattr(self, name) >= 0, f"agent.{name}: expected at least 0, got {getattr(self, name)}")
+        _require(
+            0 <= self.random_shift_share <= 1,
+            f"agent.random_shift_share: expected a share in [0, 1], got {self.random_shift_share}",
+        )
         _require(0 <= self.dropout < 1, f"agent.dropout: expected a share in [0, 1), got {self.dropout}")
         for discount in self.discounts:
             _require(0 <= discount < 1, f"agent.discount: expected discounts in [0, 1), got {discount}")
