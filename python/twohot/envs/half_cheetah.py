@@ -13,13 +13,15 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from twohot.envs.registry import Suite
+
 CONTROL_COST = 0.05
 # Task: (largest target velocity in m/s, steps of an attempt).
 TASKS: dict[str, tuple[float, int]] = {"vel": (3.0, 1000), "vel-200": (3.0, 200), "vel-10": (10.0, 1000)}
 _LAST = 50  # steps over which an attempt's final velocity is taken
 
 
-class TargetVelocity(gym.Wrapper):
+class TargetVelocity(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """The HalfCheetah with reward `-|v - target| - .05 |action|²`, both per step.
 
     The target is drawn uniformly from [0, `largest`] and shared by the attempts of a trial (`hidden_task`). The last
@@ -33,6 +35,7 @@ class TargetVelocity(gym.Wrapper):
     hidden_task = True
 
     def __init__(self, env: gym.Env, largest: float) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self, largest=largest)
         super().__init__(env)
         self.largest, self.target = largest, 0.0
         self.observation_space = spaces.Box(-np.inf, np.inf, env.observation_space.shape, np.float32)
@@ -67,3 +70,14 @@ def make(task: str, split: str = "train", render: bool = False) -> gym.Env:
         render_mode="rgb_array" if render else None,
     )
     return TargetVelocity(env, largest)
+
+
+SUITE = Suite(
+    name="half_cheetah",
+    summary="HalfCheetahVel: run at a velocity that is hidden and felt only through the reward.",
+    requires=("mujoco",),
+    install="pip install 'twohot[mujoco]'",
+    tasks=tuple(TASKS),
+    make=make,
+    uniform=True,
+)

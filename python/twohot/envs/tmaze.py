@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from twohot.envs.batched import EnvBatch, OneRow, draw_cells
-from twohot.envs.registry import UnknownEnvironmentError
+from twohot.envs.registry import Suite, UnknownEnvironmentError
 
 TASKS = tuple(
     f"{kind}-{horizon}"
@@ -106,7 +106,7 @@ def make_batch(task: str, split: str, rows: int) -> TMazeBatch:
     found = _NAME.fullmatch(task)
     if found is None:
         raise UnknownEnvironmentError(
-            f"expected a T-Maze task passive-H or active-H with a horizon H of at least 1, such as passive-100; got {task!r}"
+            f"expected a T-Maze task passive-H or active-H, such as passive-100, with H of at least 1; got {task!r}"
         )
     return TMazeBatch(rows, corridor=int(found[2]), active=found[1] == "active")
 
@@ -114,3 +114,17 @@ def make_batch(task: str, split: str, rows: int) -> TMazeBatch:
 def make(task: str, split: str = "train", render: bool = False) -> gym.Env:
     """One maze as an environment; see `make_batch`."""
     return OneRow(make_batch(task, split, 1), render)
+
+
+SUITE = Suite(
+    name="tmaze",
+    summary="T-Maze: remember a cue over a corridor of any length, passive-H or active-H.",
+    requires=(),
+    install="pip install twohot",
+    tasks=TASKS,
+    make=make,
+    make_batch=make_batch,
+    uniform=True,
+    open_ended=True,
+    tells_success=True,
+)
