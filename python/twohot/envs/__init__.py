@@ -3,6 +3,7 @@
 Importing this package imports no suite's own packages.
 """
 
+from twohot.envs import dark_key, frozen_lake, half_cheetah, maze_runner, tmaze
 from twohot.envs.actions import PadActions, PadBinary, PadChoices, RescaleActions, common_action_space, pad_actions
 from twohot.envs.attempts import Attempts
 from twohot.envs.layout import Layout, common_layout
@@ -26,7 +27,15 @@ from twohot.envs.registry import (
 from twohot.envs.vector import make_vector, reset_seeds, reset_where
 from twohot.envs.wrappers import FlatDiscreteAction, ScaleReward, TimeLimitTerminates
 
-register(POPGYM)
+for suite in (
+    POPGYM,
+    frozen_lake.SUITE,
+    dark_key.SUITE,
+    tmaze.SUITE,
+    half_cheetah.SUITE,
+    maze_runner.SUITE,
+):
+    register(suite)
 
 __all__ = [
     "CONTEXT_FEATURES",
