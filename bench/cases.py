@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete
 
 from attention import attention_beside_peers
 from frame import Group, Row, SeedResult, interleaved, percentiles
@@ -23,19 +24,17 @@ def rollout_steps_per_second() -> list[Row]:
     from twohot.agent import Agent
     from twohot.envs import make_task, make_vector, reset_seeds, reset_where
     from twohot.presets import PRESETS
-    from twohot.replay import Field, Replay, Schema
+    from twohot.replay import Replay
     from twohot.rollout import Rollout, UniformPolicy, seeded_generator
+    from twohot.spaces import replay_schema
 
     config = PRESETS["quickstart"].config
     torch.set_num_threads(config.threads)
     count, steps = config.collect.environments, 200
     tasks = config.environment.tasks
     vector = make_vector(**asdict(config.environment), environments=count)
-    size, actions = vector.single_observation_space.shape[0], int(vector.single_action_space.n)
-    agent = Agent(config.agent, size, actions).eval()
-    replay = Replay.create(
-        Schema(observation={"observation": Field("float32", (size,))}, action=Field("int32")), capacity_steps=100_000
-    )
+    agent = Agent(config.agent, vector.single_observation_space, vector.single_action_space).eval()
+    replay = Replay.create(replay_schema(agent.observation_space, agent.action_space), capacity_steps=100_000)
 
     def rate(work: Callable[[], None]) -> float:
         start = time.perf_counter()
@@ -75,7 +74,7 @@ def rollout_steps_per_second() -> list[Row]:
     works = {
         "bare environments in a loop": step_bare,
         "wrapped environments": step_wrapped,
-        "uniform policy and replay": rollout(UniformPolicy(actions), replay.writer(count)),
+        "uniform policy and replay": rollout(UniformPolicy(vector.single_action_space), replay.writer(count)),
         "agent": rollout(agent, None),
         "agent and replay": rollout(agent, replay.writer(count)),
     }
@@ -102,17 +101,16 @@ def learner_updates_per_second() -> list[Row]:
     from twohot.agent import Agent
     from twohot.learner import Learner
     from twohot.presets import PRESETS
-    from twohot.replay import Field, Replay, Schema
+    from twohot.replay import Replay
+    from twohot.spaces import replay_schema
 
     config = PRESETS["quickstart"].config
     torch.set_num_threads(config.threads)
     size, actions, length = 17, 4, config.window + 20
     torch.manual_seed(0)
-    agent = Agent(config.agent, size, actions).eval()
+    agent = Agent(config.agent, Box(-np.inf, np.inf, (size,)), Discrete(actions)).eval()
     learner = Learner(agent, config.objective, config.optimizer)
-    replay = Replay.create(
-        Schema(observation={"observation": Field("float32", (size,))}, action=Field("int32")), capacity_steps=100_000
-    )
+    replay = Replay.create(replay_schema(agent.observation_space, agent.action_space), capacity_steps=100_000)
     stream = np.random.default_rng(0)
     for index in range(50):
         replay.add(

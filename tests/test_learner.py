@@ -8,14 +8,17 @@ import types
 
 import pytest
 import torch
+from gymnasium.spaces import Box, Dict, Discrete
 
 from compare import assert_accurate
+from small_spaces import flat
 from twohot.agent import Agent
 from twohot.config import AgentConfig, ObjectiveConfig, OptimizerConfig
 from twohot.learner import Learner, NonFiniteLossError
 from twohot.losses import ValueBins
 from twohot.nets.linear import SigmaLinear
 from twohot.objectives import independent_losses
+from twohot.spaces import SpaceError
 
 CONFIG = AgentConfig(
     width=16,
@@ -48,7 +51,7 @@ def _one_thread():
 
 def make_learner(objective=OBJECTIVE, optimizer=OPTIMIZER, seed=0, **changes):
     torch.manual_seed(seed)
-    return Learner(Agent(dataclasses.replace(CONFIG, **changes), 3, 4), objective, optimizer)
+    return Learner(Agent(dataclasses.replace(CONFIG, **changes), flat(3), Discrete(4)), objective, optimizer)
 
 
 def make_batch(seed=1, rows=6, steps=5):
@@ -92,8 +95,7 @@ def test_the_first_update_is_adamw_of_the_clipped_gradient():
     batch = make_batch()
     other = copy.deepcopy(learner.agent)
     real = torch.cat((torch.ones(6, 1, dtype=torch.bool), batch.mask), 1)
-    other.timestep_encoder.update_statistics(batch.observation["observation"], batch.previous_reward, real)
-    other.iterate_spectral_norms()
+    other.timestep_encoder.update_statistics(batch.observation, batch.previous_reward, real)
     torch.manual_seed(5)
     losses = independent_losses(other, batch, OBJECTIVE)
     losses.total.backward()
@@ -201,20 +203,15 @@ def test_a_step_learns_statistics_and_spectral_norms():
 def test_acting_uses_the_newest_weights():
     learner = make_learner(dropout=0.0)
     batch = make_batch()
-    observation, action, reward = (
-        batch.observation["observation"][:, 0],
-        batch.previous_action[:, 0],
-        batch.previous_reward[:, 0],
-    )
+    window = {"observation": batch.observation["observation"][:, :1]}, batch.previous_action[:, :1]
+    window = (*window, batch.previous_reward[:, :1], torch.zeros(6, 1))
+    observation = {"observation": batch.observation["observation"][:, 0]}
+    action, reward = batch.previous_action[:, 0], batch.previous_reward[:, 0]
 
     def probabilities(agent):
         embedded = agent.timestep_encoder(observation, action, reward, torch.zeros(6, dtype=torch.int64))
         cached = agent.trajectory_encoder.step(embedded, torch.zeros(6), agent.trajectory_encoder.initial_cache(6))
-        return agent.actor.acting(cached), agent.actor.acting(
-            agent.encode(observation.unsqueeze(1), action.unsqueeze(1), reward.unsqueeze(1), torch.zeros(6, 1)).squeeze(
-                1
-            )
-        )
+        return agent.actor.acting(cached), agent.actor.acting(agent.encode(*window).squeeze(1))
 
     for _ in range(3):
         with torch.no_grad():
@@ -263,14 +260,14 @@ def test_acting_equals_encoding_the_episode_so_far():
     for t in range(steps):
         state.reset(resets[t])
         assert state.time[resets[t]].eq(0).all()
-        greedy = agent.act(state, observation[t], action[t], reward[t], greedy=True)
+        greedy = agent.act(state, {"observation": observation[t]}, action[t], reward[t], greedy=True)
         assert greedy.dtype == torch.int64
         for b in range(environments):
             begun[b] = t if resets[t, b] else begun[b]
             assert state.time[b] == t - begun[b] + 1
             episode = slice(begun[b], t + 1)
-            windows = (x[episode, b].unsqueeze(0) for x in (observation, action, reward))
-            h = agent.encode(*windows, torch.arange(t - begun[b] + 1).unsqueeze(0))
+            seen, *others = (x[episode, b].unsqueeze(0) for x in (observation, action, reward))
+            h = agent.encode({"observation": seen}, *others, torch.arange(t - begun[b] + 1).unsqueeze(0))
             best_two = agent.actor(h)[0, -1, -1].topk(2)
             assert greedy[b] == best_two.indices[0] or best_two.values[0] - best_two.values[1] < 1e-4
             chosen.add(int(greedy[b]))
@@ -284,17 +281,25 @@ def test_sampled_acting_follows_its_generator():
         generator = torch.Generator().manual_seed(seed)
         state = agent.initial_state(64)
         zeros = torch.zeros(64)
-        draws.append(agent.act(state, torch.zeros(64, 3), zeros.long(), zeros, generator=generator))
+        draws.append(agent.act(state, {"observation": torch.zeros(64, 3)}, zeros.long(), zeros, generator=generator))
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     assert set(draws[0].tolist()) == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize(("observation_size", "actions"), [(0, 2), (3, 1)])
-def test_an_agent_needs_something_to_see_and_a_choice(observation_size, actions):
-    message = f"expected observation_size >= 1 and actions >= 2, got {observation_size} and {actions}"
-    with pytest.raises(ValueError, match=message):
-        Agent(CONFIG, observation_size, actions)
+@pytest.mark.parametrize(
+    ("observation", "action", "message"),
+    [
+        (Dict({}), Discrete(2), "at least one Box"),
+        (Dict({"a": Discrete(3)}), Discrete(2), "observation 'a': expected a Box"),
+        (flat(3), Discrete(1), "expected Discrete with 2 actions or more"),
+        (flat(3), Discrete(2, start=1), "all from 0 on"),
+        (flat(3), Box(-2, 2, (3,)), "from -1 to 1"),
+    ],
+)
+def test_an_agent_needs_something_to_see_and_a_choice(observation, action, message):
+    with pytest.raises(SpaceError, match=message):
+        Agent(CONFIG, observation, action)
 
 
 POISONS = {
@@ -388,7 +393,9 @@ def test_a_tiny_agent_remembers_what_it_needs():
     )
     torch.manual_seed(0)
     objective = ObjectiveConfig(reward_multiplier=1.0, action_samples=0, target_action_samples=0)
-    learner = Learner(Agent(config, 2, 2), objective, OptimizerConfig(learning_rate=1e-2, warmup_updates=20))
+    learner = Learner(
+        Agent(config, flat(2), Discrete(2)), objective, OptimizerConfig(learning_rate=1e-2, warmup_updates=20)
+    )
     # Behind the first step the reward is a fair coin to whoever forgets the cue: ln 2 for each such step.
     bound = math.log(2) * (steps - 1) / steps
     losses = [learner.step(batch)[0] for _ in range(200)]
@@ -398,7 +405,7 @@ def test_a_tiny_agent_remembers_what_it_needs():
     for t in range(steps):
         action = learner.agent.act(
             state,
-            batch.observation["observation"][:, t],
+            {"observation": batch.observation["observation"][:, t]},
             batch.previous_action[:, t],
             batch.previous_reward[:, t],
             greedy=True,

@@ -6,8 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Discrete
 
 from compare import assert_accurate
+from small_spaces import flat
 from twohot.nets.actor import DiscreteActor, sample_actions
 from twohot.nets.critic import TwoHotCritics
 from twohot.nets.linear import MLP, SigmaLinear
@@ -240,29 +242,31 @@ def test_running_normalization_keeps_small_variance_beside_a_large_mean():
 
 
 def encoder(observation_size=5, actions=4, layers=2):
-    module = perturb(VectorEncoder(observation_size, actions, 8, layers, 6))
-    module.update_statistics(3 * normal(50, observation_size, seed=2) + 1, normal(50, seed=3), torch.ones(50) > 0)
+    module = perturb(VectorEncoder(flat(observation_size), Discrete(actions), 8, layers, 6))
+    observation = {"observation": 3 * normal(50, observation_size, seed=2) + 1}
+    module.update_statistics(observation, normal(50, seed=3), torch.ones(50) > 0)
     return module
 
 
 def encoder_inputs(observation_size=5, actions=4, rows=20):
     action = torch.randint(actions, (rows,), generator=torch.Generator().manual_seed(5))
-    return 3 * normal(rows, observation_size, seed=4), action, 10 * normal(rows, seed=6), torch.arange(rows) // 3
+    observation = {"observation": 3 * normal(rows, observation_size, seed=4)}
+    return observation, action, 10 * normal(rows, seed=6), torch.arange(rows) // 3
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_vector_encoder_equals_one_hot_formula(layers):
     module = encoder(layers=layers).double()
     observation, action, reward, time = encoder_inputs()
-    observation, reward = observation.double(), reward.double()
-    features = torch.cat((observation, (reward.sign() * reward.abs().log1p()).unsqueeze(-1)), -1)
+    observation, reward = {"observation": observation["observation"].double()}, reward.double()
+    features = torch.cat((observation["observation"], (reward.sign() * reward.abs().log1p()).unsqueeze(-1)), -1)
     normalized = ((features - module.normalization.mean) / (module.normalization.variance + 1e-4).sqrt()).clamp(-10, 10)
     one_hot = torch.zeros(len(time), 4, dtype=torch.float64)
     for row in range(len(time)):
         if time[row] > 0:
             one_hot[row, action[row]] = 1
     # One linear layer over [observation, symlog reward, one-hot action].
-    first = torch.cat((module.inputs.weight, module.previous_action.weight.T), dim=1)
+    first = torch.cat((module.inputs.weight, module.previous_action.table.T), dim=1)
     x = leaky_relu(torch.cat((normalized, one_hot), -1) @ first.T + module.inputs.bias)
     linears = [layer for layer in module.hidden if isinstance(layer, torch.nn.Linear)]
     assert len(linears) == layers
@@ -286,10 +290,10 @@ def test_the_previous_action_counts_except_at_the_beginning():
 
 
 def test_the_encoder_has_statistics_of_real_steps_only():
-    module = VectorEncoder(2, 3, 4, 1, 4)
+    module = VectorEncoder(flat(2), Discrete(3), 4, 1, 4)
     observation = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [math.nan, 1e9]]])
     reward = torch.tensor([[0.0, math.e - 1, math.nan]])
-    module.update_statistics(observation, reward, torch.tensor([[True, True, False]]))
+    module.update_statistics({"observation": observation}, reward, torch.tensor([[True, True, False]]))
     assert module.normalization.mean.tolist() == pytest.approx([2, 3, 0.5])
     assert module.normalization.count == 2
 
@@ -450,7 +454,7 @@ DISCOUNTS = (0.0, 0.9, 0.999)
 
 
 def critics(layers=2, dtype=torch.float64):
-    return perturb(TwoHotCritics(6, 8, layers, 4, DISCOUNTS, 5, 7)).to(dtype)
+    return perturb(TwoHotCritics(6, 8, layers, 4, DISCOUNTS, Discrete(5), 7)).to(dtype)
 
 
 def one_input_logits(module, critic, h, discount, action):
@@ -460,7 +464,7 @@ def one_input_logits(module, critic, h, discount, action):
     horizon = math.log1p(1 / (1 - discount))
     x = torch.cat((h, torch.tensor([horizon], dtype=torch.float64), one_hot))
     state = module.state[critic * module.hidden : (critic + 1) * module.hidden]
-    first = torch.cat((state, module.discount[critic].T, module.action[:, critic].T), dim=1)
+    first = torch.cat((state, module.discount[critic].T, module.action.table.unflatten(-1, (4, 8))[:, critic].T), dim=1)
     x = first @ x + module.bias[critic, 0]
     for weight, bias in zip(module.weights, module.biases, strict=True):
         x = weight[critic].T @ leaky_relu(x) + bias[critic, 0]
@@ -515,13 +519,13 @@ def test_gradients_of_critics_reach_the_parts_that_were_used():
     )
     for a, e in zip(actual, expected, strict=True):
         assert (a - e).abs().max() < 1e-5 * max(1, e.abs().max())
-    used = actual[1 + [name for name, _ in module.named_parameters()].index("action")]
+    used = actual[1 + [name for name, _ in module.named_parameters()].index("action.table")]
     assert used[:3].ne(0).all()
     assert used[3:].eq(0).all()
 
 
 def test_critics_start_apart():
-    module = TwoHotCritics(6, 8, 2, 4, DISCOUNTS, 5, 7)
+    module = TwoHotCritics(6, 8, 2, 4, DISCOUNTS, Discrete(5), 7)
     logits = module.all_logits(module.state_features(normal(2, 6)))
     assert (logits[0] - logits[1:]).abs().amin(0).max() > 1e-3
     logits = logits.flatten(1)

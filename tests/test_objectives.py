@@ -6,8 +6,10 @@ import types
 
 import pytest
 import torch
+from gymnasium.spaces import Discrete
 
 from compare import assert_accurate
+from small_spaces import flat
 from twohot import objectives
 from twohot.agent import Agent
 from twohot.config import AgentConfig, ObjectiveConfig
@@ -48,7 +50,7 @@ def _one_thread():
 def make_agent(dtype=torch.float64, config=CONFIG):
     """A tiny agent whose heads have opinions, and whose target heads differ from the trained ones."""
     torch.manual_seed(0)
-    agent = Agent(config, OBSERVATION_SIZE, ACTIONS)
+    agent = Agent(config, flat(OBSERVATION_SIZE), Discrete(ACTIONS))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in agent.parameters():
@@ -107,7 +109,12 @@ def critic_logits(critics, c, h, g, action):
     """[N] logits of one critic: an MLP over concat(h, symlog(1 / (1 - gamma)), one_hot(action))."""
     horizon = math.log1p(1 / (1 - CONFIG.discounts[g]))
     weight = critics.state[c * critics.hidden : (c + 1) * critics.hidden]
-    x = weight @ h + horizon * critics.discount[c, 0] + critics.action[action, c] + critics.bias[c, 0]
+    x = (
+        weight @ h
+        + horizon * critics.discount[c, 0]
+        + critics.action.table[action].unflatten(-1, (critics.critics, -1))[c]
+        + critics.bias[c, 0]
+    )
     for weight, bias in zip(critics.weights, critics.biases, strict=True):
         x = weight[c].T @ torch.where(x > 0, x, 0.01 * x) + bias[c, 0]
     return x
@@ -142,7 +149,7 @@ def losses_by_loops(agent, batch, config, critics_drawn, target_actions=None, ac
     """
     rows, steps = batch.mask.shape
     discounts, critics = len(CONFIG.discounts), CONFIG.critics
-    h = agent.encode(batch.observation["observation"], batch.previous_action, batch.previous_reward, batch.time)
+    h = agent.encode(batch.observation, batch.previous_action, batch.previous_reward, batch.time)
 
     def state_value(which, actor, c, h, g, drawn):
         if drawn is None:
@@ -254,7 +261,7 @@ def test_sampled_losses_and_gradients_equal_loops(monkeypatch):
     of_target, of_actor = [0, 1], [2, 3, 4]  # target_action_samples = 2, then action_samples = 3
     assert len(samples.drawn) == 5
     # They are drawn from the target policy behind the step, and from the policy at the step.
-    h = agent.encode(batch.observation["observation"], batch.previous_action, batch.previous_reward, batch.time)
+    h = agent.encode(batch.observation, batch.previous_action, batch.previous_reward, batch.time)
     for calls, actor, shift in ((of_target, agent.target_actor, 1), (of_actor, agent.actor, 0)):
         for call in calls:
             log_pi = samples.arguments[call][0].unflatten(0, batch.mask.shape)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 from twohot.envs import make_vector, reset_seeds
-from twohot.replay import Field, Replay, Schema
+from twohot.replay import Replay
 from twohot.rl.exploration import EpsilonGreedy, linear_schedule
 from twohot.rollout import Rollout, UniformPolicy, seeded_generator
+from twohot.spaces import as_dict_space, replay_schema
 
 TASKS = ("PositionOnlyCartPoleEasy", "RepeatPreviousEasy")
 
@@ -19,6 +21,7 @@ class Recorder:
 
     def __init__(self, environments) -> None:
         self.inner = environments
+        self.single_action_space = environments.single_action_space
         self.num_envs = environments.num_envs
         self.trials: list[list[dict]] = [[] for _ in range(self.num_envs)]
 
@@ -51,8 +54,8 @@ class Spy(UniformPolicy):
         def reset(self, mask: torch.Tensor) -> None:
             self.resets.append(mask.numpy().copy())
 
-    def __init__(self, actions: int) -> None:
-        super().__init__(actions)
+    def __init__(self, action_space: gym.Space) -> None:
+        super().__init__(action_space)
         self.shown: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def initial_state(self, environments: int):
@@ -61,18 +64,18 @@ class Spy(UniformPolicy):
 
     def act(self, state, observation, previous_action, previous_reward, **options):
         assert state is self.state
-        self.shown.append(tuple(x.numpy().copy() for x in (observation, previous_action, previous_reward)))
+        self.shown.append(
+            tuple(x.numpy().copy() for x in (observation["observation"], previous_action, previous_reward))
+        )
         return super().act(state, observation, previous_action, previous_reward, **options)
 
 
 @pytest.fixture
 def played():
     environments = Recorder(make_vector("popgym", TASKS, environments=4, reward_multipliers=(3.0, 0.5)))
-    policy = Spy(4)
-    size = environments.inner.single_observation_space.shape[0]
-    replay = Replay.create(
-        Schema(observation={"observation": Field("float32", (size,))}, action=Field("int32")), capacity_steps=10_000
-    )
+    policy = Spy(environments.single_action_space)
+    schema = replay_schema(as_dict_space(environments.inner.single_observation_space), policy.action_space)
+    replay = Replay.create(schema, capacity_steps=10_000)
     rollout = Rollout(environments, policy, generator=seeded_generator(0, 0), writer=replay.writer(4))
     rollout.restart(reset_seeds(0, 0, 4))
     trials = rollout.collect(90)
@@ -138,7 +141,7 @@ def test_restart_keeps_open_trials_as_truncated(played) -> None:
 
 def test_restart_plays_the_tasks_asked_for() -> None:
     environments = make_vector("popgym", TASKS, environments=4)
-    rollout = Rollout(environments, UniformPolicy(4), generator=seeded_generator(0, 0))
+    rollout = Rollout(environments, UniformPolicy(environments.single_action_space), generator=seeded_generator(0, 0))
     wanted = [TASKS[1], TASKS[0], TASKS[1], TASKS[1]]
     rollout.restart(reset_seeds(3, 0, 4), wanted)
     first: dict[int, int] = {}

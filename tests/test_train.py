@@ -188,13 +188,13 @@ def test_a_loaded_agent_acts(whole: Path) -> None:
     for _ in range(3):
         action = agent.act(
             state,
-            torch.zeros(5, agent.observation_size),
+            {"observation": torch.zeros(5, *agent.observation_space["observation"].shape)},
             torch.zeros(5, dtype=torch.int64),
             torch.zeros(5),
             generator=torch.Generator().manual_seed(0),
         )
         assert action.shape == (5,)
-        assert int(action.max()) < agent.actions
+        assert int(action.max()) < agent.action_space.n
     assert config == load_config(whole / "config.json")
 
 
@@ -242,7 +242,7 @@ def test_an_exploding_loss_ends_in_a_sentence(tmp_path: Path) -> None:
 
 def test_a_nan_from_an_environment_ends_in_a_sentence(tmp_path: Path, monkeypatch) -> None:
     if "broken" not in suites():
-        register(Suite("broken", "turns NaN", (), "", ("after_three",), lambda name: Broken()))
+        register(Suite("broken", "turns NaN", (), "", ("after_three",), lambda task, split, render: Broken()))
     environment = dataclasses.replace(CONFIG.environment, suite="broken", tasks=("after_three",), reward_multipliers=())
     with pytest.raises(NonFiniteError, match="after_three"):
         train(dataclasses.replace(CONFIG, environment=environment), tmp_path / "run", quiet())

@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass
 
 import torch
+from gymnasium import Space
 from torch import Tensor, nn
 
 from twohot.attention import KVCache
@@ -15,6 +16,7 @@ from twohot.nets.critic import TwoHotCritics
 from twohot.nets.linear import SigmaLinear
 from twohot.nets.timestep import VectorEncoder
 from twohot.nets.transformer import Transformer
+from twohot.spaces import as_dict_space, check_action_space
 
 
 @dataclass
@@ -32,24 +34,23 @@ class ActingState:
 
 
 class Agent(nn.Module):
-    """The AMAGO-2 agent for flat observations and discrete actions.
+    """The AMAGO-2 agent.
 
     Args:
         config: sizes of the networks.
-        observation_size: O, length of a flat observation.
-        actions: A, number of discrete actions, at least 2.
+        observation_space: what it sees: a Box, or a Dict of Boxes. action_space: what it does.
+
+    Raises:
+        SpaceError: for a space that no network here takes.
     """
 
-    def __init__(self, config: AgentConfig, observation_size: int, actions: int) -> None:
+    def __init__(self, config: AgentConfig, observation_space: Space, action_space: Space) -> None:
         super().__init__()
-        if observation_size < 1 or actions < 2:
-            raise ValueError(
-                f"Agent: expected observation_size >= 1 and actions >= 2, got {observation_size} and {actions}"
-            )
+        check_action_space(action_space)
         self.config = config
-        self.observation_size, self.actions = observation_size, actions
+        self.observation_space, self.action_space = as_dict_space(observation_space), action_space
         self.timestep_encoder = VectorEncoder(
-            observation_size, actions, config.encoder_hidden, config.encoder_layers, config.width
+            self.observation_space, action_space, config.encoder_hidden, config.encoder_layers, config.width
         )
         self.trajectory_encoder = Transformer(
             config.width, config.layers, config.heads, config.feed_forward, config.dropout, config.context
@@ -59,7 +60,7 @@ class Agent(nn.Module):
             config.head_hidden,
             config.head_layers,
             len(config.discounts),
-            actions,
+            int(action_space.n),
             config.probability_floor,
             config.probability_ceiling,
         )
@@ -69,7 +70,7 @@ class Agent(nn.Module):
             config.head_layers,
             config.critics,
             config.discounts,
-            actions,
+            action_space,
             config.bins.count,
         )
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
@@ -80,8 +81,10 @@ class Agent(nn.Module):
         """Everything that the optimiser moves: all but the target heads."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def encode(self, observation: Tensor, previous_action: Tensor, previous_reward: Tensor, time: Tensor) -> Tensor:
-        """h [B, L, E] of windows: observation [B, L, O], previous action and reward [B, L], time [B, L]."""
+    def encode(
+        self, observation: dict[str, Tensor], previous_action: Tensor, previous_reward: Tensor, time: Tensor
+    ) -> Tensor:
+        """h [B, L, E] of windows: observations, each [B, L, *shape], previous action and reward, time [B, L]."""
         embedded = self.timestep_encoder(observation, previous_action, previous_reward, time)
         return self.trajectory_encoder(embedded, time)
 
@@ -94,7 +97,7 @@ class Agent(nn.Module):
     def act(
         self,
         state: ActingState,
-        observation: Tensor,
+        observation: dict[str, Tensor],
         previous_action: Tensor,
         previous_reward: Tensor,
         *,
@@ -105,12 +108,12 @@ class Agent(nn.Module):
 
         Args:
             state: from `initial_state`; `state.reset(mask)` where a trial begins.
-            observation: [B, O] float. previous_action: [B] int64. previous_reward: [B] float; zeros
+            observation: each [B, *shape]. previous_action: [B, *action]. previous_reward: [B] float; zeros
                 on a trial's first step.
             greedy: take the most probable action instead of sampling. generator: random stream of the samples.
 
         Returns:
-            [B] int64.
+            [B, *action]; int64 for choices.
         """
         embedded = self.timestep_encoder(observation, previous_action, previous_reward, state.time)
         h = self.trajectory_encoder.step(embedded, state.time, state.cache)

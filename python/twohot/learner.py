@@ -48,7 +48,7 @@ class Learner:
         """
         agent = self.agent
         real = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask), dim=1)
-        agent.timestep_encoder.update_statistics(batch.observation["observation"], batch.previous_reward, real)
+        agent.timestep_encoder.update_statistics(batch.observation, batch.previous_reward, real)
         agent.train()
         try:
             losses = independent_losses(agent, batch, self.objective)

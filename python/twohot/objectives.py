@@ -52,7 +52,7 @@ def independent_losses(agent: Agent, batch, config: ObjectiveConfig) -> Losses:
     """
     bins, mask = agent.config.bins, batch.mask
     rows, steps = mask.shape
-    h = agent.encode(batch.observation["observation"], batch.previous_action.long(), batch.previous_reward, batch.time)
+    h = agent.encode(batch.observation, batch.previous_action, batch.previous_reward, batch.time)
     h_t, h_tp1 = h[:, :-1].flatten(0, 1), h[:, 1:].flatten(0, 1)
     action = batch.action.long().flatten().unsqueeze(-1)
 

@@ -7,10 +7,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from gymnasium import Space, spaces
 from torch import Tensor
 
 from twohot.envs import reset_where
 from twohot.rl.exploration import EpsilonGreedy
+from twohot.spaces import action_dtype, as_dict
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,14 @@ class Policy(Protocol):
     def act(
         self,
         state: Any,
-        observation: Tensor,
+        observation: dict[str, Tensor],
         previous_action: Tensor,
         previous_reward: Tensor,
         *,
         greedy: bool = False,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """[B] int64, one action for each environment; moves `state` on by one step."""
+        """[B, *action], one action for each environment; moves `state` on by one step."""
 
 
 class UniformPolicy:
@@ -49,16 +51,24 @@ class UniformPolicy:
         def reset(self, mask: Tensor) -> None:
             """There is nothing to forget."""
 
-    def __init__(self, actions: int) -> None:
-        self.actions = actions
+    def __init__(self, action_space: Space) -> None:
+        self.action_space = action_space
 
     def initial_state(self, environments: int) -> _NoState:
         """An empty state."""
         return self._NoState()
 
     def act(self, state, observation, previous_action, previous_reward, *, greedy=False, generator=None) -> Tensor:
-        """[B] int64, uniform over the actions."""
-        return torch.randint(self.actions, (observation.shape[0],), generator=generator)
+        """[B, *action], uniform over the action space."""
+        rows, space = len(previous_reward), self.action_space
+        if isinstance(space, spaces.Box):
+            return 2 * torch.rand((rows, *space.shape), generator=generator) - 1
+        if isinstance(space, spaces.MultiDiscrete):
+            counts = torch.as_tensor(space.nvec)
+            return (torch.rand((rows, len(counts)), generator=generator, dtype=torch.float64) * counts).long()
+        if isinstance(space, spaces.MultiBinary):
+            return torch.randint(2, (rows, *space.shape), generator=generator)
+        return torch.randint(int(space.n), (rows,), generator=generator)
 
 
 class Rollout:
@@ -104,7 +114,9 @@ class Rollout:
             rows = np.array([other == task for other in tasks])
             self._observation, info = reset_where(self.environments, rows, task)
         self._state = self.policy.initial_state(count)
-        self._previous_action = np.zeros(count, np.int64)
+        action = self.environments.single_action_space
+        self._action_dtype = action_dtype(action)
+        self._previous_action = np.zeros((count, *action.shape), self._action_dtype)
         self._previous_reward = np.zeros(count, np.float32)
         self._begin(np.ones(count, bool), info)
 
@@ -113,7 +125,7 @@ class Rollout:
             self.exploration.begin(mask)
         if self.writer is not None:
             task = np.asarray(info["task"], np.int32)
-            self.writer.begin({"observation": self._observation}, mask=mask, task=task)
+            self.writer.begin(as_dict(self._observation), mask=mask, task=task)
 
     def collect(self, steps: int) -> list[Trial]:
         """Take `steps` steps in every environment; returns the trials that ended, in order.
@@ -125,7 +137,7 @@ class Rollout:
         for _ in range(steps):
             actions = self.policy.act(
                 self._state,
-                torch.from_numpy(self._observation).to(self.device),
+                {name: torch.from_numpy(x).to(self.device) for name, x in as_dict(self._observation).items()},
                 torch.from_numpy(self._previous_action).to(self.device),
                 torch.from_numpy(self._previous_reward).to(self.device),
                 greedy=self.greedy,
@@ -134,15 +146,16 @@ class Rollout:
             actions = actions.cpu().numpy()
             if self.exploration is not None:
                 actions = self.exploration(actions, self.environment_steps)
+            actions = actions.astype(self._action_dtype)
             observation, reward, terminated, truncated, info = self.environments.step(actions)
             reward = reward.astype(np.float32)
             if self.writer is not None:
                 self.writer.append(
-                    action=actions.astype(np.int32),
+                    action=actions,
                     reward=reward,
                     terminated=terminated,
                     truncated=truncated,
-                    observation={"observation": observation},
+                    observation=as_dict(observation),
                 )
             self._observation, self._previous_action, self._previous_reward = observation, actions, reward
             self.environment_steps += len(actions)
@@ -158,7 +171,7 @@ class Rollout:
         ]
         self._observation, info = reset_where(self.environments, done)
         self._state.reset(torch.from_numpy(done).to(self.device))
-        self._previous_action = np.where(done, 0, self._previous_action)
+        self._previous_action[done] = 0
         self._previous_reward = np.where(done, np.float32(0), self._previous_reward)
         self._begin(done, info)
         return ended

@@ -24,9 +24,9 @@ from twohot.learner import Learner
 from twohot.metrics import MetricsWriter
 from twohot.objectives import statistics
 from twohot.progress import Progress
-from twohot.replay import Field, Schema
 from twohot.rl.exploration import EpsilonGreedy
 from twohot.rollout import Rollout, Trial, UniformPolicy, seeded_generator
+from twohot.spaces import SpaceError, replay_schema, space_from_json, space_to_json
 
 STATISTICS_EVERY = 10
 """Updates between two looks at the statistics of an update; a row of metrics is the mean of an epoch's looks."""
@@ -119,14 +119,16 @@ class Session:
         torch.set_num_threads(config.threads)
         torch.manual_seed(seeded_generator(config.seed, NETWORK_STREAM).initial_seed())
         self.environments = _make_environments(config)
-        size = self.environments.single_observation_space.shape[0]
-        actions = int(self.environments.single_action_space.n)
+        spaces = self.environments.single_observation_space, self.environments.single_action_space
         self.device = torch.device(config.device)
-        self.agent = Agent(config.agent, size, actions).to(self.device).eval()
+        try:
+            self.agent = Agent(config.agent, *spaces).to(self.device).eval()
+        except SpaceError as error:
+            raise ConfigurationError(f"environment.tasks: {error}") from error
         self.learner = Learner(self.agent, config.objective, config.optimizer)
         self.exploration = EpsilonGreedy(
             config.collect.environments,
-            actions,
+            int(self.agent.action_space.n),
             config.collect.epsilon_start,
             config.collect.epsilon_end,
             config.collect.epsilon_steps,
@@ -151,8 +153,7 @@ class Session:
 
     def start(self) -> None:
         """Begin with an empty replay."""
-        size = self.agent.observation_size
-        schema = Schema(observation={"observation": Field("float32", (size,))}, action=Field("int32"))
+        schema = replay_schema(self.agent.observation_space, self.agent.action_space)
         self.replay = run_replay.create(self.config.replay, self.run, schema, self.config.seed)
         self.rollout = self._rollout()
 
@@ -253,7 +254,7 @@ class Session:
         return {name: value for score in scores for name, value in score.metrics("evaluation").items()}
 
     def _measure_random(self, metrics: MetricsWriter) -> None:
-        policy = UniformPolicy(self.agent.actions)
+        policy = UniformPolicy(self.agent.action_space)
         config = self.config
         scores = evaluate(policy, config.environment, trials=config.evaluate.final_trials, seed=config.seed)
         metrics.write("random", 0, 0, 0.0, {k: v for score in scores for k, v in score.metrics("random").items()})
@@ -281,8 +282,7 @@ class Session:
             tensors["random"]["cuda"] = torch.cuda.get_rng_state(self.device)
         state = {
             "config": to_json(self.config),
-            "observation_size": self.agent.observation_size,
-            "actions": self.agent.actions,
+            "spaces": self._spaces(),
             "updates": self.learner.updates,
             "environment_steps": self.rollout.environment_steps,
             "seconds": self.seconds,
@@ -297,11 +297,14 @@ class Session:
             self.replay.compact(self._evicted_files)
             self._evicted_files = self.replay.evicted_files()
 
+    def _spaces(self) -> dict[str, Any]:
+        agent = self.agent
+        return {"observation": space_to_json(agent.observation_space), "action": space_to_json(agent.action_space)}
+
     def restore(self, path: Path, state: dict[str, Any]) -> None:
         """Put back everything that `_save` took."""
         checkpoint.require_same(state["config"], to_json(self.config), FREE_SETTINGS)
-        sizes = {"observation_size": self.agent.observation_size, "actions": self.agent.actions}
-        checkpoint.require_same({name: state[name] for name in sizes}, sizes, frozenset())
+        checkpoint.require_same({"spaces": state["spaces"]}, {"spaces": self._spaces()}, frozenset())
         self.agent.load_state_dict(checkpoint.read_tensors(path, "agent"))
         checkpoint.load_optimizer(self.learner.optimizer, checkpoint.read_tensors(path, "optimizer"))
         try:
@@ -361,6 +364,9 @@ def load_agent(run: Path) -> tuple[TrainConfig, Agent]:
         )
     state = checkpoint.read_state(found)
     checkpoint.require_same(state["config"], to_json(config), FREE_SETTINGS)
-    agent = Agent(config.agent, state["observation_size"], state["actions"])
+    found_spaces = state["spaces"]
+    agent = Agent(
+        config.agent, space_from_json(found_spaces["observation"]), space_from_json(found_spaces["action"], action=True)
+    )
     agent.load_state_dict(checkpoint.read_tensors(found, "agent"))
     return config, agent.eval()

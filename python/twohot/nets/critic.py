@@ -5,26 +5,35 @@ from __future__ import annotations
 import math
 
 import torch
+from gymnasium import Space
 from torch import Tensor, nn
 from torch.nn import functional
 
 from twohot.losses import symlog
+from twohot.nets.actions import ActionLinear
 
 
 class TwoHotCritics(nn.Module):
     """C independent MLPs from (h, discount, action) to N logits, with a factored first layer.
 
     The first layer is linear, so W [h; g; a] = W_h h + W_g g + W_a a: the part of h is computed once per step,
-    that of the discount once per discount, and that of a discrete action is a row look-up. A discount is read
-    as symlog(1 / (1 - gamma)).
+    that of the discount once per discount, and that of a discrete action is a row look-up (`ActionLinear`). A discount
+    is read as symlog(1 / (1 - gamma)).
 
     Args:
         width: E. hidden: units of each hidden layer. layers: hidden layers, at least 1.
-        critics: C. discounts: the G discounts. actions: A. bins: N.
+        critics: C. discounts: the G discounts. action_space: of the actions. bins: N.
     """
 
     def __init__(
-        self, width: int, hidden: int, layers: int, critics: int, discounts: tuple[float, ...], actions: int, bins: int
+        self,
+        width: int,
+        hidden: int,
+        layers: int,
+        critics: int,
+        discounts: tuple[float, ...],
+        action_space: Space,
+        bins: int,
     ) -> None:
         super().__init__()
         self.critics, self.hidden = critics, hidden
@@ -34,7 +43,7 @@ class TwoHotCritics(nn.Module):
         # the single number and the one-hot would drown in the `width` entries of h.
         self.state = nn.Parameter(torch.empty(critics * hidden, width).uniform_(-1, 1) / math.sqrt(width))
         self.discount = nn.Parameter(torch.empty(critics, 1, hidden).uniform_(-1, 1) / horizons.square().mean().sqrt())
-        self.action = nn.Parameter(torch.empty(actions, critics, hidden).uniform_(-1, 1))
+        self.action = ActionLinear(action_space, critics * hidden, 1.0)
         self.bias = nn.Parameter(torch.zeros(critics, 1, hidden))
         bound = 1 / math.sqrt(hidden)
         sizes = [hidden] * layers + [bins]
@@ -51,18 +60,20 @@ class TwoHotCritics(nn.Module):
 
         Args:
             state: [C, M, 1, hidden] from `state_features`.
-            action: [M, G] or [M, 1] integers; the latter means the same action for all discounts.
+            action: [M, G, *action] or [M, 1, *action]; the latter means the same action for all discounts.
 
         Returns:
             [C, M, G, hidden]. The last layer is `head`, which the fused losses take beside it.
         """
         discount = self.horizons * self.discount + self.bias  # [C, G, hidden]
-        return self._hidden(state + discount.unsqueeze(1) + self.action[action].movedim(2, 0))
+        action = self.action(action).unflatten(-1, (self.critics, self.hidden)).movedim(-2, 0)
+        return self._hidden(state + discount.unsqueeze(1) + action)
 
     def all_features(self, state: Tensor) -> Tensor:
-        """Input of the last layer for every action: [C, M, G, A, hidden] for `state` [C, M, 1, hidden]."""
+        """Input of the last layer for all A actions: [C, M, G, A, hidden] for `state` [C, M, 1, hidden]."""
         discount = self.horizons * self.discount + self.bias
-        each = discount.unsqueeze(2) + self.action.movedim(1, 0).unsqueeze(1)  # [C, G, A, hidden]
+        actions = self.action.table.unflatten(-1, (self.critics, self.hidden)).movedim(1, 0)  # [C, A, hidden]
+        each = discount.unsqueeze(2) + actions.unsqueeze(1)  # [C, G, A, hidden]
         return self._hidden(state.unsqueeze(3) + each.unsqueeze(1))
 
     @property

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import torch
+from gymnasium import Space, spaces
 from torch import Tensor, nn
 
 from twohot.losses import symlog
+from twohot.nets.actions import ActionLinear
 from twohot.nets.linear import MLP
+from twohot.spaces import OBSERVATION
 
 
 class RunningNormalization(nn.Module):
@@ -46,33 +49,37 @@ class RunningNormalization(nn.Module):
 class VectorEncoder(nn.Module):
     """Flat observations: normalised [observation, symlog(previous reward)] and the previous action through an MLP.
 
-    The previous action enters as a row look-up, which is what a one-hot input to the first linear layer amounts
-    to; at a trial's first step, which has none, it contributes nothing. The previous reward is 0 there.
+    The previous action enters the first layer through an `ActionLinear`; at a trial's first step, which has none, it
+    contributes nothing. The previous reward is 0 there.
 
     Args:
-        observation_size: O. actions: A, number of discrete actions.
+        observation_space: its entry "observation" is a Box [O]. action_space: of the previous action.
         hidden, layers: of the MLP. width: E, the embedding.
     """
 
-    def __init__(self, observation_size: int, actions: int, hidden: int, layers: int, width: int) -> None:
+    def __init__(
+        self, observation_space: spaces.Dict, action_space: Space, hidden: int, layers: int, width: int
+    ) -> None:
         super().__init__()
-        self.normalization = RunningNormalization(observation_size + 1)
-        self.previous_action = nn.Embedding(actions, hidden)
-        self.inputs = nn.Linear(observation_size + 1, hidden)
+        (size,) = observation_space[OBSERVATION].shape
+        self.normalization = RunningNormalization(size + 1)
+        self.previous_action = ActionLinear(action_space, hidden, (size + 1) ** -0.5)
+        self.inputs = nn.Linear(size + 1, hidden)
         self.hidden = MLP(hidden, hidden, layers - 1, width)
         self.norm = nn.LayerNorm(width)
-        nn.init.uniform_(self.previous_action.weight, -((observation_size + 1) ** -0.5), (observation_size + 1) ** -0.5)
 
     @staticmethod
-    def _features(observation: Tensor, previous_reward: Tensor) -> Tensor:
-        return torch.cat((observation, symlog(previous_reward).unsqueeze(-1)), dim=-1)
+    def _features(observation: dict[str, Tensor], previous_reward: Tensor) -> Tensor:
+        return torch.cat((observation[OBSERVATION], symlog(previous_reward).unsqueeze(-1)), dim=-1)
 
-    def update_statistics(self, observation: Tensor, previous_reward: Tensor, mask: Tensor) -> None:
+    def update_statistics(self, observation: dict[str, Tensor], previous_reward: Tensor, mask: Tensor) -> None:
         """Merge the steps where mask [...] (bool) is True into the running normalisation."""
         self.normalization.update(self._features(observation, previous_reward), mask)
 
-    def forward(self, observation: Tensor, previous_action: Tensor, previous_reward: Tensor, time: Tensor) -> Tensor:
-        """observation [..., O], previous_action [...] (integers), previous_reward [...], time [...] to [..., E]."""
+    def forward(
+        self, observation: dict[str, Tensor], previous_action: Tensor, previous_reward: Tensor, time: Tensor
+    ) -> Tensor:
+        """Observations [..., *shape], previous_action [..., *action], previous_reward and time [...] to [..., E]."""
         features = self.normalization(self._features(observation, previous_reward))
         before = self.previous_action(previous_action) * (time > 0).unsqueeze(-1)
         return self.norm(self.hidden(nn.functional.leaky_relu(self.inputs(features) + before)))

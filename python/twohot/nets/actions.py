@@ -1,0 +1,46 @@
+"""Actions as inputs of a linear layer: look-ups where they are choices, a matrix product where they are numbers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from gymnasium import Space, spaces
+from torch import Tensor, nn
+
+
+class ActionLinear(nn.Module):
+    """W a + 0 for an action a of a space: what a linear layer makes of one-hot, binary or continuous actions.
+
+    A choice among A actions picks a row, so no one-hot vector is built. Weights are drawn uniformly, with the bound
+    `bound` for an action that is one choice, and so that any action's share has that variance else.
+
+    Args:
+        space: Discrete, MultiDiscrete, MultiBinary or a Box [n].
+        outputs: of the layer. bound: of the weights at the beginning.
+    """
+
+    def __init__(self, space: Space, outputs: int, bound: float) -> None:
+        super().__init__()
+        self.space = space
+        if isinstance(space, spaces.Discrete):
+            rows, entries = int(space.n), 1
+        elif isinstance(space, spaces.MultiDiscrete):
+            rows, entries = int(space.nvec.sum()), len(space.nvec)
+            first = torch.as_tensor([0, *space.nvec[:-1].cumsum().tolist()])
+            self.register_buffer("first", first, persistent=False)
+        else:
+            rows = entries = space.shape[0]
+        self.table = nn.Parameter(torch.empty(rows, outputs).uniform_(-bound, bound) / math.sqrt(entries))
+
+    def forward(self, action: Tensor) -> Tensor:
+        """action [..., *shape of the space] to [..., outputs]."""
+        if isinstance(self.space, spaces.Discrete):
+            return self.table[action.long()]
+        if isinstance(self.space, spaces.MultiDiscrete):
+            return self.table[action.long() + self.first].sum(-2)
+        return action.to(self.table.dtype) @ self.table
+
+    def relaxed(self, probability: Tensor) -> Tensor:
+        """Probabilities of the choices, [..., rows], or a continuous action, to [..., outputs]; differentiable."""
+        return probability @ self.table

@@ -1,0 +1,110 @@
+"""Observation and action spaces: gymnasium's own, as columns of a replay and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import Space, spaces
+
+from twohot.errors import TwohotError
+from twohot.replay import Field, Schema
+
+OBSERVATION = "observation"
+"""Name of an observation that is no dict."""
+
+
+class SpaceError(TwohotError, ValueError):
+    """A space that an agent cannot see or act in."""
+
+
+def as_dict_space(space: Space) -> spaces.Dict:
+    """An observation space as a Dict of Boxes: a single Box becomes the one named "observation".
+
+    Raises:
+        SpaceError: for anything but a Box, MultiBinary, or a Dict of those; for an empty one.
+    """
+    parts = space if isinstance(space, spaces.Dict) else spaces.Dict({OBSERVATION: space})
+    for name, part in parts.items():
+        if not isinstance(part, spaces.Box | spaces.MultiBinary) or 0 in part.shape:
+            raise SpaceError(f"observation {name!r}: expected a Box or a MultiBinary with entries, got {part}")
+    if not len(parts):
+        raise SpaceError("observation: expected at least one Box, got an empty Dict")
+    return parts
+
+
+def as_dict(observation: Any) -> dict[str, Any]:
+    """An observation, of one environment or of many, by name, as `as_dict_space` names it."""
+    return observation if isinstance(observation, dict) else {OBSERVATION: observation}
+
+
+def check_action_space(space: Space) -> None:
+    """Raise SpaceError unless `space` is one that an agent can act in; the message says which are."""
+    if isinstance(space, spaces.Discrete):
+        fits = space.n >= 2 and space.start == 0
+    elif isinstance(space, spaces.MultiDiscrete):
+        fits = len(space.shape) == 1 and (space.nvec >= 1).all() and (space.start == 0).all()
+    elif isinstance(space, spaces.MultiBinary):
+        fits = len(space.shape) == 1
+    else:
+        fits = isinstance(space, spaces.Box) and len(space.shape) == 1 and (space.low == -1).all()
+        fits = fits and (space.high == 1).all()
+    if not fits:
+        raise SpaceError(
+            "action: expected Discrete with 2 actions or more, MultiDiscrete or MultiBinary with one dimension, "
+            f"all from 0 on, or a Box [n] from -1 to 1; got {space}"
+        )
+
+
+def replay_schema(observation: spaces.Dict, action: Space) -> Schema:
+    """The columns in which a replay stores what an environment with these spaces shows and what is done there."""
+    columns = {name: Field(str(part.dtype), part.shape) for name, part in observation.items()}
+    return Schema(columns, Field(action_dtype(action), tuple(action.shape or ())))
+
+
+def action_dtype(space: Space) -> str:
+    """The dtype in which actions of a space are stored: float32, int32, or int8 for MultiBinary."""
+    if isinstance(space, spaces.Box):
+        return "float32"
+    return "int8" if isinstance(space, spaces.MultiBinary) else "int32"
+
+
+def space_to_json(space: Space) -> dict[str, Any]:
+    """Plain values from which `space_from_json` makes a space of the same shapes and counts, without bounds."""
+    if isinstance(space, spaces.Dict):
+        return {"kind": "Dict", "parts": {name: space_to_json(part) for name, part in space.items()}}
+    if isinstance(space, spaces.Discrete):
+        return {"kind": "Discrete", "n": int(space.n)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist()}
+    if isinstance(space, spaces.MultiBinary):
+        return {"kind": "MultiBinary", "shape": list(space.shape)}
+    if isinstance(space, spaces.Box):
+        return {"kind": "Box", "shape": list(space.shape), "dtype": str(space.dtype)}
+    raise SpaceError(f"expected Box, Discrete, MultiDiscrete, MultiBinary or a Dict of those, got {space}")
+
+
+def space_from_json(values: dict[str, Any], *, action: bool = False) -> Space:
+    """The space that `space_to_json` described; a Box of actions runs from -1 to 1, one of observations has no bounds.
+
+    Raises:
+        KeyError, SpaceError: for values that are none of `space_to_json`.
+    """
+    kind = values["kind"]
+    if kind == "Dict":
+        return spaces.Dict({name: space_from_json(part) for name, part in values["parts"].items()})
+    if kind == "Discrete":
+        return spaces.Discrete(values["n"])
+    if kind == "MultiDiscrete":
+        return spaces.MultiDiscrete(values["nvec"])
+    if kind == "MultiBinary":
+        shape = values["shape"]
+        return spaces.MultiBinary(shape if len(shape) > 1 else shape[0])
+    if kind != "Box":
+        raise SpaceError(f"kind: expected Dict, Discrete, MultiDiscrete, MultiBinary or Box, got {kind!r}")
+    dtype = np.dtype(values["dtype"])
+    if action:
+        return spaces.Box(-1, 1, tuple(values["shape"]), dtype.type)
+    limits = np.iinfo(dtype) if dtype.kind in "iu" else None
+    low, high = (limits.min, limits.max) if limits else (-np.inf, np.inf)
+    return spaces.Box(low, high, tuple(values["shape"]), dtype.type)
