@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from metaworld import env_dict, policies
 
+from twohot import envs
 from twohot.envs import metaworld
 
 DRAWN = "drawer-close-v3"
@@ -40,7 +41,8 @@ def own_cache(tmp_path, monkeypatch):
 
     def draw(name, seed):
         state.drawn += 1
-        tasks = [SimpleNamespace(data=pickle.dumps({"rand_vec": np.full(3, seed + row)})) for row in range(metaworld.GOALS)]
+        vectors = [np.full(3, seed + row) for row in range(metaworld.GOALS)]
+        tasks = [SimpleNamespace(data=pickle.dumps({"rand_vec": vector})) for vector in vectors]
         return SimpleNamespace(train_tasks=tasks, test_tasks=tasks[::-1])
 
     monkeypatch.setattr(library, "ML1", draw)
@@ -198,3 +200,72 @@ def test_only_so_many_simulations_wait(no_idle, monkeypatch):
     assert [simulation for _, _, simulation in no_idle.values()] == built[2:]
     envs[0].reset(seed=0)
     assert envs[0]._simulation is built[3]
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Episodes of five steps."""
+    monkeypatch.setattr(env_dict.ALL_V3_ENVIRONMENTS[DRAWN], "max_path_length", 5)
+
+
+def test_a_trial(short, no_idle):
+    env = envs.TrialEnv("metaworld", [DRAWN], attempts=3, reward_multipliers=[4.0])
+    bare = metaworld.MetaWorld(DRAWN)
+    goals = set()
+    for trial in range(4):
+        env.reset(seed=trial)
+        game = env._game.env.unwrapped
+        bare.reset(seed=0)
+        bare._goal = game._goal
+        actions = np.random.default_rng(trial).uniform(-1, 1, (15, 4)).astype(np.float32)
+        returns = np.zeros(3)
+        for step, action in enumerate(actions):
+            if step % 5 == 0:
+                bare.reset(options={"attempt": 1})
+            _, expected, *_ = bare.step(action)
+            returns[step // 5] += expected
+            observation, reward, terminated, truncated, info = env.step(action)
+            assert game._goal == bare._goal
+            assert reward == 4 * expected
+            assert (terminated, truncated) == (False, step == 14)
+            assert not observation[36:39].any()
+        np.testing.assert_allclose(info["attempt_returns"], returns, rtol=1e-6)
+        assert not info["attempt_success"].any()
+        goals.add(game._goal)
+    assert len(goals) > 1
+
+
+def test_a_success_marks_its_attempt(short, no_idle, monkeypatch):
+    env = envs.TrialEnv("metaworld", [DRAWN], attempts=3)
+    env.reset(seed=0)
+    for step in range(15):
+        if step == 7:
+            game = env._game.env.unwrapped
+            monkeypatch.setattr(game._simulation, "evaluate_state", lambda observation, action: (0.5, {"success": 1.0}))
+        elif step == 8:
+            monkeypatch.undo()
+            env_dict.ALL_V3_ENVIRONMENTS[DRAWN].max_path_length = 5
+        *_, info = env.step(np.zeros(4, np.float32))
+    assert info["attempt_success"].tolist() == [False, True, False]
+
+
+def test_a_trial_that_is_broken_off_frees_its_simulation(no_idle, short):
+    env = envs.TrialEnv("metaworld", [DRAWN, "reach-v3"])
+    env.reset(seed=0, options={"task": DRAWN})
+    simulation = env._game.env.unwrapped._simulation
+    env.step(np.zeros(4, np.float32))
+    env.reset(options={"task": DRAWN})
+    assert env._game.env.unwrapped._simulation is simulation
+    env.close()
+
+
+def test_held_out_classes_are_no_train_classes():
+    assert not set(metaworld.ML45_TRAIN) & set(metaworld.ML45_TEST)
+    assert not set(metaworld.ML10_TRAIN) & set(metaworld.ML10_TEST)
+
+
+def test_sizes_are_known_without_a_simulation(no_idle):
+    layout = envs.common_layout("metaworld", metaworld.ML45_TRAIN)
+    assert layout.observation.shape == (39,)
+    assert layout.action.shape == (4,)
+    assert not no_idle

@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from twohot import envs
 from twohot.envs import MissingExtraError, UnknownEnvironmentError, procgen
 
 pytestmark = pytest.mark.skipif(not (3, 11) <= sys.version_info < (3, 13), reason="procgen-mirror has no wheel")
@@ -39,7 +40,7 @@ def test_the_tasks():
     assert len(procgen.TASKS) == len(set(procgen.TASKS)) == 16 + 16 + 6
     assert set(procgen.EASY) | set(procgen.MEMORY_HARD) <= set(procgen.TASKS)
     assert len(procgen.MEMORY_HARD) == 16
-    assert dict(zip(procgen.EASY, procgen.EASY_RESCALED_MULTIPLIERS))["coinrun-easy"] == 100
+    assert dict(zip(procgen.EASY, procgen.EASY_RESCALED_MULTIPLIERS, strict=True))["coinrun-easy"] == 100
 
 
 @pytest.mark.parametrize("task", procgen.TASKS)
@@ -61,7 +62,7 @@ def test_a_game_with_its_clock_stopped_plays_as_with_it(task, monkeypatch):
     running = play(bare, 200)
     bare.close()
     assert len(stopped) == len(running)
-    for ours, theirs in zip(stopped, running):
+    for ours, theirs in zip(stopped, running, strict=True):
         np.testing.assert_array_equal(ours[0], theirs[0])
         assert ours[1:] == theirs[1:]
     assert any((observation != first).any() for observation, *_ in stopped)
@@ -100,7 +101,7 @@ def test_the_second_attempt_sees_the_same_level_and_a_mark(task, limit):
         assert env.level == level
         again = play(env, 1000)
         assert len(again) == len(one)
-        for image, unmarked in ((second, first), *((a[0], b[0]) for a, b in zip(again, one))):
+        for image, unmarked in ((second, first), *((a[0], b[0]) for a, b in zip(again, one, strict=True))):
             assert not image[1:5, 1:5].any()
             assert unmarked[1:5, 1:5].any()
             marked = unmarked.copy()
@@ -162,7 +163,7 @@ def test_frames_are_rendered_and_change_nothing():
     np.testing.assert_array_equal(env.reset(seed=0)[0], plain.reset(seed=0)[0])
     before = env.render()
     assert before.shape == (512, 512, 3)
-    for ours, theirs in zip(play(env, 20), play(plain, 20)):
+    for ours, theirs in zip(play(env, 20), play(plain, 20), strict=True):
         np.testing.assert_array_equal(ours[0], theirs[0])
     assert (env.render() != before).any()
 
@@ -170,3 +171,28 @@ def test_frames_are_rendered_and_change_nothing():
 def test_the_wheels_python_code_is_not_imported():
     procgen.Procgen("maze-easy").reset(seed=0)
     assert not {"procgen", "gym", "gym3"} & set(sys.modules)
+
+
+def test_a_trial_of_two_attempts():
+    env = envs.TrialEnv("procgen", ["maze-easy", "coinrun-easy"], attempts=2, reward_multipliers=[1.0, 100.0])
+    levels, rewards = [], []
+    for trial in range(30):
+        _, info = env.reset(seed=trial)
+        game, level, done = env._game.env.unwrapped, env._game.env.unwrapped.level, False
+        game._limit = 150
+        for action in actions(400, trial):
+            observation, reward, terminated, truncated, end = env.step(action)
+            done = terminated or truncated
+            assert game.level == level
+            assert observation["observation"][1:5, 1:5].any() == (observation["context"][1] == 0)
+            if reward:
+                rewards.append((info["task"], reward))
+            if done:
+                break
+            game._limit = 150
+        assert done
+        assert end["attempt_lengths"].sum() <= 300
+        assert (end["attempt_success"] == (end["attempt_returns"] > 0)).all()
+        levels.append(level)
+    assert len(set(levels)) == 30
+    assert set(rewards) == {(0, 10.0), (1, 1000.0)}

@@ -11,6 +11,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from twohot.envs.registry import Suite
+
 # The games that one player can play, as ale-py names their ROMs.
 _ROMS = (
     "adventure air_raid alien amidar assault asterix asteroids atlantis2 atlantis backgammon bank_heist basic_math "
@@ -171,3 +173,15 @@ class Atari(gym.Env[np.ndarray, int]):
 def make_atari(task: str, split: str = "train", render: bool = False) -> Atari:
     """One game; it has no splits."""
     return Atari(task, render=render)
+
+
+ATARI = Suite(
+    name="atari",
+    summary="Atari 2600: 104 games with unclipped scores, all 18 actions, sticky actions.",
+    requires=("ale_py", "cv2"),
+    install="pip install 'twohot[atari]'",
+    tasks=TASKS,
+    make=make_atari,
+    uniform=True,
+    reference_scores=REFERENCE_SCORES,
+)

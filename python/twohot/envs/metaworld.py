@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from twohot.envs.registry import Suite
 from twohot.files import replacing
 
 _LETTERED = (
@@ -76,7 +77,7 @@ class MetaWorld(gym.Env[np.ndarray, np.ndarray]):
     hidden_task = True
 
     def __init__(self, task: str, split: str = "train", *, render: bool = False, seed: int = 0) -> None:
-        self.task, self.split, self.seed = task, split, seed
+        self.task, self.split, self.goal_seed = task, split, seed
         self.render_mode = "rgb_array" if render else None
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": 80}
         self.observation_space = spaces.Box(-np.inf, np.inf, (_OBSERVATION_SIZE,), np.float32)
@@ -90,7 +91,7 @@ class MetaWorld(gym.Env[np.ndarray, np.ndarray]):
         """Starts an episode; `options={"attempt": 0}`, or none, draws a goal, a later attempt keeps it."""
         super().reset(seed=seed)
         if self._goals is None:
-            self._goals = goals(self._class, self.seed)[self.split]
+            self._goals = goals(self._class, self.goal_seed)[self.split]
         if self._goal < 0 or not (options or {}).get("attempt", 0):
             self._goal = int(self.np_random.integers(len(self._goals)))
         if self._simulation is None:
@@ -111,7 +112,7 @@ class MetaWorld(gym.Env[np.ndarray, np.ndarray]):
         return self._simulation.render() if self._simulation else None
 
     def release(self) -> None:
-        """Gives the simulation back to the pool; the episode is over."""
+        """Gives the simulation back to the pool; the episode, where one was going on, is over."""
         if self._simulation is not None:
             _give_back(self._class, self.render_mode, self._simulation)
             self._simulation = None
@@ -192,3 +193,16 @@ def _give_back(name: str, render_mode: str | None, simulation: Any) -> None:
     if len(_idle) > _MOST_IDLE:
         _, (_, _, oldest) = _idle.popitem(last=False)
         oldest.close()
+
+
+METAWORLD = Suite(
+    name="metaworld",
+    summary="Meta-World: a robot arm, fifty tasks with hidden goals (ML1, ML10, ML45) or shown ones (MT10, MT50).",
+    requires=("metaworld",),
+    install="pip install 'twohot[metaworld]'",
+    tasks=TASKS,
+    make=make_metaworld,
+    splits=("train", "test"),
+    uniform=True,
+    tells_success=True,
+)

@@ -17,11 +17,13 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from twohot.envs.registry import MissingExtraError, UnknownEnvironmentError
+from twohot.envs.registry import MissingExtraError, Suite, UnknownEnvironmentError
 
-GAMES = tuple(
-    "bigfish bossfight caveflyer chaser climber coinrun dodgeball fruitbot heist jumper leaper maze miner ninja "
-    "plunder starpilot".split()
+INSTALL = "pip install --no-deps procgen-mirror==0.10.7"
+
+GAMES = (
+    *("bigfish", "bossfight", "caveflyer", "chaser", "climber", "coinrun", "dodgeball", "fruitbot"),
+    *("heist", "jumper", "leaper", "maze", "miner", "ninja", "plunder", "starpilot"),
 )
 MEMORY_GAMES = ("caveflyer", "dodgeball", "heist", "jumper", "maze", "miner")
 
@@ -256,9 +258,19 @@ def _load() -> ctypes.CDLL:
     return library
 
 
-INSTALL = "pip install --no-deps procgen-mirror==0.10.7"
-
-
 def make_procgen(task: str, split: str = "train", render: bool = False) -> Procgen:
     """One game; arguments as for `Procgen`."""
     return Procgen(task, split, render=render)
+
+
+PROCGEN = Suite(
+    name="procgen",
+    summary="Procgen: sixteen games with generated levels, each easy or hard, six of them also for the memory.",
+    requires=("procgen",),
+    install=INSTALL,
+    tasks=TASKS,
+    make=make_procgen,
+    splits=("train", "test"),
+    uniform=True,
+    tells_success=True,
+)

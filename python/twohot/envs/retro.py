@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from twohot.envs.registry import UnknownEnvironmentError
+from twohot.envs.registry import Suite, UnknownEnvironmentError
 from twohot.errors import TwohotError
 
 # The levels where an episode may begin (names of saved states), by game and split.
@@ -77,7 +77,7 @@ class Retro(gym.Env[np.ndarray, np.ndarray]):
         render: whether `render` returns frames as the console draws them.
 
     Raises:
-        MissingRomError: at the first reset, where the game's ROM has not been imported.
+        MissingRomError: the game's ROM has not been imported.
     """
 
     hidden_task = True
@@ -87,7 +87,15 @@ class Retro(gym.Env[np.ndarray, np.ndarray]):
         if split not in LEVELS[task]:
             raise UnknownEnvironmentError(f"expected a split of {tuple(LEVELS[task])}, got {split!r}")
         import cv2
+        from stable_retro.data import get_romfile_path
 
+        try:
+            get_romfile_path(task)
+        except FileNotFoundError as error:
+            raise MissingRomError(
+                f"{task} needs its ROM, which you supply: put the file of a game that you own in a folder and import "
+                "it with `python -m stable_retro.import FOLDER`, which knows it by its checksum"
+            ) from error
         cv2.setNumThreads(1)  # of the whole process: its threads cost more than so small an image takes
         self._resize, self._area = cv2.resize, cv2.INTER_AREA
         self.task, self.levels = task, LEVELS[task][split]
@@ -143,13 +151,7 @@ class Retro(gym.Env[np.ndarray, np.ndarray]):
 
         if Retro._holder is not None:
             Retro._holder.close()
-        try:
-            emulator = stable_retro.make(self.task, state=self.level, render_mode=None)
-        except FileNotFoundError as error:
-            raise MissingRomError(
-                f"{self.task} needs its ROM, which you supply: put the file of a game that you own in a folder and "
-                "import it with `python -m stable_retro.import FOLDER`, which knows it by its checksum"
-            ) from error
+        emulator = stable_retro.make(self.task, state=self.level, render_mode=None)
         Retro._holder = self
         return emulator
 
@@ -163,3 +165,15 @@ class Retro(gym.Env[np.ndarray, np.ndarray]):
 def make_retro(task: str, split: str = "train", render: bool = False) -> Retro:
     """One game; arguments as for `Retro`. Starts no emulator yet."""
     return Retro(task, split, render=render)
+
+
+RETRO = Suite(
+    name="retro",
+    summary="Super Mario Bros 1, 2 (Japan), 3 and World by levels, with your own ROMs; and Airstriker, which is free.",
+    requires=("stable_retro", "cv2"),
+    install="pip install 'twohot[retro]'",
+    tasks=TASKS,
+    make=make_retro,
+    splits=("train", "test"),
+    one_per_process=True,
+)
