@@ -82,6 +82,7 @@ def test_goals_are_drawn_once_for_a_seed(own_cache):
         np.testing.assert_array_equal(first[split], again[split])
     assert metaworld.goals("reach-v3", 4)["train"][0, 0] == 4
     assert metaworld.goals("push-v3", 3)["train"][0, 0] == 3
+    assert metaworld.goals("reach-v3", 3)["train"][0, 0] == 3
     assert own_cache.drawn == 3
 
 
