@@ -68,3 +68,12 @@ def test_the_frozen_lake_page_runs() -> None:
     names: dict = {}
     exec(code, names)
     assert names["observations"].shape == (64, 3)
+
+
+def test_the_babyai_page_runs() -> None:
+    pytest.importorskip("minigrid")
+    page = (ROOT / "docs" / "benchmarks" / "babyai.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict = {}
+    exec(code, names)
+    assert names["test"].reset(seed=0)[0]["tokens_mission"].shape == (8, 9)
