@@ -320,6 +320,8 @@ class ReplayConfig:
     than the memory and cost a checkpoint nothing."""
     threads: int = 2
     """Threads that pack large batches."""
+    relabel: bool = False
+    """Change drawn trajectories with hindsight, in suites that know how (maze_runner)."""
 
     def __post_init__(self) -> None:
         _require(self.capacity_steps >= 1, f"replay.capacity_steps: expected at least 1, got {self.capacity_steps}")

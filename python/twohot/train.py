@@ -17,13 +17,14 @@ from gymnasium.vector import SyncVectorEnv
 from twohot import checkpoint, run_replay
 from twohot.agent import Agent
 from twohot.config import ConfigurationError, TrainConfig, load_config, save_config, save_json, to_json
-from twohot.envs import make_vector, reset_seeds
+from twohot.envs import get_suite, make_vector, reset_seeds
 from twohot.evaluate import evaluate
 from twohot.info import describe_run
 from twohot.learner import Learner
 from twohot.metrics import MetricsWriter
 from twohot.objectives import statistics, update_norms
 from twohot.progress import Progress
+from twohot.replay.relabel import Relabel
 from twohot.rl.exploration import EpsilonGreedy
 from twohot.rollout import Rollout, Trial, UniformPolicy, seeded_generator
 from twohot.spaces import SpaceError, replay_schema, space_to_json
@@ -215,6 +216,7 @@ class Session:
             config.window,
             batches=updates,
             by=config.replay.by,
+            relabel=self._relabel(),
             torch=True,
             pin_memory=self.device.type == "cuda",
         )
@@ -243,6 +245,15 @@ class Session:
             "replay/trajectories": stats.trajectories,
             "replay/steps": stats.steps,
         }
+
+    def _relabel(self) -> Relabel | None:
+        """The suite's hindsight, with random numbers of this epoch alone, so that a resumed run need not save them."""
+        if not self.config.replay.relabel:
+            return None
+        relabel = get_suite(self.config.environment.suite).relabel
+        if relabel is None:
+            raise ConfigurationError(f"replay.relabel: the suite {self.config.environment.suite!r} knows no hindsight")
+        return relabel(self.config.environment, (self.config.seed, self.epoch))
 
     def _evaluate(self, last: bool) -> dict[str, Any]:
         config = self.config

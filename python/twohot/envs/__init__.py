@@ -3,7 +3,7 @@
 Importing this package imports no suite's own packages.
 """
 
-from twohot.envs import dark_key, frozen_lake, half_cheetah, maze_runner, tmaze
+from twohot.envs import babyai, dark_key, frozen_lake, half_cheetah, maze_runner, tmaze
 from twohot.envs.actions import PadActions, PadBinary, PadChoices, RescaleActions, common_action_space, pad_actions
 from twohot.envs.atari import ATARI
 from twohot.envs.attempts import Attempts
@@ -42,6 +42,7 @@ for _suite in (
     tmaze.SUITE,
     half_cheetah.SUITE,
     maze_runner.SUITE,
+    babyai.SUITE,
 ):
     register(_suite)
 
