@@ -60,3 +60,11 @@ def test_links_and_pages_exist(page: Path) -> None:
     missing = [name for name in linked if not (page.parent / name).exists()]
     missing += [name for name in named if not (ROOT / name).exists()]
     assert not missing
+
+
+def test_the_frozen_lake_page_runs() -> None:
+    page = (ROOT / "docs" / "benchmarks" / "frozen_lake.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict = {}
+    exec(code, names)
+    assert names["observations"].shape == (64, 3)

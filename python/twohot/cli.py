@@ -143,11 +143,12 @@ def _evaluate(arguments: list[str]) -> int:
         raise UsageError(f"--trials: expected at least 1, got {options.trials}")
     from rich.table import Table
 
+    from twohot.acting import load_networks
     from twohot.evaluate import evaluate
-    from twohot.train import load_agent, usable_device
+    from twohot.train import usable_device
 
     run = _run_directory(options.run)
-    config, agent = load_agent(run)
+    config, agent = load_networks(run)
     device = usable_device(options.device)
     scores = evaluate(
         agent.to(device),

@@ -211,6 +211,8 @@ class OptimizerConfig:
     """Largest global gradient norm."""
     warmup_updates: int = 500
     """Updates over which the step size rises linearly from zero."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the matrix products of an update; parameters, sums and losses are float32 in both."""
 
     def __post_init__(self) -> None:
         _require(0 < self.learning_rate < math.inf, f"optimizer.learning_rate: expected > 0, got {self.learning_rate}")

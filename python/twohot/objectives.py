@@ -13,9 +13,8 @@ from torch import Tensor
 
 from twohot.agent import Agent
 from twohot.config import ObjectiveConfig
-from twohot.losses import ValueBins, linear_bin_expectation, linear_two_hot_cross_entropy, two_hot
+from twohot.losses import two_hot
 from twohot.nets.actor import sample_actions
-from twohot.nets.critic import TwoHotCritics
 from twohot.rl.advantages import binary_filter, filtered_behavior_cloning, masked_mean
 from twohot.rl.ensembles import subset_value
 from twohot.rl.returns import td_targets
@@ -54,28 +53,30 @@ def independent_losses(agent: Agent, batch, config: ObjectiveConfig) -> Losses:
     rows, steps = mask.shape
     h = agent.encode(batch.observation, batch.previous_action, batch.previous_reward, batch.time)
     h_t, h_tp1 = h[:, :-1].flatten(0, 1), h[:, 1:].flatten(0, 1)
-    action = batch.action.long().flatten().unsqueeze(-1)
+    action, real = batch.action.long().flatten(), mask.flatten()
 
     with torch.no_grad():
         state = agent.target_critics.state_features(h_tp1)
-        pi_tp1 = agent.target_actor(h_tp1)
-        q, share = _action_values(agent.target_critics, state, pi_tp1, bins, config.target_action_samples)
+        share = _shares(agent.target_actor(h_tp1), config.target_action_samples)
+        wanted = (share > 0) & (real & ~batch.terminated.flatten())[:, None, None]
+        q = agent.target_critics.choice_values(state, wanted, bins)
         v_tp1 = subset_value((q * share).sum(-1), config.critic_subset, "mean").unflatten(0, (rows, steps))
         target = td_targets(config.reward_multiplier * batch.reward, agent.discounts, v_tp1, batch.terminated)
 
     state = agent.critics.state_features(h_t)
-    features = agent.critics.features(state, action).unflatten(1, (rows, steps))
-    critic, value = linear_two_hot_cross_entropy(
-        features, *agent.critics.head, target, bins, mask=mask.unsqueeze(-1), return_readout=True
-    )
+    critic, value = agent.critics.cross_entropy(state, action, target.flatten(0, 1), bins, real)
 
     log_pi = agent.actor(h_t)
     with torch.no_grad():
-        q, share = _action_values(agent.critics, state, log_pi, bins, config.action_samples)
+        share = _shares(log_pi, config.action_samples)
+        taken = action[:, None, None].expand(*share.shape[:-1], 1)
+        wanted = ((share > 0) & real[:, None, None]).scatter(-1, taken, False)  # the loss has read that one's value
+        of_taken = value.mean(0).unsqueeze(-1)
+        q = agent.critics.choice_values(state, wanted, bins).mean(0).scatter(-1, taken, of_taken)
         # The mean of differences, not the difference of means: rounding errors would pass the filter.
-        difference = value.mean(0).flatten(0, 1).unsqueeze(-1) - q.mean(0)
-        advantage = (difference * share).sum(-1).unflatten(0, (rows, steps))
+        advantage = ((of_taken - q) * share).sum(-1).unflatten(0, (rows, steps))
         approved = binary_filter(advantage)
+    value = value.unflatten(1, (rows, steps))
     log_pi = log_pi.unflatten(0, (rows, steps))
     taken = log_pi.gather(-1, batch.action.long()[..., None, None].expand(*log_pi.shape[:-1], 1)).squeeze(-1)
     actor = filtered_behavior_cloning(taken, advantage, binary_filter, mask)
@@ -84,23 +85,17 @@ def independent_losses(agent: Agent, batch, config: ObjectiveConfig) -> Losses:
     return Losses(total, actor.detach(), critic.detach(), target, value, advantage, approved, log_pi.detach())
 
 
-def _action_values(
-    critics: TwoHotCritics, state: Tensor, log_pi: Tensor, bins: ValueBins, samples: int
-) -> tuple[Tensor, Tensor]:
-    """Values of actions of the policy, and their shares of the state's value.
+def _shares(log_pi: Tensor, samples: int) -> Tensor:
+    """Shares [M, G, A] of actions in the value of a state, for log pi [M, G, A].
 
-    Args:
-        state: of the critics, for M steps. log_pi: [M, G, A]. samples: K, or 0 for all actions.
-
-    Returns:
-        Q_c(h, a) [C, M, G, S] and the shares [M, G, S] (or a number): all actions with their probabilities (S = A), or
-        K sampled ones with 1 / K each (S = K).
+    Their probabilities where `samples` is 0; else how often each was among so many sampled ones. Each distinct action
+    is then evaluated once however often it was sampled.
     """
     if samples == 0:
-        return linear_bin_expectation(critics.all_features(state), *critics.head, bins), log_pi.exp()
-    features = (critics.features(state, sample_actions(log_pi)) for _ in range(samples))
-    q = [linear_bin_expectation(each, *critics.head, bins) for each in features]
-    return torch.stack(q, dim=-1), log_pi.new_tensor(1 / samples)
+        return log_pi.exp()
+    drawn = torch.stack([sample_actions(log_pi) for _ in range(samples)], -1)
+    share = torch.zeros_like(log_pi)
+    return share.scatter_add_(-1, drawn, torch.full_like(drawn, 1 / samples, dtype=share.dtype))
 
 
 @torch.no_grad()

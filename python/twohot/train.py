@@ -26,7 +26,7 @@ from twohot.objectives import statistics
 from twohot.progress import Progress
 from twohot.rl.exploration import EpsilonGreedy
 from twohot.rollout import Rollout, Trial, UniformPolicy, seeded_generator
-from twohot.spaces import SpaceError, replay_schema, space_from_json, space_to_json
+from twohot.spaces import SpaceError, replay_schema, space_to_json
 
 STATISTICS_EVERY = 10
 """Updates between two looks at the statistics of an update; a row of metrics is the mean of an epoch's looks."""
@@ -348,25 +348,3 @@ def _trial_metrics(trials: list[Trial], config: TrainConfig) -> dict[str, float]
             for attempt, value in enumerate(by_attempt, start=1):
                 result[f"collect/return/{task}/attempt_{attempt}"] = float(value)
     return result
-
-
-def load_agent(run: Path) -> tuple[TrainConfig, Agent]:
-    """The configuration of a run and the agent of its newest checkpoint, on the CPU, in eval mode.
-
-    Raises:
-        CheckpointError: when there is no checkpoint, or it is damaged.
-    """
-    config = load_config(run / "config.json")
-    found = checkpoint.latest(run)
-    if found is None:
-        raise checkpoint.CheckpointError(
-            f"{run}: no checkpoint yet; one is written every {config.checkpoint_every} epochs and at the end"
-        )
-    state = checkpoint.read_state(found)
-    checkpoint.require_same(state["config"], to_json(config), FREE_SETTINGS)
-    found_spaces = state["spaces"]
-    agent = Agent(
-        config.agent, space_from_json(found_spaces["observation"]), space_from_json(found_spaces["action"], action=True)
-    )
-    agent.load_state_dict(checkpoint.read_tensors(found, "agent"))
-    return config, agent.eval()

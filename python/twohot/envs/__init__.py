@@ -3,7 +3,12 @@
 Importing this package imports no suite's own packages.
 """
 
-from twohot.envs.multitask import CONTEXT_FEATURES, TrialEnv, common_sizes
+from twohot.envs.actions import PadActions, PadBinary, PadChoices, RescaleActions, common_action_space, pad_actions
+from twohot.envs.attempts import Attempts
+from twohot.envs.layout import Layout, common_layout
+from twohot.envs.multitask import CONTEXT_FEATURES, TrialEnv
+from twohot.envs.one_hot import OneHotObservation
+from twohot.envs.padding import PadObservation, PadParts, common_observation_space
 from twohot.envs.popgym import MULTITASK_27, MULTITASK_27_PROTOCOL, POPGYM
 from twohot.envs.registry import (
     MissingExtraError,
@@ -11,6 +16,7 @@ from twohot.envs.registry import (
     Suite,
     UnknownEnvironmentError,
     UnsupportedSpaceError,
+    check_split,
     check_tasks,
     get_suite,
     make_task,
@@ -18,15 +24,7 @@ from twohot.envs.registry import (
     suites,
 )
 from twohot.envs.vector import make_vector, reset_seeds, reset_where
-from twohot.envs.wrappers import (
-    Attempts,
-    FlatDiscreteAction,
-    OneHotObservation,
-    PadActions,
-    PadObservation,
-    ScaleReward,
-    TimeLimitTerminates,
-)
+from twohot.envs.wrappers import FlatDiscreteAction, ScaleReward, TimeLimitTerminates
 
 register(POPGYM)
 
@@ -37,22 +35,31 @@ __all__ = [
     "POPGYM",
     "Attempts",
     "FlatDiscreteAction",
+    "Layout",
     "MissingExtraError",
     "NonFiniteError",
     "OneHotObservation",
     "PadActions",
+    "PadBinary",
+    "PadChoices",
     "PadObservation",
+    "PadParts",
+    "RescaleActions",
     "ScaleReward",
     "Suite",
     "TimeLimitTerminates",
     "TrialEnv",
     "UnknownEnvironmentError",
     "UnsupportedSpaceError",
+    "check_split",
     "check_tasks",
-    "common_sizes",
+    "common_action_space",
+    "common_layout",
+    "common_observation_space",
     "get_suite",
     "make_task",
     "make_vector",
+    "pad_actions",
     "register",
     "reset_seeds",
     "reset_where",

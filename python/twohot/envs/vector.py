@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from twohot.envs.multitask import TrialEnv, common_sizes
+from twohot.envs.layout import common_layout
+from twohot.envs.multitask import TrialEnv
 
 
 def make_vector(
@@ -21,12 +22,14 @@ def make_vector(
     tasks: Sequence[str],
     *,
     environments: int,
+    split: str = "train",
     attempts: int = 1,
     free_attempts: int = 0,
     reward_multipliers: Sequence[float] = (),
     observation_size: int = 0,
     actions: int = 0,
     context_features: bool = True,
+    render: bool = False,
 ) -> SyncVectorEnv:
     """`environments` equal `TrialEnv`s stepped in a loop, without autoreset.
 
@@ -35,8 +38,8 @@ def make_vector(
 
     Args:
         environments: number of rows, at least 1.
-        suite, tasks, attempts, free_attempts, reward_multipliers, observation_size, actions, context_features: as
-            for `TrialEnv`; sizes are settled, and checked against every task, once for all rows.
+        suite, tasks, split, attempts, free_attempts, reward_multipliers, context_features, render: as for `TrialEnv`.
+        observation_size, actions: as for `common_layout`, which settles the spaces once for all rows.
 
     Raises:
         ValueError: an argument is outside its range, or a task is larger than a size given.
@@ -44,17 +47,18 @@ def make_vector(
     """
     if environments < 1:
         raise ValueError(f"expected at least 1 environment, got {environments}")
-    observation_size, actions = common_sizes(suite, tasks, observation_size, actions)
+    layout = common_layout(suite, tasks, observation_size, actions, split)
     make = partial(
         TrialEnv,
         suite,
         tasks,
+        split=split,
         attempts=attempts,
         free_attempts=free_attempts,
         reward_multipliers=reward_multipliers,
-        observation_size=observation_size,
-        actions=actions,
+        layout=layout,
         context_features=context_features,
+        render=render,
     )
     return SyncVectorEnv([make] * environments, autoreset_mode=AutoresetMode.DISABLED)
 
@@ -92,7 +96,7 @@ def reset_where(
         task: a task for those rows; None draws one for each.
 
     Returns:
-        Observations, float32, (environments, size), of all rows; and infos, whose `task`, int, (environments,),
+        Observations of all rows; and infos, whose `task`, int, (environments,),
         counts where `_task` is True.
 
     Raises:

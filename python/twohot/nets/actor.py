@@ -38,7 +38,7 @@ class DiscreteActor(nn.Module):
         self.network = MLP(width, hidden, layers, discounts * actions)
 
     def _bounded(self, logits: Tensor) -> Tensor:
-        probability = functional.softmax(logits, dim=-1).clamp(self.floor, self.ceiling)
+        probability = functional.softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)).clamp(self.floor, self.ceiling)
         return (probability / probability.sum(-1, keepdim=True)).log()
 
     def forward(self, h: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from twohot.attention import KVCache, causal_attention, decode_attention, prefill_attention
 from twohot.nets.linear import SigmaLinear
+from twohot.nets.packed import PackedStep
 from twohot.nets.positions import make_positions
 
 
@@ -84,7 +85,7 @@ class Transformer(nn.Module):
         learned_positions: int = 0,
     ) -> None:
         super().__init__()
-        self.width, self.heads, self.context = width, heads, context
+        self.width, self.heads, self.feed_forward, self.context = width, heads, feed_forward, context
         self.positions = make_positions(positions, width, learned_positions or context)
         self.dropout = nn.Dropout(dropout)
         rotary = self.positions.rotary
@@ -92,6 +93,7 @@ class Transformer(nn.Module):
             TransformerLayer(width, heads, feed_forward, dropout, rotary) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
+        self._packed = PackedStep()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x [B, L, E] embeddings, time [B, L] index of each step in its trial; returns h [B, L, E]."""
@@ -133,6 +135,10 @@ class Transformer(nn.Module):
         While an episode fits in `context`, equals the last row of `forward` over the whole episode (without dropout).
         """
         x = x + self.positions(time)
+        if self._packed.fits(self, x, cache):
+            h = self._packed.run(self, x, cache)
+            cache.advance()
+            return h
         for index, layer in enumerate(self.layers):
             x = layer.step(x, cache, index)
         cache.advance()
