@@ -11,11 +11,11 @@ from compare import assert_accurate
 from network_formulas import gru_states, integers, layer_norm, leaky_relu, linear, normal, perturb
 from small import AGENT
 from twohot.agent import Agent
-from twohot.config import AgentConfig, ConfigurationError
-from twohot.networks import make_trajectory_encoder
+from twohot.config import AgentConfig
 from twohot.nets.positions import LearnedPositions
 from twohot.nets.trajectory import FeedForwardMemory, GRUMemory, IdentityMemory
 from twohot.nets.transformer import Transformer
+from twohot.networks import make_trajectory_encoder
 
 MEMORIES = {
     "fixed": {"positions": "fixed"},
@@ -25,7 +25,7 @@ MEMORIES = {
     "feedforward": {"memory": "feedforward"},
     "identity": {"memory": "identity"},
 }
-CONFIG = AgentConfig(width=16, layers=2, heads=2, feed_forward=24, dropout=0.1, context=12)
+CONFIG = AgentConfig(width=32, layers=2, heads=2, feed_forward=32, dropout=0.1, context=12)
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def _memory(request):
 
 def test_cached_steps_equal_the_whole_trials_for_every_mix_of_resets(memory):
     batch, steps = 5, 30
-    x = normal(batch, steps, 16)
+    x = normal(batch, steps, 32)
     generator = torch.Generator().manual_seed(4)
     cache = memory.initial_cache(batch)
     time, starts = torch.zeros(batch, dtype=torch.int64), torch.zeros(batch, dtype=torch.int64)
@@ -68,11 +68,11 @@ def test_cached_steps_equal_the_whole_trials_for_every_mix_of_resets(memory):
 
 
 def test_later_steps_and_other_rows_change_nothing_bit_for_bit(memory):
-    x, time = normal(3, 9, 16), torch.arange(9).expand(3, 9)
+    x, time = normal(3, 9, 32), torch.arange(9).expand(3, 9)
     before = memory(x, time)
     for t in (1, 4, 8):
         changed, late = x.clone(), time.clone()
-        changed[:, t:] = 100 * normal(3, 9 - t, 16, seed=9)
+        changed[:, t:] = 100 * normal(3, 9 - t, 32, seed=9)
         late[:, t:] = 0
         assert torch.equal(memory(changed, late)[:, :t], before[:, :t])
     changed = x.clone()
@@ -81,23 +81,23 @@ def test_later_steps_and_other_rows_change_nothing_bit_for_bit(memory):
 
 
 def test_what_came_before_is_remembered_by_those_with_memory(memory):
-    x, time = normal(2, 6, 16), torch.arange(6).expand(2, 6)
+    x, time = normal(2, 6, 32), torch.arange(6).expand(2, 6)
     changed = x.clone()
-    changed[:, 0] += normal(2, 16, seed=3)
+    changed[:, 0] += normal(2, 32, seed=3)
     moved = (memory(changed, time) != memory(x, time)).any(-1)
     assert moved[:, 0].all()
     assert moved[:, 1:].all() if isinstance(memory, Transformer | GRUMemory) else not moved[:, 1:].any()
 
 
 def test_gradients_reach_every_parameter(memory):
-    x, time = normal(3, 12, 16).requires_grad_(), torch.arange(12).expand(3, 12)
-    memory(x, time).backward(normal(3, 12, 16, seed=1))
+    x, time = normal(3, 12, 32).requires_grad_(), torch.arange(12).expand(3, 12)
+    memory(x, time).backward(normal(3, 12, 32, seed=1))
     assert x.grad.ne(0).any(-1).all()
     assert [name for name, parameter in memory.named_parameters() if not parameter.grad.ne(0).any()] == []
 
 
 def test_autocast_is_near_float32(memory):
-    x, time = normal(3, 8, 16), torch.arange(8).expand(3, 8)
+    x, time = normal(3, 8, 32), torch.arange(8).expand(3, 8)
     expected = memory(x, time)
     with torch.autocast("cpu", torch.bfloat16):
         actual = memory(x, time)
@@ -132,14 +132,14 @@ def test_a_feed_forward_network_equals_its_formula():
 @pytest.mark.parametrize("name", ["gru", "feedforward", "fixed"])
 def test_dropout_is_for_training_only(name):
     module = make_trajectory_encoder(dataclasses.replace(CONFIG, dropout=0.5, **MEMORIES[name]))
-    x, time = normal(2, 4, 16), torch.arange(4).expand(2, 4)
+    x, time = normal(2, 4, 32), torch.arange(4).expand(2, 4)
     assert not torch.equal(module(x, time), module(x, time))
     module.eval()
     assert torch.equal(module(x, time), module(x, time))
 
 
 def test_identity_gives_what_it_gets():
-    module, x = IdentityMemory(), normal(2, 4, 16)
+    module, x = IdentityMemory(), normal(2, 4, 32)
     assert module(x, torch.zeros(2, 4)) is x
     assert list(module.parameters()) == []
 
@@ -156,14 +156,14 @@ def test_learned_positions_are_rows_and_the_last_row_goes_on():
 @pytest.mark.parametrize(("learned", "rows"), [(0, 12), (50, 50)])
 def test_the_table_of_learned_positions_covers_the_context_or_what_was_asked_for(learned, rows):
     module = make_trajectory_encoder(dataclasses.replace(CONFIG, positions="learned", learned_positions=learned))
-    assert module.positions.table.shape == (rows, 16)
+    assert module.positions.table.shape == (rows, 32)
 
 
 def test_learned_positions_are_added_to_the_embeddings():
     module = make_trajectory_encoder(dataclasses.replace(CONFIG, positions="learned")).eval()
     fixed = make_trajectory_encoder(CONFIG).eval()
     fixed.load_state_dict({n: t for n, t in module.state_dict().items() if not n.startswith("positions.")})
-    x, time = normal(2, 5, 16), torch.arange(5) + torch.tensor([[0], [4]])
+    x, time = normal(2, 5, 32), torch.arange(5) + torch.tensor([[0], [4]])
     shifted = x + module.positions(time) - fixed.positions(time)
     assert torch.allclose(module(x, time), fixed(shifted, time), atol=1e-5)
 
@@ -196,18 +196,13 @@ def test_rotary_attention_rotates_queries_and_keys_by_the_time():
 
 def test_rotary_positions_continue_from_a_prefix():
     module = perturb(Transformer(16, 2, 2, 12, 0.0, 16, positions="rotary"), 0.1).eval()
-    x, time = normal(3, 8, 16), torch.arange(8).expand(3, 8)
+    x, time = normal(3, 8, 32), torch.arange(8).expand(3, 8)
     cache = module.initial_cache(3)
     prefix = module.prefill(x[:, :5], time[:, :5], torch.full((3,), 5), cache)
     whole = module(x, time)
     assert torch.allclose(prefix, whole[:, :5], atol=1e-5)
     for t in range(5, 8):
         assert torch.allclose(module.step(x[:, t], time[:, t], cache), whole[:, t], atol=1e-5)
-
-
-def test_rotary_positions_need_an_even_head_size():
-    with pytest.raises(ConfigurationError, match=r"agent\.positions: expected an even width / heads"):
-        AgentConfig(width=18, heads=6, positions="rotary")
 
 
 # In an agent
