@@ -22,7 +22,7 @@ from twohot.evaluate import evaluate
 from twohot.info import describe_run
 from twohot.learner import Learner
 from twohot.metrics import MetricsWriter
-from twohot.objectives import statistics
+from twohot.objectives import statistics, update_norms
 from twohot.progress import Progress
 from twohot.rl.exploration import EpsilonGreedy
 from twohot.rollout import Rollout, Trial, UniformPolicy, seeded_generator
@@ -209,7 +209,7 @@ class Session:
             return {}
         sums: dict[str, torch.Tensor] = {}
         counts: dict[str, int] = defaultdict(int)
-        before = self._clock["update"]
+        started = self._clock["update"]
         batches = self.replay.loader(
             config.batch_size,
             config.window,
@@ -223,19 +223,23 @@ class Session:
                 with self._timed("sample"):
                     batch = next(batches).to(self.device)
                 with self._timed("update"):
+                    looked_at = update % STATISTICS_EVERY == 0
+                    before = [parameter.detach().clone() for parameter in self.learner.parameters] if looked_at else []
                     losses, norm = self.learner.step(batch)
-                    if update % STATISTICS_EVERY == 0:
+                    if looked_at:
                         found = statistics(losses, self.agent, batch, config.environment.tasks)
+                        found |= update_norms(before, self.agent)
                         for name, value in {**found, "gradient/norm": norm}.items():
                             sums[name] = sums[name] + value if name in sums else value
                             counts[name] += 1
                 progress.update(self.learner.updates)
         stats = self.replay.stats()
+        centers = {"value/bin_centers": config.agent.bins.values()} if "value/bin_histogram" in sums else {}
         return {
             **{name: (value / counts[name]).cpu() for name, value in sums.items()},
-            "value/bin_centers": config.agent.bins.values(),
+            **centers,
             "learning_rate": self.learner.learning_rate(),
-            "updates_per_second": updates / (self._clock["update"] - before),
+            "updates_per_second": updates / (self._clock["update"] - started),
             "replay/trajectories": stats.trajectories,
             "replay/steps": stats.steps,
         }

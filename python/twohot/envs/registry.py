@@ -9,10 +9,14 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import gymnasium as gym
 
 from twohot.errors import TwohotError
+
+if TYPE_CHECKING:
+    from twohot.envs.batched import EnvBatch
 
 
 class UnknownEnvironmentError(TwohotError, ValueError):
@@ -43,6 +47,8 @@ class Suite:
         tasks: names of all tasks, known without importing anything.
         make: make(task, split, render=False) -> environment with the spaces that `make_task` describes. It imports
             what it needs when it is called. Call it through `make_task`, which checks the names first.
+        make_batch: make_batch(task, split, rows) -> an `EnvBatch` that plays the same in one call for all rows; None
+            where the suite has no such form.
         splits: the sets of levels, seeds or goals that its tasks have, of "train" and "test".
         uniform: whether all tasks have the same spaces, so that one need only be made to know them.
         open_ended: whether `make` knows more tasks than `tasks` lists and says itself which it does not know.
@@ -58,6 +64,7 @@ class Suite:
     install: str
     tasks: tuple[str, ...]
     make: Callable[..., gym.Env]
+    make_batch: Callable[[str, str, int], EnvBatch] | None = None
     splits: tuple[str, ...] = ("train",)
     uniform: bool = False
     open_ended: bool = False
