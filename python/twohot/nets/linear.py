@@ -36,8 +36,9 @@ class SigmaLinear(nn.Module):
 
     def effective_weight(self) -> Tensor:
         """[outputs, inputs] g / sigma(W) W, differentiable in g and W."""
-        sigma = torch.dot(self.u, self.weight @ self.v)
-        return self.weight * (self.gain / sigma)
+        with torch.autocast(self.weight.device.type, enabled=False):
+            sigma = torch.dot(self.u, self.weight @ self.v)
+            return self.weight * (self.gain / sigma)
 
     @torch.no_grad()
     def folded_weight(self) -> Tensor:
