@@ -14,7 +14,7 @@ from twohot import objectives
 from twohot.agent import Agent
 from twohot.config import AgentConfig, ObjectiveConfig
 from twohot.losses import ValueBins
-from twohot.objectives import Losses, independent_losses, statistics
+from twohot.objectives import Losses, compute_losses, statistics
 from twohot.rl.ensembles import subset_value
 
 OBSERVATION_SIZE, ACTIONS = 3, 4
@@ -242,7 +242,7 @@ def assert_same_gradients(agent, actual, truth):
 def test_exact_losses_and_gradients_equal_loops(monkeypatch, training):
     agent, batch = make_agent().train(training), make_batch()
     randint = Recorder(monkeypatch, torch, "randint")
-    losses = independent_losses(agent, batch, EXACT)
+    losses = compute_losses(agent, batch, EXACT)
     (drawn,) = randint.drawn
     assert drawn.shape == (2, batch.mask.numel(), 2)
     truth = losses_by_loops(agent, batch, EXACT, drawn)
@@ -257,7 +257,7 @@ def test_sampled_losses_and_gradients_equal_loops(monkeypatch):
     agent, batch = make_agent(), make_batch()
     randint = Recorder(monkeypatch, torch, "randint")
     samples = Recorder(monkeypatch, objectives, "sample_actions")
-    losses = independent_losses(agent, batch, SAMPLED)
+    losses = compute_losses(agent, batch, SAMPLED)
     of_target, of_actor = [0, 1], [2, 3, 4]  # target_action_samples = 2, then action_samples = 3
     assert len(samples.drawn) == 5
     # They are drawn from the target policy behind the step, and from the policy at the step.
@@ -278,10 +278,10 @@ def test_sampled_losses_and_gradients_equal_loops(monkeypatch):
 def test_sampled_values_have_the_exact_expectation(monkeypatch):
     monkeypatch.setattr(objectives, "subset_value", lambda q, subset, reduction: q.mean(0))
     agent, batch = make_agent(), make_batch(lengths=(2,), steps=2)
-    exact = independent_losses(agent, batch, EXACT)
+    exact = compute_losses(agent, batch, EXACT)
     torch.manual_seed(3)
     rounds = 150
-    sampled = [independent_losses(agent, batch, SAMPLED) for _ in range(rounds)]
+    sampled = [compute_losses(agent, batch, SAMPLED) for _ in range(rounds)]
     for name in ("target", "advantage"):
         draws = torch.stack([getattr(losses, name) for losses in sampled])
         standard_error = draws.std(0) / math.sqrt(rounds)
@@ -300,16 +300,16 @@ def test_the_filter_does_not_pass_on_rounding_errors(monkeypatch, samples):
         with torch.no_grad():
             for parameter in agent.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
-        losses = independent_losses(agent, batch, dataclasses.replace(SAMPLED, action_samples=samples))
+        losses = compute_losses(agent, batch, dataclasses.replace(SAMPLED, action_samples=samples))
         assert losses.advantage[batch.mask].eq(0).all()
         assert losses.approved[batch.mask].eq(0).all()
 
 
 def test_float32_losses_are_close_to_float64():
     torch.manual_seed(4)
-    double = independent_losses(make_agent(), make_batch(), EXACT)
+    double = compute_losses(make_agent(), make_batch(), EXACT)
     torch.manual_seed(4)
-    single = independent_losses(make_agent(torch.float32), make_batch(torch.float32), EXACT)
+    single = compute_losses(make_agent(torch.float32), make_batch(torch.float32), EXACT)
     assert single.total.dtype == torch.float32
     assert single.total.item() == pytest.approx(double.total.item(), rel=1e-5)
 
@@ -337,7 +337,7 @@ def test_no_step_behind_the_end_counts_bit_for_bit():
         results = []
         for batch in (clean, spoilt):
             torch.manual_seed(6)
-            losses = independent_losses(agent, batch, config)
+            losses = compute_losses(agent, batch, config)
             results.append((losses, gradients(agent, losses.total), statistics(losses, agent, batch, ("a", "b", "c"))))
         (a, a_gradients, a_statistics), (b, b_gradients, b_statistics) = results
         for name in ("total", "actor", "critic"):
@@ -353,7 +353,7 @@ def test_both_losses_train_the_encoder_and_neither_the_targets():
     torch.manual_seed(7)
     encoder_gradients = {}
     for weight in (0.0, 1.0):
-        losses = independent_losses(agent, batch, dataclasses.replace(EXACT, critic_weight=weight))
+        losses = compute_losses(agent, batch, dataclasses.replace(EXACT, critic_weight=weight))
         found = gradients(agent, losses.total)
         for name, gradient in found.items():
             if name.startswith("target_"):
@@ -373,7 +373,7 @@ def test_both_losses_train_the_encoder_and_neither_the_targets():
 
 
 def test_only_the_losses_carry_gradient():
-    losses = independent_losses(make_agent(), make_batch(), EXACT)
+    losses = compute_losses(make_agent(), make_batch(), EXACT)
     assert losses.total.requires_grad
     for name in ("target", "value", "advantage", "approved", "log_pi"):
         assert not getattr(losses, name).requires_grad
@@ -478,7 +478,7 @@ def test_entropy_is_that_of_the_policy_that_acts():
 
 def test_statistics_of_real_losses_have_defined_names():
     agent, batch = make_agent(), make_batch()
-    found = statistics(independent_losses(agent, batch, EXACT), agent, batch, ("a", "b", "c"))
+    found = statistics(compute_losses(agent, batch, EXACT), agent, batch, ("a", "b", "c"))
     assert {"filter/pass_rate/a", "filter/pass_rate/c"} <= found.keys()
     assert "filter/pass_rate/b" not in found
     assert found["value/bin_histogram"].shape == (9,)

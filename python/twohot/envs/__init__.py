@@ -3,6 +3,7 @@
 Importing this package imports no suite's own packages.
 """
 
+from twohot.envs import babyai, dark_key, frozen_lake, half_cheetah, maze_runner, tmaze
 from twohot.envs.actions import PadActions, PadBinary, PadChoices, RescaleActions, common_action_space, pad_actions
 from twohot.envs.atari import ATARI
 from twohot.envs.attempts import Attempts
@@ -30,7 +31,19 @@ from twohot.envs.retro import RETRO
 from twohot.envs.vector import make_vector, reset_seeds, reset_where
 from twohot.envs.wrappers import FlatDiscreteAction, ScaleReward, TimeLimitTerminates
 
-for _suite in (POPGYM, METAWORLD, PROCGEN, ATARI, RETRO):
+for _suite in (
+    POPGYM,
+    METAWORLD,
+    PROCGEN,
+    ATARI,
+    RETRO,
+    frozen_lake.SUITE,
+    dark_key.SUITE,
+    tmaze.SUITE,
+    half_cheetah.SUITE,
+    maze_runner.SUITE,
+    babyai.SUITE,
+):
     register(_suite)
 
 __all__ = [

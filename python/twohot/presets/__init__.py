@@ -1,6 +1,18 @@
 """Named configurations: `twohot train PRESET`. One file a benchmark; a twin called `-small` is for two cores."""
 
-from twohot.presets import atari, metaworld, popgym, procgen, retro
+from twohot.presets import (
+    atari,
+    babyai,
+    dark_key,
+    frozen_lake,
+    half_cheetah,
+    maze_runner,
+    metaworld,
+    popgym,
+    procgen,
+    retro,
+    tmaze,
+)
 from twohot.presets.preset import Preset
 
 PRESETS: dict[str, Preset] = {
@@ -9,6 +21,12 @@ PRESETS: dict[str, Preset] = {
     **procgen.PRESETS,
     **atari.PRESETS,
     **retro.PRESETS,
+    **babyai.PRESETS,
+    **frozen_lake.PRESETS,
+    **dark_key.PRESETS,
+    **tmaze.PRESETS,
+    **half_cheetah.PRESETS,
+    **maze_runner.PRESETS,
 }
 
 __all__ = ["PRESETS", "Preset"]
