@@ -118,6 +118,18 @@ def test_an_action_sticks_as_in_the_emulator():
     assert (begun | (frames == before[:, None])).all()
 
 
+def test_no_action_sticks_over_a_reset(monkeypatch):
+    env = atari.Atari("Pong")
+    env.reset(seed=0)
+    monkeypatch.setattr(atari, "STICKY", 0.0)
+    env.step(2)
+    env.reset()
+    monkeypatch.setattr(atari, "STICKY", 1.0)
+    env._emulator = recorder = Recorder(env._emulator)
+    env.step(3)
+    assert [action.value for action in recorder.frames] == [0] * 5
+
+
 def test_nothing_but_the_seed_decides():
     env = atari.Atari("MsPacman")
     env.reset(seed=1)

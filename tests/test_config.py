@@ -22,6 +22,7 @@ from twohot.config import (
     save_config,
     to_json,
 )
+from twohot.envs import get_suite
 from twohot.losses import ValueBins
 from twohot.presets import PRESETS
 
@@ -42,6 +43,12 @@ def refused(message):
 def test_every_preset_survives_json(name):
     config = PRESETS[name].config
     assert from_json(TrainConfig, through_text(config)) == config
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_names_tasks_that_exist(name):
+    config = PRESETS[name].config.environment
+    assert set(config.tasks) <= set(get_suite(config.suite).tasks)
 
 
 def test_every_setting_survives_json_with_its_type():
