@@ -17,6 +17,7 @@ from environments import environment_steps_per_second, metaworld_start
 from frame import Group, Row, SeedResult, interleaved, percentiles
 from gpu import losses_on_a_gpu
 from gpu_attention import attention_on_a_gpu
+from learner import growth_of_the_step, step_beside_the_official_code
 from losses import losses_beside_peers
 from replay import replay_beside_peers, replay_costs
 
@@ -207,7 +208,10 @@ GROUPS: dict[str, Group] = {
         ("test_metaworld.py", "test_procgen.py", "test_atari.py"),
         long=True,
     ),
-    "learner": Group((learner_updates_per_second,), ("test_objectives.py", "test_learner.py")),
+    "learner": Group(
+        (learner_updates_per_second, step_beside_the_official_code, growth_of_the_step),
+        ("test_objectives.py", "test_learner.py", "test_critics.py"),
+    ),
     "losses": Group(
         (losses_beside_peers,),
         (

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch._dynamo  # the first optimiser imports it anyhow: it counts as a library
 
 from memory import resident, start_of_peak, until_peak
 
@@ -47,6 +48,28 @@ class Work:
         others = (0.1, 0.9, 0.95, 0.97, 0.99, 0.995)
         return (*others[len(others) + 1 - self.discounts :], 0.999)
 
+    @property
+    def flops(self) -> float:
+        """Operations of the matrix products that a step in factored form needs, for vectors as observations.
+
+        A product costs as much again for each of its two derivatives. Of the actions sampled for the actor's loss
+        those count that are distinct and were not taken, as a uniform policy draws them; masks cut attention in half.
+        """
+        width, layers, hidden, bins, samples = 256, 3, 256, 128, 3
+        choices = 1 if self.kind == "continuous" else 6
+        size = 4 if self.kind == "continuous" else 6
+        seen, steps = self.batch * (self.length + 1), self.batch * self.length
+        encoder = seen * (33 * 512 + 512 * 512 + 512 * width)
+        transformer = seen * layers * (12 * width**2 + self.length * width)
+        outputs = self.discounts * size * (2 if self.kind == "continuous" else 1)
+        actor = steps * (2 * width * hidden + hidden * outputs)
+        first = steps * width * self.critics * hidden
+        row = self.critics * (hidden**2 + hidden * bins)
+        others = samples if choices == 1 else (choices - 1) * (1 - (1 - 1 / choices) ** samples)
+        rows = steps * self.discounts * row
+        trained = encoder + transformer + actor + first + rows
+        return 2.0 * (3 * trained + actor + first + rows + others * rows)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """A random batch without padding: observation [B, L + 1, ...]; action, reward and terminated [B, L, ...]."""
         stream = np.random.default_rng(0)
@@ -73,8 +96,9 @@ def serve(build: Callable[[Work], Callable[[], float]], warm: int) -> None:
     """Build the step that the command line describes, take `warm` steps, and one more for each line that comes in.
 
     A step returns its loss. Answers on the standard output are JSON: {"warm": seconds, "loss": of the first step} once,
-    {"seconds"} for "step", and for "peak" {"mb"}: what the process held at the peak of the steps asked for, beyond
-    the libraries imported before `build`. Whatever else the code prints goes to the standard error.
+    {"seconds"} for "step", for "product" {"flops"}: operations/s of a large torch.mm in float32, and for "peak" {"mb"}:
+    what the process held at the peak of the steps asked for, beyond the libraries imported before `build`. Whatever
+    else the code prints goes to the standard error.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -95,12 +119,24 @@ def serve(build: Callable[[Work], Callable[[], float]], warm: int) -> None:
     start_of_peak()
     answer(warm=time.perf_counter() - start, loss=loss)
     for line in sys.stdin:
-        if line.strip() == "peak":
-            answer(mb=(until_peak() - libraries) / MEGABYTE)
-            continue
-        start = time.perf_counter()
-        step()
-        answer(seconds=time.perf_counter() - start)
+        match line.strip():
+            case "step":
+                start = time.perf_counter()
+                step()
+                answer(seconds=time.perf_counter() - start)
+            case "product":
+                answer(flops=_rate_of_products())
+            case "peak":
+                answer(mb=(until_peak() - libraries) / MEGABYTE)
+
+
+def _rate_of_products(size: int = 2048, repeats: int = 3) -> float:
+    left, right = torch.randn(2, size, size).unbind()
+    out = left @ right
+    start = time.perf_counter()
+    for _ in range(repeats):
+        torch.mm(left, right, out=out)
+    return 2 * size**3 * repeats / (time.perf_counter() - start)
 
 
 def as_argument(work: Work) -> str:
