@@ -71,7 +71,7 @@ def made(monkeypatch):
     monkeypatch.setattr(registry, "_SUITES", registry.suites())
     environments = []
 
-    def make(task):
+    def make(task, split, render=False):
         environments.append(Toy(**TOYS[task]))
         return environments[-1]
 
@@ -80,7 +80,8 @@ def made(monkeypatch):
 
 
 def trial_env(tasks=("two", "three", "five"), **changes):
-    arguments = {"attempts": 3, "free_attempts": 1, "observation_size": OBSERVATION_SIZE, "actions": ACTIONS}
+    layout = envs.Layout(spaces.Box(-np.inf, np.inf, (OBSERVATION_SIZE,), np.float32), spaces.Discrete(ACTIONS))
+    arguments = {"attempts": 3, "free_attempts": 1, "layout": layout}
     return envs.TrialEnv("toy", tasks, **{**arguments, **changes})
 
 
@@ -241,8 +242,8 @@ def test_flat_actions_leave_discrete_alone():
     assert (env.action_space, inner.action) == (spaces.Discrete(5), 3)
 
 
-def test_continuous_actions_are_refused():
-    with pytest.raises(envs.UnsupportedSpaceError, match=r"Discrete and MultiDiscrete, got Box.*not supported yet"):
+def test_flat_actions_refuse_numbers():
+    with pytest.raises(envs.UnsupportedSpaceError, match=r"Discrete or MultiDiscrete, got Box"):
         envs.FlatDiscreteAction(Fixed(spaces.Discrete(2), 0, spaces.Box(-1, 1, (1,))))
 
 
@@ -429,7 +430,7 @@ def test_rewards_features_and_infos_step_by_step(made):
                 rtol=1e-6,
             )
             assert (terminated, truncated) == (last, False)
-            assert set(info) == ({"task", "attempt_returns", "attempt_lengths"} if last else set())
+            assert set(info) == ({"task", "attempt_returns", "attempt_lengths", "attempt_success"} if last else set())
             if action < own:
                 assert toy.actions[-1] == action
         np.testing.assert_allclose(info["attempt_returns"], returns, rtol=1e-6)
@@ -496,7 +497,7 @@ def test_options_force_a_task(made):
 
 
 def test_sizes_default_to_the_largest_over_tasks(made):
-    env = trial_env(("two", "wide", "three"), observation_size=0, actions=0)
+    env = trial_env(("two", "wide", "three"), layout=None)
     assert env.observation_space.shape == (3 + 4,)
     assert env.action_space == spaces.Discrete(6)
     assert len(made) == 3
@@ -514,18 +515,19 @@ def test_environments_are_made_when_they_are_first_played(made):
     ("changes", "message"), [({"observation_size": 2}, "observation_size"), ({"actions": 3}, "actions")]
 )
 def test_a_task_larger_than_the_given_size_is_an_error(made, changes, message):
-    env = trial_env(("two",), **changes)
+    sizes = {"observation_size": 3, "actions": 4, **changes}
+    layout = envs.Layout(spaces.Box(-1, 1, (sizes["observation_size"],)), spaces.Discrete(sizes["actions"]))
+    env = trial_env(("two",), layout=layout)
     with pytest.raises(ValueError, match=f"raise {message}"):
         env.reset()
-    arguments = {"observation_size": 3, "actions": 4, **changes}
     with pytest.raises(ValueError, match=f"raise {message}"):
-        envs.make_vector("toy", ("two",), environments=2, **arguments)
+        envs.make_vector("toy", ("two",), environments=2, **sizes)
 
 
 @pytest.mark.parametrize("changes", [{"observation_size": -1}, {"actions": -1}])
 def test_sizes_are_not_negative(made, changes):
     with pytest.raises(ValueError, match="not negative"):
-        trial_env(**changes)
+        envs.common_layout("toy", ("two",), **changes)
 
 
 @pytest.mark.parametrize("multipliers", [(1.0,), (1.0, 1.0, 1.0, 1.0)])
@@ -549,7 +551,8 @@ def test_stepping_without_reset_is_an_error(made):
 @pytest.mark.parametrize("observation_size", [OBSERVATION_SIZE, 100])
 @pytest.mark.parametrize("context_features", [False, True])
 def test_numbers_that_are_not_finite_are_errors(made, task, step, observation_size, context_features):
-    env = trial_env((task,), observation_size=observation_size, context_features=context_features)
+    layout = envs.common_layout("toy", (task,), observation_size)
+    env = trial_env((task,), layout=layout, context_features=context_features)
     env.reset(seed=0)
     for _ in range(step - 1):
         env.step(0)
@@ -563,7 +566,7 @@ def test_a_nan_at_reset_and_finite_extremes(made, monkeypatch):
         trial_env(("two",)).reset(seed=0)
     monkeypatch.setitem(TOYS, "two", {"length": 2, "bad_step": 0, "bad_value": 3e38})
     for size in (OBSERVATION_SIZE, 100):
-        trial_env(("two",), observation_size=size).reset(seed=0)
+        trial_env(("two",), layout=envs.common_layout("toy", ("two",), size)).reset(seed=0)
 
 
 # vectors

@@ -13,9 +13,11 @@ from small_spaces import flat
 from twohot.nets.actor import DiscreteActor
 from twohot.nets.critic import TwoHotCritics
 from twohot.nets.linear import MLP, SigmaLinear
+from twohot.nets.normalization import RunningNormalization
 from twohot.nets.policies import sample_actions
-from twohot.nets.timestep import RunningNormalization, VectorEncoder
-from twohot.nets.transformer import SinusoidalPositions, Transformer
+from twohot.nets.positions import SinusoidalPositions
+from twohot.nets.timestep import TimestepEncoder
+from twohot.nets.transformer import Transformer
 
 
 def normal(*shape, seed=0, dtype=torch.float32):
@@ -243,7 +245,7 @@ def test_running_normalization_keeps_small_variance_beside_a_large_mean():
 
 
 def encoder(observation_size=5, actions=4, layers=2):
-    module = perturb(VectorEncoder(flat(observation_size), Discrete(actions), 8, layers, 6))
+    module = perturb(TimestepEncoder(flat(observation_size), Discrete(actions), 8, layers, 6))
     observation = {"observation": 3 * normal(50, observation_size, seed=2) + 1}
     module.update_statistics(observation, normal(50, seed=3), torch.ones(50) > 0)
     return module
@@ -291,7 +293,7 @@ def test_the_previous_action_counts_except_at_the_beginning():
 
 
 def test_the_encoder_has_statistics_of_real_steps_only():
-    module = VectorEncoder(flat(2), Discrete(3), 4, 1, 4)
+    module = TimestepEncoder(flat(2), Discrete(3), 4, 1, 4)
     observation = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [math.nan, 1e9]]])
     reward = torch.tensor([[0.0, math.e - 1, math.nan]])
     module.update_statistics({"observation": observation}, reward, torch.tensor([[True, True, False]]))

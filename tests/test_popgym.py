@@ -13,8 +13,12 @@ DISCRETE = [task for task in envs.POPGYM.tasks if "Pendulum" not in task]
 EASY = [task for task in envs.MULTITASK_27 if task.endswith("Easy")]
 
 
+PADDED = envs.Layout(spaces.Box(-np.inf, np.inf, (26,), np.float32), spaces.Discrete(26))
+
+
 def trial_env(*tasks, **changes):
-    return envs.TrialEnv(**{**envs.MULTITASK_27_PROTOCOL, "tasks": tasks or envs.MULTITASK_27, **changes})
+    arguments = {"attempts": 2, "free_attempts": 1, "layout": PADDED, **changes}
+    return envs.TrialEnv("popgym", tasks or envs.MULTITASK_27, **arguments)
 
 
 def trace(env, steps, seed):
@@ -40,7 +44,8 @@ def test_all_42_tasks_are_listed():
 def test_the_protocol():
     assert len(set(envs.MULTITASK_27)) == 27
     assert set(envs.MULTITASK_27) <= set(envs.POPGYM.tasks)
-    assert envs.common_sizes("popgym", envs.MULTITASK_27) == (26, 26)
+    layout = envs.common_layout("popgym", envs.MULTITASK_27)
+    assert layout == PADDED
     env = trial_env()
     assert env.observation_space.shape == (30,)
     assert env.action_space == spaces.Discrete(26)
@@ -48,9 +53,17 @@ def test_the_protocol():
 
 
 @pytest.mark.parametrize("task", [task for task in envs.POPGYM.tasks if "Pendulum" in task])
-def test_continuous_tasks_say_so(task):
-    with pytest.raises(envs.UnsupportedSpaceError, match=rf"{task}.*got Box.*continuous actions are not supported yet"):
-        envs.make_task("popgym", task)
+def test_pendulums_take_numbers_in_their_own_bounds(task):
+    env, bare = envs.TrialEnv("popgym", (task,)), CLASSES[task]()
+    assert env.action_space == spaces.Box(-1, 1, (1,), np.float32)
+    calls = []
+    env.reset(seed=0)
+    monkey = env._games[0].env.unwrapped
+    step = monkey.step
+    monkey.step = lambda action: (calls.append(action.item()), step(action))[1]
+    for action in (-1.0, 0.5, 3.0):
+        env.step(np.array([action], np.float32))
+    assert calls == [-bare.action_space.high.item(), 0.5 * bare.action_space.high.item(), bare.action_space.high.item()]
 
 
 @pytest.mark.parametrize("task", DISCRETE)
@@ -117,11 +130,10 @@ def test_attempt_returns_equal_those_of_bare_games_with_the_same_actions(task, m
 
 @pytest.mark.parametrize("task", DISCRETE)
 def test_every_game_follows_from_the_seed_while_global_random_numbers_are_disturbed(task):
-    sizes = {"observation_size": 0, "actions": 0}
     np.random.seed(0)
-    expected = trace(trial_env(task, **sizes), 150, seed=21)
+    expected = trace(trial_env(task, layout=None), 150, seed=21)
     np.random.seed(1)
-    used = trial_env(task, **sizes)
+    used = trial_env(task, layout=None)
     trace(used, 33, seed=22)
     np.testing.assert_array_equal(trace(used, 150, seed=21), expected)
 

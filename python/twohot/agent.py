@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from gymnasium import Space
 from torch import Tensor, nn
 
-from twohot.attention import KVCache
 from twohot.config import AgentConfig
 from twohot.nets.actions import every_action
 from twohot.nets.actor import make_actor
 from twohot.nets.critic import TwoHotCritics
 from twohot.nets.linear import SigmaLinear
-from twohot.nets.timestep import VectorEncoder
-from twohot.nets.transformer import Transformer
 from twohot.nets.values import make_values
+from twohot.networks import make_timestep_encoder, make_trajectory_encoder
 from twohot.spaces import ACTION_MASK, as_dict_space, check_action_mask, check_action_space
+
+
+class Cache(Protocol):
+    """What a trajectory encoder remembers."""
+
+    def reset(self, mask: Tensor) -> None:
+        """Forget the environments where mask [B] (bool) is True."""
 
 
 @dataclass
 class ActingState:
     """What a policy remembers of `B` environments: the cache, and each one's step in its trial."""
 
-    cache: KVCache
+    cache: Cache
     time: Tensor
     """[B] int64, index in its trial of the step that comes next."""
 
@@ -44,6 +50,7 @@ class Agent(nn.Module):
 
     Raises:
         SpaceError: for a space that no network here takes.
+        UnknownNetworkError: when the configuration names a network that is not registered.
     """
 
     def __init__(self, config: AgentConfig, observation_space: Space, action_space: Space) -> None:
@@ -53,12 +60,8 @@ class Agent(nn.Module):
         self.observation_space, self.action_space = as_dict_space(observation_space), action_space
         check_action_mask(self.observation_space, action_space)
         self.enumerable = every_action(action_space) is not None
-        self.timestep_encoder = VectorEncoder(
-            self.observation_space, action_space, config.encoder_hidden, config.encoder_layers, config.width
-        )
-        self.trajectory_encoder = Transformer(
-            config.width, config.layers, config.heads, config.feed_forward, config.dropout, config.context
-        )
+        self.timestep_encoder = make_timestep_encoder(config, self.observation_space, action_space)
+        self.trajectory_encoder = make_trajectory_encoder(config)
         self.actor = make_actor(
             action_space,
             config.width,
@@ -89,16 +92,26 @@ class Agent(nn.Module):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def encode(
-        self, observation: dict[str, Tensor], previous_action: Tensor, previous_reward: Tensor, time: Tensor
+        self,
+        observation: dict[str, Tensor],
+        previous_action: Tensor,
+        previous_reward: Tensor,
+        time: Tensor,
+        mask: Tensor | None = None,
     ) -> Tensor:
-        """h [B, L, E] of windows: observations, each [B, L, *shape], previous action and reward, time [B, L]."""
-        embedded = self.timestep_encoder(observation, previous_action, previous_reward, time)
+        """h [B, L, E] of windows.
+
+        Args:
+            observation: each [B, L, *shape]. previous_action: [B, L, *action]. previous_reward, time: [B, L].
+            mask: [B, L] bool, True where there is something to see; None: everywhere. It may save time.
+        """
+        embedded = self.timestep_encoder(observation, previous_action, previous_reward, time, mask)
         return self.trajectory_encoder(embedded, time)
 
     def initial_state(self, environments: int) -> ActingState:
         """Memory for acting in `environments` (B) fresh trials."""
         cache = self.trajectory_encoder.initial_cache(environments)
-        return ActingState(cache, torch.zeros(environments, dtype=torch.int64, device=cache.seen.device))
+        return ActingState(cache, torch.zeros(environments, dtype=torch.int64, device=self.discounts.device))
 
     @torch.no_grad()
     def act(

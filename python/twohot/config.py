@@ -79,14 +79,41 @@ class AgentConfig:
 
     width: int = 256
     """E, size of the embeddings and of h."""
+    timestep_encoder: str = "default"
+    """Network that encodes a step: default, which takes any observation, or a name that you registered."""
+    images: Literal["impala", "nature", "drq"] = "impala"
+    """Convolutional network for images."""
+    random_shift: int = 4
+    """Images are moved by up to so many pixels, at random, in training; 0 leaves them."""
+    random_shift_share: float = 0.75
+    """Share of the sequences of a batch whose images are moved."""
+    random_shift_by: Literal["step", "window"] = "step"
+    """Move the images of each step by themselves, or all of a window alike."""
+    vocabulary: int = 256
+    """Different tokens in observations named tokens..., with 0, which is padding; larger ones count as the largest."""
+    normalize: bool = True
+    """Normalise vectors, and the previous reward, by running statistics."""
+    previous_action: bool = True
+    """Show the previous action."""
+    previous_reward: bool = True
+    """Show the previous reward."""
+    hidden_entries: tuple[str, ...] = ("action_mask",)
+    """Entries of a dict observation that the encoder does not see."""
+    memory: str = "transformer"
+    """Trajectory encoder: transformer, gru, feedforward or identity (both without memory), or a name that you
+    registered."""
+    positions: Literal["fixed", "learned", "rotary"] = "fixed"
+    """How the Transformer knows a step's time in its trial: sines, a table, or rotated queries and keys."""
+    learned_positions: int = 0
+    """Times in the table of learned positions; all later ones share the last row; 0 means the context."""
     layers: int = 3
-    """Transformer layers."""
+    """Layers of the Transformer, the GRU or the feed-forward network."""
     heads: int = 8
     """H, attention heads; must divide the width."""
     feed_forward: int = 1024
-    """Hidden units of the Transformer's feed-forward part."""
+    """Hidden units of the Transformer's feed-forward part, or of the feed-forward network."""
     dropout: float = 0.05
-    """Dropout of the Transformer, in training only."""
+    """Dropout of the trajectory encoder, in training only."""
     context: int = 256
     """L, steps that the policy looks back on."""
     encoder_hidden: int = 512
@@ -130,6 +157,17 @@ class AgentConfig:
         )
         _require(0 < self.hl_gauss_sigma < math.inf, f"agent.hl_gauss_sigma: expected > 0, got {self.hl_gauss_sigma}")
         _require(self.width % 2 == 0, f"agent.width: expected an even width, got {self.width}")
+        _require(
+            self.positions != "rotary" or self.width // self.heads % 2 == 0,
+            f"agent.positions: expected an even width / heads for rotary ones, got {self.width} / {self.heads}",
+        )
+        _require(self.vocabulary >= 2, f"agent.vocabulary: expected at least 2, got {self.vocabulary}")
+        for name in ("random_shift", "learned_positions"):
+            _require(getattr(self, name) >= 0, f"agent.{name}: expected at least 0, got {getattr(self, name)}")
+        _require(
+            0 <= self.random_shift_share <= 1,
+            f"agent.random_shift_share: expected a share in [0, 1], got {self.random_shift_share}",
+        )
         _require(0 <= self.dropout < 1, f"agent.dropout: expected a share in [0, 1), got {self.dropout}")
         for discount in self.discounts:
             _require(0 <= discount < 1, f"agent.discount: expected discounts in [0, 1), got {discount}")
@@ -234,6 +272,8 @@ class OptimizerConfig:
     """Largest global gradient norm."""
     warmup_updates: int = 500
     """Updates over which the step size rises linearly from zero."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the matrix products of an update; parameters, sums and losses are float32 in both."""
 
     def __post_init__(self) -> None:
         _require(0 < self.learning_rate < math.inf, f"optimizer.learning_rate: expected > 0, got {self.learning_rate}")
@@ -280,6 +320,8 @@ class ReplayConfig:
     than the memory and cost a checkpoint nothing."""
     threads: int = 2
     """Threads that pack large batches."""
+    relabel: bool = False
+    """Change drawn trajectories with hindsight, in suites that know how (maze_runner)."""
 
     def __post_init__(self) -> None:
         _require(self.capacity_steps >= 1, f"replay.capacity_steps: expected at least 1, got {self.capacity_steps}")

@@ -54,8 +54,10 @@ class Learner:
         real = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask), dim=1)
         agent.timestep_encoder.update_statistics(batch.observation, batch.previous_reward, real)
         agent.train()
+        half = self.config.precision == "bfloat16"
         try:
-            losses = compute_losses(agent, batch, self.objective)
+            with torch.autocast(batch.reward.device.type, torch.bfloat16, enabled=half):
+                losses = compute_losses(agent, batch, self.objective)
         finally:
             agent.eval()
         self.optimizer.zero_grad(set_to_none=True)

@@ -10,9 +10,17 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from twohot.envs.registry import NonFiniteError, UnknownEnvironmentError, check_tasks, make_task
-from twohot.envs.wrappers import Attempts, PadActions, PadObservation, ScaleReward, check_attempts, draw_seed
+from twohot.envs.actions import PadActions, PadBinary, PadChoices, RescaleActions, pad_actions
+from twohot.envs.attempts import Attempts, check_attempts, draw_seed
+from twohot.envs.layout import Layout, common_layout
+from twohot.envs.padding import PadObservation, PadParts
+from twohot.envs.registry import NonFiniteError, UnknownEnvironmentError, check_split, check_tasks, make_task
+from twohot.envs.wrappers import ScaleReward
 
+CONTEXT = "context"
+"""Name of the context features in a Dict observation."""
+RESULTS = ("attempt_returns", "attempt_lengths", "attempt_success")
+"""What the info of a trial's last step holds besides `task`, one entry for each attempt."""
 CONTEXT_FEATURES = ("steps in the trial / 1000", "attempt / max(1, attempts - 1)", "action was legal", "last reward")
 
 
@@ -21,43 +29,46 @@ class _Game(NamedTuple):
 
     env: gym.Env
     attempts: Attempts
-    actions: PadActions
+    actions: PadActions | PadChoices | PadBinary | RescaleActions
     multiplier: float
 
 
-class TrialEnv(gym.Env[np.ndarray, int]):
+class TrialEnv(gym.Env[Any, Any]):
     """An environment whose every episode is one trial: `attempts` attempts at one task, drawn at each reset.
 
     The task is drawn uniformly and never shown. Observations and actions are padded to one size; an action that
     the task does not have becomes a random one that it has. All random numbers come from the seed of
     `reset(seed=...)`: the same seed and the same actions give the same run, whatever was played before.
 
-    Observation: Box, float32, (observation_size + 4,) or (observation_size,) without features. Entries beyond
-    the task's own are 0. The features, last in the vector, are `CONTEXT_FEATURES`: the number of steps so far in
-    the trial / 1000, the attempt that the observation belongs to / max(1, attempts - 1), 1 if the last action was
-    legal (1 after a reset), and the last reward times the multiplier, which is shown in free attempts too.
+    Observation: where the layout's is a Box, one float32 vector: the task's own entries, zeros, and the features
+    last; where it is a Dict, its parts and "context", float32, (4,). The features are `CONTEXT_FEATURES`: the number
+    of steps so far in the trial / 1000, the attempt that the observation belongs to / max(1, attempts - 1), 1 if the
+    last action was legal (1 after a reset), and the last reward times the multiplier, which is shown in free attempts
+    too.
 
-    Action: Discrete(actions). Reward: the task's own times its multiplier, and 0 in free attempts.
+    Action: the layout's. Reward: the task's own times its multiplier, and 0 in free attempts.
 
     info: after a reset `task` (int, index into `tasks`); at the trial's end `task`, `attempt_returns` (float32,
-    (attempts,), not multiplied, free attempts too) and `attempt_lengths` (int32, (attempts,), steps); else empty.
+    (attempts,), not multiplied, free attempts too), `attempt_lengths` (int32, (attempts,), steps) and
+    `attempt_success` (bool, (attempts,), whether the task told of a success); else empty.
 
     Args:
         suite: name of a registered suite.
         tasks: names of its tasks, each once.
+        split: which of the tasks' levels, seeds or goals, "train" or "test".
         attempts: attempts in a trial, at least 1.
         free_attempts: leading attempts whose reward is not counted, fewer than `attempts`.
         reward_multipliers: one finite factor for each task; empty means 1 for all.
-        observation_size: entries before the features; 0 takes the largest of the tasks, which makes each once.
-        actions: number of actions; 0 takes the largest of the tasks, which makes each once.
-        context_features: whether the four features are appended.
+        layout: the spaces; None takes the smallest that fit all tasks, which makes them.
+        context_features: whether the four features are shown.
+        plays: indices of the tasks that are drawn here, each once; empty means all.
+        render: whether `render()` returns images, uint8 [H, W, 3], where the suite has any.
 
     Raises:
-        UnknownEnvironmentError: the suite or a task does not exist.
+        UnknownEnvironmentError: the suite, a task or the split does not exist.
         MissingExtraError: the suite's packages are not installed.
-        UnsupportedSpaceError: a task whose observation is not a flat Box or whose action is not Discrete.
-        ValueError: an argument is outside its range, or a task is larger than `observation_size` or `actions`
-            (the latter when the task is first played).
+        UnsupportedSpaceError: a task's spaces are not supported.
+        ValueError: an argument is outside its range, or a task does not fit into the layout (when it is first played).
         NonFiniteError: a NaN or an infinity came from a task.
     """
 
@@ -66,14 +77,17 @@ class TrialEnv(gym.Env[np.ndarray, int]):
         suite: str,
         tasks: Sequence[str],
         *,
+        split: str = "train",
         attempts: int = 1,
         free_attempts: int = 0,
         reward_multipliers: Sequence[float] = (),
-        observation_size: int = 0,
-        actions: int = 0,
+        layout: Layout | None = None,
         context_features: bool = True,
+        plays: Sequence[int] = (),
+        render: bool = False,
     ) -> None:
-        self.suite, self.tasks = suite, check_tasks(suite, tasks)
+        self.suite, self.tasks, self.split = suite, check_tasks(suite, tasks), split
+        check_split(suite, split)
         check_attempts(attempts, free_attempts)
         self.attempts, self.free_attempts = attempts, free_attempts
         self._last_attempt = max(1, attempts - 1)
@@ -83,14 +97,12 @@ class TrialEnv(gym.Env[np.ndarray, int]):
                 f"expected {len(self.tasks)} reward multipliers, one for each task, or none, "
                 f"got {len(self.reward_multipliers)}"
             )
-        if observation_size < 0 or actions < 0:
-            raise ValueError(f"expected sizes not negative, got observation_size {observation_size}, actions {actions}")
-        if not observation_size or not actions:
-            observation_size, actions = common_sizes(suite, self.tasks, observation_size, actions)
-        self.observation_size, self.context_features = observation_size, context_features
-        self._features = len(CONTEXT_FEATURES) if context_features else 0
-        self.observation_space = spaces.Box(-np.inf, np.inf, (observation_size + self._features,), np.float32)
-        self.action_space = spaces.Discrete(actions)
+        self._plays = tuple(plays) or tuple(range(len(self.tasks)))
+        self.layout = layout or common_layout(suite, self.tasks, split=split)
+        self.context_features = context_features
+        self.render_mode = "rgb_array" if render else None
+        self.action_space = self.layout.action
+        self.observation_space, self._observe = self._observation()
         self._games: dict[int, _Game] = {}
         self._seeded: set[int] = set()  # tasks played since the last reset(seed=...)
         self._task = -1
@@ -106,9 +118,10 @@ class TrialEnv(gym.Env[np.ndarray, int]):
         super().reset(seed=seed)
         if seed is not None:
             self._seeded.clear()
+        self._break_off()
         name = (options or {}).get("task")
         if name is None:
-            self._task = int(self.np_random.integers(len(self.tasks)))
+            self._task = self._plays[self.np_random.integers(len(self._plays))]
         elif name in self.tasks:
             self._task = self.tasks.index(name)
         else:
@@ -133,8 +146,18 @@ class TrialEnv(gym.Env[np.ndarray, int]):
         if not (terminated or truncated):
             return observation, reward, False, False, {}
         self._game = None
-        info = {"task": self._task, **{key: info[key] for key in ("attempt_returns", "attempt_lengths")}}
+        info = {"task": self._task, **{key: info[key] for key in RESULTS}}
         return observation, reward, bool(terminated), bool(truncated), info
+
+    def render(self) -> np.ndarray:
+        """The game as an image, uint8 [H, W, 3].
+
+        Raises:
+            ResetNeeded: between trials.
+        """
+        if self._game is None:
+            raise gym.error.ResetNeeded("expected reset() before render()")
+        return self._game.env.render()
 
     def close(self) -> None:
         for game in self._games.values():
@@ -142,61 +165,70 @@ class TrialEnv(gym.Env[np.ndarray, int]):
         self._games.clear()
         self._game = None
 
+    def _break_off(self) -> None:
+        """Frees what a trial that has not ended holds, where its environment can: a simulation, an emulator."""
+        if self._game is not None and self._game.attempts.has_wrapper_attr("release"):
+            self._game.attempts.get_wrapper_attr("release")()
+        self._game = None
+
+    def _observation(self) -> tuple[spaces.Box | spaces.Dict, Any]:
+        """The observation space, and the function that finishes an observation of it."""
+        space = self.layout.observation
+        self._features = len(CONTEXT_FEATURES) if self.context_features else 0
+        if isinstance(space, spaces.Box):
+            return spaces.Box(-np.inf, np.inf, (space.shape[0] + self._features,), np.float32), self._observe_vector
+        self._floats = [name for name, part in space.spaces.items() if part.dtype == np.float32]
+        context = {CONTEXT: spaces.Box(-np.inf, np.inf, (self._features,), np.float32)} if self._features else {}
+        return spaces.Dict({**space.spaces, **context}), self._observe_parts
+
     def _make(self, task: int) -> _Game:
-        env = PadObservation(make_task(self.suite, self.tasks[task]), self.observation_size, self._features)
+        env = make_task(self.suite, self.tasks[task], self.split, self.render_mode is not None)
+        space = self.layout.observation
+        if isinstance(space, spaces.Box):
+            env = PadObservation(env, space.shape[0], self._features)
+        else:
+            env = PadParts(env, space, self.action_space)
         attempts = Attempts(env, self.attempts, self.free_attempts)
         # Outside the attempts, which seed what is inside them anew for every attempt.
-        padded = PadActions(attempts, int(self.action_space.n))
+        padded = pad_actions(attempts, self.action_space)
         multiplier = float(self.reward_multipliers[task])
         return _Game(padded if multiplier == 1.0 else ScaleReward(padded, multiplier), attempts, padded, multiplier)
 
-    def _observe(self, game: _Game, observation: np.ndarray) -> np.ndarray:
+    def _observe_vector(self, game: _Game, observation: np.ndarray) -> np.ndarray:
         """Checks what came from the game and writes the features into the entries that padding kept for them."""
+        self._check(_all_finite(observation), game, observation)
+        if self._features:
+            observation[-4:] = self._context(game)
+        return observation
+
+    def _observe_parts(self, game: _Game, observation: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Checks what came from the game and adds the features."""
+        self._check(all(_all_finite(observation[name]) for name in self._floats), game, observation)
+        if self._features:
+            observation[CONTEXT] = np.array(self._context(game), np.float32)
+        return observation
+
+    def _context(self, game: _Game) -> tuple[float, float, float, float]:
         attempts = game.attempts
-        reward = attempts.last_reward
-        if not (math.isfinite(reward) and _all_finite(observation)):
+        return (
+            self._steps / 1000,
+            attempts.attempt / self._last_attempt,
+            float(game.actions.legal),
+            attempts.last_reward * game.multiplier,
+        )
+
+    def _check(self, finite: bool, game: _Game, observation: Any) -> None:
+        reward = game.attempts.last_reward
+        if not (finite and math.isfinite(reward)):
             raise NonFiniteError(
                 f"expected finite observations and rewards from {self.suite} task {self.tasks[self._task]!r}, got "
                 f"observation {observation} and reward {reward} at step {self._steps} of the trial: mend the "
                 "environment or leave the task out"
             )
-        if self._features:
-            observation[-4] = self._steps / 1000
-            observation[-3] = attempts.attempt / self._last_attempt
-            observation[-2] = game.actions.legal
-            observation[-1] = reward * game.multiplier
-        return observation
 
 
 def _all_finite(values: np.ndarray) -> bool:
     if values.size <= 64:
         # Three times faster than isfinite on so few; a float64 sum of float32 cannot overflow.
-        return math.isfinite(sum(values.tolist()))
+        return math.isfinite(sum(values.ravel().tolist()))
     return bool(np.isfinite(values).all())
-
-
-def common_sizes(suite: str, tasks: Sequence[str], observation_size: int = 0, actions: int = 0) -> tuple[int, int]:
-    """Observation entries and action count that fit all tasks. Makes and closes each task once.
-
-    Args:
-        suite, tasks: as for `TrialEnv`.
-        observation_size: 0, or a size that must be large enough.
-        actions: 0, or a count that must be large enough.
-
-    Returns:
-        The given sizes, or the largest over the tasks where 0 was given.
-
-    Raises:
-        ValueError: a task is larger than the size given.
-        UnsupportedSpaceError: a task whose observation is not a flat Box or whose action is not Discrete.
-    """
-    largest_observation = largest_actions = 0
-    for task in check_tasks(suite, tasks):
-        env = make_task(suite, task)
-        # The wrappers hold the checks of the spaces and sizes.
-        own_size = observation_size or env.observation_space.shape[0]
-        own_actions = actions or int(env.action_space.n)
-        PadActions(PadObservation(env, own_size), own_actions)
-        env.close()
-        largest_observation, largest_actions = max(largest_observation, own_size), max(largest_actions, own_actions)
-    return largest_observation, largest_actions

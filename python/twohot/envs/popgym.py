@@ -12,8 +12,9 @@ from typing import Any
 
 import gymnasium as gym
 
-from twohot.envs.registry import Suite, UnsupportedSpaceError
-from twohot.envs.wrappers import FlatDiscreteAction, OneHotObservation, TimeLimitTerminates
+from twohot.envs.one_hot import OneHotObservation
+from twohot.envs.registry import Suite
+from twohot.envs.wrappers import FlatDiscreteAction, TimeLimitTerminates
 
 _LEVELS = ("Easy", "Medium", "Hard")
 
@@ -57,7 +58,7 @@ MULTITASK_27 = (
     "MineSweeperEasy",
 )
 
-# Arguments of `TrialEnv` and `make_vector` for that benchmark: 26 observation entries and 4 features, 26 actions,
+# Arguments of `make_vector` for that benchmark: 26 observation entries and 4 features, 26 actions,
 # a first attempt whose reward is shown but not counted, then one that counts.
 MULTITASK_27_PROTOCOL: Mapping[str, Any] = MappingProxyType(
     {
@@ -72,24 +73,18 @@ MULTITASK_27_PROTOCOL: Mapping[str, Any] = MappingProxyType(
 )
 
 
-def make_popgym(task: str) -> gym.Env:
-    """One POPGym game: one-hot observation, one Discrete action, a time limit that terminates.
+def make_popgym(task: str, split: str, render: bool = False) -> gym.Env:
+    """One POPGym game: one-hot observation, a Discrete or (Pendulum) Box action, a time limit that terminates.
 
     The game's clock is part of its rules (AMAGO's code treats truncation as termination too).
 
     Args:
-        task: one of `TASKS`.
-
-    Raises:
-        UnsupportedSpaceError: the Pendulum games, whose action is continuous.
+        task: one of `TASKS`. split: of no effect. render: of no effect, for POPGym 1.0.6 draws no images.
     """
     env = _classes()[task]()
     # Wrappers only where they change something: each costs 0.3 microseconds a step, a game 2 to 8.
-    if not isinstance(env.action_space, gym.spaces.Discrete):
-        try:
-            env = FlatDiscreteAction(env)
-        except UnsupportedSpaceError as error:
-            raise UnsupportedSpaceError(f"POPGym task {task!r}: {error}") from error
+    if isinstance(env.action_space, gym.spaces.MultiDiscrete):
+        env = FlatDiscreteAction(env)
     if not isinstance(env.observation_space, gym.spaces.Box):
         env = OneHotObservation(env)
     return TimeLimitTerminates(env)

@@ -6,13 +6,17 @@ Listing suites and tasks imports nothing of a suite; the suite's own packages lo
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import gymnasium as gym
 
 from twohot.errors import TwohotError
+
+if TYPE_CHECKING:
+    from twohot.envs.batched import EnvBatch
 
 
 class UnknownEnvironmentError(TwohotError, ValueError):
@@ -24,7 +28,7 @@ class MissingExtraError(TwohotError, ImportError):
 
 
 class UnsupportedSpaceError(TwohotError, ValueError):
-    """An observation or action space that no wrapper here can turn into a flat Box or a Discrete."""
+    """An observation or action space that no agent here can see or act in."""
 
 
 class NonFiniteError(TwohotError, ValueError):
@@ -41,8 +45,19 @@ class Suite:
         requires: importable module names that the suite needs.
         install: the command that installs them, such as "pip install 'twohot[popgym]'".
         tasks: names of all tasks, known without importing anything.
-        make: task name -> environment with a flat float32 Box observation and a Discrete action. It imports
+        make: make(task, split, render=False) -> environment with the spaces that `make_task` describes. It imports
             what it needs when it is called. Call it through `make_task`, which checks the names first.
+        make_batch: make_batch(task, split, rows) -> an `EnvBatch` that plays the same in one call for all rows; None
+            where the suite has no such form.
+        splits: the sets of levels, seeds or goals that its tasks have, of "train" and "test".
+        uniform: whether all tasks have the same spaces, so that one need only be made to know them.
+        open_ended: whether `make` knows more tasks than `tasks` lists and says itself which it does not know.
+        tells_success: whether its tasks say in `info["success"]` that an attempt has succeeded.
+        one_per_process: whether a process can hold only one environment.
+        relabel: relabel(environment configuration, seed) -> a function for `Replay.loader(relabel=...)`; None where the
+            suite knows no hindsight.
+        reference_scores: task name -> (return of random play, return of a human or an expert) in one attempt, for
+            normalised scores.
     """
 
     name: str
@@ -50,7 +65,15 @@ class Suite:
     requires: tuple[str, ...]
     install: str
     tasks: tuple[str, ...]
-    make: Callable[[str], gym.Env]
+    make: Callable[..., gym.Env]
+    make_batch: Callable[[str, str, int], EnvBatch] | None = None
+    splits: tuple[str, ...] = ("train",)
+    uniform: bool = False
+    open_ended: bool = False
+    tells_success: bool = False
+    one_per_process: bool = False
+    relabel: Callable[..., Any] | None = None
+    reference_scores: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def missing(self) -> tuple[str, ...]:
         """Names in `requires` that cannot be imported here. Looks them up; imports none of them."""
@@ -102,7 +125,7 @@ def check_tasks(suite: str, tasks: Sequence[str]) -> tuple[str, ...]:
     if not tasks:
         raise ValueError(f"expected at least one task of {suite!r}, got none: `twohot envs {suite}` lists them")
     for task in tasks:
-        if task not in found.tasks:
+        if task not in found.tasks and not found.open_ended:
             raise UnknownEnvironmentError(_unknown(f"{suite} task", task, found.tasks, f"twohot envs {suite}"))
     if len(set(tasks)) < len(tasks):
         raise ValueError(f"expected every task once (tasks are drawn uniformly), got {tasks}")
@@ -112,15 +135,33 @@ def check_tasks(suite: str, tasks: Sequence[str]) -> tuple[str, ...]:
     return tasks
 
 
-def make_task(suite: str, task: str) -> gym.Env:
-    """One task as an environment with a flat float32 Box observation and a Discrete action.
+def check_split(suite: str, split: str) -> None:
+    """Raises UnknownEnvironmentError unless the suite has that split."""
+    splits = get_suite(suite).splits
+    if split not in splits:
+        raise UnknownEnvironmentError(f"expected a split of {suite!r}, {' or '.join(splits)}, got {split!r}")
+
+
+def make_task(suite: str, task: str, split: str = "train", render: bool = False) -> gym.Env:
+    """One task as an environment, without any padding.
+
+    Its observation is a Box or a Dict of Boxes: float32 vectors, uint8 images [H, W, C], integers where the name
+    begins with "grid" or "tokens" (0 is padding), and perhaps "action_mask", int8, 1 where a choice is legal. Its
+    action is Discrete, MultiDiscrete, MultiBinary or a bounded Box. Attempts of an environment whose attribute
+    `hidden_task` is true share what `reset(options={"attempt": 0})` draws and `reset(options={"attempt": i})` keeps.
+
+    Args:
+        suite, task: names in the registry.
+        split: which levels, seeds or goals, "train" or "test".
+        render: whether its `render()` returns uint8 images [H, W, 3].
 
     Raises:
-        UnknownEnvironmentError, MissingExtraError: see `check_tasks`.
+        UnknownEnvironmentError, MissingExtraError: see `check_tasks` and `check_split`.
         UnsupportedSpaceError: the task's spaces are not supported.
     """
     check_tasks(suite, (task,))
-    return get_suite(suite).make(task)
+    check_split(suite, split)
+    return get_suite(suite).make(task, split, render=render)
 
 
 def _unknown(kind: str, name: str, known: tuple[str, ...], command: str) -> str:

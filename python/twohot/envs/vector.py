@@ -11,9 +11,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from twohot.envs.multitask import TrialEnv, common_sizes
+from twohot.envs.batched_trials import BatchedTrials
+from twohot.envs.layout import common_layout
+from twohot.envs.multitask import TrialEnv
+from twohot.envs.registry import check_split, check_tasks, get_suite
 
 
 def make_vector(
@@ -21,22 +24,24 @@ def make_vector(
     tasks: Sequence[str],
     *,
     environments: int,
+    split: str = "train",
     attempts: int = 1,
     free_attempts: int = 0,
     reward_multipliers: Sequence[float] = (),
     observation_size: int = 0,
     actions: int = 0,
     context_features: bool = True,
-) -> SyncVectorEnv:
-    """`environments` equal `TrialEnv`s stepped in a loop, without autoreset.
+    render: bool = False,
+) -> VectorEnv:
+    """`environments` equal `TrialEnv`s stepped in a loop, or in a few numpy calls for all; without autoreset.
 
     Arrays that `reset` and `step` return are the caller's own: no later call writes into them. Stepping while a
     row is finished is an error: reset it first with `reset_where`.
 
     Args:
         environments: number of rows, at least 1.
-        suite, tasks, attempts, free_attempts, reward_multipliers, observation_size, actions, context_features: as
-            for `TrialEnv`; sizes are settled, and checked against every task, once for all rows.
+        suite, tasks, split, attempts, free_attempts, reward_multipliers, context_features, render: as for `TrialEnv`.
+        observation_size, actions: as for `common_layout`, which settles the spaces once for all rows.
 
     Raises:
         ValueError: an argument is outside its range, or a task is larger than a size given.
@@ -44,17 +49,31 @@ def make_vector(
     """
     if environments < 1:
         raise ValueError(f"expected at least 1 environment, got {environments}")
-    observation_size, actions = common_sizes(suite, tasks, observation_size, actions)
+    tasks, make_batch = check_tasks(suite, tasks), get_suite(suite).make_batch
+    if make_batch is not None and len(tasks) == 1 and not render:
+        check_split(suite, split)
+        batch = make_batch(tasks[0], split, environments)
+        if actions in (0, batch.action_space.n):
+            return BatchedTrials(
+                batch,
+                attempts=attempts,
+                free_attempts=free_attempts,
+                multiplier=reward_multipliers[0] if reward_multipliers else 1.0,
+                observation_size=observation_size,
+                context_features=context_features,
+            )
+    layout = common_layout(suite, tasks, observation_size, actions, split)
     make = partial(
         TrialEnv,
         suite,
         tasks,
+        split=split,
         attempts=attempts,
         free_attempts=free_attempts,
         reward_multipliers=reward_multipliers,
-        observation_size=observation_size,
-        actions=actions,
+        layout=layout,
         context_features=context_features,
+        render=render,
     )
     return SyncVectorEnv([make] * environments, autoreset_mode=AutoresetMode.DISABLED)
 
@@ -81,9 +100,7 @@ def reset_seeds(seed: int, round: int, environments: int) -> list[int]:
     return np.random.SeedSequence((seed, round)).generate_state(environments, np.uint64).tolist()
 
 
-def reset_where(
-    vector_env: SyncVectorEnv, done: np.ndarray, task: str | None = None
-) -> tuple[np.ndarray, dict[str, Any]]:
+def reset_where(vector_env: VectorEnv, done: np.ndarray, task: str | None = None) -> tuple[np.ndarray, dict[str, Any]]:
     """Starts new trials in the rows where `done`; the other rows go on and keep their observation.
 
     Args:
@@ -92,7 +109,7 @@ def reset_where(
         task: a task for those rows; None draws one for each.
 
     Returns:
-        Observations, float32, (environments, size), of all rows; and infos, whose `task`, int, (environments,),
+        Observations of all rows; and infos, whose `task`, int, (environments,),
         counts where `_task` is True.
 
     Raises:

@@ -59,6 +59,20 @@ class ActionLinear(nn.Module):
             return self.table[action.long() + self.first].sum(-2)
         return action.to(self.table.dtype) @ self.table
 
+    @property
+    def chooses(self) -> bool:
+        """Whether an action is one choice, and so picks one row."""
+        return isinstance(self.space, spaces.Discrete)
+
+    def vector(self, action: Tensor) -> Tensor:
+        """action [..., *shape of the space] as the vector [..., rows] that the table is multiplied by."""
+        if isinstance(self.space, spaces.Discrete):
+            return nn.functional.one_hot(action.long(), len(self.table)).to(self.table.dtype)
+        if isinstance(self.space, spaces.MultiDiscrete):
+            place = action.long() + self.first
+            return self.table.new_zeros(*action.shape[:-1], len(self.table)).scatter_(-1, place, 1)
+        return action.to(self.table.dtype)
+
     def relaxed(self, probability: Tensor) -> Tensor:
         """Probabilities of the choices, [..., rows], or a continuous action, to [..., outputs]; differentiable."""
         return probability.to(self.table.dtype) @ self.table

@@ -33,6 +33,16 @@ def bounded_log_softmax(logits: Tensor, legal: Tensor | None, floor: float, ceil
     return (probability.masked_fill(~legal, 1) / total).log().masked_fill(~legal, -math.inf)
 
 
+def _wide(x: Tensor) -> Tensor:
+    """In float32 at least: probabilities need it where the networks run in bfloat16."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _single(x: Tensor) -> Tensor:
+    """x in float32 at least: autocast makes less of it, in which densities would be worth little."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class Actor(nn.Module):
     """An MLP from h [..., E] to the parameters of a policy for each discount.
 
@@ -52,13 +62,13 @@ class Actor(nn.Module):
     def forward(self, h: Tensor, action_mask: Tensor | None = None) -> Policy:
         """h [..., E] and which actions are legal [..., actions] to a policy with the batch shape [..., G]."""
         x = self.network(h).unflatten(-1, (self.discounts, self.outputs))
-        return self.policy(x, None if action_mask is None else action_mask.bool().unsqueeze(-2))
+        return self.policy(_wide(x), None if action_mask is None else action_mask.bool().unsqueeze(-2))
 
     def acting(self, h: Tensor, action_mask: Tensor | None = None) -> Policy:
         """h [..., E] to the policy [...] at the last discount, the one that acts."""
         last = self.network[-1]
         x = functional.linear(self.network.features(h), last.weight[-self.outputs :], last.bias[-self.outputs :])
-        return self.policy(x, None if action_mask is None else action_mask.bool())
+        return self.policy(_wide(x), None if action_mask is None else action_mask.bool())
 
 
 class DiscreteActor(Actor):

@@ -46,6 +46,8 @@ class SigmaLinear(nn.Module):
         Versions are torch's own count of in-place changes. A fused optimiser does not count its own: whoever uses one
         calls `torch.autograd.graph.increment_version` on the parameters after each step.
         """
+        if torch.compiler.is_compiling():
+            return self.effective_weight()
         tensors = (self.weight, self.gain, self.u, self.v)
         version = tuple(number for tensor in tensors for number in (tensor.data_ptr(), tensor._version))
         if self._folded is None or self._folded[0] != version:

@@ -77,6 +77,14 @@ class Categorical:
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         return sample_actions(self.log_pi, generator)
 
+    def shares(self, samples: int) -> Tensor:
+        """[batch, A], how often each action is among `samples` drawn ones, over their number; 0: its probability."""
+        if samples == 0:
+            return self.probabilities
+        drawn = torch.stack([self.sample() for _ in range(samples)], -1)
+        share = torch.zeros_like(self.log_pi)
+        return share.scatter_add_(-1, drawn, torch.full_like(drawn, 1 / samples, dtype=share.dtype))
+
     def rsample(self, generator: torch.Generator | None = None) -> Tensor:
         """One-hot [batch, A] with the gradient of softmax(log pi + Gumbel noise) (straight-through, arXiv 1611.01144).
 

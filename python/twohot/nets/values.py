@@ -1,7 +1,7 @@
 """What the outputs of a critic mean: classes of a return, or a normalised return.
 
-Both kinds offer the same methods, so that an objective does not ask which it has. `features` are the input of the
-critics' last layer, `critics.head`.
+Both kinds offer the same methods, so that an objective does not ask which it has. `state` is the critics' share of M
+steps [C, M, 1, hidden], and `features` are the input of their last layer, `critics.head`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from twohot.bins import ValueBins
-from twohot.losses import linear_bin_expectation, linear_hl_gauss_cross_entropy, linear_two_hot_cross_entropy
+from twohot.losses import linear_bin_expectation
 from twohot.rl.advantages import masked_mean
 from twohot.rl.popart import PopArt
 
@@ -38,24 +38,41 @@ class ClassValues(nn.Module):
         """Values [C, M, G, ...], in units of the multiplied return, of features [C, M, G, ..., hidden]."""
         return linear_bin_expectation(features, *critics.head, self.bins)
 
+    def read_actions(self, critics: nn.Module, state: Tensor, action: Tensor, counts: Tensor) -> Tensor:
+        """Values [C, M, G] of actions [M, G, *action], without gradient; 0 of a step where `counts` [M] is False."""
+        if not counts.is_cpu or torch.compiler.is_compiling():
+            counts = torch.ones_like(counts)
+        wanted = counts.unsqueeze(-1).expand(action.shape[:2])
+        step, discount = wanted.nonzero(as_tuple=True)
+        read = critics.values(state, step, discount, action[wanted], self.bins)
+        q = read.new_zeros(critics.critics, *wanted.shape)
+        q[:, step, discount] = read
+        return q
+
+    def read_choices(self, critics: nn.Module, state: Tensor, wanted: Tensor) -> Tensor:
+        """Values [C, M, G, A] of the choices that are `wanted` [M, G, A] (bool), without gradient."""
+        return critics.choice_values(state, wanted, self.bins)
+
     def normalized(self, critics: nn.Module, features: Tensor) -> Tensor:
         """As `read`, less PopArt's mean and by its deviation."""
         return self.popart.normalize(self.read(critics, features).movedim(2, -1)).movedim(-1, 2)
 
-    def loss(self, critics: nn.Module, features: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of features [C, B, L, G, hidden] against target [B, L, G], and the values that they have.
+    def loss(
+        self, critics: nn.Module, state: Tensor, action: Tensor, target: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of what was done against its target, and the value that each critic reads.
 
         Args:
+            state: for M = B x L steps. action: [B, L, *action]. target: [B, L, G].
             mask: [B, L] bool, True where a step is real.
 
         Returns:
             A scalar, the mean over real steps, discounts and critics; and [C, B, L, G] without gradient, 0 where no
             step is.
         """
-        options = {"mask": mask.unsqueeze(-1), "return_readout": True}
-        if self.sigma is None:
-            return linear_two_hot_cross_entropy(features, *critics.head, target, self.bins, **options)
-        return linear_hl_gauss_cross_entropy(features, *critics.head, target, self.bins, self.sigma, **options)
+        flat = (each.flatten(0, 1) for each in (action, target))
+        loss, value = critics.cross_entropy(state, *flat, self.bins, mask.flatten(), self.sigma)
+        return loss, value.unflatten(1, mask.shape)
 
     def update(self, target: Tensor, mask: Tensor) -> None:
         """Count targets [B, L, G] of the steps where mask [B, L] is True."""
@@ -94,8 +111,19 @@ class ScalarValues(nn.Module):
         """As `ClassValues.read`."""
         return self.popart.denormalize(self.normalized(critics, features).movedim(2, -1)).movedim(-1, 2)
 
-    def loss(self, critics: nn.Module, features: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def read_actions(self, critics: nn.Module, state: Tensor, action: Tensor, counts: Tensor) -> Tensor:
+        """As `ClassValues.read_actions`, of every step."""
+        return self.read(critics, critics.features(state, action))
+
+    def read_choices(self, critics: nn.Module, state: Tensor, wanted: Tensor) -> Tensor:
+        """As `ClassValues.read_choices`, of every choice."""
+        return self.read(critics, critics.all_features(state))
+
+    def loss(
+        self, critics: nn.Module, state: Tensor, action: Tensor, target: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """As `ClassValues.loss`."""
+        features = critics.features(state, action.flatten(0, 1).unsqueeze(1)).unflatten(1, mask.shape)
         x = self.factor * self._outputs(critics, features) + self.offset
         loss = masked_mean((x - self.popart.normalize(target)).square().mean(0), mask)
         return loss, self.popart.denormalize(x.detach()).masked_fill(~mask.unsqueeze(-1), 0)

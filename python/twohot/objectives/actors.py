@@ -16,9 +16,16 @@ from twohot.objectives.values import action_values
 from twohot.rl.advantages import FILTERS, exponential_filter, filtered_behavior_cloning, masked_mean
 
 
-def advantages(agent: Agent, state: Tensor, policy: Policy, value: Tensor, config: ObjectiveConfig) -> Tensor:
-    """A_t = mean_c Q_c(h_t, a_t) - mean_c E_{a ~ pi} Q_c(h_t, a), [M, G], of values Q_c(h_t, a_t) [C, M, G]."""
-    q, share = action_values(agent, agent.critics, state, policy, config.action_samples)
+def advantages(
+    agent: Agent, state: Tensor, policy: Policy, action: Tensor, value: Tensor, mask: Tensor, config: ObjectiveConfig
+) -> Tensor:
+    """A_t = mean_c Q_c(h_t, a_t) - mean_c E_{a ~ pi} Q_c(h_t, a), [M, G]; anything finite where mask [M] is False.
+
+    Args:
+        state: of the critics, for M steps. policy: [M, G]. action: [M, *action]. value: Q_c(h_t, a_t) [C, M, G].
+    """
+    known = (action.long(), value)
+    q, share = action_values(agent, agent.critics, state, policy, config.action_samples, mask, known)
     # The mean of differences, not the difference of means: rounding errors would pass the filter.
     difference = value.mean(0).unsqueeze(-1) - q.mean(0)
     return (difference * share).sum(-1)

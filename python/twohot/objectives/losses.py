@@ -66,8 +66,7 @@ def compute_losses(agent: Agent, batch, config: ObjectiveConfig) -> Losses:
     if config.needs_critics:
         target = targets(agent, batch, h_tp1, legal_tp1, config)
         state = agent.critics.state_features(h_t)
-        features = agent.critics.features(state, action).unflatten(1, shape)
-        critic, value = agent.values.loss(agent.critics, features, target, mask)
+        critic, value = agent.values.loss(agent.critics, state, batch.action, target, mask)
 
     policy, actor = agent.actor(h_t, legal_t), 0.0
     if imitation_weight:
@@ -75,7 +74,8 @@ def compute_losses(agent: Agent, batch, config: ObjectiveConfig) -> Losses:
         with torch.no_grad():
             advantage = torch.zeros_like(log_prob)
             if config.needs_critics:
-                advantage = advantages(agent, state, policy, value.flatten(1, 2), config)
+                taken = batch.action.flatten(0, 1)
+                advantage = advantages(agent, state, policy, taken, value.flatten(1, 2), mask.flatten(), config)
             approved = approval(advantage, log_prob, config).unflatten(0, shape)
             advantage = advantage.unflatten(0, shape) if config.needs_critics else None
         imitated = imitation(log_prob.unflatten(0, shape), approved, mask)

@@ -1,8 +1,6 @@
-"""Named configurations: `twohot train PRESET`."""
+"""POPGym: six tasks in minutes, one task, and the paper's 27 at once."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from twohot.config import (
     AgentConfig,
@@ -16,15 +14,7 @@ from twohot.config import (
 )
 from twohot.envs import MULTITASK_27
 from twohot.losses import ValueBins
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A configuration and one sentence about it."""
-
-    summary: str
-    config: TrainConfig
-
+from twohot.presets.preset import Preset
 
 PRESETS: dict[str, Preset] = {
     "quickstart": Preset(

@@ -1,0 +1,222 @@
+"""One action space for all tasks of an agent: larger than a task's own where need be, and starting from 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from twohot.envs.registry import UnsupportedSpaceError
+
+
+def common_action_space(own: Sequence[gym.Space], size: int = 0) -> gym.Space:
+    """The smallest space from 0 on in which every task can act.
+
+    Args:
+        own: each task's action space: all Discrete, all MultiDiscrete, all MultiBinary or all bounded Boxes.
+        size: number of actions, of binary choices or of numbers; 0 takes the largest.
+
+    Returns:
+        Discrete(size), MultiDiscrete (each part as large as the largest), MultiBinary(size), or Box(-1, 1, (size,)).
+
+    Raises:
+        UnsupportedSpaceError: another space, two kinds of them, or a Box without bounds.
+        ValueError: `size` is smaller than a task's own, or given for MultiDiscrete.
+    """
+    kinds = {type(space) for space in own}
+    if len(kinds) > 1:
+        names = " and ".join(sorted(kind.__name__ for kind in kinds))
+        raise UnsupportedSpaceError(
+            f"expected tasks with one kind of action, got {names}: leave tasks out, or wrap MultiDiscrete in "
+            "FlatDiscreteAction"
+        )
+    if isinstance(own[0], spaces.MultiDiscrete):
+        if size:
+            raise ValueError(f"expected actions 0 for tasks whose actions are MultiDiscrete, got {size}")
+        counts = [space.nvec.ravel() for space in own]
+        common = np.ones(max(map(len, counts)), np.int64)
+        for each in counts:
+            common[: len(each)] = np.maximum(common[: len(each)], each)
+        return spaces.MultiDiscrete(common)
+    sizes = [_size(space) for space in own]
+    size = size or max(sizes)
+    if max(sizes) > size:
+        raise ValueError(f"expected at most {size} actions, got {max(sizes)}: raise actions")
+    if isinstance(own[0], spaces.Discrete):
+        return spaces.Discrete(size)
+    if isinstance(own[0], spaces.MultiBinary):
+        return spaces.MultiBinary(size)
+    return spaces.Box(-1, 1, (size,), np.float32)
+
+
+def _size(space: gym.Space) -> int:
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.Box) and not space.is_bounded():
+        raise UnsupportedSpaceError(f"expected a Box action with bounds on all sides, got {space}: wrap it in bounds")
+    if isinstance(space, (spaces.Box, spaces.MultiBinary)):
+        return int(np.prod(space.shape))
+    raise UnsupportedSpaceError(
+        f"expected an action space of Discrete, MultiDiscrete, MultiBinary or a bounded Box, got {space}"
+    )
+
+
+def pad_actions(env: gym.Env, space: gym.Space) -> PadActions | PadChoices | PadBinary | RescaleActions:
+    """`env` wrapped so that it takes actions of `space`, which `common_action_space` gave."""
+    if isinstance(space, spaces.Discrete):
+        return PadActions(env, int(space.n))
+    if isinstance(space, spaces.MultiDiscrete):
+        return PadChoices(env, space.nvec)
+    if isinstance(space, spaces.MultiBinary):
+        return PadBinary(env, int(space.n))
+    return RescaleActions(env, space.shape[0])
+
+
+class PadActions(gym.Wrapper):
+    """Offers `count` actions; one beyond the task's own becomes a uniformly random legal one.
+
+    Random choices come from a generator of its own, seeded by `reset(seed=...)`, so that they change no
+    random number of the environment.
+
+    Attributes:
+        legal: whether the last action was one of the task's own; True after a reset.
+
+    Raises:
+        UnsupportedSpaceError: the action space is not Discrete.
+        ValueError: the task has more than `count` actions, or an action is outside [0, count).
+    """
+
+    def __init__(self, env: gym.Env, count: int) -> None:
+        super().__init__(env)
+        space = env.action_space
+        if not isinstance(space, spaces.Discrete):
+            raise UnsupportedSpaceError(f"expected a Discrete action space, got {space}: FlatDiscreteAction")
+        self._own_count, self._count, self._first = int(space.n), int(count), int(space.start)
+        if self._own_count > count:
+            raise ValueError(f"expected at most {count} actions, got {self._own_count} from {env}: raise actions")
+        self.action_space = spaces.Discrete(self._count)
+        self._random = np.random.default_rng().random
+        self.legal = True
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        if seed is not None:
+            # The second word keeps this stream apart from that of an environment with the same seed.
+            self._random = np.random.default_rng((seed, 1)).random
+        self.legal = True
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action):
+        action = int(action)
+        if not 0 <= action < self._count:
+            raise ValueError(f"expected an action in [0, {self._count}), got {action}")
+        self.legal = action < self._own_count
+        if not self.legal:
+            # Three times faster than Generator.integers for one number; uniform to 2**-53 * own_count.
+            action = int(self._random() * self._own_count)
+        return self.env.step(self._first + action)
+
+
+class PadChoices(gym.Wrapper):
+    """Offers `counts` choices for each part of a MultiDiscrete action.
+
+    A choice beyond the task's own becomes a uniformly random legal one, as in `PadActions`; parts beyond the task's
+    own do nothing.
+
+    Attributes:
+        legal: whether all choices of the last action that do something were the task's own; True after a reset.
+
+    Raises:
+        UnsupportedSpaceError: the action space is not MultiDiscrete.
+        ValueError: the task has more parts or choices, or a choice is outside its range.
+    """
+
+    def __init__(self, env: gym.Env, counts: np.ndarray) -> None:
+        super().__init__(env)
+        space = env.action_space
+        if not isinstance(space, spaces.MultiDiscrete):
+            raise UnsupportedSpaceError(f"expected a MultiDiscrete action space, got {space}")
+        self._own, self._first, self._shape = space.nvec.ravel(), space.start.ravel(), space.shape
+        self._counts = np.asarray(counts)
+        if len(self._own) > len(self._counts) or (self._own > self._counts[: len(self._own)]).any():
+            raise ValueError(f"expected at most the choices {self._counts}, got {self._own} from {env}")
+        self.action_space = spaces.MultiDiscrete(self._counts)
+        self._generator = np.random.default_rng()
+        self.legal = True
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        if seed is not None:
+            self._generator = np.random.default_rng((seed, 1))
+        self.legal = True
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action):
+        action = np.asarray(action)
+        if action.shape != self._counts.shape or (action < 0).any() or (action >= self._counts).any():
+            raise ValueError(f"expected choices from 0 to below {self._counts}, got {action}")
+        own = action[: len(self._own)].astype(np.int64)
+        illegal = own >= self._own
+        self.legal = not illegal.any()
+        if not self.legal:
+            own[illegal] = self._generator.integers(self._own[illegal])
+        return self.env.step((own + self._first).reshape(self._shape))
+
+
+class PadBinary(gym.Wrapper):
+    """Offers `size` binary choices; those beyond the task's own do nothing.
+
+    Raises:
+        UnsupportedSpaceError: the action space is not MultiBinary.
+        ValueError: the task has more than `size` choices.
+    """
+
+    legal = True
+
+    def __init__(self, env: gym.Env, size: int) -> None:
+        super().__init__(env)
+        space = env.action_space
+        if not isinstance(space, spaces.MultiBinary):
+            raise UnsupportedSpaceError(f"expected a MultiBinary action space, got {space}")
+        self._shape, self._own_size = space.shape, _size(space)
+        if self._own_size > size:
+            raise ValueError(f"expected at most {size} binary choices, got {self._own_size} from {env}: raise actions")
+        self.action_space = spaces.MultiBinary(size)
+
+    def step(self, action):
+        return self.env.step(np.asarray(action, np.int8)[: self._own_size].reshape(self._shape))
+
+
+class RescaleActions(gym.Wrapper):
+    """Offers `size` numbers in [-1, 1], which become the task's own bounds; numbers beyond the task's own do nothing.
+
+    A number outside [-1, 1] is cut off there.
+
+    Raises:
+        UnsupportedSpaceError: the action space is no Box with finite bounds.
+        ValueError: the task has more than `size` numbers.
+    """
+
+    legal = True
+
+    def __init__(self, env: gym.Env, size: int) -> None:
+        super().__init__(env)
+        space = env.action_space
+        if not isinstance(space, spaces.Box):
+            raise UnsupportedSpaceError(f"expected a Box action space, got {space}")
+        self._shape, self._own_size, self._dtype = space.shape, _size(space), space.dtype
+        if self._own_size > size:
+            raise ValueError(f"expected at most {size} numbers, got {self._own_size} from {env}: raise actions")
+        low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
+        self._center, self._half = (low + high) / 2, (high - low) / 2
+        self._low, self._high = space.low, space.high
+        self._as_is = space.shape == (size,) and space.dtype == np.float32 and (low == -1).all() and (high == 1).all()
+        self.action_space = spaces.Box(-1, 1, (size,), np.float32)
+
+    def step(self, action):
+        action = np.clip(action, -1.0, 1.0)
+        if self._as_is:
+            return self.env.step(action)
+        own = (self._center + self._half * action[: self._own_size]).reshape(self._shape).astype(self._dtype)
+        return self.env.step(np.clip(own, self._low, self._high))  # rounding must not leave the bounds

@@ -1,0 +1,128 @@
+"""Dark-Key-To-Door against rules written down again, known optimal returns, and gymnasium's checks."""
+
+import numpy as np
+import pytest
+
+import batched_envs
+from twohot.envs import dark_key
+
+MOVES = [(0, -1), (-1, 0), (0, 1), (1, 0), (0, 0)]
+
+
+def distance(a, b):
+    return int(np.abs(np.asarray(a) - b).sum())
+
+
+def towards(position, target):
+    """The action that brings a position nearer to its target; staying when it is there."""
+    for action, move in enumerate(MOVES[:4]):
+        if distance(np.add(position, move), target) < distance(position, target):
+            return action
+    return 4
+
+
+def play(env, policy, seed):
+    """One trial: rewards and the last info."""
+    observation, _ = env.reset(seed=seed)
+    rewards, done = [], False
+    while not done:
+        observation, reward, done, truncated, info = env.step(policy(observation))
+        assert not truncated
+        rewards.append(reward)
+    return rewards, info
+
+
+@pytest.mark.parametrize("task", ["8x8", "5x5-shuffled", "9x9-onehot"])
+def test_the_rules_against_a_plain_model(task):
+    env, size = dark_key.make(task), int(task[0])
+    draw = np.random.default_rng(0)
+    for seed in range(4):
+        env.reset(seed=seed)
+        start, key, door = (tuple(getattr(env.batch, name)[0]) for name in ("start", "key", "door"))
+        moves = env.batch.moves[0].tolist()
+        assert sorted(map(tuple, moves)) == sorted(MOVES)
+        position, has_key, attempt_time = start, False, 0
+        for time in range(1, 501):
+            action = int(draw.integers(5))
+            observation, reward, terminated, truncated, _ = env.step(action)
+            position = tuple(min(max(p + m, 0), size - 1) for p, m in zip(position, moves[action], strict=True))
+            attempt_time += 1
+            opened, found = has_key and position == door, not has_key and position == key
+            has_key |= found
+            assert reward == float(opened or found)
+            if opened or attempt_time == 50:
+                position, has_key, attempt_time = start, False, 0
+            where = (
+                np.eye(size * size)[position[0] * size + position[1]] if "onehot" in task else np.divide(position, size)
+            )
+            np.testing.assert_allclose(observation, [*where, has_key, attempt_time / 50], rtol=1e-6)
+            assert (terminated, truncated) == (time == 500, False)
+
+
+def test_the_shortest_way_earns_what_geometry_says():
+    env = dark_key.make("8x8-light")
+    for seed in range(10):
+        env.reset(seed=seed)
+        start, key, door = env.batch.start[0], env.batch.key[0], env.batch.door[0]
+        to_key, to_door = max(1, distance(start, key)), max(1, distance(key, door))
+
+        def shortest(observation):
+            target = observation[4:6] if observation[2] else observation[6:8]
+            return towards(np.round(observation[:2] * 8), np.round(target * 8))
+
+        rewards, info = play(env, shortest, seed)
+        whole, rest = divmod(500, to_key + to_door)
+        # A way that leads over the key to the door is no shortcut: it is then the shortest way itself.
+        assert sum(rewards) == 2 * whole + (rest >= to_key)
+        np.testing.assert_array_equal(info["attempt_returns"], np.reshape(rewards, (dark_key.PARTS, 50)).sum(1))
+        assert info["attempt_lengths"].tolist() == [50] * dark_key.PARTS
+        assert info["attempt_success"].all()
+
+
+def test_an_attempt_that_finds_nothing_starts_over():
+    env = dark_key.make("8x8")
+    observation, _ = env.reset(seed=4)
+    start = observation[:2].copy()
+    assert (env.batch.start[0] > 0).all()
+    assert (env.batch.key[0] != 0).any()
+    assert distance(env.batch.key[0], env.batch.start[0]) > 2
+    observations = [env.step([0, 1][step % 2])[0] for step in range(50)]
+    assert observations[48][3] == pytest.approx(49 / 50)
+    np.testing.assert_array_equal(observations[49], [*start, 0, 0])
+    assert not np.array_equal(observations[48][:2], start)
+
+
+def test_rooms_are_drawn_uniformly_and_anew():
+    rooms = dark_key.make_batch("5x5", "train", 2000)
+    random = np.random.default_rng(1)
+    for row in range(rooms.rows):
+        rooms.reset(row, random)
+    for places in (rooms.start, rooms.key, rooms.door):
+        counts = np.bincount(places[:, 0] * 5 + places[:, 1], minlength=25)
+        # Chi-square with 24 degrees of freedom: mean 24, standard deviation sqrt(48).
+        assert ((counts - 80) ** 2 / 80).sum() < 24 + 6 * np.sqrt(48)
+    assert abs(np.corrcoef(rooms.key[:, 0], rooms.door[:, 0])[0, 1]) < 0.12
+
+
+def test_every_room_has_an_order_of_actions_of_its_own():
+    rooms = dark_key.make_batch("5x5-shuffled", "train", 300)
+    for row in range(rooms.rows):
+        rooms.reset(row, np.random.default_rng(row))
+    assert len({str(moves) for moves in rooms.moves.tolist()}) > 90  # of 120 orders, 110 are expected
+
+
+def test_every_task_has_its_size():
+    sizes = {task: dark_key.make(task).observation_space.shape[0] for task in dark_key.TASKS}
+    assert {sizes[f"8x8{kind}"] for kind in ("", "-shuffled")} == {4}
+    assert (sizes["8x8-light"], sizes["8x8-onehot"], sizes["9x9-onehot"]) == (8, 66, 83)
+
+
+@pytest.mark.parametrize("task", ["8x8", "5x5-onehot", "9x9-light", "5x5-shuffled"])
+def test_rows_equal_single_environments(task):
+    batched_envs.check_rows_equal_single(dark_key, task, rows=3, steps=1100)
+
+
+def test_gymnasium_accepts_it():
+    env = dark_key.make("8x8", render=True)
+    batched_envs.check(env)
+    assert env.render().shape == (256, 256, 3)
