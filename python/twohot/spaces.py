@@ -66,7 +66,7 @@ def check_action_mask(observation: spaces.Dict, action: Space) -> None:
     It has an entry for each action: A of Discrete, those of all choices of MultiDiscrete side by side, and n of
     MultiBinary, where it says which entries may be 1.
     """
-    if ACTION_MASK not in observation:
+    if ACTION_MASK not in observation.spaces:
         return
     found, expected = observation[ACTION_MASK].shape, None
     if isinstance(action, spaces.Discrete):

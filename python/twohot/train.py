@@ -226,11 +226,11 @@ class Session:
                     batch = next(batches).to(self.device)
                 with self._timed("update"):
                     looked_at = update % STATISTICS_EVERY == 0
-                    before = [parameter.detach().clone() for parameter in self.learner.parameters] if looked_at else []
+                    weights = [parameter.detach().clone() for parameter in self.learner.parameters] if looked_at else []
                     losses, norm = self.learner.step(batch)
                     if looked_at:
                         found = statistics(losses, self.agent, batch, config.environment.tasks)
-                        found |= update_norms(before, self.agent)
+                        found |= update_norms(weights, self.agent)
                         for name, value in {**found, "gradient/norm": norm}.items():
                             sums[name] = sums[name] + value if name in sums else value
                             counts[name] += 1

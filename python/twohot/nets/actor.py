@@ -38,6 +38,11 @@ def _wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def _single(x: Tensor) -> Tensor:
+    """x in float32 at least: autocast makes less of it, in which densities would be worth little."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class Actor(nn.Module):
     """An MLP from h [..., E] to the parameters of a policy for each discount.
 
