@@ -141,7 +141,9 @@ def _attention(
     if not obstacles["triton"] and dtype == torch.float32 and size > TRITON_FLOAT32_HEAD_SIZE:
         obstacles["triton"] = f"the head size is {size}, Triton takes float32 up to {TRITON_FLOAT32_HEAD_SIZE}"
     obstacles["sdpa"] = "torch's own attention has no softcap" if softcap else ""
-    obstacles["flex"] = "" if device in ("cpu", "cuda") else f"the queries are on {device}, FlexAttention knows cpu, cuda"
+    obstacles["flex"] = (
+        "" if device in ("cpu", "cuda") else f"the queries are on {device}, FlexAttention knows cpu, cuda"
+    )
     return _first(forced, ATTENTION_NAMES, obstacles, dtype, device, "TWOHOT_ATTENTION")
 
 

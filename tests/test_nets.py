@@ -10,10 +10,11 @@ from gymnasium.spaces import Discrete
 
 from compare import assert_accurate
 from small_spaces import flat
-from twohot.nets.actor import DiscreteActor, sample_actions
+from twohot.nets.actor import DiscreteActor
 from twohot.nets.critic import TwoHotCritics
 from twohot.nets.linear import MLP, SigmaLinear
 from twohot.nets.normalization import RunningNormalization
+from twohot.nets.policies import sample_actions
 from twohot.nets.positions import SinusoidalPositions
 from twohot.nets.timestep import TimestepEncoder
 from twohot.nets.transformer import Transformer
@@ -386,7 +387,7 @@ def test_dropout_is_for_training_only():
 def test_actor_equals_the_clipped_softmax(actions, floor, ceiling):
     actor = perturb(DiscreteActor(6, 8, 2, 3, actions, floor, ceiling), 1.0).double()
     h = 3 * normal(40, 2, 6, dtype=torch.float64)
-    log_pi = actor(h)
+    log_pi = actor(h).log_pi
     assert log_pi.shape == (40, 2, 3, actions)
     logits = actor.network(h)
     for discount in range(3):
@@ -400,7 +401,7 @@ def test_actor_equals_the_clipped_softmax(actions, floor, ceiling):
 def test_actor_bounds_hold_for_enormous_logits():
     floor, ceiling, actions = 0.001, 0.99, 5
     actor = DiscreteActor(4, 8, 1, 2, actions, floor, ceiling)
-    probability = actor(1e6 * normal(200, 4)).exp()
+    probability = actor(1e6 * normal(200, 4)).probabilities
     assert (probability.sum(-1) - 1).abs().max() < 1e-6
     # Clipping to [floor, ceiling] leaves a sum of at most 1 + A floor and at least ceiling.
     assert probability.min() >= floor / (1 + actions * floor) * (1 - 1e-6)
@@ -411,8 +412,8 @@ def test_actor_bounds_hold_for_enormous_logits():
 def test_acting_reads_the_last_discount():
     actor = perturb(DiscreteActor(6, 8, 2, 3, 4, 0.001, 0.99))
     h = normal(5, 7, 6)
-    expected = actor(h)
-    assert torch.allclose(actor.acting(h), expected[..., -1, :], atol=1e-6)
+    expected = actor(h).log_pi
+    assert torch.allclose(actor.acting(h).log_pi, expected[..., -1, :], atol=1e-6)
     assert (expected[..., -1, :] - expected[..., 0, :]).abs().max() > 0.1
 
 

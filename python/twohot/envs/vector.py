@@ -11,10 +11,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from twohot.envs.batched_trials import BatchedTrials
 from twohot.envs.layout import common_layout
 from twohot.envs.multitask import TrialEnv
+from twohot.envs.registry import check_split, check_tasks, get_suite
 
 
 def make_vector(
@@ -30,8 +32,8 @@ def make_vector(
     actions: int = 0,
     context_features: bool = True,
     render: bool = False,
-) -> SyncVectorEnv:
-    """`environments` equal `TrialEnv`s stepped in a loop, without autoreset.
+) -> VectorEnv:
+    """`environments` equal `TrialEnv`s stepped in a loop, or in a few numpy calls for all; without autoreset.
 
     Arrays that `reset` and `step` return are the caller's own: no later call writes into them. Stepping while a
     row is finished is an error: reset it first with `reset_where`.
@@ -47,6 +49,19 @@ def make_vector(
     """
     if environments < 1:
         raise ValueError(f"expected at least 1 environment, got {environments}")
+    tasks, make_batch = check_tasks(suite, tasks), get_suite(suite).make_batch
+    if make_batch is not None and len(tasks) == 1 and not render:
+        check_split(suite, split)
+        batch = make_batch(tasks[0], split, environments)
+        if actions in (0, batch.action_space.n):
+            return BatchedTrials(
+                batch,
+                attempts=attempts,
+                free_attempts=free_attempts,
+                multiplier=reward_multipliers[0] if reward_multipliers else 1.0,
+                observation_size=observation_size,
+                context_features=context_features,
+            )
     layout = common_layout(suite, tasks, observation_size, actions, split)
     make = partial(
         TrialEnv,
@@ -85,9 +100,7 @@ def reset_seeds(seed: int, round: int, environments: int) -> list[int]:
     return np.random.SeedSequence((seed, round)).generate_state(environments, np.uint64).tolist()
 
 
-def reset_where(
-    vector_env: SyncVectorEnv, done: np.ndarray, task: str | None = None
-) -> tuple[np.ndarray, dict[str, Any]]:
+def reset_where(vector_env: VectorEnv, done: np.ndarray, task: str | None = None) -> tuple[np.ndarray, dict[str, Any]]:
     """Starts new trials in the rows where `done`; the other rows go on and keep their observation.
 
     Args:

@@ -61,7 +61,8 @@ class TwoHotCritics(nn.Module):
 
         Args:
             state: [C, M, 1, hidden] from `state_features`.
-            action: [M, G, *action] or [M, 1, *action]; the latter means the same action for all discounts.
+            action: [M, G, *action] or [M, 1, *action]; the latter means the same action for all discounts. As
+                `ActionLinear` takes it.
 
         Returns:
             [C, M, G, hidden]. The last layer is `head`, which the fused losses take beside it.
@@ -71,9 +72,9 @@ class TwoHotCritics(nn.Module):
         return self._hidden(state + discount.unsqueeze(1) + action)
 
     def all_features(self, state: Tensor) -> Tensor:
-        """Input of the last layer for all A actions: [C, M, G, A, hidden] for `state` [C, M, 1, hidden]."""
+        """Input of the last layer for all A (joint) actions: [C, M, G, A, hidden] for `state` [C, M, 1, hidden]."""
         discount = self.horizons * self.discount + self.bias
-        actions = self.action.table.unflatten(-1, (self.critics, self.hidden)).movedim(1, 0)  # [C, A, hidden]
+        actions = self.action.every().unflatten(-1, (self.critics, self.hidden)).movedim(1, 0)  # [C, A, hidden]
         each = discount.unsqueeze(2) + actions.unsqueeze(1)  # [C, G, A, hidden]
         return self._hidden(state.unsqueeze(3) + each.unsqueeze(1))
 

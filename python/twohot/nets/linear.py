@@ -73,3 +73,9 @@ class MLP(nn.Sequential):
         for before, after in zip(sizes[:-1], sizes[1:], strict=True):
             modules += [nn.Linear(before, after), nn.LeakyReLU()]
         super().__init__(*modules, nn.Linear(sizes[-1], outputs))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Input of the last layer: x [..., inputs] to [..., hidden]."""
+        for module in list(self)[:-1]:
+            x = module(x)
+        return x
