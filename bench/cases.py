@@ -19,6 +19,7 @@ from gpu import losses_on_a_gpu
 from gpu_attention import attention_on_a_gpu
 from learner import growth_of_the_step, step_beside_the_official_code
 from losses import losses_beside_peers
+from profile_step import where_the_time_goes
 from replay import replay_beside_peers, replay_costs
 
 
@@ -209,7 +210,7 @@ GROUPS: dict[str, Group] = {
         long=True,
     ),
     "learner": Group(
-        (learner_updates_per_second, step_beside_the_official_code, growth_of_the_step),
+        (learner_updates_per_second, step_beside_the_official_code, growth_of_the_step, where_the_time_goes),
         ("test_objectives.py", "test_learner.py", "test_critics.py"),
     ),
     "losses": Group(

@@ -65,6 +65,7 @@ def _transformer(config: AgentConfig) -> Transformer:
         config.context,
         positions=config.positions,
         learned_positions=config.learned_positions,
+        recompute=config.recompute,
     )
 
 
