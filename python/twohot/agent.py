@@ -114,6 +114,20 @@ class Agent(nn.Module):
         return ActingState(cache, torch.zeros(environments, dtype=torch.int64, device=self.discounts.device))
 
     @torch.no_grad()
+    def remember(
+        self,
+        state: ActingState,
+        observation: dict[str, Tensor],
+        previous_action: Tensor,
+        previous_reward: Tensor,
+    ) -> Tensor:
+        """h [B, E] of the next step of each environment; moves `state` on. Arguments as `act`."""
+        embedded = self.timestep_encoder(observation, previous_action, previous_reward, state.time)
+        h = self.trajectory_encoder.step(embedded, state.time, state.cache)
+        state.time += 1
+        return h
+
+    @torch.no_grad()
     def act(
         self,
         state: ActingState,
@@ -135,9 +149,7 @@ class Agent(nn.Module):
         Returns:
             [B, *action]; int64 for choices.
         """
-        embedded = self.timestep_encoder(observation, previous_action, previous_reward, state.time)
-        h = self.trajectory_encoder.step(embedded, state.time, state.cache)
-        state.time += 1
+        h = self.remember(state, observation, previous_action, previous_reward)
         policy = self.actor.acting(h, observation.get(ACTION_MASK))
         return policy.mode() if greedy else policy.sample(generator)
 
