@@ -8,7 +8,7 @@ from twohot.envs.attempts import Attempts
 from twohot.envs.layout import Layout, common_layout
 from twohot.envs.multitask import CONTEXT_FEATURES, TrialEnv
 from twohot.envs.one_hot import OneHotObservation
-from twohot.envs.padding import PadObservation, PadParts, common_observation_space
+from twohot.envs.padding import ACTION_MASK, PadObservation, PadParts, common_observation_space
 from twohot.envs.popgym import MULTITASK_27, MULTITASK_27_PROTOCOL, POPGYM
 from twohot.envs.registry import (
     MissingExtraError,
@@ -23,17 +23,22 @@ from twohot.envs.registry import (
     register,
     suites,
 )
-from twohot.envs.vector import make_vector, reset_seeds, reset_where
+from twohot.envs.rows import Rows
+from twohot.envs.vector import TrialVector, WorkerChoice, make_vector, reset_seeds, reset_where
+from twohot.envs.workers import LOST, DeadWorkerError, Workers
 from twohot.envs.wrappers import FlatDiscreteAction, ScaleReward, TimeLimitTerminates
 
 register(POPGYM)
 
 __all__ = [
+    "ACTION_MASK",
     "CONTEXT_FEATURES",
+    "LOST",
     "MULTITASK_27",
     "MULTITASK_27_PROTOCOL",
     "POPGYM",
     "Attempts",
+    "DeadWorkerError",
     "FlatDiscreteAction",
     "Layout",
     "MissingExtraError",
@@ -45,12 +50,16 @@ __all__ = [
     "PadObservation",
     "PadParts",
     "RescaleActions",
+    "Rows",
     "ScaleReward",
     "Suite",
     "TimeLimitTerminates",
     "TrialEnv",
+    "TrialVector",
     "UnknownEnvironmentError",
     "UnsupportedSpaceError",
+    "WorkerChoice",
+    "Workers",
     "check_split",
     "check_tasks",
     "common_action_space",
