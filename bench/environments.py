@@ -1,161 +1,163 @@
-"""Environments: steps/s of the bare ones beside what collecting makes of them, and what Meta-World's ML45 costs to open."""
+"""Environment steps/s of benchmarks: the own environments in a loop, as trials of many actors, and into replay."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from frame import Row, interleaved, percentiles
 
-ROWS, ROUNDS, SECONDS = 16, 7, 1.0
-SHARE = 0.8
-"""Least share of the bare environments' speed that collecting should reach."""
+ACTORS = 16
+SUITES = {
+    "Meta-World, 2 classes, 3 attempts": ("metaworld", ("reach-v3", "push-v3"), 3, 60),
+    "Procgen, 16 hard games": ("procgen", None, 1, 400),
+    "Procgen, memory-hard, 2 attempts": ("procgen", None, 2, 400),
+    "Atari, 10 games": ("atari", None, 1, 40),
+}
+GOALS = {"Procgen, 16 hard games": 17_000, "Procgen, memory-hard, 2 attempts": 15_000}
+ML45_SECONDS, MEGABYTES = 2.0, 25.0
 
-
-@dataclass(frozen=True)
-class Benchmark:
-    """What one suite is measured on, in trials of `attempts`, and the least steps/s that collecting should reach."""
-
-    name: str
-    suite: str
-    tasks: tuple[str, ...]
-    attempts: int
-    least: float = 0.0
-
-
-def benchmarks() -> list[Benchmark]:
-    """The benchmarks that the goals name."""
-    from twohot.envs import BABYAI_TRAIN_50, MULTITASK_27
-    from twohot.envs.procgen import GAMES, MEMORY_HARD
-
-    return [
-        Benchmark("Meta-World", "metaworld", ("reach-v3", "push-v3", "door-open-v3"), 3),
-        Benchmark("Procgen, mixed games", "procgen", tuple(f"{game}-easy" for game in GAMES), 1, 17_000),
-        Benchmark("Procgen, memory-hard", "procgen", MEMORY_HARD, 2, 15_000),
-        Benchmark("ALE", "atari", ("Pong", "Breakout", "Seaquest", "Qbert"), 1),
-        Benchmark("POPGym", "popgym", MULTITASK_27, 2),
-        Benchmark("BabyAI", "babyai", BABYAI_TRAIN_50[:8], 2),
-    ]
-
-
-def collecting_beside_bare_environments() -> list[Row]:
-    """Steps/s of each suite: bare environments in a loop, and random play in trials that goes into replay."""
-    torch.set_num_threads(1)
-    rows = []
-    for benchmark in benchmarks():
-        bare, collecting = _bare(benchmark), _collecting(benchmark)
-        figures = interleaved({"bare environments in a loop": bare, "collecting": collecting}, ROUNDS)
-        ratio = float(np.median(figures["collecting"] / figures["bare environments in a loop"]))
-        shape = f"{ROWS} environments, {len(benchmark.tasks)} tasks, {benchmark.attempts} attempts"
-        for name, values in figures.items():
-            of_limit = (round(ratio, 3), "bare environments") if name == "collecting" else ("", "")
-            measured = (*percentiles(values), "environment steps/s", shape, 1, *of_limit)
-            rows.append(Row(benchmark.name, name, "random play", *measured))
-        rows.append(_goal(f"{benchmark.name}: share of the bare environments", ratio, SHARE, "x bare"))
-        if benchmark.least:
-            speed = float(np.median(figures["collecting"]))
-            rows.append(_goal(f"{benchmark.name}: collecting", speed, benchmark.least, "steps/s"))
-    return rows
-
-
-def _bare(benchmark: Benchmark) -> Callable[[], float]:
-    """Steps/s of the suite's own environments, without a wrapper, in turn; actions are drawn beforehand."""
-    from twohot.envs import make_task
-
-    stream = np.random.default_rng(0)
-    environments = [
-        make_task(benchmark.suite, benchmark.tasks[row % len(benchmark.tasks)]).unwrapped for row in range(ROWS)
-    ]
-    actions = []
-    for environment in environments:
-        environment.action_space.seed(int(stream.integers(1 << 31)))
-        environment.reset(seed=int(stream.integers(1 << 31)))
-        actions.append([environment.action_space.sample() for _ in range(256)])
-
-    def work() -> float:
-        steps, start = 0, time.perf_counter()
-        while (seconds := time.perf_counter() - start) < SECONDS:
-            for environment, choices in zip(environments, actions, strict=True):
-                _, _, terminated, truncated, _ = environment.step(choices[steps % 256])
-                if terminated or truncated:
-                    environment.reset()
-            steps += 1
-        return steps * ROWS / seconds
-
-    return work
-
-
-def _collecting(benchmark: Benchmark) -> Callable[[], float]:
-    """Steps/s of a rollout with the uniformly random policy into a replay in memory."""
-    from twohot.envs import make_vector, reset_seeds
-    from twohot.replay import Replay
-    from twohot.rollout import Rollout, UniformPolicy, seeded_generator
-    from twohot.spaces import as_dict_space, replay_schema
-
-    vector = make_vector(
-        benchmark.suite, benchmark.tasks, environments=ROWS, attempts=benchmark.attempts, assignment="fixed"
-    )
-    schema = replay_schema(as_dict_space(vector.single_observation_space), vector.single_action_space)
-    replay = Replay.create(schema, capacity_steps=50_000)
-    policy = UniformPolicy(vector.single_action_space)
-    rollout = Rollout(vector, policy, generator=seeded_generator(0, 0), writer=replay.writer(ROWS))
-    rollout.restart(reset_seeds(0, 0, ROWS))
-
-    def work() -> float:
-        steps, start = 0, time.perf_counter()
-        while (seconds := time.perf_counter() - start) < SECONDS:
-            rollout.collect(8)
-            steps += 8
-        return steps * ROWS / seconds
-
-    return work
-
-
-ML45 = """
-import json, resource, time
-import metaworld, torch, twohot.train  # what is imported anyway is no part of the opening
-from twohot.envs import get_suite, make_vector
-tasks = tuple(task for task in get_suite("metaworld").tasks if task.startswith("ml45-train/"))
-start = time.perf_counter()
-vector = make_vector("metaworld", tasks, environments=16, attempts=3, assignment="fixed")
-opened = time.perf_counter() - start
-vector.reset(seed=0)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-# 16 rows hold 16 games now; the rows of another vector build 16 more.
-other = make_vector("metaworld", tasks, environments=16, attempts=3, assignment="fixed")
-other.reset(seed=0)
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"tasks": len(tasks), "seconds": opened, "mb": (after - before) * 1024 / 1e6 / 16}))
+_OPEN = """
+import time; start = time.perf_counter()
+from twohot.envs import TrialEnv
+from twohot.envs.metaworld import ML45_TRAIN
+env = TrialEnv("metaworld", ML45_TRAIN, attempts=3)
+env.reset(seed=0, options={"task": ML45_TRAIN[0]})
+print(time.perf_counter() - start)
+"""
+_MEMORY = """
+from pathlib import Path
+from twohot.envs.metaworld import ML45_TRAIN, MetaWorld
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+envs = [MetaWorld(name) for name in ML45_TRAIN[:10]]
+envs[0].reset(seed=0)
+before = resident()
+for env in envs[1:]:
+    env.reset(seed=0)
+print((resident() - before) / (len(envs) - 1))
 """
 
 
-def opening_ml45() -> list[Row]:
-    """Time until ML45's 45 training classes can be played, its tasks cached, and memory of each built environment."""
-    found = [
-        json.loads(subprocess.run([sys.executable, "-c", ML45], capture_output=True, text=True, check=True).stdout)
-        for _ in range(4)
-    ][1:]  # the first one fills the cache
-    seconds, mb = (np.array([each[name] for each in found]) for name in ("seconds", "mb"))
-    shape = f"{found[0]['tasks']} classes, {ROWS} environments"
+def environment_steps_per_second() -> list[Row]:
+    """Environment steps/s with random actions, 16 actors in one process."""
+    from twohot.envs import atari, procgen
+
+    tasks = {
+        "Procgen, 16 hard games": tuple(f"{game}-hard" for game in procgen.GAMES),
+        "Procgen, memory-hard, 2 attempts": procgen.MEMORY_HARD,
+        "Atari, 10 games": atari.MULTI_GAME,
+    }
+    rows = []
+    for name, (suite, own, attempts, steps) in SUITES.items():
+        rows += _rates(name, suite, own or tasks[name], attempts, steps)
+    return rows
+
+
+def _rates(name: str, suite: str, tasks: tuple[str, ...], attempts: int, steps: int) -> list[Row]:
+    from twohot.envs import make_vector, reset_seeds
+    from twohot.replay import Replay
+    from twohot.rollout import Rollout, UniformPolicy
+    from twohot.spaces import as_dict_space, replay_schema
+
+    vector = make_vector(suite, tasks, environments=ACTORS, attempts=attempts)
+    space = vector.single_action_space
+    replay = Replay.create(
+        replay_schema(as_dict_space(vector.single_observation_space), space), capacity_steps=4 * ACTORS * steps
+    )
+    player = Rollout(vector, UniformPolicy(space), writer=replay.writer(ACTORS))
+    player.restart(reset_seeds(0, 0, ACTORS))
+    alone = make_vector(suite, tasks, environments=ACTORS, attempts=attempts)
+    works = {
+        "bare environments in a loop": _bare(suite, tasks, attempts, steps),
+        "wrapped environments": _wrapped(alone, steps),
+        "uniform policy and replay": lambda: player.collect(steps),
+    }
+
+    def rate(work: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        work()
+        return ACTORS * steps / (time.perf_counter() - start)
+
+    figures = interleaved({label: lambda work=work: rate(work) for label, work in works.items()}, rounds=7)
+    limit = float(np.median(figures["bare environments in a loop"]))
+    rows = []
+    for label, values in figures.items():
+        p20, p50, p80 = percentiles(values)
+        goal = GOALS.get(name) if label == "wrapped environments" else None
+        rows.append(
+            Row(
+                *("environments", label, "collect", p20, p50, p80, "environment steps/s"),
+                shape=f"{name}, {ACTORS} actors",
+                share_of_limit=round(p50 / limit, 3),
+                limit="bare environments",
+                target=f"at least {goal:,}" if goal else "",
+                met=("yes" if p50 >= goal else "no") if goal else "",
+            )
+        )
+    return rows
+
+
+def _bare(suite: str, tasks: tuple[str, ...], attempts: int, steps: int) -> Callable[[], None]:
+    """The tasks' own environments, one an actor, with attempts and nothing else."""
+    from twohot.envs import make_task
+
+    envs = [make_task(suite, tasks[actor % len(tasks)]) for actor in range(ACTORS)]
+    counts = [0] * ACTORS
+    for actor, env in enumerate(envs):
+        env.action_space.seed(actor)
+        env.reset(seed=actor)
+    actions = [[env.action_space.sample() for _ in range(steps)] for env in envs]
+
+    def work() -> None:
+        for step in range(steps):
+            for actor, env in enumerate(envs):
+                _, _, terminated, truncated, _ = env.step(actions[actor][step])
+                if terminated or truncated:
+                    counts[actor] = (counts[actor] + 1) % attempts
+                    env.reset(options={"attempt": counts[actor]})
+
+    return work
+
+
+def _wrapped(vector, steps: int) -> Callable[[], None]:
+    from twohot.envs import reset_seeds, reset_where
+
+    vector.action_space.seed(0)
+    vector.reset(seed=reset_seeds(0, 1, ACTORS))
+    actions = [vector.action_space.sample() for _ in range(steps)]
+
+    def work() -> None:
+        for action in actions:
+            _, _, terminated, truncated, _ = vector.step(action)
+            done = terminated | truncated
+            if done.any():
+                reset_where(vector, done)
+
+    return work
+
+
+def metaworld_start() -> list[Row]:
+    """Seconds from nothing to the first observation of ML45 with cached goals; MB of a built environment."""
+    seconds = np.array([float(_run(_OPEN)) for _ in range(6)][1:])  # the first may have to draw goals
+    megabytes = np.array([float(_run(_MEMORY)) for _ in range(3)])
     return [
-        Row("ML45", "opening, tasks cached", "random play", *percentiles(seconds), "s", shape),
-        Row("ML45", "memory of one environment", "random play", *percentiles(mb), "MB", shape),
-        _goal("ML45: opening, tasks cached", float(np.median(seconds)), 2.0, "s", at_most=True),
-        _goal("ML45: memory of one environment", float(np.median(mb)), 25.0, "MB", at_most=True),
+        Row(
+            *("start-up", "ML45, goals cached, imports included", "open", *percentiles(seconds), "s"),
+            target=f"under {ML45_SECONDS} s",
+            met="yes" if np.median(seconds) < ML45_SECONDS else "no",
+        ),
+        Row(
+            *("memory", "ML45, one built environment", "hold", *percentiles(megabytes), "MB"),
+            target=f"under {MEGABYTES} MB",
+            met="yes" if np.median(megabytes) < MEGABYTES else "no",
+        ),
     ]
 
 
-def _goal(name: str, measured: float, target: float, unit: str, at_most: bool = False) -> Row:
-    met = measured <= target if at_most else measured >= target
-    return Row(
-        *("goal", name, "random play", measured, measured, measured, unit),
-        target=f"{'at most' if at_most else 'at least'} {target:g}",
-        met="yes" if met else "no",
-    )
+def _run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout

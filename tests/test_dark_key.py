@@ -74,7 +74,9 @@ def test_the_shortest_way_earns_what_geometry_says():
         whole, rest = divmod(500, to_key + to_door)
         # A way that leads over the key to the door is no shortcut: it is then the shortest way itself.
         assert sum(rewards) == 2 * whole + (rest >= to_key)
-        np.testing.assert_array_equal(info["part_returns"], np.reshape(rewards, (dark_key.PARTS, 50)).sum(1))
+        np.testing.assert_array_equal(info["attempt_returns"], np.reshape(rewards, (dark_key.PARTS, 50)).sum(1))
+        assert info["attempt_lengths"].tolist() == [50] * dark_key.PARTS
+        assert info["attempt_success"].all()
 
 
 def test_an_attempt_that_finds_nothing_starts_over():

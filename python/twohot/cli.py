@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -92,6 +93,7 @@ def _train(arguments: list[str]) -> int:
     from twohot.options import TrainOptions, parse
     from twohot.train import train
 
+    rest = [re.sub(r"^--env(?==|$)", "--environment.tasks", argument) for argument in rest]
     options = parse(TrainOptions, f"train {name}", rest, default=TrainOptions(PRESETS[name].config))
     run = options.run or _free_directory(Path("runs"), name)
     return _finish(run, lambda progress: train(options.config, run, progress))

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from twohot.acting import load_networks
 from twohot.config import TrainConfig, save_json
 from twohot.errors import UsageError
 from twohot.evaluate import agent_layout, evaluate_all
 from twohot.options import EvaluateOptions
 from twohot.scores import EVALUATION_NAME, report
-from twohot.train import load_agent, usable_device
+from twohot.train import usable_device
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +33,7 @@ def run(options: EvaluateOptions, console: Console) -> None:
     device = usable_device(options.device)
     scores, played = {}, None
     for directory in options.runs:
-        config, agent = load_agent(directory)
+        config, agent = load_networks(directory)
         if options.splits:
             config = replace(config, evaluate=replace(config.evaluate, splits=options.splits))
         played = _same_tasks(played, config, directory)

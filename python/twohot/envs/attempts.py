@@ -16,7 +16,8 @@ class Attempts(gym.Wrapper):
     next attempt, neither terminated nor truncated, and no step is spent on the reset. The last attempt's end is
     the trial's end, and its info also holds `attempt_returns` (float32, (attempts,), true returns, free attempts
     too), `attempt_lengths` (int32, (attempts,), steps) and `attempt_success` (bool, (attempts,), whether a step's
-    info had a true `success`).
+    info had a true `success`). Where the trial has one attempt, an environment
+    that holds attempts itself may put its own three into its last info.
 
     An environment whose attribute `hidden_task` is true is reset with `options={"attempt": i}`: it draws what is
     hidden at 0 and keeps it at 1, 2, ...
@@ -64,7 +65,7 @@ class Attempts(gym.Wrapper):
                 observation, info = self._reset()
                 terminated = truncated = False
             else:
-                info = {**info, **self.results()}
+                info = {**self.results(), **info} if self.attempts == 1 else {**info, **self.results()}
         return observation, reward, terminated, truncated, info
 
     def results(self) -> dict[str, np.ndarray]:

@@ -14,9 +14,10 @@ import numpy as np
 from gymnasium import spaces
 
 from twohot.envs.batched import EnvBatch, OneRow, draw_cells
+from twohot.envs.registry import Suite
 
 PARTS = 10
-"""Parts of equal length in which a trial's reward is reported."""
+"""Parts of equal length by which a trial is reported: its attempts are too many and too unequal."""
 _MOVES = np.array([(0, -1), (-1, 0), (0, 1), (1, 0), (0, 0)])
 _COLOURS = ((235, 235, 235), (240, 190, 40), (120, 80, 40), (60, 100, 200), (40, 160, 80))
 
@@ -37,15 +38,15 @@ class DarkKeyBatch(EnvBatch):
     The first visit to the key and then the first to the door are worth 1 each. An attempt ends at the open door, or
     after `attempt_steps`; the step that ends it shows the next attempt's start. The episode is the whole trial: it
     terminates after `trial_steps`, which is part of the game, so the best policy finds key and door once and then
-    takes the shortest way again and again. Once the trial is over `info["part_returns"]`, float32 [PARTS], has the
-    reward of each tenth of its steps.
+    takes the shortest way again and again. The last info of a trial reports its tenths as if they were attempts:
+    `attempt_returns`, `attempt_lengths`, and `attempt_success` where the door was opened.
 
     Observation: both coordinates / size (or the cell, one-hot), whether the key is held, steps in the attempt /
     `attempt_steps`; `light` adds the coordinates of door and key. Actions: left, up, right, down, stay.
 
     Args:
         rows: number of rooms. size: cells on a side.
-        attempt_steps, trial_steps: limits of one attempt and of the whole trial.
+        attempt_steps, trial_steps: limits of one attempt and of the whole trial, the latter a multiple of PARTS.
         one_hot: the position as size² entries in place of two.
         light: show where key and door are, which makes memory needless.
         shuffled_actions: every room has an order of the actions of its own.
@@ -72,7 +73,8 @@ class DarkKeyBatch(EnvBatch):
         self.moves = np.tile(_MOVES, (rows, 1, 1))
         self.has_key = np.zeros(rows, bool)
         self.attempt_time, self.time = np.zeros((2, rows), np.int64)
-        self.part_returns = np.zeros((rows, PARTS), np.float32)
+        self.returns = np.zeros((rows, PARTS), np.float32)  # by tenths of the trial
+        self.successes = np.zeros((rows, PARTS), bool)
         self._index = np.arange(rows)
 
     def reset(self, row: int, random: np.random.Generator, *, new_task: bool = True) -> None:
@@ -83,7 +85,7 @@ class DarkKeyBatch(EnvBatch):
         self.position[row] = self.start[row]
         self.has_key[row] = self.success[row] = False
         self.attempt_time[row] = self.time[row] = 0
-        self.part_returns[row] = 0.0
+        self.returns[row] = self.successes[row] = 0
 
     def observe(self) -> np.ndarray:
         observation = np.zeros((self.rows, *self.observation_space.shape), np.float32)
@@ -107,8 +109,9 @@ class DarkKeyBatch(EnvBatch):
         takes = ~self.has_key & (self.position == self.key).all(1)
         self.has_key |= takes
         reward = (self.success | takes).astype(np.float32)
-        part = np.minimum(self.time * PARTS // self.trial_steps, PARTS - 1)
-        self.part_returns[index, part] += reward
+        part = np.minimum(self.time // (self.trial_steps // PARTS), PARTS - 1)
+        self.returns[index, part] += reward
+        self.successes[index, part] |= self.success
         self.time = self.time + 1
         self.attempt_time = self.attempt_time + 1
         over = self.success | (self.attempt_time >= self.attempt_steps)
@@ -118,7 +121,13 @@ class DarkKeyBatch(EnvBatch):
         return reward, self.time >= self.trial_steps, np.zeros(self.rows, bool)
 
     def info(self, row: int) -> dict[str, Any]:
-        return {"part_returns": self.part_returns[row].copy()} if self.time[row] >= self.trial_steps else {}
+        if self.time[row] < self.trial_steps:
+            return {}
+        return {
+            "attempt_returns": self.returns[row].copy(),
+            "attempt_lengths": np.full(PARTS, self.trial_steps // PARTS, np.int32),
+            "attempt_success": self.successes[row].copy(),
+        }
 
     def picture(self, row: int) -> np.ndarray:
         cells = np.zeros((self.size, self.size), np.int64)
@@ -137,3 +146,15 @@ def make_batch(task: str, split: str, rows: int) -> DarkKeyBatch:
 def make(task: str, split: str = "train", render: bool = False) -> gym.Env:
     """One of `TASKS`: an episode is a whole trial of `trial_steps` steps."""
     return OneRow(make_batch(task, split, 1), render)
+
+
+SUITE = Suite(
+    name="dark_key",
+    summary="Dark-Key-To-Door: find a hidden key and a hidden door, then use them as often as 500 steps allow.",
+    requires=(),
+    install="pip install twohot",
+    tasks=tuple(TASKS),
+    make=make,
+    make_batch=make_batch,
+    tells_success=True,
+)

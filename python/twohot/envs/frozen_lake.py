@@ -14,6 +14,7 @@ from gymnasium import spaces
 from gymnasium.envs.toy_text.frozen_lake import generate_random_map
 
 from twohot.envs.batched import EnvBatch, OneRow, draw_cells
+from twohot.envs.registry import Suite
 
 ICE, HOLE, GOAL = 0, 1, 2
 _CELLS = {"S": ICE, "F": ICE, "H": HOLE, "G": GOAL}
@@ -123,3 +124,16 @@ def make_batch(task: str, split: str, rows: int) -> FrozenLakeBatch:
 def make(task: str, split: str = "train", render: bool = False) -> gym.Env:
     """One of `TASKS`: an attempt is an episode, and attempts share the lake (`hidden_task`)."""
     return OneRow(make_batch(task, split, 1), render)
+
+
+SUITE = Suite(
+    name="frozen_lake",
+    summary="Meta-Frozen-Lake: find a path over ice with hidden holes, and walk it in the attempts that follow.",
+    requires=(),
+    install="pip install twohot",
+    tasks=tuple(TASKS),
+    make=make,
+    make_batch=make_batch,
+    uniform=True,
+    tells_success=True,
+)

@@ -9,10 +9,14 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
 from twohot.errors import TwohotError
+
+if TYPE_CHECKING:
+    from twohot.envs.batched import EnvBatch
 
 
 class UnknownEnvironmentError(TwohotError, ValueError):
@@ -43,11 +47,15 @@ class Suite:
         tasks: names of all tasks, known without importing anything.
         make: make(task, split, render=False) -> environment with the spaces that `make_task` describes. It imports
             what it needs when it is called. Call it through `make_task`, which checks the names first.
+        make_batch: make_batch(task, split, rows) -> an `EnvBatch` that plays the same in one call for all rows; None
+            where the suite has no such form.
         splits: the sets of levels, seeds or goals that its tasks have, of "train" and "test".
         uniform: whether all tasks have the same spaces, so that one need only be made to know them.
         open_ended: whether `make` knows more tasks than `tasks` lists and says itself which it does not know.
         tells_success: whether its tasks say in `info["success"]` that an attempt has succeeded.
         one_per_process: whether a process can hold only one environment.
+        relabel: relabel(environment configuration, seed) -> a function for `Replay.loader(relabel=...)`; None where the
+            suite knows no hindsight.
         reference_scores: task name -> (return of random play, return of a human or an expert) in one attempt, for
             normalised scores.
     """
@@ -58,11 +66,13 @@ class Suite:
     install: str
     tasks: tuple[str, ...]
     make: Callable[..., gym.Env]
+    make_batch: Callable[[str, str, int], EnvBatch] | None = None
     splits: tuple[str, ...] = ("train",)
     uniform: bool = False
     open_ended: bool = False
     tells_success: bool = False
     one_per_process: bool = False
+    relabel: Callable[..., Any] | None = None
     reference_scores: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def missing(self) -> tuple[str, ...]:
