@@ -64,8 +64,10 @@ class Agent:
     def make_environments(self, count: int = 1) -> Any:
         """A vector environment of `count` rows that shows what the agent was trained on (`twohot.envs.make_vector`)."""
         from twohot.envs import make_vector
+        from twohot.evaluate import agent_layout
 
-        return make_vector(**asdict(self.config.environment), environments=count)
+        layout = agent_layout(self.config.environment, self.config.evaluate)
+        return make_vector(**asdict(self.config.environment), environments=count, layout=layout)
 
     def reset(self, environments: int | None = None, *, where: ArrayLike | None = None) -> None:
         """Begin new trials: the agent forgets what it saw.
