@@ -216,7 +216,9 @@ GROUPS: dict[str, Group] = {
         ),
     ),
     "replay": Group((replay_beside_peers, replay_costs), ("test_replay.py", "test_replay_properties.py")),
-    "attention": Group((attention_beside_peers,), ("test_attention.py", "test_attention_native.py", "test_transformer_step.py")),
+    "attention": Group(
+        (attention_beside_peers,), ("test_attention.py", "test_attention_native.py", "test_transformer_step.py")
+    ),
     "gpu": Group(
         (losses_on_a_gpu, attention_on_a_gpu), ("test_two_hot_triton.py", "test_attention_triton.py"), long=True
     ),

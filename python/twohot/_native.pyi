@@ -231,8 +231,8 @@ def transformer_step(
 ) -> None:
     """One cached step of a whole Transformer, float32; caches are [layers, environments, heads, rows, size].
 
-    Parameters are addresses: weight and bias of each layer's norm before attention, qkv (whose bias may be 0), out, norm,
-    norm, up, norm and down, then of the last norm. Weights of linear layers are [outputs / 32, inputs, 32], filled up.
+    Parameters are addresses: weight and bias of each layer's norm before attention, qkv (whose bias may be 0), out,
+    norm, norm, up, norm and down, then of the last norm. Linear weights are [outputs / 32, inputs, 32], filled up.
     """
 
 def recycled(bytes: int) -> np.ndarray:
