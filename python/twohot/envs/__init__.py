@@ -3,7 +3,7 @@
 Importing this package imports no suite's own packages.
 """
 
-from twohot.envs import babyai, dark_key, frozen_lake, half_cheetah, maze_runner, tmaze
+from twohot.envs import babyai, dark_key, frozen_lake, gymnasium, half_cheetah, maze_runner, tmaze
 from twohot.envs.actions import PadActions, PadBinary, PadChoices, RescaleActions, common_action_space, pad_actions
 from twohot.envs.attempts import Attempts
 from twohot.envs.layout import Layout, common_layout
@@ -35,6 +35,7 @@ for suite in (
     half_cheetah.SUITE,
     maze_runner.SUITE,
     babyai.SUITE,
+    gymnasium.SUITE,
 ):
     register(suite)
 
