@@ -8,6 +8,10 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -name
 # Triton comes with the CUDA builds of torch; a CPU build needs it for the tests, which interpret and compile kernels.
 TRITON := triton==3.9.0
 
+# Without its own requirements (numpy below 2, gym): they are of its Python code, which is not imported. An extra
+# cannot say so.
+PROCGEN := procgen-mirror==0.10.7 ; python_version >= "3.11" and python_version < "3.13"
+
 .PHONY: help train test lint cpp-test format bench gpu readme wheel clean
 
 help:
@@ -25,6 +29,8 @@ $(VENV)/.ready: $(SOURCES)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	test "$$(uname)" != Linux || $(BIN)/python -c "import triton" 2> /dev/null || \
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check $(TRITON)
+	$(BIN)/python -c "import importlib.util as u; exit(u.find_spec('procgen') is None)" || \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps '$(PROCGEN)'
 	touch $@
 
 train: $(VENV)/.ready

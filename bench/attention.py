@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import official_attention as official
-from contest import Alternative, Contest, Figures, Goal, Result, goal_rows, measure, rows
+from contest import Alternative, Contest, Figures, Goal, Result, goal_rows, measure, rows, weigh
 from frame import Row
 from twohot.attention import KVCache, causal_attention, decode_attention
 from twohot.kernels.attention import library
@@ -21,6 +21,7 @@ THREADS = 2
 HEADS = 8
 SEQUENCES = 24
 STEPS = tuple(product((torch.float32, torch.bfloat16), (16, 64), (256, 1024), (32, 64)))
+MEMORY_LENGTHS = (512, 1024, 2048, 4096)
 WINDOWS = tuple(product((torch.float32, torch.bfloat16), (64, 256, 768, 2048), (32, 64)))
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
@@ -164,8 +165,35 @@ def _window_contest(dtype: torch.dtype, length: int, size: int) -> Contest:
     return Contest(case, shape, build, floor, "the products", "twohot", "ms", flops, (), rounds, "no", goals)
 
 
+def growing_windows(divisor: int) -> dict[str, Alternative]:
+    """Forward and backward pass over longer and longer windows."""
+
+    def differentiated(inputs: list[Tensor]) -> Result:
+        out = causal_attention(*inputs)
+        return None, out.detach(), *torch.autograd.grad(out.sum(), inputs)
+
+    return {
+        f"{length} steps": Alternative(
+            partial(differentiated, [torch.randn(2, length // divisor, HEADS, 64).requires_grad_() for _ in range(3)])
+        )
+        for length in MEMORY_LENGTHS
+    }
+
+
+def memory_contest() -> Contest:
+    """Peak memory of training, which has to grow as the windows do."""
+    last, first = (f"{MEMORY_LENGTHS[index]} steps" for index in (-1, 0))
+    growth = MEMORY_LENGTHS[-1] / MEMORY_LENGTHS[0]
+    text = f"peak memory of training: {last}, against {first}"
+    goal = Goal(text, last, (first,), at_most=1.1 * growth, kind="memory")
+    shape = "float32, 2 windows, 8 heads of 64"
+    return Contest(
+        "peak memory of training", shape, growing_windows, (), "", first, rounds=3, weighed="all", goals=(goal,)
+    )
+
+
 def contests() -> tuple[Contest, ...]:
-    """Everything that is measured."""
+    """Everything that is measured in time alone."""
     append = Contest(
         "appending",
         "float32, 64 environments that have seen 8 steps, 8 heads of 32",
@@ -210,9 +238,12 @@ def contests() -> tuple[Contest, ...]:
 
 def attention_beside_peers() -> list[Row]:
     """One step, whole cached steps and training windows beside torch and the official code, on two threads."""
-    torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    result = []
+    memory = memory_contest()
+    weights = weigh(memory, 1)  # first, for a fork has no threads but its own
+    torch.set_num_threads(THREADS)
+    figures = measure(memory, memory.rounds)
+    result = [part for make in (rows, goal_rows) for part in make(memory, "huge pages", THREADS, figures, weights)]
     for contest in contests():
         print(f"  {contest.case}", flush=True)
         figures = measure(contest, contest.rounds)

@@ -13,8 +13,11 @@ import torch
 from gymnasium.spaces import Box, Discrete
 
 from attention import attention_beside_peers
+from environments import environment_steps_per_second, metaworld_start
 from frame import Group, Row, SeedResult, interleaved, percentiles
 from gpu import losses_on_a_gpu
+from gpu_attention import attention_on_a_gpu
+from learner import growth_of_the_step, step_beside_the_official_code
 from losses import losses_beside_peers
 from replay import replay_beside_peers, replay_costs
 
@@ -200,7 +203,15 @@ def quickstart_seeds() -> list[Row | SeedResult]:
 
 GROUPS: dict[str, Group] = {
     "rollout": Group((rollout_steps_per_second,), ("test_envs.py", "test_rollout.py", "test_attention.py")),
-    "learner": Group((learner_updates_per_second,), ("test_objectives.py", "test_learner.py")),
+    "environments": Group(
+        (environment_steps_per_second, metaworld_start),
+        ("test_metaworld.py", "test_procgen.py", "test_atari.py"),
+        long=True,
+    ),
+    "learner": Group(
+        (learner_updates_per_second, step_beside_the_official_code, growth_of_the_step),
+        ("test_objectives.py", "test_learner.py", "test_critics.py"),
+    ),
     "losses": Group(
         (losses_beside_peers,),
         (
@@ -213,8 +224,12 @@ GROUPS: dict[str, Group] = {
         ),
     ),
     "replay": Group((replay_beside_peers, replay_costs), ("test_replay.py", "test_replay_properties.py")),
-    "attention": Group((attention_beside_peers,), ("test_attention.py", "test_attention_native.py")),
-    "gpu": Group((losses_on_a_gpu,), ("test_two_hot_triton.py",), long=True),
+    "attention": Group(
+        (attention_beside_peers,), ("test_attention.py", "test_attention_native.py", "test_transformer_step.py")
+    ),
+    "gpu": Group(
+        (losses_on_a_gpu, attention_on_a_gpu), ("test_two_hot_triton.py", "test_attention_triton.py"), long=True
+    ),
     "quickstart": Group(
         (quickstart_seeds,), ("test_rollout.py", "test_objectives.py", "test_learner.py", "test_train.py"), long=True
     ),

@@ -28,7 +28,8 @@ def milliseconds(work: Callable[[], object]) -> float:
     return start.elapsed_time(end)
 
 
-def _rows(case: str, works: dict[str, Callable[[], object]], shape: str, floor: str) -> list[Row]:
+def timed_rows(case: str, works: dict[str, Callable[[], object]], shape: str, floor: str) -> list[Row]:
+    """A row for each work, in turn; `floor` names the one that does the least that any could."""
     figures = interleaved({name: lambda work=work: milliseconds(work) for name, work in works.items()}, ROUNDS)
     medians = {name: percentiles(values)[1] for name, values in figures.items()}
     name = torch.cuda.get_device_name()
@@ -76,8 +77,8 @@ def _rows_of(dtype: torch.dtype, target: Tensor, bins: ValueBins) -> list[Row]:
     }
     shape = f"{CRITICS * TARGETS} rows x {BINS} bins, {dtype}"
     return [
-        *_rows("two-hot: loss, gradient, readout", {**copy, **two_hot}, shape, "copy of the logits"),
-        *_rows("HL-Gauss: loss, gradient, readout", {**copy, **hl_gauss}, shape, "copy of the logits"),
+        *timed_rows("two-hot: loss, gradient, readout", {**copy, **two_hot}, shape, "copy of the logits"),
+        *timed_rows("HL-Gauss: loss, gradient, readout", {**copy, **hl_gauss}, shape, "copy of the logits"),
     ]
 
 
@@ -100,4 +101,4 @@ def _layer(dtype: torch.dtype, target: Tensor, bins: ValueBins) -> list[Row]:
 
     works = {"three matrix products": products, "twohot": fused, "twohot after the layer": unfused}
     shape = f"{CRITICS} x {TARGETS} rows x {WIDTH} to {BINS} bins, {dtype}"
-    return _rows("last layer and two-hot loss", works, shape, "three matrix products")
+    return timed_rows("last layer and two-hot loss", works, shape, "three matrix products")

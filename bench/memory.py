@@ -23,11 +23,21 @@ def peak(work: Callable[[], Result]) -> tuple[int, Result]:
     into them: MALLOC_MMAP_THRESHOLD_=65536 keeps them few.
     """
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again at what is resident
+    start_of_peak()
     before = _status("VmRSS")
     work()
     result = work()
-    return _status("VmHWM") - before, result
+    return until_peak() - before, result
+
+
+def start_of_peak() -> None:
+    """Let the peak start again at what is resident."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def until_peak() -> int:
+    """Bytes of this process in memory at the peak since `start_of_peak`."""
+    return _status("VmHWM")
 
 
 def resident() -> int:

@@ -152,6 +152,38 @@ def replay() -> list[str]:
     ]
 
 
+def learner() -> list[str]:
+    """A row for each piece of work, ours beside the official code's; then the goals."""
+    records = [row for row in read("learner") if row["provider"] not in ("quickstart update", "torch.mm 2048")]
+    if not records:
+        return ["Not measured yet: `python bench/run.py learner`."]
+    goals = [row for row in records if row["case"] == "goal"]
+    cases: dict[str, dict[str, Record]] = {}
+    for row in records:
+        if row["case"] != "goal":
+            cases.setdefault(row["shape"] or row["case"], {})[row["provider"]] = row
+    names = ("twohot", "twohot, bfloat16", "official, eager", "official, compiled")
+    head = ["a step, in ms", *names, "GFLOP/s", "MB", "official MB"]
+    body = []
+    for shape, own in cases.items():
+        times = [_cell(own.get(name, {}), "p50") for name in names]
+        ours, eager = own.get("twohot", {}), own.get("official, eager", {})
+        body.append([shape, *times, _cell(ours, "rate"), _cell(ours, "extra_mb"), _cell(eager, "extra_mb")])
+    return [
+        *table(head, body),
+        "",
+        "Goals:",
+        "",
+        *_goals(goals),
+        "",
+        "Width 256, 3 layers, 8 heads, 128 bins, one sampled action for the target and three for the advantage, on the "
+        "same random batch without padding; AdamW, clipping and target update included. Medians of steps of processes "
+        "in turn; two threads, huge pages for everybody. *MB*: resident memory at the peak of a step beyond the "
+        "libraries. *GFLOP/s*: products of the factored form over the time. `docs/official.md` says how the official "
+        f"code is set up. {conditions(records[0])}. `python bench/run.py learner`.",
+    ]
+
+
 def _windows(rows: list[Record]) -> list[list[str]]:
     """Each provider's time for a batch; one that could not be measured says so."""
     body = []
@@ -269,7 +301,8 @@ def _number(text: str) -> str:
 
 TABLES = {
     "quickstart": quickstart,
-    "speed": figures("rollout", "learner", "quickstart"),
+    "speed": figures("rollout", "quickstart"),
+    "learner": learner,
     "losses": losses,
     "replay": replay,
     "attention": attention,

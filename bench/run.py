@@ -4,7 +4,9 @@
     python bench/run.py rollout learner    # only these
     python bench/run.py losses             # beside every peer: about eight minutes on two cores
     python bench/run.py replay             # beside every peer: about five minutes, 8 GB of memory and 12 GB of disk
+    python bench/run.py learner            # beside the official code, where docs/official.md set it up: 15 minutes
     python bench/run.py attention          # beside torch and the official code: about five minutes on two cores
+    python bench/run.py environments       # steps/s of the benchmarks' environments: about five minutes on two cores
     python bench/run.py quickstart         # trains three seeds: about a quarter of an hour on two cores
     python bench/run.py --no-gate rollout  # skip the tests, for a quick look; rows say "gate: skipped"
 

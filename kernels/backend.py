@@ -1,8 +1,8 @@
 """Which implementation of an operation runs for a tensor, and why: the one place that decides.
 
 `TWOHOT_BACKEND=reference`, `native` or `triton` forces one; a forced one that cannot run is an error that says why.
-`TWOHOT_ATTENTION` does so for attention alone, and knows `sdpa`, torch's own attention, too; without it attention
-follows `TWOHOT_BACKEND` where it can.
+`TWOHOT_ATTENTION` does so for attention alone, and knows torch's own attention, too: `sdpa` and `flex`, which runs only
+where it is asked for. Without it attention follows `TWOHOT_BACKEND` where it can.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ else:
     NATIVE_OBSTACLE = ""
 
 NAMES = ("auto", "native", "triton", "reference")
-ATTENTION_NAMES = (*NAMES, "sdpa")
+TORCH_NAMES = ("sdpa", "flex")
+ATTENTION_NAMES = (*NAMES, *TORCH_NAMES)
 FUSED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FUSED_BINS = (2, 4096)
 _VARIABLE = os.environ.encodekey("TWOHOT_BACKEND")
@@ -124,9 +125,10 @@ def _decode(
     obstacle = _dtype_obstacle("queries are", dtype) or _head_obstacle(size)
     if not obstacle and cache not in FUSED_CACHES:
         obstacle = f"the cache is {cache}, fused code takes {', '.join(map(str, FUSED_CACHES))}"
-    return _first(
-        forced, NAMES, _fused_obstacles("queries are", obstacle, interpreted, device), dtype, device, "TWOHOT_ATTENTION"
-    )
+    # torch's own attention has windows alone: whoever asks for it means those.
+    own = "" if forced[1] in TORCH_NAMES else "TWOHOT_ATTENTION"
+    obstacles = _fused_obstacles("queries are", obstacle, interpreted, device)
+    return _first(forced, ATTENTION_NAMES, obstacles, dtype, device, own)
 
 
 def _attention(
@@ -139,6 +141,9 @@ def _attention(
     if not obstacles["triton"] and dtype == torch.float32 and size > TRITON_FLOAT32_HEAD_SIZE:
         obstacles["triton"] = f"the head size is {size}, Triton takes float32 up to {TRITON_FLOAT32_HEAD_SIZE}"
     obstacles["sdpa"] = "torch's own attention has no softcap" if softcap else ""
+    obstacles["flex"] = (
+        "" if device in ("cpu", "cuda") else f"the queries are on {device}, FlexAttention knows cpu, cuda"
+    )
     return _first(forced, ATTENTION_NAMES, obstacles, dtype, device, "TWOHOT_ATTENTION")
 
 
@@ -160,7 +165,8 @@ def _first(
     if name == "reference":
         return Choice("reference", f"{variable} asks for it")
     if name == "auto":
-        name = next((each for each, obstacle in obstacles.items() if not obstacle), "reference")
+        able = (each for each, obstacle in obstacles.items() if not obstacle and each != "flex")
+        name = next(able, "reference")
         expected = "triton" if device != "cpu" and "triton" in obstacles else next(iter(obstacles))
         return Choice(name, obstacles[expected] or f"{dtype} on {device}")
     obstacle = obstacles.get(name, "this operation has none")
@@ -169,7 +175,7 @@ def _first(
         return Choice(choice.name, f"{variable} asks for {name}, but {obstacle}")
     if obstacle:
         raise RuntimeError(f"{variable} asks for {name}, but {obstacle}")
-    return Choice(name, f"{dtype} on {device}")
+    return Choice(name, f"{variable} asks for it")
 
 
 def _dtype_obstacle(what: str, dtype: torch.dtype) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from compare import assert_accurate
 from twohot.attention import KVCache, causal_attention, decode_attention, prefill_attention
-from twohot.kernels.attention import reference
+from twohot.kernels.attention import library, reference
 from twohot.nets.transformer import Transformer
 
 
@@ -166,6 +166,36 @@ def test_later_steps_change_nothing_earlier_bit_for_bit():
     after = causal_attention(q, k, v)
     assert torch.equal(before[:, :17], after[:, :17])
     assert not torch.equal(before[:, 17:], after[:, 17:])
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "flex"])
+@every_option
+def test_torch_kernels_may_be_asked_for(options, backend, monkeypatch):
+    monkeypatch.setenv("TWOHOT_ATTENTION", backend)
+    inputs = tensors((2, 9, 4, 16), 2)
+    if backend == "sdpa" and "softcap" in options:
+        with pytest.raises(RuntimeError, match="asks for sdpa, but torch's own attention has no softcap"):
+            causal_attention(*inputs, **options)
+        return
+    called = []
+    monkeypatch.setattr(library, backend, _counted(getattr(library, backend), called))
+    truth = reference.causal_attention(*(x.double() for x in inputs), **options)
+    plain = reference.causal_attention(*inputs, **options)
+    assert_accurate(causal_attention(*inputs, **options), truth, plain, floor=16)
+    assert called == [backend]
+    if backend == "flex":
+        with pytest.raises(NotImplementedError, match="FlexAttention does not support backward on CPU"):
+            causal_attention(*(x.requires_grad_() for x in inputs), **options)
+        with pytest.raises(RuntimeError, match="the queries are on meta, FlexAttention knows cpu, cuda"):
+            causal_attention(*(x.detach().to("meta") for x in inputs))
+
+
+def _counted(function, called):
+    def counted(*arguments):
+        called.append(function.__name__)
+        return function(*arguments)
+
+    return counted
 
 
 Q = torch.zeros(2, 3, 4, 16)

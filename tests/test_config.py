@@ -22,6 +22,7 @@ from twohot.config import (
     save_config,
     to_json,
 )
+from twohot.envs import get_suite
 from twohot.losses import ValueBins
 from twohot.presets import PRESETS
 
@@ -42,6 +43,12 @@ def refused(message):
 def test_every_preset_survives_json(name):
     config = PRESETS[name].config
     assert from_json(TrainConfig, through_text(config)) == config
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_names_tasks_that_exist(name):
+    config = PRESETS[name].config.environment
+    assert set(config.tasks) <= set(get_suite(config.suite).tasks)
 
 
 def test_every_setting_survives_json_with_its_type():
@@ -213,6 +220,15 @@ def test_counts_of_at_least_zero(name):
         (AgentConfig, {"width": 9, "heads": 3}, "agent.width: expected an even width, got 9"),
         (AgentConfig, {"dropout": 1.0}, "agent.dropout: expected a share in [0, 1), got 1.0"),
         (AgentConfig, {"dropout": -0.1}, "agent.dropout: expected a share in [0, 1), got -0.1"),
+        (
+            AgentConfig,
+            {"width": 18, "heads": 6, "positions": "rotary"},
+            "agent.positions: expected an even width / heads for rotary ones, got 18 / 6",
+        ),
+        (AgentConfig, {"vocabulary": 1}, "agent.vocabulary: expected at least 2, got 1"),
+        (AgentConfig, {"random_shift": -1}, "agent.random_shift: expected at least 0, got -1"),
+        (AgentConfig, {"learned_positions": -1}, "agent.learned_positions: expected at least 0, got -1"),
+        (AgentConfig, {"random_shift_share": 1.1}, "agent.random_shift_share: expected a share in [0, 1], got 1.1"),
         (AgentConfig, {"discount": 1.0}, "agent.discount: expected discounts in [0, 1), got 1.0"),
         (AgentConfig, {"training_discounts": (0.5, -0.1)}, "agent.discount: expected discounts in [0, 1), got -0.1"),
         (AgentConfig, {"probability_floor": 0.995}, "agent.probability_floor: expected 0 < floor < ceiling <= 1"),

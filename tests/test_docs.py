@@ -70,8 +70,15 @@ def test_the_frozen_lake_page_runs() -> None:
     assert names["observations"].shape == (64, 3)
 
 
+@pytest.mark.parametrize("name", ["atari", "metaworld", "procgen", "retro"])
+def test_the_page_of_a_benchmark_runs(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    page = (ROOT / "docs" / "benchmarks" / f"{name}.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code, {})
+
+
 def test_the_babyai_page_runs() -> None:
-    pytest.importorskip("minigrid")
     page = (ROOT / "docs" / "benchmarks" / "babyai.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict = {}

@@ -77,3 +77,11 @@ def test_attention_says_what_runs_and_why(monkeypatch):
     reason = "(the head size is 24, fused code takes multiples of 16 up to 256)"
     assert odd["windows with softcap"] == odd["one step"] == f"reference {reason}"
     assert odd["windows"] == f"sdpa {reason}"
+    monkeypatch.setenv("TWOHOT_ATTENTION", "sdpa")
+    assert attention_facts("cpu", "float32", 32) == {
+        "windows": "sdpa (TWOHOT_ATTENTION asks for it)",
+        "windows with softcap": "error (TWOHOT_ATTENTION asks for sdpa, but torch's own attention has no softcap)",
+        "one step": "native (TWOHOT_ATTENTION asks for sdpa, but this operation has none)",
+    }
+    monkeypatch.setenv("TWOHOT_ATTENTION", "flex")
+    assert attention_facts("cpu", "float32", 24)["windows with softcap"] == "flex (TWOHOT_ATTENTION asks for it)"

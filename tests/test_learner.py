@@ -17,7 +17,7 @@ from twohot.config import AgentConfig, ObjectiveConfig, OptimizerConfig
 from twohot.learner import Learner, NonFiniteLossError
 from twohot.losses import ValueBins
 from twohot.nets.linear import SigmaLinear
-from twohot.objectives import independent_losses
+from twohot.objectives import compute_losses
 from twohot.spaces import SpaceError
 
 CONFIG = AgentConfig(
@@ -97,7 +97,7 @@ def test_the_first_update_is_adamw_of_the_clipped_gradient():
     real = torch.cat((torch.ones(6, 1, dtype=torch.bool), batch.mask), 1)
     other.timestep_encoder.update_statistics(batch.observation, batch.previous_reward, real)
     torch.manual_seed(5)
-    losses = independent_losses(other, batch, OBJECTIVE)
+    losses = compute_losses(other, batch, OBJECTIVE)
     losses.total.backward()
     torch.manual_seed(5)
     stepped, norm = learner.step(batch)
@@ -211,7 +211,8 @@ def test_acting_uses_the_newest_weights():
     def probabilities(agent):
         embedded = agent.timestep_encoder(observation, action, reward, torch.zeros(6, dtype=torch.int64))
         cached = agent.trajectory_encoder.step(embedded, torch.zeros(6), agent.trajectory_encoder.initial_cache(6))
-        return agent.actor.acting(cached), agent.actor.acting(agent.encode(*window).squeeze(1))
+        full = agent.encode(*window).squeeze(1)
+        return agent.actor.acting(cached).log_pi, agent.actor.acting(full).log_pi
 
     for _ in range(3):
         with torch.no_grad():
@@ -268,7 +269,7 @@ def test_acting_equals_encoding_the_episode_so_far():
             episode = slice(begun[b], t + 1)
             seen, *others = (x[episode, b].unsqueeze(0) for x in (observation, action, reward))
             h = agent.encode({"observation": seen}, *others, torch.arange(t - begun[b] + 1).unsqueeze(0))
-            best_two = agent.actor(h)[0, -1, -1].topk(2)
+            best_two = agent.actor(h).log_pi[0, -1, -1].topk(2)
             assert greedy[b] == best_two.indices[0] or best_two.values[0] - best_two.values[1] < 1e-4
             chosen.add(int(greedy[b]))
     assert len(chosen) > 1

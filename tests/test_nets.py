@@ -10,11 +10,14 @@ from gymnasium.spaces import Discrete
 
 from compare import assert_accurate
 from small_spaces import flat
-from twohot.nets.actor import DiscreteActor, sample_actions
+from twohot.nets.actor import DiscreteActor
 from twohot.nets.critic import TwoHotCritics
 from twohot.nets.linear import MLP, SigmaLinear
-from twohot.nets.timestep import RunningNormalization, VectorEncoder
-from twohot.nets.transformer import SinusoidalPositions, Transformer
+from twohot.nets.normalization import RunningNormalization
+from twohot.nets.policies import sample_actions
+from twohot.nets.positions import SinusoidalPositions
+from twohot.nets.timestep import TimestepEncoder
+from twohot.nets.transformer import Transformer
 
 
 def normal(*shape, seed=0, dtype=torch.float32):
@@ -242,7 +245,7 @@ def test_running_normalization_keeps_small_variance_beside_a_large_mean():
 
 
 def encoder(observation_size=5, actions=4, layers=2):
-    module = perturb(VectorEncoder(flat(observation_size), Discrete(actions), 8, layers, 6))
+    module = perturb(TimestepEncoder(flat(observation_size), Discrete(actions), 8, layers, 6))
     observation = {"observation": 3 * normal(50, observation_size, seed=2) + 1}
     module.update_statistics(observation, normal(50, seed=3), torch.ones(50) > 0)
     return module
@@ -290,7 +293,7 @@ def test_the_previous_action_counts_except_at_the_beginning():
 
 
 def test_the_encoder_has_statistics_of_real_steps_only():
-    module = VectorEncoder(flat(2), Discrete(3), 4, 1, 4)
+    module = TimestepEncoder(flat(2), Discrete(3), 4, 1, 4)
     observation = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [math.nan, 1e9]]])
     reward = torch.tensor([[0.0, math.e - 1, math.nan]])
     module.update_statistics({"observation": observation}, reward, torch.tensor([[True, True, False]]))
@@ -384,7 +387,7 @@ def test_dropout_is_for_training_only():
 def test_actor_equals_the_clipped_softmax(actions, floor, ceiling):
     actor = perturb(DiscreteActor(6, 8, 2, 3, actions, floor, ceiling), 1.0).double()
     h = 3 * normal(40, 2, 6, dtype=torch.float64)
-    log_pi = actor(h)
+    log_pi = actor(h).log_pi
     assert log_pi.shape == (40, 2, 3, actions)
     logits = actor.network(h)
     for discount in range(3):
@@ -398,7 +401,7 @@ def test_actor_equals_the_clipped_softmax(actions, floor, ceiling):
 def test_actor_bounds_hold_for_enormous_logits():
     floor, ceiling, actions = 0.001, 0.99, 5
     actor = DiscreteActor(4, 8, 1, 2, actions, floor, ceiling)
-    probability = actor(1e6 * normal(200, 4)).exp()
+    probability = actor(1e6 * normal(200, 4)).probabilities
     assert (probability.sum(-1) - 1).abs().max() < 1e-6
     # Clipping to [floor, ceiling] leaves a sum of at most 1 + A floor and at least ceiling.
     assert probability.min() >= floor / (1 + actions * floor) * (1 - 1e-6)
@@ -409,8 +412,8 @@ def test_actor_bounds_hold_for_enormous_logits():
 def test_acting_reads_the_last_discount():
     actor = perturb(DiscreteActor(6, 8, 2, 3, 4, 0.001, 0.99))
     h = normal(5, 7, 6)
-    expected = actor(h)
-    assert torch.allclose(actor.acting(h), expected[..., -1, :], atol=1e-6)
+    expected = actor(h).log_pi
+    assert torch.allclose(actor.acting(h).log_pi, expected[..., -1, :], atol=1e-6)
     assert (expected[..., -1, :] - expected[..., 0, :]).abs().max() > 0.1
 
 

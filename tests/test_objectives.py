@@ -1,4 +1,4 @@
-"""The losses of a batch, against plain loops over the formulas of docs/method.md, and their statistics."""
+"""The losses of a batch, for every objective and action space, against the loops of `objective_loops`."""
 
 import dataclasses
 import math
@@ -6,213 +6,52 @@ import types
 
 import pytest
 import torch
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 from compare import assert_accurate
-from small_spaces import flat
-from twohot import objectives
-from twohot.agent import Agent
-from twohot.config import AgentConfig, ObjectiveConfig
-from twohot.losses import ValueBins
-from twohot.objectives import Losses, independent_losses, statistics
+from objective_loops import CONFIG, log_prob, losses_by_loops, make_agent, make_batch
+from twohot.config import ConfigurationError, ObjectiveConfig, OptimizerConfig
+from twohot.learner import Learner
+from twohot.nets import policies
+from twohot.objectives import compute_losses, statistics, values
 from twohot.rl.ensembles import subset_value
 
-OBSERVATION_SIZE, ACTIONS = 3, 4
-CONFIG = AgentConfig(
-    width=8,
-    layers=1,
-    heads=2,
-    feed_forward=12,
-    dropout=0.0,
-    context=16,
-    encoder_hidden=8,
-    encoder_layers=1,
-    head_hidden=6,
-    head_layers=1,
-    critics=3,
-    training_discounts=(0.5,),
-    discount=0.9,
-    bins=ValueBins(-50.0, 200.0, 9),
-)
+pytestmark = pytest.mark.usefixtures("one_thread")
+DISCRETE = Discrete(4)
 EXACT = ObjectiveConfig(reward_multiplier=3.0, critic_weight=7.0, action_samples=0, target_action_samples=0)
-SAMPLED = ObjectiveConfig(reward_multiplier=3.0, critic_weight=7.0, action_samples=3, target_action_samples=2)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Tiny tensors gain nothing from a second thread, and wait for it where other work runs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def make_agent(dtype=torch.float64, config=CONFIG):
-    """A tiny agent whose heads have opinions, and whose target heads differ from the trained ones."""
-    torch.manual_seed(0)
-    agent = Agent(config, flat(OBSERVATION_SIZE), Discrete(ACTIONS))
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in agent.parameters():
-            parameter.add_(0.4 * torch.randn(parameter.shape, generator=generator))
-    agent.iterate_spectral_norms()
-    return agent.to(dtype)
-
-
-def make_batch(dtype=torch.float64, lengths=(5, 3, 4, 1), steps=5):
-    """Windows that end by termination, by truncation and by the window; zeros behind their ends."""
-    generator = torch.Generator().manual_seed(2)
-    rows = len(lengths)
-    mask = torch.arange(steps) < torch.tensor(lengths).unsqueeze(-1)
-    seen = torch.arange(steps + 1) <= torch.tensor(lengths).unsqueeze(-1)
-    start = torch.tensor([0, 4, 0, 2])[:rows]
-    ends = torch.arange(steps) == torch.tensor(lengths).unsqueeze(-1) - 1
-    terminated = ends & torch.tensor([False, True, False, True])[:rows].unsqueeze(-1)
-    truncated = ends & torch.tensor([False, False, True, False])[:rows].unsqueeze(-1)
-    observation = torch.randn(rows, steps + 1, OBSERVATION_SIZE, generator=generator, dtype=torch.float64)
-    previous_action = torch.randint(ACTIONS, (rows, steps + 1), generator=generator)
-    previous_reward = torch.randn(rows, steps + 1, generator=generator, dtype=torch.float64)
-    reward = 5 * torch.randn(rows, steps, generator=generator, dtype=torch.float64)
-    return types.SimpleNamespace(
-        observation={"observation": (observation * seen.unsqueeze(-1)).to(dtype)},
-        previous_action=previous_action * seen,
-        previous_reward=(previous_reward * seen).to(dtype),
-        time=((start.unsqueeze(-1) + torch.arange(steps + 1)) * seen).int(),
-        action=torch.randint(ACTIONS, (rows, steps), generator=generator) * mask,
-        reward=(reward * mask).to(dtype),
-        terminated=terminated,
-        truncated=truncated,
-        mask=mask,
-        task=torch.tensor([0, 2, 0, 2], dtype=torch.int32)[:rows],
-    )
-
-
-# The formulas, one step, one discount and one critic at a time
-
-
-def mlp(network, x):
-    linears = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
-    for linear in linears[:-1]:
-        x = linear.weight @ x + linear.bias
-        x = torch.where(x > 0, x, 0.01 * x)
-    return linears[-1].weight @ x + linears[-1].bias
-
-
-def policy(actor, h, g):
-    """[A] probabilities of one discount."""
-    logits = mlp(actor.network, h)[g * ACTIONS : (g + 1) * ACTIONS]
-    probability = (logits.exp() / logits.exp().sum()).clamp(CONFIG.probability_floor, CONFIG.probability_ceiling)
-    return probability / probability.sum()
-
-
-def critic_logits(critics, c, h, g, action):
-    """[N] logits of one critic: an MLP over concat(h, symlog(1 / (1 - gamma)), one_hot(action))."""
-    horizon = math.log1p(1 / (1 - CONFIG.discounts[g]))
-    weight = critics.state[c * critics.hidden : (c + 1) * critics.hidden]
-    x = (
-        weight @ h
-        + horizon * critics.discount[c, 0]
-        + critics.action.table[action].unflatten(-1, (critics.critics, -1))[c]
-        + critics.bias[c, 0]
-    )
-    for weight, bias in zip(critics.weights, critics.biases, strict=True):
-        x = weight[c].T @ torch.where(x > 0, x, 0.01 * x) + bias[c, 0]
-    return x
-
-
-def centers(bins):
-    low, high = (math.copysign(math.log1p(abs(end)), end) for end in (bins.low, bins.high))
-    return [low + k * (high - low) / (bins.count - 1) for k in range(bins.count)]
-
-
-def readout(logits):
-    probability = logits.exp() / logits.exp().sum()
-    x = sum(p * b for p, b in zip(probability.tolist(), centers(CONFIG.bins), strict=True))
-    return math.copysign(math.expm1(abs(x)), x)
-
-
-def cross_entropy(logits, y):
-    b = centers(CONFIG.bins)
-    x = min(max(math.copysign(math.log1p(abs(y)), y), b[0]), b[-1])
-    k = next(k for k in range(len(b) - 1) if x <= b[k + 1])
-    share = (x - b[k]) / (b[k + 1] - b[k])
-    log_p = logits - logits.exp().sum().log()
-    return -(1 - share) * log_p[k] - share * log_p[k + 1]
-
-
-def losses_by_loops(agent, batch, config, critics_drawn, target_actions=None, actions=None):
-    """Losses and what they are made of, in float64.
-
-    Args:
-        critics_drawn: [subset, M, G] which critics make a target. target_actions, actions: [M, G, K] sampled actions
-            of the target actor and of the actor; None for the exact expectation. M counts (window, step) pairs.
-    """
-    rows, steps = batch.mask.shape
-    discounts, critics = len(CONFIG.discounts), CONFIG.critics
-    h = agent.encode(batch.observation, batch.previous_action, batch.previous_reward, batch.time)
-
-    def state_value(which, actor, c, h, g, drawn):
-        if drawn is None:
-            pi = policy(actor, h, g)
-            return sum(float(pi[a]) * readout(critic_logits(which, c, h, g, a)) for a in range(ACTIONS))
-        return sum(readout(critic_logits(which, c, h, g, int(a))) for a in drawn) / len(drawn)
-
-    def drawn_at(samples, m, g):
-        return None if samples is None else samples[m, g].tolist()
-
-    target = torch.full((rows, steps, discounts), math.nan, dtype=torch.float64)
-    value = torch.full((critics, rows, steps, discounts), math.nan, dtype=torch.float64)
-    advantage, approved = target.clone(), target.clone()
-    actor_terms, critic_terms = [], []
-    for b in range(rows):
-        for t in range(steps):
-            if not batch.mask[b, t]:
-                continue
-            m, action = b * steps + t, int(batch.action[b, t])
-            for g, gamma in enumerate(CONFIG.discounts):
-                with torch.no_grad():
-                    h_next = h[b, t + 1]
-                    values = [
-                        state_value(
-                            agent.target_critics, agent.target_actor, int(c), h_next, g, drawn_at(target_actions, m, g)
-                        )
-                        for c in critics_drawn[:, m, g]
-                    ]
-                    bootstrap = 0 if batch.terminated[b, t] else gamma * sum(values) / len(values)
-                    target[b, t, g] = config.reward_multiplier * float(batch.reward[b, t]) + bootstrap
-                logits = [critic_logits(agent.critics, c, h[b, t], g, action) for c in range(critics)]
-                critic_terms += [cross_entropy(x, float(target[b, t, g])) for x in logits]
-                with torch.no_grad():
-                    for c in range(critics):
-                        value[c, b, t, g] = readout(logits[c])
-                    v = sum(
-                        state_value(agent.critics, agent.actor, c, h[b, t], g, drawn_at(actions, m, g))
-                        for c in range(critics)
-                    )
-                    advantage[b, t, g] = (float(value[:, b, t, g].sum()) - v) / critics
-                    # Where all samples are the action taken it is 0, but for the rounding errors of this loop.
-                    approved[b, t, g] = 1.0 if advantage[b, t, g] > 1e-12 else 0.0
-                actor_terms.append(-approved[b, t, g] * policy(agent.actor, h[b, t], g)[action].log())
-    actor, critic = sum(actor_terms) / len(actor_terms), sum(critic_terms) / len(critic_terms)
-    assert len(actor_terms) == batch.mask.sum() * discounts
-    return Losses(actor + config.critic_weight * critic, actor, critic, target, value, advantage, approved, None)
+SAMPLED = dataclasses.replace(EXACT, action_samples=3, target_action_samples=2)
+POLICIES = {
+    Discrete: policies.Categorical,
+    MultiDiscrete: policies.Categoricals,
+    MultiBinary: policies.Categoricals,
+    "tanh_gaussian": policies.TanhGaussian,
+    "beta": policies.ScaledBeta,
+    "gaussian_mixture": policies.TanhGaussianMixture,
+}
 
 
 class Recorder:
-    """Stands for a random function, and remembers what it was asked and what it drew."""
+    """Stands for a random function or method, and remembers what it was called on and what it drew."""
 
     def __init__(self, monkeypatch, owner, name):
-        self.function, self.arguments, self.drawn = getattr(owner, name), [], []
-        monkeypatch.setattr(owner, name, self)
+        function, self.drawn, self.owners = getattr(owner, name), [], []
 
-    def __call__(self, *arguments, **keywords):
-        drawn = self.function(*arguments, **keywords)
-        self.arguments.append(arguments)
-        self.drawn.append(drawn.clone())
-        return drawn
+        def call(*arguments, **keywords):
+            drawn = function(*arguments, **keywords)
+            self.owners.append(arguments[0])
+            self.drawn.append(drawn)
+            return drawn
+
+        monkeypatch.setattr(owner, name, call)
 
 
-def assert_same(actual, truth, mask):
+def gradients(agent, loss):
+    agent.zero_grad()
+    loss.backward(retain_graph=True)
+    return {name: parameter.grad for name, parameter in agent.named_parameters()}
+
+
+def assert_same(agent, actual, truth, mask):
     """Losses, what they are made of on real steps, and gradients."""
     tolerance = 1e-6  # the agent keeps discounts and horizons in float32
     for name in ("total", "actor", "critic"):
@@ -221,16 +60,7 @@ def assert_same(actual, truth, mask):
     for name in ("target", "advantage", "approved"):
         assert_accurate(getattr(actual, name)[mask], getattr(truth, name)[mask], floor=floor)
     assert_accurate(actual.value[:, mask], truth.value[:, mask], floor=floor)
-
-
-def gradients(agent, loss):
-    agent.zero_grad()
-    loss.backward()
-    return {name: parameter.grad for name, parameter in agent.named_parameters()}
-
-
-def assert_same_gradients(agent, actual, truth):
-    actual, truth = gradients(agent, actual), gradients(agent, truth)
+    actual, truth = gradients(agent, actual.total), gradients(agent, truth.total)
     scale = max(gradient.abs().max() for gradient in truth.values() if gradient is not None)
     for name, gradient in truth.items():
         assert (gradient is None) == (actual[name] is None), name
@@ -238,50 +68,116 @@ def assert_same_gradients(agent, actual, truth):
             assert (actual[name] - gradient).abs().max() < 1e-6 * scale, name
 
 
+def assert_equals_loops(monkeypatch, agent, batch, config):
+    """Compare losses and gradients with the loops, on the same random draws; returns the losses."""
+    space = agent.action_space
+    kind = POLICIES[agent.config.continuous if isinstance(space, Box) else type(space)]
+    randint = Recorder(monkeypatch, torch, "randint")
+    with monkeypatch.context() as patch:
+        climbing = Recorder(patch, kind, "rsample")
+        samples = Recorder(patch, kind, "sample")
+        losses = compute_losses(agent, batch, config)
+    # A sample may be made by rsample, which then draws without gradient.
+    climbing.drawn = [drawn for drawn in climbing.drawn if drawn.requires_grad]
+    of_target = samples.drawn[: config.target_action_samples]
+    of_actor = samples.drawn[config.target_action_samples :]
+    assert len(of_actor) == config.action_samples
+    drawn = [torch.stack(each, 2) if each else None for each in (of_target, of_actor, climbing.drawn)]
+    truth = losses_by_loops(agent, batch, config, randint.drawn[0], *drawn)
+    assert_same(agent, losses, truth, batch.mask)
+    return losses
+
+
+SPACES = {
+    "discrete": (Discrete(4), 0, False),
+    "discrete, masked, sampled": (Discrete(4), 2, True),
+    "multi-discrete, masked": (MultiDiscrete([2, 3]), 0, True),
+    "multi-discrete, sampled": (MultiDiscrete([3, 1]), 2, False),
+    "multi-binary": (MultiBinary(2), 0, False),
+    "multi-binary, masked, sampled": (MultiBinary(3), 2, True),
+}
+OBJECTIVES = {
+    "independent": {"n_step": 1},
+    "dependent": {"actor": "dependent", "n_step": 3, "filter": "exponential", "filter_beta": 0.05},
+}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
+@pytest.mark.parametrize("critic", ["two_hot", "hl_gauss", "scalar"])
+@pytest.mark.parametrize(("space", "samples", "masked"), SPACES.values(), ids=SPACES.keys())
+def test_choices_equal_loops(monkeypatch, space, samples, masked, critic, objective):
+    agent = make_agent(space, config=dataclasses.replace(CONFIG, critic=critic), masked=masked)
+    batch = make_batch(space, lengths=(4, 4, 3, 2), steps=4, masked=masked)
+    config = dataclasses.replace(
+        EXACT,
+        action_samples=samples,
+        target_action_samples=samples,
+        policy_gradient_samples=samples or None,
+        **objective,
+    )
+    losses = assert_equals_loops(monkeypatch, agent, batch, config)
+    assert (losses.approved[batch.mask] > 0).double().mean() > 0.1
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
+@pytest.mark.parametrize("critic", ["two_hot", "hl_gauss", "scalar"])
+@pytest.mark.parametrize("continuous", ["tanh_gaussian", "beta", "gaussian_mixture"])
+def test_numbers_equal_loops(monkeypatch, continuous, critic, objective):
+    space = Box(-1, 1, (2,))
+    agent = make_agent(space, config=dataclasses.replace(CONFIG, critic=critic, continuous=continuous))
+    batch = make_batch(space, lengths=(4, 2, 3, 1), steps=4)
+    config = dataclasses.replace(SAMPLED, policy_gradient_samples=2, **objective)
+    losses = assert_equals_loops(monkeypatch, agent, batch, config)
+    assert (losses.approved[batch.mask] > 0).double().mean() > 0.1
+
+
 @pytest.mark.parametrize("training", [True, False])
-def test_exact_losses_and_gradients_equal_loops(monkeypatch, training):
-    agent, batch = make_agent().train(training), make_batch()
-    randint = Recorder(monkeypatch, torch, "randint")
-    losses = independent_losses(agent, batch, EXACT)
-    (drawn,) = randint.drawn
-    assert drawn.shape == (2, batch.mask.numel(), 2)
-    truth = losses_by_loops(agent, batch, EXACT, drawn)
-    assert_same(losses, truth, batch.mask)
-    # The batch has both kinds of actions, and targets of steps of every kind.
-    assert 0.2 < losses.approved[batch.mask].mean() < 0.8
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"filter": "leaky_ramp", "critic_reduction": "min", "n_step": 2},
+        {"filter": "none", "critic_subset": 3},
+        {"imitation_weight": 0.3, "policy_gradient_weight": 0.7, "critic_reduction": "mean"},
+    ],
+)
+def test_options_equal_loops(monkeypatch, changes, training):
+    agent, batch = make_agent(DISCRETE).train(training), make_batch(DISCRETE)
+    assert_equals_loops(monkeypatch, agent, batch, dataclasses.replace(EXACT, **changes))
+
+
+def test_the_batch_has_both_kinds_of_actions():
+    losses = compute_losses(make_agent(DISCRETE), make_batch(DISCRETE), EXACT)
+    assert 0.2 < losses.approved[make_batch(DISCRETE).mask].mean() < 0.8
     assert losses.actor > 0.1
-    assert_same_gradients(agent, losses.total, truth.total)
 
 
-def test_sampled_losses_and_gradients_equal_loops(monkeypatch):
-    agent, batch = make_agent(), make_batch()
-    randint = Recorder(monkeypatch, torch, "randint")
-    samples = Recorder(monkeypatch, objectives, "sample_actions")
-    losses = independent_losses(agent, batch, SAMPLED)
-    of_target, of_actor = [0, 1], [2, 3, 4]  # target_action_samples = 2, then action_samples = 3
-    assert len(samples.drawn) == 5
-    # They are drawn from the target policy behind the step, and from the policy at the step.
+def test_actions_are_drawn_from_the_right_policies(monkeypatch):
+    # From the target policy behind the step, and from the policy at the step, each with the mask of its own time.
+    agent, batch = make_agent(DISCRETE, masked=True), make_batch(DISCRETE, masked=True)
+    samples = Recorder(monkeypatch, policies.Categorical, "sample")
+    compute_losses(agent, batch, SAMPLED)
     h = agent.encode(batch.observation, batch.previous_action, batch.previous_reward, batch.time)
-    for calls, actor, shift in ((of_target, agent.target_actor, 1), (of_actor, agent.actor, 0)):
+    legal = batch.observation["action_mask"].bool()
+    assert len(samples.owners) == 5  # target_action_samples = 2, then action_samples = 3
+    for calls, actor, shift in (([0, 1], agent.target_actor, 1), ([2, 3, 4], agent.actor, 0)):
         for call in calls:
-            log_pi = samples.arguments[call][0].unflatten(0, batch.mask.shape)
+            log_pi = samples.owners[call].log_pi.unflatten(0, batch.mask.shape)
             for b, t in batch.mask.nonzero().tolist():
                 for g in range(2):
-                    expected = policy(actor, h[b, t + shift], g).detach()
-                    assert_accurate(log_pi[b, t, g].exp(), expected, floor=1e4)
-    target_actions, actions = (torch.stack([samples.drawn[i] for i in calls], -1) for calls in (of_target, of_actor))
-    truth = losses_by_loops(agent, batch, SAMPLED, randint.drawn[0], target_actions, actions)
-    assert_same(losses, truth, batch.mask)
-    assert_same_gradients(agent, losses.total, truth.total)
+                    here = h[b, t + shift], g
+                    expected = [
+                        log_prob(agent, actor, *here, torch.tensor(a), legal[b, t + shift]).exp() for a in range(4)
+                    ]
+                    assert_accurate(log_pi[b, t, g].exp(), torch.stack(expected).detach(), floor=1e4)
 
 
 def test_sampled_values_have_the_exact_expectation(monkeypatch):
-    monkeypatch.setattr(objectives, "subset_value", lambda q, subset, reduction: q.mean(0))
-    agent, batch = make_agent(), make_batch(lengths=(2,), steps=2)
-    exact = independent_losses(agent, batch, EXACT)
+    monkeypatch.setattr(values, "subset_value", lambda q, subset, reduction: q.mean(0))
+    agent, batch = make_agent(DISCRETE), make_batch(DISCRETE, lengths=(2,), steps=2)
+    exact = compute_losses(agent, batch, EXACT)
     torch.manual_seed(3)
     rounds = 150
-    sampled = [independent_losses(agent, batch, SAMPLED) for _ in range(rounds)]
+    sampled = [compute_losses(agent, batch, SAMPLED) for _ in range(rounds)]
     for name in ("target", "advantage"):
         draws = torch.stack([getattr(losses, name) for losses in sampled])
         standard_error = draws.std(0) / math.sqrt(rounds)
@@ -292,68 +188,99 @@ def test_sampled_values_have_the_exact_expectation(monkeypatch):
 @pytest.mark.parametrize("samples", [1, 2, 3, 5])
 def test_the_filter_does_not_pass_on_rounding_errors(monkeypatch, samples):
     # A sure policy samples nothing but the action taken; its advantage is then 0, and 0 > 0 is false.
-    agent, batch = make_agent(torch.float32), make_batch(torch.float32)
+    agent, batch = make_agent(DISCRETE, torch.float32), make_batch(DISCRETE, torch.float32)
     taken = batch.action.flatten().unsqueeze(-1).expand(-1, 2)
-    monkeypatch.setattr(objectives, "sample_actions", lambda log_pi: taken)
+    monkeypatch.setattr(policies.Categorical, "sample", lambda self: taken)
     for seed in range(5):
         torch.manual_seed(seed)
         with torch.no_grad():
             for parameter in agent.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
-        losses = independent_losses(agent, batch, dataclasses.replace(SAMPLED, action_samples=samples))
+        losses = compute_losses(agent, batch, dataclasses.replace(SAMPLED, action_samples=samples))
         assert losses.advantage[batch.mask].eq(0).all()
         assert losses.approved[batch.mask].eq(0).all()
 
 
 def test_float32_losses_are_close_to_float64():
     torch.manual_seed(4)
-    double = independent_losses(make_agent(), make_batch(), EXACT)
+    double = compute_losses(make_agent(DISCRETE), make_batch(DISCRETE), EXACT)
     torch.manual_seed(4)
-    single = independent_losses(make_agent(torch.float32), make_batch(torch.float32), EXACT)
+    single = compute_losses(make_agent(DISCRETE, torch.float32), make_batch(DISCRETE, torch.float32), EXACT)
     assert single.total.dtype == torch.float32
     assert single.total.item() == pytest.approx(double.total.item(), rel=1e-5)
 
 
-def test_no_step_behind_the_end_counts_bit_for_bit():
-    agent, clean = make_agent(torch.float32), make_batch(torch.float32)
+def spoil(clean, space):
+    """The same batch with garbage in whatever is not real."""
     generator = torch.Generator().manual_seed(5)
     padded = ~torch.cat((torch.ones(len(clean.mask), 1, dtype=torch.bool), clean.mask), 1)
 
     def garbage(x, where):
-        noise = 1e3 * torch.randn(x.shape, generator=generator)
-        return torch.where(where, noise.to(x.dtype), x)
+        where = where.reshape(where.shape + (1,) * (x.dim() - 2)).expand_as(x)
+        return torch.where(where, (1e3 * torch.randn(x.shape, generator=generator)).to(x.dtype), x)
+
+    def other(action, where):
+        if isinstance(space, Box):
+            return garbage(action, where).clamp(-1, 1)
+        return torch.where(where.reshape(where.shape + (1,) * (action.dim() - 2)), 1 - action.clamp(max=1), action)
 
     spoilt = types.SimpleNamespace(**vars(clean))
-    observation = clean.observation["observation"]
-    spoilt.observation = {"observation": garbage(observation, padded.unsqueeze(-1).expand_as(observation))}
+    spoilt.observation = {"observation": garbage(clean.observation["observation"], padded)}
+    if "action_mask" in clean.observation:
+        legal = clean.observation["action_mask"]
+        spoilt.observation["action_mask"] = torch.where(padded.unsqueeze(-1), 1 - legal, legal)
     spoilt.previous_reward = garbage(clean.previous_reward, padded)
-    spoilt.previous_action = torch.where(padded, 3 - clean.previous_action, clean.previous_action)
+    spoilt.previous_action = other(clean.previous_action, padded)
     spoilt.time = torch.where(padded, 77, clean.time)
-    spoilt.action = torch.where(clean.mask, clean.action, 3)
+    spoilt.action = other(clean.action, ~clean.mask)
     spoilt.reward = clean.reward.masked_fill(~clean.mask, math.nan)
     spoilt.terminated = clean.terminated | ~clean.mask
     spoilt.truncated = clean.truncated | ~clean.mask
-    for config in (EXACT, SAMPLED):
+    return spoilt
+
+
+@pytest.mark.parametrize(
+    ("space", "masked", "critic", "continuous"),
+    [
+        (DISCRETE, False, "two_hot", "beta"),
+        (DISCRETE, True, "scalar", "beta"),
+        (MultiDiscrete([2, 3]), True, "hl_gauss", "beta"),
+        (Box(-1, 1, (2,)), False, "two_hot", "tanh_gaussian"),
+        (Box(-1, 1, (2,)), False, "scalar", "gaussian_mixture"),
+    ],
+)
+def test_no_step_behind_the_end_counts_bit_for_bit(space, masked, critic, continuous):
+    config = dataclasses.replace(CONFIG, critic=critic, continuous=continuous)
+    clean = make_batch(space, torch.float32, masked=masked)
+    mixed = {"imitation_weight": 1.0, "policy_gradient_weight": 0.5, "n_step": 2}
+    exact = () if isinstance(space, Box) else (EXACT, dataclasses.replace(EXACT, **mixed))
+    for objective in (SAMPLED, dataclasses.replace(SAMPLED, **mixed, policy_gradient_samples=1), *exact):
         results = []
-        for batch in (clean, spoilt):
+        for batch in (clean, spoil(clean, space)):
+            agent = make_agent(space, torch.float32, config, masked)
             torch.manual_seed(6)
-            losses = independent_losses(agent, batch, config)
-            results.append((losses, gradients(agent, losses.total), statistics(losses, agent, batch, ("a", "b", "c"))))
-        (a, a_gradients, a_statistics), (b, b_gradients, b_statistics) = results
+            losses = compute_losses(agent, batch, objective)
+            found = statistics(losses, agent, batch, ("a", "b", "c"))
+            slopes = gradients(agent, losses.total)
+            agent.values.update(losses.target, batch.mask)
+            results.append((losses, slopes, found, agent.values.state_dict()))
+        (a, a_gradients, a_statistics, a_values), (b, b_gradients, b_statistics, b_values) = results
         for name in ("total", "actor", "critic"):
             assert torch.equal(getattr(a, name), getattr(b, name))
         for name, gradient in a_gradients.items():
             assert (gradient is None and b_gradients[name] is None) or torch.equal(gradient, b_gradients[name]), name
         for name, number in a_statistics.items():
             assert torch.equal(number, b_statistics[name]), name
+        for name, number in a_values.items():
+            assert torch.equal(number, b_values[name]), name
 
 
 def test_both_losses_train_the_encoder_and_neither_the_targets():
-    agent, batch = make_agent(), make_batch()
+    agent, batch = make_agent(DISCRETE), make_batch(DISCRETE)
     torch.manual_seed(7)
     encoder_gradients = {}
     for weight in (0.0, 1.0):
-        losses = independent_losses(agent, batch, dataclasses.replace(EXACT, critic_weight=weight))
+        losses = compute_losses(agent, batch, dataclasses.replace(EXACT, critic_weight=weight))
         found = gradients(agent, losses.total)
         for name, gradient in found.items():
             if name.startswith("target_"):
@@ -373,10 +300,62 @@ def test_both_losses_train_the_encoder_and_neither_the_targets():
 
 
 def test_only_the_losses_carry_gradient():
-    losses = independent_losses(make_agent(), make_batch(), EXACT)
+    losses = compute_losses(make_agent(DISCRETE), make_batch(DISCRETE), dataclasses.replace(EXACT, actor="dependent"))
     assert losses.total.requires_grad
-    for name in ("target", "value", "advantage", "approved", "log_pi"):
+    for name in ("target", "value", "advantage", "approved", "h", "actor", "critic", "imitation", "policy_gradient"):
         assert not getattr(losses, name).requires_grad
+
+
+def test_the_climb_trains_the_actor_and_the_encoder_but_no_critic():
+    space = Box(-1, 1, (2,))
+    agent, batch = make_agent(space), make_batch(space)
+    config = dataclasses.replace(SAMPLED, critic_weight=0.0, imitation_weight=0.0, policy_gradient_weight=1.0)
+    found = gradients(agent, compute_losses(agent, batch, config).total)
+    for name, gradient in found.items():
+        if name.startswith("critics."):
+            assert gradient is None or gradient.eq(0).all(), name
+        elif name.startswith(("actor.", "timestep_encoder.inputs", "trajectory_encoder")):
+            assert gradient.abs().max() > 0, name
+    assert all(parameter.requires_grad for parameter in agent.critics.parameters())
+
+
+def test_plain_cloning_asks_no_critic(monkeypatch):
+    agent, batch = make_agent(DISCRETE), make_batch(DISCRETE)
+    monkeypatch.setattr(type(agent.critics), "state_features", None)
+    losses = compute_losses(agent, batch, dataclasses.replace(EXACT, filter="none", critic_weight=0.0))
+    h = agent.encode(batch.observation, batch.previous_action, batch.previous_reward, batch.time)
+    legal = torch.ones(4, dtype=torch.bool)
+    terms = [
+        -log_prob(agent, agent.actor, h[b, t], g, batch.action[b, t], legal)
+        for b, t in batch.mask.nonzero().tolist()
+        for g in range(2)
+    ]
+    assert losses.total.item() == pytest.approx((sum(terms) / len(terms)).item(), rel=1e-6)
+    assert losses.target is None
+    assert losses.value is None
+    found = statistics(losses, agent, batch, ("a", "b", "c"))
+    assert found["filter/pass_rate"] == 1
+    assert all(number.isfinite().all() for number in found.values())
+
+
+def test_an_illegal_action_that_was_taken_is_not_imitated():
+    agent, batch = make_agent(DISCRETE, masked=True), make_batch(DISCRETE, masked=True)
+    legal = batch.observation["action_mask"]
+    taken = legal[:, :-1].gather(-1, batch.action.unsqueeze(-1)).squeeze(-1).bool() | ~legal[:, :-1].any(-1)
+    losses = compute_losses(agent, batch, dataclasses.replace(EXACT, filter="none"))
+    assert (~taken & batch.mask).any()
+    assert losses.approved[batch.mask & taken].eq(1).all()
+    assert losses.approved[batch.mask & ~taken].eq(0).all()
+    assert losses.total.isfinite()
+
+
+@pytest.mark.parametrize("name", ["action_samples", "target_action_samples", "policy_gradient_samples"])
+@pytest.mark.parametrize("space", [Box(-1, 1, (2,)), MultiBinary(11)])
+def test_exact_expectations_need_actions_that_can_be_enumerated(space, name):
+    config = dataclasses.replace(ObjectiveConfig(), **{name: 0})
+    Learner(make_agent(MultiBinary(10)), config, OptimizerConfig())
+    with pytest.raises(ConfigurationError, match=rf"objective\.{name}: expected at least 1 for .*cannot be enumerated"):
+        Learner(make_agent(space), config, OptimizerConfig())
 
 
 # The pure functions
@@ -420,67 +399,3 @@ def test_subset_value_chooses_among_the_critics_of_its_element():
     q = torch.arange(24.0).reshape(2, 3, 4)
     values = subset_value(q, 1, "mean", torch.Generator().manual_seed(9))
     assert ((values == q[0]) | (values == q[1])).all()
-
-
-# Statistics
-
-
-def hand_made():
-    """Two windows of two steps, one of them padding; two discounts, two critics, three actions."""
-    batch = types.SimpleNamespace(mask=torch.tensor([[True, True], [True, False]]), task=torch.tensor([2, 0]))
-    nan = math.nan
-    approved = torch.tensor([[[1.0, 0.0], [1.0, 1.0]], [[0.0, 1.0], [nan, nan]]])
-    target = torch.tensor([[[0.0, 4.0], [1.0, 2.0]], [[3.0, -2.0], [nan, nan]]])
-    advantage = torch.tensor([[[1.0, -1.0], [2.0, 1.0]], [[0.0, 3.0], [nan, nan]]])
-    value = torch.stack((target, target + torch.tensor([2.0, 4.0])))
-    even, sure = [math.log(1 / 3)] * 3, [math.log(1 / 2), math.log(1 / 4), math.log(1 / 4)]
-    log_pi = torch.tensor([[[even, sure], [even, even]], [[sure, sure], [[nan] * 3] * 2]])
-    total, actor, critic = torch.tensor(23.0), torch.tensor(3.0), torch.tensor(2.0)
-    return Losses(total, actor, critic, target, value, advantage, approved, log_pi), batch
-
-
-def test_statistics_by_hand():
-    losses, batch = hand_made()
-    agent = types.SimpleNamespace(config=types.SimpleNamespace(bins=ValueBins(-2.0, 4.0, 4, "linear")))
-    found = statistics(losses, agent, batch, ("first", "absent", "third"))
-    histogram = found.pop("value/bin_histogram")
-    # Bins at -2, 0, 2, 4; targets 0, 4, 1, 2, 3, -2.
-    assert histogram.tolist() == pytest.approx([1 / 6, 1.5 / 6, 2 / 6, 1.5 / 6])
-    assert histogram.sum().item() == pytest.approx(1)
-    del found["policy/entropy"]
-    assert {name: number.item() for name, number in found.items()} == pytest.approx(
-        {
-            "loss/total": 23,
-            "loss/actor": 3,
-            "loss/critic": 2,
-            "filter/pass_rate": 4 / 6,
-            "filter/pass_rate/third": 1 / 2,  # of window 0, at the last discount
-            "filter/pass_rate/first": 1.0,
-            "advantage/mean": 1.0,
-            "value/mean": 8 / 6 + 1.5,
-            "value/ensemble_spread": 1.5,
-            "value/target_mean": 8 / 6,
-            "value/target_min": -2,
-            "value/target_max": 4,
-        }
-    )
-    assert not any(number.requires_grad for number in found.values())
-
-
-def test_entropy_is_that_of_the_policy_that_acts():
-    # As twohot.metrics defines it.
-    losses, batch = hand_made()
-    agent = types.SimpleNamespace(config=types.SimpleNamespace(bins=ValueBins(-2.0, 4.0, 4, "linear")))
-    even, sure = math.log(3), 1.5 * math.log(2)
-    entropy = statistics(losses, agent, batch, ("first", "absent", "third"))["policy/entropy"]
-    assert entropy.item() == pytest.approx((even + 2 * sure) / 3)
-
-
-def test_statistics_of_real_losses_have_defined_names():
-    agent, batch = make_agent(), make_batch()
-    found = statistics(independent_losses(agent, batch, EXACT), agent, batch, ("a", "b", "c"))
-    assert {"filter/pass_rate/a", "filter/pass_rate/c"} <= found.keys()
-    assert "filter/pass_rate/b" not in found
-    assert found["value/bin_histogram"].shape == (9,)
-    assert found["value/bin_histogram"].sum().item() == pytest.approx(1)
-    assert all(number.isfinite().all() for number in found.values())

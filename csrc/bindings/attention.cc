@@ -7,9 +7,11 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "ops/attention_decode.h"
 #include "ops/attention_window.h"
+#include "ops/transformer_step.h"
 
 namespace twohot {
 namespace {
@@ -116,6 +118,62 @@ void causal_attention(const Strided& query, const Strided& key, const Strided& v
   ops::backward(given, wanted, threads);
 }
 
+// Of a layer: weight and bias of the norm before attention, qkv, out, the norm of what was attended, the norm before the
+// feed-forward part, up, the norm of the hidden units, and down; after all layers those of the last norm.
+constexpr std::size_t addresses_of_layer = 16;
+
+void transformer_step(std::uintptr_t input, std::uintptr_t output, std::int64_t environments, std::int64_t width,
+                      std::int64_t feed_forward, const std::vector<std::uintptr_t>& parameters, float epsilon, float slope,
+                      std::uintptr_t keys, std::uintptr_t values, const std::string& cache_dtype, std::int64_t layers,
+                      std::int64_t heads, std::int64_t rows, std::int64_t size, std::int64_t sinks, std::uintptr_t seen,
+                      std::uintptr_t cosine, std::uintptr_t sine, int threads) {
+  check_head_size(size);
+  const ops::Float dtype = float_of(cache_dtype);
+  if (dtype == ops::Float::float16) throw std::invalid_argument("expected a cache of float32 or bfloat16");
+  if (environments < 0 || layers < 0 || heads < 1 || sinks < 0 || sinks >= rows || width != heads * size ||
+      feed_forward < 1 || feed_forward % ops::head_size_step != 0) {
+    throw std::invalid_argument("expected heads >= 1, 0 <= sinks < rows, a width of heads * size and a feed_forward that "
+                                "is a multiple of " + std::to_string(ops::head_size_step));
+  }
+  const std::size_t count = static_cast<std::size_t>(layers) * addresses_of_layer;
+  if (parameters.size() != count + 2) {
+    throw std::invalid_argument("expected " + std::to_string(count + 2) + " addresses of parameters, got " +
+                                std::to_string(parameters.size()));
+  }
+  if (!input || !output || !keys || !values || !seen || !cosine != !sine) {
+    throw std::invalid_argument("expected the addresses of input, output, caches and seen, got a zero");
+  }
+  const auto at = [&](std::size_t i) { return pointer<const float>(parameters[i]); };
+  std::vector<ops::StepLayer> given;
+  for (std::int64_t l = 0; l < layers; ++l) {
+    const std::size_t i = static_cast<std::size_t>(l) * addresses_of_layer;
+    const std::int64_t bytes = l * environments * heads * rows * size * ops::bytes_of(dtype);
+    given.push_back({{at(i), at(i + 1)},
+                     {at(i + 2), at(i + 3), width, 3 * width},
+                     {at(i + 4), at(i + 5), width, width},
+                     {at(i + 6), at(i + 7)},
+                     {at(i + 8), at(i + 9)},
+                     {at(i + 10), at(i + 11), width, feed_forward},
+                     {at(i + 12), at(i + 13)},
+                     {at(i + 14), at(i + 15), feed_forward, width},
+                     {pointer<char>(keys) + bytes, pointer<char>(values) + bytes, dtype, environments, heads, rows, size,
+                      sinks}});
+  }
+  const ops::TransformerStep step{environments,
+                                  width,
+                                  feed_forward,
+                                  pointer<const float>(input),
+                                  pointer<const std::int64_t>(seen),
+                                  pointer<const float>(cosine),
+                                  pointer<const float>(sine),
+                                  {at(count), at(count + 1)},
+                                  epsilon,
+                                  slope,
+                                  pointer<float>(output)};
+  const py::gil_scoped_release release;
+  ops::transformer_step(step, given, threads);
+}
+
 }  // namespace
 
 void bind_attention(py::module_& module) {
@@ -133,6 +191,12 @@ void bind_attention(py::module_& module) {
              "Causal attention over whole windows; with gradients (upstream, of query, of key, of value) its derivative, "
              "which reads the output. An array of heads is (address, elements from a sequence, a step, a head to the "
              "next).");
+  module.def("transformer_step", &transformer_step, "input"_a, "output"_a, "environments"_a, "width"_a, "feed_forward"_a,
+             "parameters"_a, py::kw_only(), "epsilon"_a, "slope"_a, "keys"_a, "values"_a, "cache_dtype"_a, "layers"_a,
+             "heads"_a, "rows"_a, "size"_a, "sinks"_a = 0, "seen"_a, "cosine"_a = 0, "sine"_a = 0, "threads"_a,
+             "One cached step of a whole Transformer. Parameters are addresses: weight and bias of each layer's norm "
+             "before attention, qkv, out, norm, norm, up, norm and down, then of the last norm; linear weights are "
+             "[outputs / 32, inputs, 32].");
 }
 
 }  // namespace twohot

@@ -43,12 +43,13 @@ inline Lanes lane_sums(Lanes* rows) noexcept {
   return rows[0];
 }
 
-// A row of `dtype` as vectors of float32. bfloat16 comes in pairs, even places first, odd places second, which costs one
-// instruction a vector; `ordered` and `shuffled` translate between this order and that of memory.
-template <Float dtype, int size>
+// A row of `dtype` as vectors of float32. Heads of 32 and 64, which agents have, get code of their own; `fixed` is 0 for
+// the others. With it, bfloat16 comes in pairs, even places first, odd places second, which costs one instruction a
+// vector; place() translates between this order and that of memory.
+template <Float dtype, int fixed>
 struct RowOf {
-  static constexpr int vectors = size / lanes;
-  static constexpr bool pairs = dtype == Float::bfloat16 && vectors % 2 == 0;
+  static constexpr int most_vectors = (fixed == 0 ? static_cast<int>(most_head_size) : fixed) / lanes;
+  static constexpr bool pairs = dtype == Float::bfloat16 && fixed != 0;
 
   static Lanes vector(const char* row, int n) noexcept {
     if constexpr (dtype == Float::float32) return load<Lanes>(row + n * static_cast<int>(sizeof(Lanes)));
@@ -97,23 +98,22 @@ inline void rotate(float* x, const float* cosine, const float* sine, std::int64_
 
 // One query's softmax as far as it has come: sums are relative to `reference`, which no score exceeds by more than `slack`.
 // The reference moves rarely, so that nothing waits for the maximum of some rows.
-template <int vectors>
+template <int most_vectors>
 struct Running {
-  Lanes query[vectors];
-  Lanes sum[vectors];
+  Lanes query[most_vectors];
+  Lanes sum[most_vectors];
   Lanes total;
   float reference;
 };
 
 constexpr float slack = 8;
 
-template <int vectors>
-[[gnu::noinline]] void move_reference(Running<vectors>& state, Lanes scores) noexcept {
+[[gnu::noinline]] inline void move_reference(float& reference, Lanes& total, Lanes* sums, int vectors, Lanes scores) noexcept {
   const float highest = maximum(scores);
-  const Lanes factor = exp_negative(all(state.reference - highest));
-  for (int n = 0; n < vectors; ++n) state.sum[n] *= factor;
-  state.total *= factor;
-  state.reference = highest;
+  const Lanes factor = exp_negative(all(reference - highest));
+  for (int n = 0; n < vectors; ++n) sums[n] *= factor;
+  total *= factor;
+  reference = highest;
 }
 
 inline bool any_above(Lanes scores, float bound) noexcept {
@@ -127,12 +127,12 @@ inline bool any_above(Lanes scores, float bound) noexcept {
 }
 
 // Goes over `count` vectors of rows of keys and values, or over the `rest` < lanes rows that are left.
-template <Float dtype, int size, int count, bool whole>
-inline void attend(Running<size / lanes>& state, const char* keys, const char* values, std::int64_t rest,
-                   float softcap) noexcept {
-  using Row = RowOf<dtype, size>;
-  constexpr int vectors = Row::vectors;
-  constexpr std::int64_t stride = size * bytes_of(dtype);
+template <Float dtype, int fixed, int count, bool whole>
+inline void attend(Running<RowOf<dtype, fixed>::most_vectors>& state, const char* keys, const char* values,
+                   std::int64_t size, std::int64_t rest, float softcap) noexcept {
+  using Row = RowOf<dtype, fixed>;
+  const int vectors = fixed == 0 ? static_cast<int>(size) / lanes : Row::most_vectors;
+  const std::int64_t stride = (fixed == 0 ? size : fixed) * bytes_of(dtype);
   alignas(64) float weight[count * lanes];
   for (int i = 0; i < count; ++i) {
     Lanes products[lanes];
@@ -151,7 +151,9 @@ inline void attend(Running<size / lanes>& state, const char* keys, const char* v
   }
   for (int i = 0; i < count; ++i) {
     const Lanes scores = load<Lanes>(weight + i * lanes);
-    if (any_above(scores, state.reference + slack)) [[unlikely]] move_reference(state, scores);
+    if (any_above(scores, state.reference + slack)) [[unlikely]] {
+      move_reference(state.reference, state.total, state.sum, vectors, scores);
+    }
   }
   for (int i = 0; i < count; ++i) {
     const Lanes w = exp_negative(load<Lanes>(weight + i * lanes) - state.reference);
@@ -159,23 +161,28 @@ inline void attend(Running<size / lanes>& state, const char* keys, const char* v
     store(weight + i * lanes, w);
   }
   // Several sums at a time, for each addition waits for the one before it.
-  constexpr int chains = vectors >= 4 ? 1 : 4 / vectors;
-  Lanes sums[chains][vectors] = {};
-  for (int l = 0; l < (whole ? count * lanes : static_cast<int>(rest)); ++l) {
-    const Lanes w = all(weight[l]);
-    for (int n = 0; n < vectors; ++n) sums[l % chains][n] += w * Row::vector(values + l * stride, n);
-    computed(sums[l % chains][0]);
-  }
-  for (int n = 0; n < vectors; ++n) {
-    for (int c = 0; c < chains; ++c) state.sum[n] += sums[c][n];
+  constexpr int side = fixed == 0 ? 1 : Row::most_vectors;
+  constexpr int chains = side >= 4 ? 1 : 4 / side;
+  for (int first = 0; first < vectors; first += side) {
+    Lanes sums[chains][side] = {};
+    for (int l = 0; l < (whole ? count * lanes : static_cast<int>(rest)); ++l) {
+      const Lanes w = all(weight[l]);
+      for (int n = 0; n < side; ++n) sums[l % chains][n] += w * Row::vector(values + l * stride, first + n);
+      computed(sums[l % chains][0]);
+    }
+    for (int n = 0; n < side; ++n) {
+      for (int c = 0; c < chains; ++c) state.sum[first + n] += sums[c][n];
+    }
   }
 }
 
-template <Float dtype, int size>
+template <Float dtype, int fixed>
 void decode_head(const Ring& ring, const DecodeStep& step, std::int64_t e, std::int64_t h) noexcept {
-  using Row = RowOf<dtype, size>;
-  constexpr std::int64_t stride = size * bytes_of(dtype);
-  alignas(64) float scratch[size + 2 * lanes] = {};
+  using Row = RowOf<dtype, fixed>;
+  const std::int64_t size = fixed == 0 ? ring.size : fixed;
+  const int vectors = static_cast<int>(size) / lanes;
+  const std::int64_t stride = size * bytes_of(dtype);
+  alignas(64) float scratch[most_head_size + 2 * lanes] = {};
   const std::int64_t seen = step.seen[e];
   const std::int64_t head = e * ring.heads + h;
   char* keys = static_cast<char*>(ring.keys) + head * ring.rows * stride;
@@ -193,13 +200,13 @@ void decode_head(const Ring& ring, const DecodeStep& step, std::int64_t e, std::
   const std::int64_t rows = std::min(seen + 1, ring.rows);
   for (std::int64_t first = 0; first < step.groups; first += most_together) {
     const std::int64_t together = std::min(most_together, step.groups - first);
-    Running<Row::vectors> states[most_together];
+    Running<Row::most_vectors> states[most_together];
     for (std::int64_t g = 0; g < together; ++g) {
-      Running<Row::vectors>& state = states[g];
+      Running<Row::most_vectors>& state = states[g];
       const std::int64_t query_head = h * step.groups + first + g;
       widen_row(scratch, step.query, e * step.query_stride + query_head * size, size, step.dtype);
       if (cosine != nullptr) rotate(scratch, cosine, sine, size);
-      for (int n = 0; n < Row::vectors; ++n) {
+      for (int n = 0; n < vectors; ++n) {
         for (int l = 0; l < lanes; ++l) state.query[n][l] = scratch[Row::place(n, l)] * step.scale;
         state.sum[n] = Lanes{};
       }
@@ -207,20 +214,23 @@ void decode_head(const Ring& ring, const DecodeStep& step, std::int64_t e, std::
       state.reference = -std::numeric_limits<float>::infinity();
     }
     // As many rows at a time as the processor's prefetching bears: 4 KiB of keys, then 4 KiB of values.
-    constexpr int count = static_cast<int>(std::clamp<std::int64_t>(4096 / (lanes * stride), 1, 4));
-    const auto go = [&]<int vectors, bool whole>(std::int64_t r, std::integral_constant<int, vectors>,
-                                                 std::bool_constant<whole>) {
+    constexpr int count =
+        fixed == 0 ? 1 : static_cast<int>(std::clamp<std::int64_t>(4096 / (lanes * fixed * bytes_of(dtype)), 1, 4));
+    const auto go = [&]<int many, bool whole>(std::int64_t r, std::integral_constant<int, many>,
+                                              std::bool_constant<whole>) {
       for (std::int64_t g = 0; g < together; ++g) {
-        attend<dtype, size, vectors, whole>(states[g], keys + r * stride, values + r * stride, rows - r, step.softcap);
+        attend<dtype, fixed, many, whole>(states[g], keys + r * stride, values + r * stride, size, rows - r, step.softcap);
       }
     };
     std::int64_t r = 0;
     for (; r + count * lanes <= rows; r += count * lanes) go(r, std::integral_constant<int, count>{}, std::true_type{});
-    for (; r + lanes <= rows; r += lanes) go(r, std::integral_constant<int, 1>{}, std::true_type{});
+    if constexpr (count > 1) {
+      for (; r + lanes <= rows; r += lanes) go(r, std::integral_constant<int, 1>{}, std::true_type{});
+    }
     if (r < rows) go(r, std::integral_constant<int, 1>{}, std::false_type{});
     for (std::int64_t g = 0; g < together; ++g) {
       const float total = sum(states[g].total);
-      for (int n = 0; n < Row::vectors; ++n) {
+      for (int n = 0; n < vectors; ++n) {
         for (int l = 0; l < lanes; ++l) scratch[Row::place(n, l)] = states[g].sum[n][l] / total;
       }
       const std::int64_t query_head = (e * ring.heads + h) * step.groups + first + g;
@@ -229,28 +239,20 @@ void decode_head(const Ring& ring, const DecodeStep& step, std::int64_t e, std::
   }
 }
 
-template <int size>
+template <Float dtype>
 void decode_heads_of(const Ring& ring, const DecodeStep& step, std::int64_t begin, std::int64_t end) noexcept {
   for (std::int64_t i = begin; i < end; ++i) {
-    if (ring.dtype == Float::float32) {
-      decode_head<Float::float32, size>(ring, step, i / ring.heads, i % ring.heads);
-    } else {
-      decode_head<Float::bfloat16, size>(ring, step, i / ring.heads, i % ring.heads);
+    switch (ring.size) {
+      case 32: decode_head<dtype, 32>(ring, step, i / ring.heads, i % ring.heads); break;
+      case 64: decode_head<dtype, 64>(ring, step, i / ring.heads, i % ring.heads); break;
+      default: decode_head<dtype, 0>(ring, step, i / ring.heads, i % ring.heads);
     }
   }
 }
 
-template <int... sixteenths>
-void decode_any(const Ring& ring, const DecodeStep& step, std::int64_t begin, std::int64_t end,
-                std::integer_sequence<int, sixteenths...>) noexcept {
-  (void)((ring.size == (sixteenths + 1) * head_size_step &&
-          (decode_heads_of<(sixteenths + 1) * static_cast<int>(head_size_step)>(ring, step, begin, end), true)) ||
-         ...);
-}
-
 inline void decode_heads(const Ring& ring, const DecodeStep& step, std::int64_t begin, std::int64_t end) noexcept {
-  constexpr int sizes = static_cast<int>(most_head_size / head_size_step);
-  decode_any(ring, step, begin, end, std::make_integer_sequence<int, sizes>{});
+  if (ring.dtype == Float::float32) return decode_heads_of<Float::float32>(ring, step, begin, end);
+  decode_heads_of<Float::bfloat16>(ring, step, begin, end);
 }
 
 }  // namespace twohot::ops::TWOHOT_CAPABILITY

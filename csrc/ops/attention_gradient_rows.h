@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
 namespace twohot::ops::TWOHOT_CAPABILITY {
 
@@ -38,11 +37,7 @@ inline void score_gradients(const Window& w, float* scores, float* gradients, co
 }
 
 template <bool pairs>
-void backward_pass(const Window& w, const WindowGradients& gradients, std::int64_t head) {
-  thread_local Packed<pairs> keys;
-  thread_local Packed<pairs> values;
-  thread_local std::vector<float> key_sums;
-  thread_local std::vector<float> value_sums;
+void backward_pass(const Window& w, const WindowGradients& gradients, std::int64_t head, float* scratch) noexcept {
   const std::int64_t b = head / w.heads;
   const std::int64_t h = head % w.heads;
   const std::int64_t n = w.lengths == nullptr ? w.steps : w.lengths[b];
@@ -55,16 +50,18 @@ void backward_pass(const Window& w, const WindowGradients& gradients, std::int64
   alignas(64) float upstream_along[query_tile * most_head_size];
   alignas(64) float scores[tile];
   alignas(64) float score_gradient[tile];
-  alignas(64) float words[pairs ? 3 * tile / 2 : 1];
+  alignas(64) float rounded[pairs ? 3 * tile / 2 : 1];
   alignas(64) float sums[query_tile * most_head_size + 2 * lanes];
   float row[most_head_size + 2 * lanes] = {};
   float lse[query_tile];
   float delta[query_tile];
-  keys.pack(w, w.key, b, h, n, true, true, true);
-  values.pack(w, w.value, b, h, n, false, true, false);
-  const std::size_t padded = static_cast<std::size_t>(round_up(n, key_tile) * w.size + 2 * lanes);
-  key_sums.assign(padded, 0.0f);
-  value_sums.assign(padded, 0.0f);
+  float* const words = take(scratch, key_tile * w.size);
+  const Packed<pairs> keys(w, w.key, b, h, n, true, true, true, words, scratch);
+  const Packed<pairs> values(w, w.value, b, h, n, false, true, false, words, scratch);
+  const std::int64_t padded = round_up(n, key_tile) * w.size;
+  float* const key_sums = take(scratch, padded);
+  float* const value_sums = take(scratch, padded);
+  std::fill_n(key_sums, 2 * padded, 0.0f);
   for (std::int64_t g = 0; g < w.groups; ++g) {
     const std::int64_t q = h * w.groups + g;
     for (std::int64_t m = 0; m < n; m += query_tile) {
@@ -86,18 +83,18 @@ void backward_pass(const Window& w, const WindowGradients& gradients, std::int64
         const auto [columns, masked] = sight(w, m, k, n);
         if (columns == 0) continue;
         const std::int64_t i = k / key_tile;
-        product<pairs>(scores, key_tile, rows, columns, {query, depth, 1}, keys.across.data() + i * keys.block, key_tile,
+        product<pairs>(scores, key_tile, rows, columns, {query, depth, 1}, keys.across + i * keys.block, key_tile,
                        depth, false);
         product<pairs>(score_gradient, key_tile, rows, columns, {upstream, depth, 1},
-                       values.across.data() + i * values.block, key_tile, depth, false);
+                       values.across + i * values.block, key_tile, depth, false);
         score_gradients(w, scores, score_gradient, lse, delta, m, k, rows, columns, masked);
         float* left = score_gradient;
         float* weight_pairs = scores;
         float* gradient_pairs = score_gradient;
         if constexpr (pairs) {
-          left = words;
-          weight_pairs = words + tile / 2;
-          gradient_pairs = words + tile;
+          left = rounded;
+          weight_pairs = rounded + tile / 2;
+          gradient_pairs = rounded + tile;
           for (std::int64_t r = 0; r < query_tile; ++r) {
             left_side<pairs>(left + r * (key_tile / 2), score_gradient + r * key_tile, key_tile);
           }
@@ -105,11 +102,11 @@ void backward_pass(const Window& w, const WindowGradients& gradients, std::int64
           pair_rows<pairs>(gradient_pairs, score_gradient);
         }
         product<pairs>(sums, w.size, rows, w.size, {left, key_tile / per_word, 1},
-                       keys.along.data() + k / per_word * w.size, w.size, columns / per_word, true);
+                       keys.along + k / per_word * w.size, w.size, columns / per_word, true);
         const std::int64_t summed = round_up(rows, 2) / per_word;
-        product<pairs>(value_sums.data() + k * w.size, w.size, columns, w.size, {weight_pairs, 1, key_tile},
+        product<pairs>(value_sums + k * w.size, w.size, columns, w.size, {weight_pairs, 1, key_tile},
                        upstream_along, w.size, summed, true);
-        product<pairs>(key_sums.data() + k * w.size, w.size, columns, w.size, {gradient_pairs, 1, key_tile}, query_along,
+        product<pairs>(key_sums + k * w.size, w.size, columns, w.size, {gradient_pairs, 1, key_tile}, query_along,
                        w.size, summed, true);
       }
       for (std::int64_t r = 0; r < rows; ++r) {
@@ -121,9 +118,8 @@ void backward_pass(const Window& w, const WindowGradients& gradients, std::int64
   }
   for (std::int64_t t = 0; t < n; ++t) {
     for (std::int64_t i = 0; i < w.size; ++i) {
-      const std::size_t at = static_cast<std::size_t>(t * w.size + i);
-      row[i] = key_sums[at] * w.scale;
-      sums[i] = value_sums[at];
+      row[i] = key_sums[t * w.size + i] * w.scale;
+      sums[i] = value_sums[t * w.size + i];
     }
     store_row(w, gradients.key, b, h, t, row, true);
     store_row(w, gradients.value, b, h, t, sums, false);
@@ -132,11 +128,11 @@ void backward_pass(const Window& w, const WindowGradients& gradients, std::int64
   zero_rows(w, gradients.value, b, h, n);
 }
 
-inline void backward_head(const Window& w, const WindowGradients& gradients, std::int64_t head) {
+inline void backward_head(const Window& w, const WindowGradients& gradients, std::int64_t head, float* scratch) noexcept {
   if (multiplies_bfloat16 && w.dtype == Float::bfloat16) {
-    return backward_pass<multiplies_bfloat16>(w, gradients, head);
+    return backward_pass<multiplies_bfloat16>(w, gradients, head, scratch);
   }
-  backward_pass<false>(w, gradients, head);
+  backward_pass<false>(w, gradients, head, scratch);
 }
 
 }  // namespace twohot::ops::TWOHOT_CAPABILITY

@@ -66,9 +66,9 @@ inline void product_columns(float* c, std::int64_t c_row, std::int64_t rows, con
 }
 
 // c [rows, columns] = (c +) a b with b(k, column) = b[k * b_depth + column]. Rows are filled up to a multiple of 24, which
-// a and c must have; columns are a multiple of lanes.
+// a and c must have; columns are a multiple of lanes. Not inlined, for it takes long to compile and long to run.
 template <bool pairs>
-inline void product(float* c, std::int64_t c_row, std::int64_t rows, std::int64_t columns, const Left& left,
+[[gnu::noinline]] void product(float* c, std::int64_t c_row, std::int64_t rows, std::int64_t columns, const Left& left,
                     const float* b, std::int64_t b_depth, std::int64_t depth, bool add) noexcept {
   std::int64_t j = 0;
   for (; j + most_vectors * lanes <= columns; j += most_vectors * lanes) {

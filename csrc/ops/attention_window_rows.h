@@ -10,18 +10,14 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <vector>
 
 #include "ops/attention_kernels.h"
 #include "ops/attention_products.h"
 
 namespace twohot::ops::TWOHOT_CAPABILITY {
 
-constexpr std::int64_t query_tile = 48;  // multiples of 24, and the second of lanes
-constexpr std::int64_t key_tile = 96;
+constexpr std::int64_t query_tile = 48;  // a multiple of 24
 constexpr float log2e = 1.44269504f;
-
-inline std::int64_t round_up(std::int64_t x, std::int64_t step) noexcept { return (x + step - 1) / step * step; }
 
 inline std::int64_t row_start(const Heads& heads, std::int64_t b, std::int64_t h, std::int64_t t) noexcept {
   return b * heads.batch_stride + t * heads.step_stride + h * heads.head_stride;
@@ -95,27 +91,25 @@ inline void right_side(float* to, const float* words, std::int64_t stride, std::
 // Keys or values of a head, packed in blocks of key_tile steps.
 template <bool pairs>
 struct Packed {
-  std::int64_t stride;  // of a row of words
-  std::int64_t block;   // words of a block of `across`
-  std::vector<float> across;  // [blocks, stride, key_tile]: right side of products that sum over places
-  std::vector<float> along;   // right_side(): of products that sum over steps
-  std::vector<float> words;
+  std::int64_t block = 0;   // words of a block of `across`
+  float* across = nullptr;  // [blocks, words of a row, key_tile]: right side of products that sum over places
+  float* along = nullptr;   // right_side(): of products that sum over steps
 
-  void pack(const Window& w, const Heads& heads, std::int64_t b, std::int64_t h, std::int64_t n, bool turned,
-            bool with_across, bool with_along) {
-    stride = round_up(pairs ? w.size / 2 : w.size, lanes);
-    block = stride * key_tile;
+  // `words` has room for a block; the rest is taken of the scratch.
+  Packed(const Window& w, const Heads& heads, std::int64_t b, std::int64_t h, std::int64_t n, bool turned,
+         bool with_across, bool with_along, float* words, float*& scratch) noexcept {
+    const std::int64_t stride = round_up(pairs ? w.size / 2 : w.size, lanes);
+    const std::int64_t along_block = key_tile / (pairs ? 2 : 1) * w.size;
     const std::int64_t blocks = (n + key_tile - 1) / key_tile;
-    words.resize(static_cast<std::size_t>(block));
-    if (with_across) across.resize(static_cast<std::size_t>(blocks * block));
-    if (with_along) along.resize(static_cast<std::size_t>(blocks * along_block(w)));
+    block = stride * key_tile;
+    if (with_across) across = take(scratch, blocks * block);
+    if (with_along) along = take(scratch, blocks * along_block);
     for (std::int64_t i = 0; i < blocks; ++i) {
-      load_words<pairs>(words.data(), stride, w, heads, b, h, i * key_tile, key_tile, n, turned);
-      if (with_across) transpose(across.data() + i * block, key_tile, words.data(), stride, key_tile, stride);
-      if (with_along) right_side<pairs>(along.data() + i * along_block(w), words.data(), stride, key_tile, w.size);
+      load_words<pairs>(words, stride, w, heads, b, h, i * key_tile, key_tile, n, turned);
+      if (with_across) transpose(across + i * block, key_tile, words, stride, key_tile, stride);
+      if (with_along) right_side<pairs>(along + i * along_block, words, stride, key_tile, w.size);
     }
   }
-  static std::int64_t along_block(const Window& w) noexcept { return key_tile / (pairs ? 2 : 1) * w.size; }
 };
 
 // Which keys of a block some queries see.
@@ -180,9 +174,7 @@ inline void pair_rows(float* to, const float* from) noexcept {
 }
 
 template <bool pairs>
-void forward_pass(const Window& w, std::int64_t head) {
-  thread_local Packed<pairs> keys;
-  thread_local Packed<pairs> values;
+void forward_pass(const Window& w, std::int64_t head, float* scratch) noexcept {
   const std::int64_t b = head / w.heads;
   const std::int64_t h = head % w.heads;
   const std::int64_t n = w.lengths == nullptr ? w.steps : w.lengths[b];
@@ -194,8 +186,9 @@ void forward_pass(const Window& w, std::int64_t head) {
   alignas(64) float sums[query_tile * most_head_size + 2 * lanes];
   float top[query_tile];
   float total[query_tile];
-  keys.pack(w, w.key, b, h, n, true, true, false);
-  values.pack(w, w.value, b, h, n, false, false, true);
+  float* const words = take(scratch, key_tile * w.size);
+  const Packed<pairs> keys(w, w.key, b, h, n, true, true, false, words, scratch);
+  const Packed<pairs> values(w, w.value, b, h, n, false, false, true, words, scratch);
   for (std::int64_t g = 0; g < w.groups; ++g) {
     const std::int64_t q = h * w.groups + g;
     float* lse = w.lse + (b * w.heads * w.groups + q) * w.steps;
@@ -208,7 +201,7 @@ void forward_pass(const Window& w, std::int64_t head) {
       for (std::int64_t k = 0; k < n; k += key_tile) {
         const auto [columns, masked] = sight(w, m, k, n);
         if (columns == 0) continue;
-        product<pairs>(scores, key_tile, rows, columns, {query, depth, 1}, keys.across.data() + k / key_tile * keys.block,
+        product<pairs>(scores, key_tile, rows, columns, {query, depth, 1}, keys.across + k / key_tile * keys.block,
                        key_tile, depth, false);
         for (std::int64_t r = 0; r < rows; ++r) {
           float* row = scores + r * key_tile;
@@ -240,7 +233,7 @@ void forward_pass(const Window& w, std::int64_t head) {
           if constexpr (pairs) left_side<pairs>(weights + r * (key_tile / 2), row, columns);
         }
         const Left left{pairs ? weights : scores, key_tile / per_word, 1};
-        product<pairs>(sums, w.size, rows, w.size, left, values.along.data() + k / per_word * w.size, w.size,
+        product<pairs>(sums, w.size, rows, w.size, left, values.along + k / per_word * w.size, w.size,
                        columns / per_word, true);
       }
       for (std::int64_t r = 0; r < rows; ++r) {
@@ -255,9 +248,9 @@ void forward_pass(const Window& w, std::int64_t head) {
   }
 }
 
-inline void forward_head(const Window& w, std::int64_t head) {
-  if (multiplies_bfloat16 && w.dtype == Float::bfloat16) return forward_pass<multiplies_bfloat16>(w, head);
-  forward_pass<false>(w, head);
+inline void forward_head(const Window& w, std::int64_t head, float* scratch) noexcept {
+  if (multiplies_bfloat16 && w.dtype == Float::bfloat16) return forward_pass<multiplies_bfloat16>(w, head, scratch);
+  forward_pass<false>(w, head, scratch);
 }
 
 }  // namespace twohot::ops::TWOHOT_CAPABILITY

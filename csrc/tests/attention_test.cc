@@ -101,8 +101,14 @@ void test_window(const AttentionKernels& form, Float dtype, const Shape& shape, 
                  view(v, heads), lengths.data(), nullptr, nullptr, window, sinks,   scale,            softcap,
                  view(out, queries), lse.data()};
   const WindowGradients gradients{view(upstream, queries), view(dq, queries), view(dk, heads), view(dv, heads)};
-  for (std::int64_t i = 0; i < batch * heads; ++i) form.forward(w, i);
-  for (std::int64_t i = 0; i < batch * heads; ++i) form.backward(w, gradients, i);
+  for (std::int64_t i = 0; i < batch * heads; ++i) {
+    std::vector<float> scratch(static_cast<std::size_t>(scratch_floats(w, false)), std::nanf(""));
+    form.forward(w, i, scratch.data());
+  }
+  for (std::int64_t i = 0; i < batch * heads; ++i) {
+    std::vector<float> scratch(static_cast<std::size_t>(scratch_floats(w, true)), std::nanf(""));
+    form.backward(w, gradients, i, scratch.data());
+  }
 
   std::vector<double> o(static_cast<std::size_t>(wide)), gq(o), gk(static_cast<std::size_t>(narrow)), gv(gk);
   for (std::int64_t b = 0; b < batch; ++b) {
@@ -218,11 +224,94 @@ void test_step(const AttentionKernels& form, Float dtype, std::int64_t rows, std
   }
 }
 
+// What a form makes of a Transformer's step: outputs, then rings. Every array is as long as it has to be.
+std::vector<float> transformed(const AttentionKernels& form, Float dtype, std::int64_t environments) {
+  constexpr std::int64_t width = 48, heads = 3, size = 16, feed_forward = 80, rows = 21, layers = 2;
+  RandomStream random(5);
+  std::vector<std::vector<float>> parameters;
+  parameters.reserve(100);
+  const auto numbers = [&](std::int64_t count) {
+    std::vector<float> made;
+    for (std::int64_t i = 0; i < count; ++i) made.push_back((static_cast<float>(random.below(256)) - 128) / 512);
+    parameters.push_back(made);
+    return static_cast<const float*>(parameters.back().data());
+  };
+  const auto norm = [&](std::int64_t of) { return StepNorm{numbers(of), numbers(of)}; };
+  const auto linear = [&](std::int64_t inputs, std::int64_t outputs) {
+    const std::int64_t filled = round_up(outputs, panel);
+    return StepLinear{numbers(filled * inputs), numbers(filled), inputs, outputs};
+  };
+  std::vector<Numbers> rings(2 * layers, Numbers(dtype, environments * heads * rows * size));
+  for (Numbers& ring : rings) ring.fill(random);
+  std::vector<StepLayer> given;
+  for (std::size_t l = 0; l < layers; ++l) {
+    given.push_back({norm(width), linear(width, 3 * width), linear(width, width), norm(width), norm(width),
+                     linear(width, feed_forward), norm(feed_forward), linear(feed_forward, width),
+                     {rings[2 * l].bytes.data(), rings[2 * l + 1].bytes.data(), dtype, environments, heads, rows, size, 2}});
+  }
+  std::vector<std::int64_t> seen;
+  for (std::int64_t e = 0; e < environments; ++e) seen.push_back(7 * e);
+  std::vector<float> output(static_cast<std::size_t>(environments * width));
+  const TransformerStep step{environments, width,        feed_forward, numbers(environments * width),
+                             seen.data(),  nullptr,      nullptr,      norm(width),
+                             1e-5f,        0.01f,        output.data()};
+  for (std::int64_t e = 0; e < environments; e += most_step_rows) {
+    std::vector<float> scratch(static_cast<std::size_t>(step_scratch_floats(step)), std::nanf(""));
+    form.transformer(step, given, e, std::min(e + most_step_rows, environments), scratch.data());
+  }
+  for (const Numbers& ring : rings) {
+    for (std::int64_t i = 0; i < environments * heads * rows * size; ++i) output.push_back(ring.get(i));
+  }
+  return output;
+}
+
+// The portable form is the truth here: tests/test_transformer_step.py holds each against float64.
+void test_transformer(const AttentionKernels& form) {
+  for (const std::int64_t environments : {1, 8, 13, 40}) {
+    for (const Float dtype : {Float::float32, Float::bfloat16}) {
+      const std::vector<float> truth = transformed(portable_attention, dtype, environments);
+      const std::vector<float> actual = transformed(form, dtype, environments);
+      double error = 0;
+      for (std::size_t i = 0; i < truth.size(); ++i) {
+        const double each = std::fabs(double(actual[i]) - double(truth[i]));
+        error = each <= error ? error : each;
+      }
+      CHECK(error < (dtype == Float::float32 ? 1e-5 : 2e-2));
+    }
+  }
+}
+
+// Several threads write where one does, and nowhere twice.
+void test_threads() {
+  RandomStream random(7);
+  constexpr std::int64_t batch = 3, steps = 130, heads = 2, size = 32;
+  const std::int64_t count = batch * steps * heads * size;
+  Numbers q(Float::float32, count), k(q), v(q), upstream(q);
+  for (Numbers* each : {&q, &k, &v, &upstream}) each->fill(random);
+  const auto run = [&](int threads) {
+    Numbers out(Float::float32, count), dq(out), dk(out), dv(out);
+    std::vector<float> lse(static_cast<std::size_t>(batch * heads * steps));
+    const auto view = [&](Numbers& x) { return Heads{x.bytes.data(), steps * heads * size, heads * size, size}; };
+    const Window w{Float::float32, batch,   steps,   heads, 1, size, view(q), view(k), view(v),
+                   nullptr,        nullptr, nullptr, 0,     0, 0.2f, 0,       view(out), lse.data()};
+    forward(w, threads);
+    backward(w, {view(upstream), view(dq), view(dk), view(dv)}, threads);
+    for (const Numbers* each : {&dq, &dk, &dv}) out.bytes.insert(out.bytes.end(), each->bytes.begin(), each->bytes.end());
+    return out.bytes;
+  };
+  const std::vector<char> alone = run(1);
+  CHECK(alone == run(3));
+}
+
 }  // namespace
 
 int main() {
   RandomStream random(3);
+  at = "threads";
+  test_threads();
   for (const AttentionKernels* form : forms()) {
+    at = form->name;
+    test_transformer(*form);
     for (const Float dtype : {Float::float32, Float::bfloat16}) {
       for (const Shape& shape : {Shape{1, 1, 1, 1, 16, 0, 0, 0}, Shape{3, 49, 2, 1, 16, 0, 0, 0}, Shape{2, 97, 1, 3, 48, 0, 0, 2},
                                  Shape{2, 150, 1, 2, 32, 10, 100, 0}, Shape{1, 145, 1, 1, 64, 60, 0, 0},

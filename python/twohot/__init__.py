@@ -8,14 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from twohot.agent import Agent
+    from twohot.acting import Agent
     from twohot.losses import ValueBins
     from twohot.replay import Replay
 
 __version__ = "0.1.0"
 __all__ = ["Agent", "Replay", "ValueBins", "__version__"]
 
-_HOMES = {"Agent": "twohot.agent", "Replay": "twohot.replay", "ValueBins": "twohot.losses"}
+_HOMES = {"Agent": "twohot.acting", "Replay": "twohot.replay", "ValueBins": "twohot.losses"}
 
 
 def __getattr__(name: str) -> Any:

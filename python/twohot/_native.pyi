@@ -1,5 +1,6 @@
 """Native parts of twohot. The public faces are `twohot.replay` and its neighbours; arrays are strict here."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -205,6 +206,73 @@ def causal_attention(
     The derivative reads the output. An array is (address, elements from a sequence, a step, a head to the next).
     """
 
+def transformer_step(
+    input: int,
+    output: int,
+    environments: int,
+    width: int,
+    feed_forward: int,
+    parameters: Sequence[int],
+    *,
+    epsilon: float,
+    slope: float,
+    keys: int,
+    values: int,
+    cache_dtype: str,
+    layers: int,
+    heads: int,
+    rows: int,
+    size: int,
+    sinks: int = 0,
+    seen: int,
+    cosine: int = 0,
+    sine: int = 0,
+    threads: int,
+) -> None:
+    """One cached step of a whole Transformer, float32; caches are [layers, environments, heads, rows, size].
+
+    Parameters are addresses: weight and bias of each layer's norm before attention, qkv (whose bias may be 0), out,
+    norm, norm, up, norm and down, then of the last norm. Weights of linear layers are [outputs / 32, inputs, 32],
+    filled up.
+    """
+
+def first_layer(
+    features: int,
+    dtype: str,
+    rows: int,
+    width: int,
+    *,
+    state: int,
+    state_dtype: str,
+    state_stride: int,
+    table: int,
+    step: int,
+    entry: int,
+    slope: float,
+    add: bool,
+    threads: int,
+) -> None: ...
+def hidden_layer(
+    features: int, dtype: str, rows: int, width: int, *, bias: int, slope: float, threads: int
+) -> None: ...
+def hidden_layer_backward(
+    gradient: int, dtype: str, rows: int, width: int, *, output: int, of_bias: int, slope: float, threads: int
+) -> None: ...
+def first_layer_backward(
+    gradient: int,
+    dtype: str,
+    rows: int,
+    width: int,
+    *,
+    output: int,
+    step: int,
+    entry: int,
+    of_state: int,
+    of_state_stride: int,
+    of_table: int,
+    slope: float,
+    threads: int,
+) -> None: ...
 def recycled(bytes: int) -> np.ndarray:
     """An uninitialised array of bytes whose memory is kept for the next caller when the array goes."""
 

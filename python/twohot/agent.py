@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from gymnasium import Space
 from torch import Tensor, nn
 
-from twohot.attention import KVCache
 from twohot.config import AgentConfig
-from twohot.nets.actor import DiscreteActor, sample_actions
+from twohot.nets.actions import every_action
+from twohot.nets.actor import make_actor
 from twohot.nets.critic import TwoHotCritics
 from twohot.nets.linear import SigmaLinear
-from twohot.nets.timestep import VectorEncoder
-from twohot.nets.transformer import Transformer
-from twohot.spaces import as_dict_space, check_action_space
+from twohot.nets.values import make_values
+from twohot.networks import make_timestep_encoder, make_trajectory_encoder
+from twohot.spaces import ACTION_MASK, as_dict_space, check_action_mask, check_action_space
+
+
+class Cache(Protocol):
+    """What a trajectory encoder remembers."""
+
+    def reset(self, mask: Tensor) -> None:
+        """Forget the environments where mask [B] (bool) is True."""
 
 
 @dataclass
 class ActingState:
     """What a policy remembers of `B` environments: the cache, and each one's step in its trial."""
 
-    cache: KVCache
+    cache: Cache
     time: Tensor
     """[B] int64, index in its trial of the step that comes next."""
 
@@ -42,6 +50,7 @@ class Agent(nn.Module):
 
     Raises:
         SpaceError: for a space that no network here takes.
+        UnknownNetworkError: when the configuration names a network that is not registered.
     """
 
     def __init__(self, config: AgentConfig, observation_space: Space, action_space: Space) -> None:
@@ -49,21 +58,22 @@ class Agent(nn.Module):
         check_action_space(action_space)
         self.config = config
         self.observation_space, self.action_space = as_dict_space(observation_space), action_space
-        self.timestep_encoder = VectorEncoder(
-            self.observation_space, action_space, config.encoder_hidden, config.encoder_layers, config.width
-        )
-        self.trajectory_encoder = Transformer(
-            config.width, config.layers, config.heads, config.feed_forward, config.dropout, config.context
-        )
-        self.actor = DiscreteActor(
+        check_action_mask(self.observation_space, action_space)
+        self.enumerable = every_action(action_space) is not None
+        self.timestep_encoder = make_timestep_encoder(config, self.observation_space, action_space)
+        self.trajectory_encoder = make_trajectory_encoder(config)
+        self.actor = make_actor(
+            action_space,
             config.width,
             config.head_hidden,
             config.head_layers,
             len(config.discounts),
-            int(action_space.n),
-            config.probability_floor,
-            config.probability_ceiling,
+            floor=config.probability_floor,
+            ceiling=config.probability_ceiling,
+            continuous=config.continuous,
+            components=config.mixture_components,
         )
+        self.values = make_values(config.critic, len(config.discounts), config.bins, config.hl_gauss_sigma)
         self.critics = TwoHotCritics(
             config.width,
             config.head_hidden,
@@ -71,7 +81,7 @@ class Agent(nn.Module):
             config.critics,
             config.discounts,
             action_space,
-            config.bins.count,
+            self.values.outputs,
         )
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
@@ -82,16 +92,26 @@ class Agent(nn.Module):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def encode(
-        self, observation: dict[str, Tensor], previous_action: Tensor, previous_reward: Tensor, time: Tensor
+        self,
+        observation: dict[str, Tensor],
+        previous_action: Tensor,
+        previous_reward: Tensor,
+        time: Tensor,
+        mask: Tensor | None = None,
     ) -> Tensor:
-        """h [B, L, E] of windows: observations, each [B, L, *shape], previous action and reward, time [B, L]."""
-        embedded = self.timestep_encoder(observation, previous_action, previous_reward, time)
+        """h [B, L, E] of windows.
+
+        Args:
+            observation: each [B, L, *shape]. previous_action: [B, L, *action]. previous_reward, time: [B, L].
+            mask: [B, L] bool, True where there is something to see; None: everywhere. It may save time.
+        """
+        embedded = self.timestep_encoder(observation, previous_action, previous_reward, time, mask)
         return self.trajectory_encoder(embedded, time)
 
     def initial_state(self, environments: int) -> ActingState:
         """Memory for acting in `environments` (B) fresh trials."""
         cache = self.trajectory_encoder.initial_cache(environments)
-        return ActingState(cache, torch.zeros(environments, dtype=torch.int64, device=cache.seen.device))
+        return ActingState(cache, torch.zeros(environments, dtype=torch.int64, device=self.discounts.device))
 
     @torch.no_grad()
     def act(
@@ -108,9 +128,9 @@ class Agent(nn.Module):
 
         Args:
             state: from `initial_state`; `state.reset(mask)` where a trial begins.
-            observation: each [B, *shape]. previous_action: [B, *action]. previous_reward: [B] float; zeros
-                on a trial's first step.
-            greedy: take the most probable action instead of sampling. generator: random stream of the samples.
+            observation: each [B, *shape]; "action_mask", where there is one, rules out actions.
+            previous_action: [B, *action]. previous_reward: [B] float; zeros on a trial's first step.
+            greedy: take the policy's mode instead of sampling. generator: random stream of the samples.
 
         Returns:
             [B, *action]; int64 for choices.
@@ -118,10 +138,8 @@ class Agent(nn.Module):
         embedded = self.timestep_encoder(observation, previous_action, previous_reward, state.time)
         h = self.trajectory_encoder.step(embedded, state.time, state.cache)
         state.time += 1
-        log_pi = self.actor.acting(h)
-        if greedy:
-            return log_pi.argmax(-1)
-        return sample_actions(log_pi, generator)
+        policy = self.actor.acting(h, observation.get(ACTION_MASK))
+        return policy.mode() if greedy else policy.sample(generator)
 
     @torch.no_grad()
     def update_targets(self, rate: float) -> None:

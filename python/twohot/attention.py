@@ -2,7 +2,7 @@
 
 Stand-alone: needs torch and nothing else of this package but its kernels. Shapes: `B` sequences or environments, `L`
 steps, `H` heads, `K` key/value heads (a divisor of `H`; head i reads key/value head i // (H / K)), `D` head size.
-`TWOHOT_ATTENTION=reference`, `native`, `triton` or `sdpa` forces an implementation.
+`TWOHOT_ATTENTION=reference`, `native`, `triton`, `sdpa` or `flex` forces an implementation.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ def causal_attention(
     implementation = choose_attention(q.device, q.dtype, q.shape[-1], softcap is not None).name
     if implementation == "sdpa":
         return library.sdpa(q, k, v, lengths, window, sinks, scale, rotary)
+    if implementation == "flex":
+        return library.flex(q, k, v, lengths, window, sinks, softcap, scale, rotary)
     if implementation != "reference":
         angles = (None, None)
         if rotary is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -92,6 +93,7 @@ def _train(arguments: list[str]) -> int:
     from twohot.options import TrainOptions, parse
     from twohot.train import train
 
+    rest = [re.sub(r"^--env(?==|$)", "--environment.tasks", argument) for argument in rest]
     options = parse(TrainOptions, f"train {name}", rest, default=TrainOptions(PRESETS[name].config))
     run = options.run or _free_directory(Path("runs"), name)
     return _finish(run, lambda progress: train(options.config, run, progress))
@@ -143,11 +145,12 @@ def _evaluate(arguments: list[str]) -> int:
         raise UsageError(f"--trials: expected at least 1, got {options.trials}")
     from rich.table import Table
 
+    from twohot.acting import load_networks
     from twohot.evaluate import evaluate
-    from twohot.train import load_agent, usable_device
+    from twohot.train import usable_device
 
     run = _run_directory(options.run)
-    config, agent = load_agent(run)
+    config, agent = load_networks(run)
     device = usable_device(options.device)
     scores = evaluate(
         agent.to(device),

@@ -79,14 +79,41 @@ class AgentConfig:
 
     width: int = 256
     """E, size of the embeddings and of h."""
+    timestep_encoder: str = "default"
+    """Network that encodes a step: default, which takes any observation, or a name that you registered."""
+    images: Literal["impala", "nature", "drq"] = "impala"
+    """Convolutional network for images."""
+    random_shift: int = 4
+    """Images are moved by up to so many pixels, at random, in training; 0 leaves them."""
+    random_shift_share: float = 0.75
+    """Share of the sequences of a batch whose images are moved."""
+    random_shift_by: Literal["step", "window"] = "step"
+    """Move the images of each step by themselves, or all of a window alike."""
+    vocabulary: int = 256
+    """Different tokens in observations named tokens..., with 0, which is padding; larger ones count as the largest."""
+    normalize: bool = True
+    """Normalise vectors, and the previous reward, by running statistics."""
+    previous_action: bool = True
+    """Show the previous action."""
+    previous_reward: bool = True
+    """Show the previous reward."""
+    hidden_entries: tuple[str, ...] = ("action_mask",)
+    """Entries of a dict observation that the encoder does not see."""
+    memory: str = "transformer"
+    """Trajectory encoder: transformer, gru, feedforward or identity (both without memory), or a name that you
+    registered."""
+    positions: Literal["fixed", "learned", "rotary"] = "fixed"
+    """How the Transformer knows a step's time in its trial: sines, a table, or rotated queries and keys."""
+    learned_positions: int = 0
+    """Times in the table of learned positions; all later ones share the last row; 0 means the context."""
     layers: int = 3
-    """Transformer layers."""
+    """Layers of the Transformer, the GRU or the feed-forward network."""
     heads: int = 8
     """H, attention heads; must divide the width."""
     feed_forward: int = 1024
-    """Hidden units of the Transformer's feed-forward part."""
+    """Hidden units of the Transformer's feed-forward part, or of the feed-forward network."""
     dropout: float = 0.05
-    """Dropout of the Transformer, in training only."""
+    """Dropout of the trajectory encoder, in training only."""
     context: int = 256
     """L, steps that the policy looks back on."""
     encoder_hidden: int = 512
@@ -105,6 +132,15 @@ class AgentConfig:
     """The discount whose policy acts; it is the last of the G discounts."""
     bins: ValueBins = field(default_factory=ValueBins)
     """Support of the critics' value classes."""
+    critic: Literal["two_hot", "hl_gauss", "scalar"] = "two_hot"
+    """The critics: independent of the scale of the return (classes with two-hot or HL-Gauss labels), or dependent on it
+    (a scalar, regressed in PopArt's normalisation)."""
+    hl_gauss_sigma: float = 0.75
+    """Standard deviation of HL-Gauss labels, in bin widths."""
+    continuous: Literal["tanh_gaussian", "beta", "gaussian_mixture"] = "tanh_gaussian"
+    """The policy's distribution where actions are numbers."""
+    mixture_components: int = 5
+    """Components of a Gaussian mixture."""
     probability_floor: float = 0.001
     """Lowest probability of an action, before all are normalised again."""
     probability_ceiling: float = 0.99
@@ -113,13 +149,25 @@ class AgentConfig:
     def __post_init__(self) -> None:
         for name in ("width", "layers", "heads", "feed_forward", "context", "encoder_hidden", "encoder_layers"):
             _require(getattr(self, name) >= 1, f"agent.{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("head_hidden", "head_layers", "critics"):
+        for name in ("head_hidden", "head_layers", "critics", "mixture_components"):
             _require(getattr(self, name) >= 1, f"agent.{name}: expected at least 1, got {getattr(self, name)}")
         _require(
             self.width % self.heads == 0,
             f"agent.heads: expected a divisor of the width {self.width}, got {self.heads}",
         )
+        _require(0 < self.hl_gauss_sigma < math.inf, f"agent.hl_gauss_sigma: expected > 0, got {self.hl_gauss_sigma}")
         _require(self.width % 2 == 0, f"agent.width: expected an even width, got {self.width}")
+        _require(
+            self.positions != "rotary" or self.width // self.heads % 2 == 0,
+            f"agent.positions: expected an even width / heads for rotary ones, got {self.width} / {self.heads}",
+        )
+        _require(self.vocabulary >= 2, f"agent.vocabulary: expected at least 2, got {self.vocabulary}")
+        for name in ("random_shift", "learned_positions"):
+            _require(getattr(self, name) >= 0, f"agent.{name}: expected at least 0, got {getattr(self, name)}")
+        _require(
+            0 <= self.random_shift_share <= 1,
+            f"agent.random_shift_share: expected a share in [0, 1], got {self.random_shift_share}",
+        )
         _require(0 <= self.dropout < 1, f"agent.dropout: expected a share in [0, 1), got {self.dropout}")
         for discount in self.discounts:
             _require(0 <= discount < 1, f"agent.discount: expected discounts in [0, 1), got {discount}")
@@ -137,28 +185,79 @@ class AgentConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """Targets and losses (AMAGO-2's return-independent pair)."""
+    """Targets and losses; `agent.critic` chooses the critic's, `actor` the actor's.
 
+    AMAGO-2 is a two-hot critic with the independent actor, AMAGO a scalar critic with the dependent actor. Plain
+    behaviour cloning is the filter "none" with a critic weight of 0; no critic is then evaluated.
+    """
+
+    actor: Literal["independent", "dependent"] = "independent"
+    """The actor's loss: independent of the scale of the return (imitation of approved actions), or dependent on it (the
+    critics' value, which is climbed, beside a little imitation)."""
+    imitation_weight: float | None = None
+    """Weight of the imitation of approved actions; None takes 1 for the independent actor, and AMAGO's 0.1 for the
+    dependent one."""
+    policy_gradient_weight: float | None = None
+    """Weight of the climb of the critics; None takes 0 for the independent actor, 1 for the dependent one."""
+    filter: Literal["binary", "exponential", "leaky_ramp", "none"] = "binary"
+    """Which stored actions are imitated: those of a positive advantage, each by exp(beta x advantage), each by a leaky
+    ramp of the advantage, or all alike."""
+    filter_beta: float = 1.0
+    """beta of the exponential filter, per unit of the multiplied return."""
     reward_multiplier: float = 10.0
     """m, factor on every reward in the targets."""
     critic_weight: float = 10.0
     """Weight of the critic loss beside the actor loss."""
     critic_subset: int = 2
     """Critics drawn (with replacement) for a target."""
+    critic_reduction: Literal["auto", "mean", "min"] = "auto"
+    """What is made of them; auto takes the minimum where the actor climbs the critics, else the mean."""
+    n_step: int = 1
+    """Longest horizon of a target: rewards summed before the bootstrap."""
     action_samples: int = 3
     """K, actions sampled for the value of a state in the advantage; 0 takes the exact expectation over all actions."""
     target_action_samples: int = 3
     """K of the target's value; 0 takes the exact expectation."""
+    policy_gradient_samples: int | None = None
+    """Actions sampled where the actor climbs the critics (choices are straight-through); 0 takes the exact expectation;
+    None takes it where actions can be enumerated, else one sample."""
     target_rate: float = 0.003
     """tau, step of the moving average that the target heads follow."""
 
     def __post_init__(self) -> None:
-        _require(self.critic_subset >= 1, f"objective.critic_subset: expected at least 1, got {self.critic_subset}")
-        for name in ("action_samples", "target_action_samples"):
-            _require(getattr(self, name) >= 0, f"objective.{name}: expected at least 0, got {getattr(self, name)}")
+        for name in ("critic_subset", "n_step"):
+            _require(getattr(self, name) >= 1, f"objective.{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("action_samples", "target_action_samples", "policy_gradient_samples"):
+            samples = getattr(self, name)
+            _require(samples is None or samples >= 0, f"objective.{name}: expected at least 0, got {samples}")
         for name in ("reward_multiplier", "critic_weight"):
             _require(math.isfinite(getattr(self, name)), f"objective.{name}: expected a finite number")
+        for name in ("imitation_weight", "policy_gradient_weight", "filter_beta"):
+            value = getattr(self, name)
+            _require(value is None or 0 <= value < math.inf, f"objective.{name}: expected at least 0, got {value}")
+        _require(any(self.actor_weights), "objective: expected a positive weight of imitation or policy gradient")
         _require(0 < self.target_rate <= 1, f"objective.target_rate: expected (0, 1], got {self.target_rate}")
+
+    @property
+    def actor_weights(self) -> tuple[float, float]:
+        """(imitation, policy gradient): the weights, with None resolved."""
+        imitation, gradient = (1.0, 0.0) if self.actor == "independent" else (0.1, 1.0)
+        return (
+            imitation if self.imitation_weight is None else self.imitation_weight,
+            gradient if self.policy_gradient_weight is None else self.policy_gradient_weight,
+        )
+
+    @property
+    def reduction(self) -> Literal["mean", "min"]:
+        """`critic_reduction`, with auto resolved."""
+        if self.critic_reduction == "auto":
+            return "min" if self.actor_weights[1] else "mean"
+        return self.critic_reduction
+
+    @property
+    def needs_critics(self) -> bool:
+        """Whether any loss asks for a value; not so for plain behaviour cloning."""
+        return self.critic_weight != 0 or self.filter != "none" or self.actor_weights[1] != 0
 
 
 @dataclass(frozen=True)
@@ -173,6 +272,8 @@ class OptimizerConfig:
     """Largest global gradient norm."""
     warmup_updates: int = 500
     """Updates over which the step size rises linearly from zero."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the matrix products of an update; parameters, sums and losses are float32 in both."""
 
     def __post_init__(self) -> None:
         _require(0 < self.learning_rate < math.inf, f"optimizer.learning_rate: expected > 0, got {self.learning_rate}")
@@ -219,6 +320,8 @@ class ReplayConfig:
     than the memory and cost a checkpoint nothing."""
     threads: int = 2
     """Threads that pack large batches."""
+    relabel: bool = False
+    """Change drawn trajectories with hindsight, in suites that know how (maze_runner)."""
 
     def __post_init__(self) -> None:
         _require(self.capacity_steps >= 1, f"replay.capacity_steps: expected at least 1, got {self.capacity_steps}")

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from twohot.kernels.backend import Choice
 
 PACKAGES = ("torch", "numpy", "gymnasium", "triton", "popgym")
 
@@ -41,11 +47,19 @@ def attention_facts(device: str, dtype: str, head_size: int) -> dict[str, str]:
 
     where, kind = torch.device(device), getattr(torch, dtype)
     choices = {
-        "windows": choose_attention(where, kind, head_size, False),
-        "windows with softcap": choose_attention(where, kind, head_size, True),
-        "one step": choose_decode(where, kind, kind, head_size),
+        "windows": partial(choose_attention, where, kind, head_size, False),
+        "windows with softcap": partial(choose_attention, where, kind, head_size, True),
+        "one step": partial(choose_decode, where, kind, kind, head_size),
     }
-    return {label: f"{choice.name} ({choice.reason})" for label, choice in choices.items()}
+    return {label: _said(choose) for label, choose in choices.items()}
+
+
+def _said(choose: Callable[[], Choice]) -> str:
+    try:
+        choice = choose()
+    except RuntimeError as error:
+        return f"error ({error})"
+    return f"{choice.name} ({choice.reason})"
 
 
 def describe_run() -> dict[str, str]:

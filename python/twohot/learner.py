@@ -8,7 +8,7 @@ from torch import Tensor
 from twohot.agent import Agent
 from twohot.config import ObjectiveConfig, OptimizerConfig
 from twohot.errors import TwohotError
-from twohot.objectives import Losses, independent_losses
+from twohot.objectives import Losses, check_objective, compute_losses
 
 
 class NonFiniteLossError(TwohotError, FloatingPointError):
@@ -20,9 +20,13 @@ class Learner:
 
     Args:
         agent: trained in place. objective, optimizer: settings.
+
+    Raises:
+        ConfigurationError: when the objective does not fit the agent's actions.
     """
 
     def __init__(self, agent: Agent, objective: ObjectiveConfig, optimizer: OptimizerConfig) -> None:
+        check_objective(agent, objective)
         self.agent, self.objective, self.config = agent, objective, optimizer
         self.parameters = agent.trained_parameters()
         self.optimizer = torch.optim.AdamW(
@@ -50,17 +54,20 @@ class Learner:
         real = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask), dim=1)
         agent.timestep_encoder.update_statistics(batch.observation, batch.previous_reward, real)
         agent.train()
+        half = self.config.precision == "bfloat16"
         try:
-            losses = independent_losses(agent, batch, self.objective)
+            with torch.autocast(batch.reward.device.type, torch.bfloat16, enabled=half):
+                losses = compute_losses(agent, batch, self.objective)
         finally:
             agent.eval()
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
         if not torch.isfinite(norm):
+            critic = "" if losses.critic is None else f", critic loss {losses.critic.item():.4g}"
             raise NonFiniteLossError(
-                f"update {self.updates}: the gradient norm is {norm.item()} (actor loss {losses.actor.item():.4g}, "
-                f"critic loss {losses.critic.item():.4g}); lower --optimizer.learning-rate or the reward multipliers"
+                f"update {self.updates}: the gradient norm is {norm.item()} (actor loss {losses.actor.item():.4g}"
+                f"{critic}); lower --optimizer.learning-rate or the reward multipliers"
             )
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
@@ -69,5 +76,7 @@ class Learner:
             torch.autograd.graph.increment_version(parameter)  # the fused step does not
         agent.iterate_spectral_norms()
         agent.update_targets(self.objective.target_rate)
+        if losses.target is not None:
+            agent.values.update(losses.target, batch.mask)
         self.updates += 1
         return losses, norm

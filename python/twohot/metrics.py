@@ -85,8 +85,29 @@ METRICS: dict[str, Metric] = {
         {
             "loss/total": ("", "The loss that is minimised: the weighted sum of the actor's and the critic's."),
             "loss/actor": ("", "The actor's loss, a mean over real steps and discounts."),
+            "loss/imitation": (
+                "",
+                "The actor's loss of imitating approved actions, before its weight, a mean over real steps and "
+                "discounts.",
+            ),
+            "loss/policy_gradient": (
+                "",
+                "The actor's loss of climbing the critics, before its weight: less their normalised value, a mean over "
+                "real steps and discounts.",
+            ),
             "loss/critic": ("", "The critic's loss before its weight, a mean over real steps, discounts and critics."),
             "gradient/norm": ("", "Euclidean norm of the gradient of all parameters, before clipping."),
+            "gradient/norm/{part}": (
+                "",
+                "Euclidean norm of the gradient of one part of the agent, after the clipping of the whole.",
+            ),
+            "update/norm": ("", "Euclidean norm of the change of all parameters in one update."),
+            "update/norm/{part}": ("", "Euclidean norm of the change of one part's parameters in one update."),
+            "units/dormant_{part}": (
+                "share",
+                "Share of the units of the last hidden layer whose mean absolute activation over real steps is at most "
+                "2.5 % of their layer's.",
+            ),
             "learning_rate": ("", "Step size of the optimiser."),
             "filter/pass_rate": (
                 "share",
@@ -97,6 +118,10 @@ METRICS: dict[str, Metric] = {
                 "Share of one task's real steps whose advantage, at the acting discount, passes the actor's filter.",
             ),
             "value/mean": ("scaled return", "Mean value of the actions taken, over real steps, discounts and critics."),
+            "value/mean/discount_{discount}": (
+                "scaled return",
+                "Mean value of the actions taken at one discount, over real steps and critics.",
+            ),
             "value/target_mean": ("scaled return", "Mean of the critics' targets over real steps and discounts."),
             "value/target_min": ("scaled return", "Least of the critics' targets in the batch."),
             "value/target_max": ("scaled return", "Greatest of the critics' targets in the batch."),

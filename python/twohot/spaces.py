@@ -14,6 +14,10 @@ OBSERVATION = "observation"
 """Name of an observation that is no dict."""
 
 
+ACTION_MASK = "action_mask"
+"""Name of the entry of an observation that says which actions are legal."""
+
+
 class SpaceError(TwohotError, ValueError):
     """A space that an agent cannot see or act in."""
 
@@ -54,6 +58,26 @@ def check_action_space(space: Space) -> None:
             "action: expected Discrete with 2 actions or more, MultiDiscrete or MultiBinary with one dimension, "
             f"all from 0 on, or a Box [n] from -1 to 1; got {space}"
         )
+
+
+def check_action_mask(observation: spaces.Dict, action: Space) -> None:
+    """Raise SpaceError where the observation has an "action_mask" that does not fit the action space.
+
+    It has an entry for each action: A of Discrete, those of all choices of MultiDiscrete side by side, and n of
+    MultiBinary, where it says which entries may be 1.
+    """
+    if ACTION_MASK not in observation.spaces:
+        return
+    found, expected = observation[ACTION_MASK].shape, None
+    if isinstance(action, spaces.Discrete):
+        expected = (int(action.n),)
+    elif isinstance(action, spaces.MultiDiscrete):
+        expected = (int(action.nvec.sum()),)
+    elif isinstance(action, spaces.MultiBinary):
+        expected = action.shape
+    if found != expected:
+        wanted = "none, for actions that are numbers" if expected is None else f"one of the shape {expected}"
+        raise SpaceError(f"observation {ACTION_MASK!r}: expected {wanted}, got the shape {found}")
 
 
 def replay_schema(observation: spaces.Dict, action: Space) -> Schema:

@@ -17,16 +17,17 @@ from gymnasium.vector import SyncVectorEnv
 from twohot import checkpoint, run_replay
 from twohot.agent import Agent
 from twohot.config import ConfigurationError, TrainConfig, load_config, save_config, save_json, to_json
-from twohot.envs import make_vector, reset_seeds
+from twohot.envs import get_suite, make_vector, reset_seeds
 from twohot.evaluate import evaluate
 from twohot.info import describe_run
 from twohot.learner import Learner
 from twohot.metrics import MetricsWriter
-from twohot.objectives import statistics
+from twohot.objectives import statistics, update_norms
 from twohot.progress import Progress
+from twohot.replay.relabel import Relabel
 from twohot.rl.exploration import EpsilonGreedy
 from twohot.rollout import Rollout, Trial, UniformPolicy, seeded_generator
-from twohot.spaces import SpaceError, replay_schema, space_from_json, space_to_json
+from twohot.spaces import SpaceError, replay_schema, space_to_json
 
 STATISTICS_EVERY = 10
 """Updates between two looks at the statistics of an update; a row of metrics is the mean of an epoch's looks."""
@@ -209,12 +210,13 @@ class Session:
             return {}
         sums: dict[str, torch.Tensor] = {}
         counts: dict[str, int] = defaultdict(int)
-        before = self._clock["update"]
+        started = self._clock["update"]
         batches = self.replay.loader(
             config.batch_size,
             config.window,
             batches=updates,
             by=config.replay.by,
+            relabel=self._relabel(),
             torch=True,
             pin_memory=self.device.type == "cuda",
         )
@@ -223,22 +225,35 @@ class Session:
                 with self._timed("sample"):
                     batch = next(batches).to(self.device)
                 with self._timed("update"):
+                    looked_at = update % STATISTICS_EVERY == 0
+                    weights = [parameter.detach().clone() for parameter in self.learner.parameters] if looked_at else []
                     losses, norm = self.learner.step(batch)
-                    if update % STATISTICS_EVERY == 0:
+                    if looked_at:
                         found = statistics(losses, self.agent, batch, config.environment.tasks)
+                        found |= update_norms(weights, self.agent)
                         for name, value in {**found, "gradient/norm": norm}.items():
                             sums[name] = sums[name] + value if name in sums else value
                             counts[name] += 1
                 progress.update(self.learner.updates)
         stats = self.replay.stats()
+        centers = {"value/bin_centers": config.agent.bins.values()} if "value/bin_histogram" in sums else {}
         return {
             **{name: (value / counts[name]).cpu() for name, value in sums.items()},
-            "value/bin_centers": config.agent.bins.values(),
+            **centers,
             "learning_rate": self.learner.learning_rate(),
-            "updates_per_second": updates / (self._clock["update"] - before),
+            "updates_per_second": updates / (self._clock["update"] - started),
             "replay/trajectories": stats.trajectories,
             "replay/steps": stats.steps,
         }
+
+    def _relabel(self) -> Relabel | None:
+        """The suite's hindsight, with random numbers of this epoch alone, so that a resumed run need not save them."""
+        if not self.config.replay.relabel:
+            return None
+        relabel = get_suite(self.config.environment.suite).relabel
+        if relabel is None:
+            raise ConfigurationError(f"replay.relabel: the suite {self.config.environment.suite!r} knows no hindsight")
+        return relabel(self.config.environment, (self.config.seed, self.epoch))
 
     def _evaluate(self, last: bool) -> dict[str, Any]:
         config = self.config
@@ -348,25 +363,3 @@ def _trial_metrics(trials: list[Trial], config: TrainConfig) -> dict[str, float]
             for attempt, value in enumerate(by_attempt, start=1):
                 result[f"collect/return/{task}/attempt_{attempt}"] = float(value)
     return result
-
-
-def load_agent(run: Path) -> tuple[TrainConfig, Agent]:
-    """The configuration of a run and the agent of its newest checkpoint, on the CPU, in eval mode.
-
-    Raises:
-        CheckpointError: when there is no checkpoint, or it is damaged.
-    """
-    config = load_config(run / "config.json")
-    found = checkpoint.latest(run)
-    if found is None:
-        raise checkpoint.CheckpointError(
-            f"{run}: no checkpoint yet; one is written every {config.checkpoint_every} epochs and at the end"
-        )
-    state = checkpoint.read_state(found)
-    checkpoint.require_same(state["config"], to_json(config), FREE_SETTINGS)
-    found_spaces = state["spaces"]
-    agent = Agent(
-        config.agent, space_from_json(found_spaces["observation"]), space_from_json(found_spaces["action"], action=True)
-    )
-    agent.load_state_dict(checkpoint.read_tensors(found, "agent"))
-    return config, agent.eval()

@@ -5,12 +5,15 @@ Importing this package imports no suite's own packages.
 
 from twohot.envs import babyai, dark_key, frozen_lake, gymnasium, half_cheetah, maze_runner, tmaze
 from twohot.envs.actions import PadActions, PadBinary, PadChoices, RescaleActions, common_action_space, pad_actions
+from twohot.envs.atari import ATARI
 from twohot.envs.attempts import Attempts
 from twohot.envs.layout import Layout, common_layout
+from twohot.envs.metaworld import METAWORLD
 from twohot.envs.multitask import CONTEXT_FEATURES, TrialEnv
 from twohot.envs.one_hot import OneHotObservation
 from twohot.envs.padding import PadObservation, PadParts, common_observation_space
 from twohot.envs.popgym import MULTITASK_27, MULTITASK_27_PROTOCOL, POPGYM
+from twohot.envs.procgen import PROCGEN
 from twohot.envs.registry import (
     MissingExtraError,
     NonFiniteError,
@@ -24,11 +27,16 @@ from twohot.envs.registry import (
     register,
     suites,
 )
+from twohot.envs.retro import RETRO
 from twohot.envs.vector import make_vector, reset_seeds, reset_where
 from twohot.envs.wrappers import FlatDiscreteAction, ScaleReward, TimeLimitTerminates
 
-for suite in (
+for _suite in (
     POPGYM,
+    METAWORLD,
+    PROCGEN,
+    ATARI,
+    RETRO,
     frozen_lake.SUITE,
     dark_key.SUITE,
     tmaze.SUITE,
@@ -37,13 +45,17 @@ for suite in (
     babyai.SUITE,
     gymnasium.SUITE,
 ):
-    register(suite)
+    register(_suite)
 
 __all__ = [
+    "ATARI",
     "CONTEXT_FEATURES",
+    "METAWORLD",
     "MULTITASK_27",
     "MULTITASK_27_PROTOCOL",
     "POPGYM",
+    "PROCGEN",
+    "RETRO",
     "Attempts",
     "FlatDiscreteAction",
     "Layout",

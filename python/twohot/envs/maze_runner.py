@@ -7,12 +7,14 @@ the protocol and the differences.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from twohot.config import EnvironmentConfig
 from twohot.envs.batched import draw_cells
 from twohot.envs.registry import Suite
 from twohot.replay import Trajectories
@@ -150,7 +152,7 @@ class HindsightGoals:
         strategy: "all" replaces every missed goal, "some" a number drawn uniformly from 0 on.
         multiplier: factor on the reward that is stored.
         last_reward: entry of the observation with the last reward; None without context features.
-        seed: of the draws.
+        seed: of the draws, a number or several.
 
     Attributes:
         random: the generator; its `bit_generator.state` can be saved and set.
@@ -164,7 +166,7 @@ class HindsightGoals:
         strategy: Literal["some", "all"] = "some",
         multiplier: float = 1.0,
         last_reward: int | None = -1,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
     ) -> None:
         self.size, self.goals, self.strategy = size, goals, strategy
         self.multiplier, self.last_reward = multiplier, last_reward
@@ -215,6 +217,24 @@ def make(task: str, split: str = "train", render: bool = False) -> gym.Env:
     return MazeRunner(**TASKS[task], render=render)
 
 
+def make_relabel(environment: EnvironmentConfig, seed: int | Sequence[int]) -> HindsightGoals:
+    """The hindsight of a run's task.
+
+    Raises:
+        ValueError: unless there is one task, in one attempt.
+    """
+    if len(environment.tasks) > 1 or environment.attempts > 1:
+        raise ValueError("maze_runner: relabelling expects one task and one attempt")
+    task = TASKS[environment.tasks[0]]
+    return HindsightGoals(
+        task["size"],
+        task["goals"],
+        multiplier=environment.reward_multipliers[0] if environment.reward_multipliers else 1.0,
+        last_reward=-1 if environment.context_features else None,
+        seed=seed,
+    )
+
+
 SUITE = Suite(
     name="maze_runner",
     summary="MazeRunner: reach goals in order in a maze; with hindsight relabelling of the goals.",
@@ -223,4 +243,5 @@ SUITE = Suite(
     tasks=tuple(TASKS),
     make=make,
     tells_success=True,
+    relabel=make_relabel,
 )

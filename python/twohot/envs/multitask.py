@@ -118,6 +118,7 @@ class TrialEnv(gym.Env[Any, Any]):
         super().reset(seed=seed)
         if seed is not None:
             self._seeded.clear()
+        self._break_off()
         name = (options or {}).get("task")
         if name is None:
             self._task = self._plays[self.np_random.integers(len(self._plays))]
@@ -162,6 +163,12 @@ class TrialEnv(gym.Env[Any, Any]):
         for game in self._games.values():
             game.env.close()
         self._games.clear()
+        self._game = None
+
+    def _break_off(self) -> None:
+        """Frees what a trial that has not ended holds, where its environment can: a simulation, an emulator."""
+        if self._game is not None and self._game.attempts.has_wrapper_attr("release"):
+            self._game.attempts.get_wrapper_attr("release")()
         self._game = None
 
     def _observation(self) -> tuple[spaces.Box | spaces.Dict, Any]:

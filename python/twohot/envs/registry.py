@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
@@ -54,6 +54,8 @@ class Suite:
         open_ended: whether `make` knows more tasks than `tasks` lists and says itself which it does not know.
         tells_success: whether its tasks say in `info["success"]` that an attempt has succeeded.
         one_per_process: whether a process can hold only one environment.
+        relabel: relabel(environment configuration, seed) -> a function for `Replay.loader(relabel=...)`; None where the
+            suite knows no hindsight.
         reference_scores: task name -> (return of random play, return of a human or an expert) in one attempt, for
             normalised scores.
     """
@@ -70,6 +72,7 @@ class Suite:
     open_ended: bool = False
     tells_success: bool = False
     one_per_process: bool = False
+    relabel: Callable[..., Any] | None = None
     reference_scores: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def missing(self) -> tuple[str, ...]:

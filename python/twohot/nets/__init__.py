@@ -1,1 +1,5 @@
 """Networks: timestep encoders, trajectory encoders, actor heads, critic heads."""
+
+from twohot.nets.registry import UnknownNetworkError, register_timestep_encoder, register_trajectory_encoder
+
+__all__ = ["UnknownNetworkError", "register_timestep_encoder", "register_trajectory_encoder"]

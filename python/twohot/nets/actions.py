@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from gymnasium import Space, spaces
 from torch import Tensor, nn
+
+MOST_ENUMERATED = 1024
+"""Joint actions of a MultiDiscrete or MultiBinary space that are enumerated at most."""
+
+
+def every_action(space: Space) -> Tensor | None:
+    """All actions of a space, [S, *shape] int64; None where they are numbers, or more than `MOST_ENUMERATED` tuples."""
+    if isinstance(space, spaces.Discrete):
+        return torch.arange(int(space.n))
+    if isinstance(space, spaces.Box):
+        return None
+    counts = (2,) * space.n if isinstance(space, spaces.MultiBinary) else tuple(space.nvec.tolist())
+    if math.prod(counts) > MOST_ENUMERATED:
+        return None
+    return torch.from_numpy(np.indices(counts).reshape(len(counts), -1).T.copy())
 
 
 class ActionLinear(nn.Module):
@@ -34,13 +50,35 @@ class ActionLinear(nn.Module):
         self.table = nn.Parameter(torch.empty(rows, outputs).uniform_(-bound, bound) / math.sqrt(entries))
 
     def forward(self, action: Tensor) -> Tensor:
-        """action [..., *shape of the space] to [..., outputs]."""
+        """action [..., *shape of the space], or a floating point one as `relaxed` takes it, to [..., outputs]."""
+        if action.is_floating_point():
+            return self.relaxed(action)
         if isinstance(self.space, spaces.Discrete):
             return self.table[action.long()]
         if isinstance(self.space, spaces.MultiDiscrete):
             return self.table[action.long() + self.first].sum(-2)
         return action.to(self.table.dtype) @ self.table
 
+    @property
+    def chooses(self) -> bool:
+        """Whether an action is one choice, and so picks one row."""
+        return isinstance(self.space, spaces.Discrete)
+
+    def vector(self, action: Tensor) -> Tensor:
+        """action [..., *shape of the space] as the vector [..., rows] that the table is multiplied by."""
+        if isinstance(self.space, spaces.Discrete):
+            return nn.functional.one_hot(action.long(), len(self.table)).to(self.table.dtype)
+        if isinstance(self.space, spaces.MultiDiscrete):
+            place = action.long() + self.first
+            return self.table.new_zeros(*action.shape[:-1], len(self.table)).scatter_(-1, place, 1)
+        return action.to(self.table.dtype)
+
     def relaxed(self, probability: Tensor) -> Tensor:
         """Probabilities of the choices, [..., rows], or a continuous action, to [..., outputs]; differentiable."""
-        return probability @ self.table
+        return probability.to(self.table.dtype) @ self.table
+
+    def every(self) -> Tensor:
+        """W a of every action, [S, outputs], in the order of `every_action`."""
+        if isinstance(self.space, spaces.Discrete):
+            return self.table
+        return self(every_action(self.space).to(self.table.device))

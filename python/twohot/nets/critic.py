@@ -9,7 +9,8 @@ from gymnasium import Space
 from torch import Tensor, nn
 from torch.nn import functional
 
-from twohot.losses import symlog
+from twohot.kernels.critics import op
+from twohot.losses import ValueBins, symlog
 from twohot.nets.actions import ActionLinear
 
 
@@ -60,7 +61,8 @@ class TwoHotCritics(nn.Module):
 
         Args:
             state: [C, M, 1, hidden] from `state_features`.
-            action: [M, G, *action] or [M, 1, *action]; the latter means the same action for all discounts.
+            action: [M, G, *action] or [M, 1, *action]; the latter means the same action for all discounts. As
+                `ActionLinear` takes it.
 
         Returns:
             [C, M, G, hidden]. The last layer is `head`, which the fused losses take beside it.
@@ -70,9 +72,9 @@ class TwoHotCritics(nn.Module):
         return self._hidden(state + discount.unsqueeze(1) + action)
 
     def all_features(self, state: Tensor) -> Tensor:
-        """Input of the last layer for all A actions: [C, M, G, A, hidden] for `state` [C, M, 1, hidden]."""
+        """Input of the last layer for all A (joint) actions: [C, M, G, A, hidden] for `state` [C, M, 1, hidden]."""
         discount = self.horizons * self.discount + self.bias
-        actions = self.action.table.unflatten(-1, (self.critics, self.hidden)).movedim(1, 0)  # [C, A, hidden]
+        actions = self.action.every().unflatten(-1, (self.critics, self.hidden)).movedim(1, 0)  # [C, A, hidden]
         each = discount.unsqueeze(2) + actions.unsqueeze(1)  # [C, G, A, hidden]
         return self._hidden(state.unsqueeze(3) + each.unsqueeze(1))
 
@@ -88,6 +90,91 @@ class TwoHotCritics(nn.Module):
     def all_logits(self, state: Tensor) -> Tensor:
         """Logits of every action: [C, M, G, A, N] for `state` [C, M, 1, hidden]."""
         return self._head(self.all_features(state))
+
+    def cross_entropy(
+        self, state: Tensor, action: Tensor, target: Tensor, bins: ValueBins, mask: Tensor, sigma: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of classifying targets, and what each critic reads as the value of the same action.
+
+        As `linear_two_hot_cross_entropy` of `features`, without ever holding features of all discounts.
+
+        Args:
+            state: [C, M, 1, hidden] from `state_features`. action: [M, *action] taken. target: [M, G] returns.
+            mask: [M] bool, True where a step is real; others contribute exactly nothing.
+            sigma: of HL-Gauss labels, in bin widths; None for two-hot labels.
+
+        Returns:
+            The mean over real steps, critics and discounts, and values [C, M, G] without gradient, 0 where masked.
+        """
+        discounts = len(self.horizons)
+        # Elsewhere, how many rows there are must not depend on data: masked ones are computed and count for nothing.
+        free = mask.is_cpu and not torch.compiler.is_compiling()
+        step = mask.nonzero().squeeze(-1) if free else torch.arange(len(mask), device=mask.device)
+        discount = torch.arange(discounts, device=mask.device)
+        ensemble = self._ensemble(state)
+        rows = self._rows(
+            step.repeat_interleave(discounts),
+            discount.repeat(len(step)),
+            action[step].repeat_interleave(discounts, 0),
+            ensemble[3].dtype,
+        )
+        counted = None if free else mask.repeat_interleave(discounts)
+        labels = bins.two_hot_sigma if sigma is None else sigma
+        target = target[step].flatten().to(ensemble[4].dtype)
+        loss, readout = op.cross_entropy(*ensemble, *rows, target, counted, *bins.support, labels)
+        value = readout.new_zeros(self.critics, len(mask), discounts)
+        value[:, step] = readout.unflatten(1, (-1, discounts))
+        return loss, value
+
+    @torch.no_grad()
+    def values(self, state: Tensor, step: Tensor, discount: Tensor, action: Tensor, bins: ValueBins) -> Tensor:
+        """Values of R (step, discount, action) in units of the return, without gradient.
+
+        Args:
+            state: [C, M, 1, hidden]. step, discount: [R] indices into M and G. action: [R, *action].
+
+        Returns:
+            [C, R].
+        """
+        ensemble = self._ensemble(state)
+        return op.critics_expectation(*ensemble, *self._rows(step, discount, action, ensemble[3].dtype), *bins.support)
+
+    def choice_values(self, state: Tensor, wanted: Tensor, bins: ValueBins) -> Tensor:
+        """Values [C, M, G, A] of the actions of a Discrete space that are `wanted` [M, G, A] (bool), 0 elsewhere."""
+        if not wanted.is_cpu or torch.compiler.is_compiling():
+            wanted = torch.ones_like(wanted)
+        step, discount, action = wanted.nonzero(as_tuple=True)
+        q = torch.zeros(self.critics, *wanted.shape, dtype=self._wide(state), device=state.device)
+        q[:, step, discount, action] = self.values(state, step, discount, action, bins)
+        return q
+
+    @staticmethod
+    def _wide(state: Tensor) -> torch.dtype:
+        return torch.promote_types(state.dtype, torch.float32)
+
+    def _ensemble(self, state: Tensor) -> tuple[Tensor | None, ...]:
+        """What `twohot.kernels.critics` computes with; products run in the dtype of `state`."""
+        wide = self._wide(state)
+        discount = (self.horizons * self.discount + self.bias).to(wide)  # [C, G, hidden]
+        action = self.action.table.unflatten(-1, (self.critics, self.hidden)).transpose(0, 1)  # [C, A, hidden]
+        if self.action.chooses:
+            table, action = (action.to(wide).unsqueeze(2) + discount.unsqueeze(1)).flatten(1, 2), None
+        else:
+            table, action = discount, action.to(state.dtype)
+        hidden = [weight.to(state.dtype) for weight in self.weights[:-1]]
+        shape = (0, self.critics, self.hidden)
+        weights = torch.stack(hidden) if hidden else state.new_empty(*shape, self.hidden)
+        biases = torch.cat(list(self.biases[:-1]), 1).transpose(0, 1).to(wide) if hidden else table.new_empty(shape)
+        head, head_bias = self.weights[-1].to(state.dtype), self.biases[-1].squeeze(1).to(wide)
+        return state.squeeze(2), table, action, weights, biases.contiguous(), head, head_bias
+
+    def _rows(
+        self, step: Tensor, discount: Tensor, action: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Rows as `twohot.kernels.critics` takes them."""
+        if self.action.chooses:
+            return step, action.long() * len(self.horizons) + discount, None
+        return step, discount, self.action.vector(action).to(dtype)
 
     def _hidden(self, x: Tensor) -> Tensor:
         rows = x.shape[1:-1]

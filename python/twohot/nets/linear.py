@@ -36,8 +36,9 @@ class SigmaLinear(nn.Module):
 
     def effective_weight(self) -> Tensor:
         """[outputs, inputs] g / sigma(W) W, differentiable in g and W."""
-        sigma = torch.dot(self.u, self.weight @ self.v)
-        return self.weight * (self.gain / sigma)
+        with torch.autocast(self.weight.device.type, enabled=False):
+            sigma = torch.dot(self.u, self.weight @ self.v)
+            return self.weight * (self.gain / sigma)
 
     @torch.no_grad()
     def folded_weight(self) -> Tensor:
@@ -46,6 +47,8 @@ class SigmaLinear(nn.Module):
         Versions are torch's own count of in-place changes. A fused optimiser does not count its own: whoever uses one
         calls `torch.autograd.graph.increment_version` on the parameters after each step.
         """
+        if torch.compiler.is_compiling():
+            return self.effective_weight()
         tensors = (self.weight, self.gain, self.u, self.v)
         version = tuple(number for tensor in tensors for number in (tensor.data_ptr(), tensor._version))
         if self._folded is None or self._folded[0] != version:
@@ -70,3 +73,9 @@ class MLP(nn.Sequential):
         for before, after in zip(sizes[:-1], sizes[1:], strict=True):
             modules += [nn.Linear(before, after), nn.LeakyReLU()]
         super().__init__(*modules, nn.Linear(sizes[-1], outputs))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Input of the last layer: x [..., inputs] to [..., hidden]."""
+        for module in list(self)[:-1]:
+            x = module(x)
+        return x

@@ -1,85 +1,158 @@
-"""Timestep encoders: observation, previous action and previous reward of one step to one embedding."""
+"""The timestep encoder: observation, previous action and previous reward of one step to one embedding."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
+from typing import Literal
+
+import numpy as np
 import torch
 from gymnasium import Space, spaces
 from torch import Tensor, nn
+from torch.nn import functional
 
 from twohot.losses import symlog
 from twohot.nets.actions import ActionLinear
+from twohot.nets.grids import GridEncoder
+from twohot.nets.images import ImageEncoder, RandomShift
 from twohot.nets.linear import MLP
-from twohot.spaces import OBSERVATION
+from twohot.nets.normalization import RunningNormalization
+from twohot.nets.tokens import TokenEncoder
+from twohot.spaces import SpaceError
+
+Kind = Literal["image", "grid", "tokens", "vector"]
 
 
-class RunningNormalization(nn.Module):
-    """(x - mean) / std of everything seen so far, clipped to +-10; the statistics are part of the checkpoint.
+def kind_of(name: str, space: Space) -> Kind:
+    """How an entry of an observation is read.
 
-    Args:
-        size: features, normalised one by one.
+    "grid...": a small grid of integers [H, W, C]. "tokens...": integers [T]. Any other uint8 [H, W, C]: an image.
+    Everything else: a vector, whatever its shape.
+
+    Raises:
+        SpaceError: for a grid or tokens of another shape or dtype.
     """
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("variance", torch.ones(size))
-        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
-
-    @torch.no_grad()
-    def update(self, x: Tensor, mask: Tensor) -> None:
-        """Merge the rows of x [..., size] where mask [...] (bool) is True (Chan et al. 1979)."""
-        rows = x[mask].to(torch.float64)
-        if rows.shape[0] == 0:
-            return
-        variance, mean = torch.var_mean(rows, dim=0, correction=0)
-        total = self.count + rows.shape[0]
-        share = rows.shape[0] / total
-        delta = mean - self.mean
-        if self.count > 0:
-            variance = self.variance * (1 - share) + variance * share + delta.square() * share * (1 - share)
-        self.mean.copy_(self.mean + delta * share)
-        self.variance.copy_(variance)
-        self.count.copy_(total)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., size] to [..., size]."""
-        return ((x - self.mean) * torch.rsqrt(self.variance + 1e-4)).clamp(-10, 10)
+    dimensions, integers = len(space.shape), np.issubdtype(space.dtype, np.integer)
+    if name.startswith("grid"):
+        if dimensions != 3 or not integers:
+            raise SpaceError(
+                f"observation {name!r}: expected a grid of integers [height, width, channels], got {space}"
+            )
+        return "grid"
+    if name.startswith("tokens"):
+        if dimensions != 1 or not integers:
+            raise SpaceError(f"observation {name!r}: expected integer tokens [length], got {space}")
+        return "tokens"
+    return "image" if dimensions == 3 and space.dtype == np.uint8 else "vector"
 
 
-class VectorEncoder(nn.Module):
-    """Flat observations: normalised [observation, symlog(previous reward)] and the previous action through an MLP.
+class TimestepEncoder(nn.Module):
+    """Every entry of the observation, the previous action and the previous reward into one MLP.
 
-    The previous action enters the first layer through an `ActionLinear`; at a trial's first step, which has none, it
-    contributes nothing. The previous reward is 0 there.
+    Its first layer is the sum of their shares: a linear layer over the normalised [vectors, symlog(previous reward)],
+    an `ActionLinear` of the previous action, and for each image, grid or sequence of tokens (`kind_of`) an encoder of
+    its own. At a trial's first step there is no previous action, which then contributes nothing; the reward is 0.
 
     Args:
-        observation_space: its entry "observation" is a Box [O]. action_space: of the previous action.
+        observation_space: what is seen; vectors are taken in the order of their names. action_space: of the action.
         hidden, layers: of the MLP. width: E, the embedding.
+        images: the network for images, a name of `twohot.nets.images.NETWORKS`. random_shift: of images in training.
+        vocabulary: different tokens.
+        normalize: whether vectors are normalised by running statistics.
+        previous_action, previous_reward: whether they are shown. hidden_entries: of the observation, left out.
+
+    Raises:
+        SpaceError: when an entry does not fit its encoder, or nothing is left to see.
     """
 
     def __init__(
-        self, observation_space: spaces.Dict, action_space: Space, hidden: int, layers: int, width: int
+        self,
+        observation_space: spaces.Dict,
+        action_space: Space,
+        hidden: int,
+        layers: int,
+        width: int,
+        *,
+        images: str = "impala",
+        random_shift: RandomShift | None = None,
+        vocabulary: int = 256,
+        normalize: bool = True,
+        previous_action: bool = True,
+        previous_reward: bool = True,
+        hidden_entries: Collection[str] = ("action_mask",),
     ) -> None:
         super().__init__()
-        (size,) = observation_space[OBSERVATION].shape
-        self.normalization = RunningNormalization(size + 1)
-        self.previous_action = ActionLinear(action_space, hidden, (size + 1) ** -0.5)
-        self.inputs = nn.Linear(size + 1, hidden)
+        shown = {name: observation_space[name] for name in sorted(observation_space) if name not in hidden_entries}
+        kinds = {name: kind_of(name, space) for name, space in shown.items()}
+        self.vectors = [name for name, kind in kinds.items() if kind == "vector"]
+        self.images = [name for name, kind in kinds.items() if kind == "image"]
+        self.show_reward = previous_reward
+        size = sum(math.prod(shown[name].shape) for name in self.vectors) + previous_reward
+        if not shown and not size and not previous_action:
+            raise SpaceError("observation: expected something to see, but every entry, action and reward is hidden")
+        self.normalization = RunningNormalization(size) if normalize and size else None
+        self.previous_action = ActionLinear(action_space, hidden, max(size, 1) ** -0.5) if previous_action else None
+        self.inputs = nn.Linear(size, hidden) if size else None
         self.hidden = MLP(hidden, hidden, layers - 1, width)
         self.norm = nn.LayerNorm(width)
+        self.random_shift = random_shift or RandomShift(0)
+        self.parts = nn.ModuleDict()
+        for name, kind in kinds.items():
+            if kind == "image":
+                self.parts[name] = ImageEncoder(shown[name].shape, hidden, images)
+            elif kind == "grid":
+                self.parts[name] = GridEncoder(shown[name].shape, hidden)
+            elif kind == "tokens":
+                self.parts[name] = TokenEncoder(vocabulary, hidden)
 
-    @staticmethod
-    def _features(observation: dict[str, Tensor], previous_reward: Tensor) -> Tensor:
-        return torch.cat((observation[OBSERVATION], symlog(previous_reward).unsqueeze(-1)), dim=-1)
+    def _features(self, observation: dict[str, Tensor], previous_reward: Tensor) -> Tensor:
+        """The vectors, and the previous reward unless it is hidden, [..., size]."""
+        leading = previous_reward.shape
+        features = [observation[name].reshape(*leading, -1).to(previous_reward.dtype) for name in self.vectors]
+        if self.show_reward:
+            features.append(symlog(previous_reward).unsqueeze(-1))
+        return torch.cat(features, dim=-1)
 
     def update_statistics(self, observation: dict[str, Tensor], previous_reward: Tensor, mask: Tensor) -> None:
         """Merge the steps where mask [...] (bool) is True into the running normalisation."""
-        self.normalization.update(self._features(observation, previous_reward), mask)
+        if self.normalization is not None:
+            self.normalization.update(self._features(observation, previous_reward), mask)
 
     def forward(
-        self, observation: dict[str, Tensor], previous_action: Tensor, previous_reward: Tensor, time: Tensor
+        self,
+        observation: dict[str, Tensor],
+        previous_action: Tensor,
+        previous_reward: Tensor,
+        time: Tensor,
+        mask: Tensor | None = None,
     ) -> Tensor:
-        """Observations [..., *shape], previous_action [..., *action], previous_reward and time [...] to [..., E]."""
-        features = self.normalization(self._features(observation, previous_reward))
-        before = self.previous_action(previous_action) * (time > 0).unsqueeze(-1)
-        return self.norm(self.hidden(nn.functional.leaky_relu(self.inputs(features) + before)))
+        """Embeddings [..., E] of steps.
+
+        Args:
+            observation: each [..., *shape]. previous_action: [..., *action]. previous_reward, time: [...].
+            mask: [...] bool, True where a step is real. On a CPU, images, grids and tokens of other steps are not
+                read, which saves their time. None: all are real.
+        """
+        shares = []
+        if self.inputs is not None:
+            features = self._features(observation, previous_reward)
+            shares.append(self.inputs(features if self.normalization is None else self.normalization(features)))
+        if self.previous_action is not None:
+            shares.append(self.previous_action(previous_action) * (time > 0).unsqueeze(-1))
+        for name, encoder in self.parts.items():
+            part = self.random_shift(observation[name]) if name in self.images else observation[name]
+            shares.append(_encode(encoder, part, time.shape, mask))
+        total = shares[0]
+        for share in shares[1:]:
+            total = total + share
+        return self.norm(self.hidden(functional.leaky_relu(total)))
+
+
+def _encode(encoder: nn.Module, x: Tensor, leading: torch.Size, mask: Tensor | None) -> Tensor:
+    """x [*leading, ...] in one batch through an encoder to [*leading, hidden]; zeros where the mask is False."""
+    # Elsewhere a number of rows that depends on data would have to be waited for, or compiled anew.
+    if mask is None or x.device.type != "cpu" or torch.compiler.is_compiling():
+        return encoder(x.flatten(0, len(leading) - 1)).unflatten(0, leading)
+    real = encoder(x[mask])
+    return real.new_zeros(*leading, real.shape[-1]).index_put((mask,), real)

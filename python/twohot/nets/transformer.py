@@ -1,13 +1,14 @@
 """The causal Transformer over a trial: h_t from everything up to step t.
 
 Pre-norm, with NormFormer's extra norms (Shleifer et al. 2021, arXiv 2110.09456), learned head scaling,
-sigma-reparametrised linear layers, leaky ReLU and sinusoidal positions of the step's index in the trial.
+sigma-reparametrised linear layers, leaky ReLU, and positions of the step's index in the trial.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,28 +16,16 @@ from torch.nn import functional
 
 from twohot.attention import KVCache, causal_attention, decode_attention, prefill_attention
 from twohot.nets.linear import SigmaLinear
-
-
-class SinusoidalPositions(nn.Module):
-    """[..., E] sines and cosines of `time` at wavelengths from 2 pi to 10 000 x 2 pi (Vaswani et al. 2017)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        exponent = torch.arange(0, width, 2, dtype=torch.float32) / width
-        self.register_buffer("frequencies", torch.exp(-math.log(10_000.0) * exponent), persistent=False)
-
-    def forward(self, time: Tensor) -> Tensor:
-        """time [...] integers to [..., E]."""
-        angle = time.unsqueeze(-1).to(self.frequencies.dtype) * self.frequencies
-        return torch.cat((angle.sin(), angle.cos()), dim=-1)
+from twohot.nets.packed import PackedStep
+from twohot.nets.positions import make_positions
 
 
 class TransformerLayer(nn.Module):
     """x + norm(attention(norm x)), then x + W2 norm(leaky_relu(W1 norm x))."""
 
-    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float, rotary: float | None = None) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.rotary = heads, rotary
         self.norm_attention = nn.LayerNorm(width)
         self.qkv = SigmaLinear(width, 3 * width, bias=False)
         self.head_scale = nn.Parameter(torch.ones(heads, 1))
@@ -50,7 +39,7 @@ class TransformerLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, L, E] to [B, L, E]."""
-        return self._block(x, causal_attention)
+        return self._block(x, partial(causal_attention, rotary=self.rotary))
 
     def prefill(self, x: Tensor, lengths: Tensor, cache: KVCache, layer: int) -> Tensor:
         """As `forward`, over the first `lengths` [B] steps of fresh episodes, which go into the cache."""
@@ -79,15 +68,32 @@ class Transformer(nn.Module):
         width: E; must be even and divisible by `heads`. layers, heads: their numbers.
         feed_forward: hidden units of the feed-forward part. dropout: on the input and after the feed-forward part.
         context: L, the steps that the cached form looks back on.
+        positions: a kind of `make_positions`. learned_positions: times that have one of their own if they are learned;
+            0 means the context.
     """
 
-    def __init__(self, width: int, layers: int, heads: int, feed_forward: int, dropout: float, context: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        feed_forward: int,
+        dropout: float,
+        context: int,
+        *,
+        positions: Literal["fixed", "learned", "rotary"] = "fixed",
+        learned_positions: int = 0,
+    ) -> None:
         super().__init__()
-        self.width, self.heads, self.context = width, heads, context
-        self.positions = SinusoidalPositions(width)
+        self.width, self.heads, self.feed_forward, self.context = width, heads, feed_forward, context
+        self.positions = make_positions(positions, width, learned_positions or context)
         self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(TransformerLayer(width, heads, feed_forward, dropout) for _ in range(layers))
+        rotary = self.positions.rotary
+        self.layers = nn.ModuleList(
+            TransformerLayer(width, heads, feed_forward, dropout, rotary) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(width)
+        self._packed = PackedStep()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x [B, L, E] embeddings, time [B, L] index of each step in its trial; returns h [B, L, E]."""
@@ -107,6 +113,7 @@ class Transformer(nn.Module):
             self.context,
             dtype=like.dtype,
             device=like.device,
+            rotary=self.positions.rotary,
         )
 
     @torch.no_grad()
@@ -128,6 +135,10 @@ class Transformer(nn.Module):
         While an episode fits in `context`, equals the last row of `forward` over the whole episode (without dropout).
         """
         x = x + self.positions(time)
+        if self._packed.fits(self, x, cache):
+            h = self._packed.run(self, x, cache)
+            cache.advance()
+            return h
         for index, layer in enumerate(self.layers):
             x = layer.step(x, cache, index)
         cache.advance()

@@ -1,8 +1,32 @@
 """Named configurations: `twohot train PRESET`. One file a benchmark; a twin called `-small` is for two cores."""
 
-from twohot.presets import popgym
+from twohot.presets import (
+    atari,
+    babyai,
+    dark_key,
+    frozen_lake,
+    half_cheetah,
+    maze_runner,
+    metaworld,
+    popgym,
+    procgen,
+    retro,
+    tmaze,
+)
 from twohot.presets.preset import Preset
 
-PRESETS: dict[str, Preset] = {**popgym.PRESETS}
+PRESETS: dict[str, Preset] = {
+    **popgym.PRESETS,
+    **metaworld.PRESETS,
+    **procgen.PRESETS,
+    **atari.PRESETS,
+    **retro.PRESETS,
+    **babyai.PRESETS,
+    **frozen_lake.PRESETS,
+    **dark_key.PRESETS,
+    **tmaze.PRESETS,
+    **half_cheetah.PRESETS,
+    **maze_runner.PRESETS,
+}
 
 __all__ = ["PRESETS", "Preset"]

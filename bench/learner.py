@@ -1,0 +1,186 @@
+"""The learner's step beside the official code's: processes that take a step in turn, on the same batch.
+
+TWOHOT_OFFICIAL_PYTHON and TWOHOT_OFFICIAL_CHECKOUT say where the official code and its interpreter are
+(docs/official.md); without them its rows say so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from contest import NOT_INSTALLED, Contest, Figures, Goal, goal_rows, rows
+from frame import Row
+from work import Work, as_argument
+
+HERE = Path(__file__).resolve().parent
+OFFICIAL = ("official, eager", "official, compiled")
+PRODUCTS = "the products at the rate of torch.mm"
+OURS, HALF = "twohot", "twohot, bfloat16"
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A process that takes steps: its interpreter, script, and what its environment adds to ours."""
+
+    python: str
+    script: Path
+    environment: dict[str, str]
+    precision: str = "float32"
+
+
+def providers() -> dict[str, Provider | None]:
+    """Everybody by name; None for whom there is none."""
+    ours = Provider(sys.executable, HERE / "learner_step.py", {})
+    found: dict[str, Provider | None] = {
+        OURS: ours,
+        HALF: replace(ours, precision="bfloat16"),
+        **dict.fromkeys(OFFICIAL),
+    }
+    python, checkout = (os.environ.get(f"TWOHOT_OFFICIAL_{name}") for name in ("PYTHON", "CHECKOUT"))
+    if python and checkout:
+        script = HERE / "official" / "step.py"
+        common = {"PYTHONPATH": checkout, "WANDB_MODE": "disabled"}
+        forms = ({"TORCHDYNAMO_DISABLE": "1"}, {"TORCHINDUCTOR_SIZE_ASSERTS": "0"})
+        for name, form in zip(OFFICIAL, forms, strict=True):
+            found[name] = Provider(python, script, {**common, **form})
+    return found
+
+
+class Worker:
+    """The running process of a provider; it is ready to be asked, or has an obstacle."""
+
+    def __init__(self, name: str, provider: Provider, work: Work) -> None:
+        print(f"    {name}: starts", flush=True)
+        environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "1", "OMP_WAIT_POLICY": "passive", **provider.environment}
+        command = [provider.python, str(provider.script), as_argument(replace(work, precision=provider.precision))]
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=pipe, stdout=pipe, stderr=self.errors, text=True
+        )
+        self.obstacle = "" if self._answer() else self._error()
+
+    def ask(self, what: str) -> float:
+        """The number that answers "step", "product" or "peak"."""
+        print(what, file=self.process.stdin, flush=True)
+        (value,) = self._answer().values()
+        return value
+
+    def _answer(self) -> dict[str, float]:
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else {}
+
+    def _error(self) -> str:
+        self.process.wait()
+        self.errors.seek(0)
+        lines = self.errors.read().strip().splitlines()
+        return lines[-1] if lines else f"ended with {self.process.returncode}"
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self.errors.close()
+
+
+def measure(work: Work, names: tuple[str, ...], rounds: int = ROUNDS) -> tuple[Figures, Figures]:
+    """Seconds of a step of each, taken in turn, and of its products at the rate of torch.mm; and peak memory in MB."""
+    figures, memory = Figures(), Figures()
+    known = providers()
+    with ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        for name in names:
+            if known[name] is None:
+                figures.obstacles[name] = NOT_INSTALLED
+                continue
+            worker = stack.enter_context(Worker(name, known[name], work))
+            if worker.obstacle:
+                figures.obstacles[name] = worker.obstacle
+            else:
+                workers[name] = worker
+        for _ in range(rounds):
+            for name, worker in workers.items():
+                figures.values.setdefault(name, []).append(worker.ask("step"))
+                if name == OURS and work.kind != "images":
+                    figures.values.setdefault(PRODUCTS, []).append(work.flops / worker.ask("product"))
+        for name, worker in workers.items():
+            memory.values[name] = [worker.ask("peak")]
+    return figures, memory
+
+
+def contest_of(work: Work, faster: float, half: bool) -> Contest:
+    """The contest of one piece of work, whose step takes at most 1 / `faster` of the official time."""
+    case = f"step: {work.shape}"
+    goals = [Goal(f"{case}: time, against the better official form", OURS, OFFICIAL, at_most=1 / faster)]
+    if work.kind == "discrete":
+        goals += [
+            Goal(f"{case}: peak memory, against the lesser official one", OURS, OFFICIAL, at_most=1 / 3, kind="memory"),
+            Goal(f"{case}: its products at the rate of torch.mm, against the step", PRODUCTS, (OURS,), at_least=0.65),
+        ]
+    if half:
+        goals += [
+            Goal(f"{case}: bfloat16, against float32", HALF, (OURS,), at_most=0.5),
+            Goal(f"{case}: bfloat16, against the better official form", HALF, OFFICIAL, at_most=0.2),
+        ]
+    least = None if work.kind == "images" else (work.flops / 1e9, "GFLOP")
+    floors = () if work.kind == "images" else (PRODUCTS,)
+    limit = "" if work.kind == "images" else "the products"
+    return Contest(case, work.shape, lambda _: {}, floors, limit, OURS, "ms", least, goals=tuple(goals))
+
+
+CONTESTS = (
+    (Work(8, 128), 2.5, True),
+    (Work(24, 256), 2.5, True),
+    (Work(8, 64, "continuous"), 2.5, False),
+    (Work(8, 64, "images"), 1.5, False),
+)
+"""Work, how many times faster than the official code it is to be, and whether bfloat16 is measured, too."""
+
+GROWTH = (
+    (Work(4, 128), Work(4, 512), "4 x the length"),
+    (Work(4, 128, discounts=1), Work(4, 128), "7 x the discounts"),
+    (Work(4, 128, critics=1), Work(4, 128), "4 x the critics"),
+)
+"""Work, more of it, and in what it is more."""
+
+
+def step_beside_the_official_code() -> list[Row]:
+    """Time and peak memory of a step, beside the official code, eager and compiled."""
+    result = []
+    for work, faster, half in CONTESTS:
+        print(f"  {work.shape}", flush=True)
+        contest = contest_of(work, faster, half)
+        figures, memory = measure(work, (OURS, *[HALF] * half, *OFFICIAL))
+        for each in (rows, goal_rows):
+            result += each(contest, "huge pages", work.threads, figures, memory)
+    return result
+
+
+def growth_of_the_step() -> list[Row]:
+    """Time of a step against length, discounts and critics, in units of what its products grow by."""
+    result = []
+    known = providers()[OURS]
+    for less, more, what in GROWTH:
+        print(f"  {what}", flush=True)
+        with Worker(less.shape, known, less) as one, Worker(more.shape, known, more) as other:
+            times = {"less": [], "more": []}
+            for _ in range(2 * ROUNDS):
+                times["less"].append(one.ask("step"))
+                times["more"].append(other.ask("step"))
+        growth = more.flops / less.flops
+        figures = Figures({"more": times["more"], "less": [growth * seconds for seconds in times["less"]]})
+        text = f"{what} ({growth:.2f} x the operations): time, against as many times the time of less"
+        goal = Goal(text, "more", ("less",), at_most=1.1)
+        contest = Contest(f"growth: {what}", more.shape, lambda _: {}, (), "", "more", goals=(goal,))
+        result += goal_rows(contest, "huge pages", more.threads, figures, Figures())
+    return result

@@ -1,0 +1,144 @@
+"""Learner steps that wait in processes of their own: the work, its batch, and the talk between bench and process.
+
+Needs numpy and torch only, so that the official code's interpreter runs it too.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch._dynamo  # the first optimiser imports it anyhow: it counts as a library
+
+from memory import resident, start_of_peak, until_peak
+
+MEGABYTE = 1e6
+
+
+@dataclass(frozen=True)
+class Work:
+    """One gradient step of AMAGO-2's return-independent objective: width 256, 3 layers, 8 heads, C 4, N 128."""
+
+    batch: int
+    length: int
+    kind: Literal["discrete", "continuous", "images"] = "discrete"
+    """6 discrete actions and observations of 32 floats; 4 continuous actions; or 64 x 64 x 3 images, 6 actions."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    discounts: int = 7
+    critics: int = 4
+    threads: int = 2
+
+    @property
+    def shape(self) -> str:
+        """What a row of results says of the work."""
+        kind = {"discrete": "6 actions", "continuous": "4 continuous actions", "images": "64 x 64 images, 6 actions"}
+        return f"B {self.batch} L {self.length} G {self.discounts} C {self.critics}, {kind[self.kind]}"
+
+    @property
+    def all_discounts(self) -> tuple[float, ...]:
+        """G discounts, the acting one last."""
+        others = (0.1, 0.9, 0.95, 0.97, 0.99, 0.995)
+        return (*others[len(others) + 1 - self.discounts :], 0.999)
+
+    @property
+    def flops(self) -> float:
+        """Operations of the matrix products that a step in factored form needs, for vectors as observations.
+
+        A product costs as much again for each of its two derivatives. Of the actions sampled for the actor's loss
+        those count that are distinct and were not taken, as a uniform policy draws them; masks cut attention in half.
+        """
+        width, layers, hidden, bins, samples = 256, 3, 256, 128, 3
+        choices = 1 if self.kind == "continuous" else 6
+        size = 4 if self.kind == "continuous" else 6
+        seen, steps = self.batch * (self.length + 1), self.batch * self.length
+        encoder = seen * (33 * 512 + 512 * 512 + 512 * width)
+        transformer = seen * layers * (12 * width**2 + self.length * width)
+        outputs = self.discounts * size * (2 if self.kind == "continuous" else 1)
+        actor = steps * (2 * width * hidden + hidden * outputs)
+        first = steps * width * self.critics * hidden
+        row = self.critics * (hidden**2 + hidden * bins)
+        others = samples if choices == 1 else (choices - 1) * (1 - (1 - 1 / choices) ** samples)
+        rows = steps * self.discounts * row
+        trained = encoder + transformer + actor + first + rows
+        return 2.0 * (3 * trained + actor + first + rows + others * rows)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """A random batch without padding: observation [B, L + 1, ...]; action, reward and terminated [B, L, ...]."""
+        stream = np.random.default_rng(0)
+        rows = (self.batch, self.length)
+        seen = (self.batch, self.length + 1)
+        if self.kind == "images":
+            observation = stream.integers(256, size=(*seen, 64, 64, 3), dtype=np.uint8)
+        else:
+            observation = stream.standard_normal((*seen, 32), dtype=np.float32)
+        if self.kind == "continuous":
+            action = stream.uniform(-1, 1, (*rows, 4)).astype(np.float32)
+        else:
+            action = stream.integers(6, size=rows)
+        reward = stream.standard_normal(rows, dtype=np.float32)
+        return {
+            "observation": observation,
+            "action": action,
+            "reward": reward,
+            "terminated": stream.random(rows) < 0.01,
+        }
+
+
+def serve(build: Callable[[Work], Callable[[], float]], warm: int) -> None:
+    """Build the step that the command line describes, take `warm` steps, and one more for each line that comes in.
+
+    A step returns its loss. Answers on the standard output are JSON: {"warm": seconds, "loss": of the first step} once,
+    {"seconds"} for "step", for "product" {"flops"}: operations/s of a large torch.mm in float32, and for "peak" {"mb"}:
+    what the process held at the peak of the steps asked for, beyond the libraries imported before `build`. Whatever
+    else the code prints goes to the standard error.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(**values: float) -> None:
+        print(json.dumps(values), file=answers, flush=True)
+
+    work = Work(**json.loads(sys.argv[1]))
+    torch.set_num_threads(work.threads)
+    torch.manual_seed(0)
+    libraries = resident()
+    start = time.perf_counter()
+    step = build(work)
+    loss = step()
+    for _ in range(warm - 1):
+        step()
+    gc.collect()
+    start_of_peak()
+    answer(warm=time.perf_counter() - start, loss=loss)
+    for line in sys.stdin:
+        match line.strip():
+            case "step":
+                start = time.perf_counter()
+                step()
+                answer(seconds=time.perf_counter() - start)
+            case "product":
+                answer(flops=_rate_of_products())
+            case "peak":
+                answer(mb=(until_peak() - libraries) / MEGABYTE)
+
+
+def _rate_of_products(size: int = 2048, repeats: int = 3) -> float:
+    left, right = torch.randn(2, size, size).unbind()
+    out = left @ right
+    start = time.perf_counter()
+    for _ in range(repeats):
+        torch.mm(left, right, out=out)
+    return 2 * size**3 * repeats / (time.perf_counter() - start)
+
+
+def as_argument(work: Work) -> str:
+    """What `serve` reads from the command line."""
+    return json.dumps(asdict(work))

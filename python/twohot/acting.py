@@ -1,0 +1,166 @@
+"""A trained policy in five lines: numpy in, numpy out, without the training stack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from twohot import checkpoint
+from twohot.agent import Agent as AgentNetworks
+from twohot.config import TrainConfig, from_json
+from twohot.errors import TwohotError
+from twohot.spaces import action_dtype, as_dict, space_from_json
+
+
+class ActingError(TwohotError, ValueError):
+    """An observation, reward or mask that does not fit; the message says what was expected."""
+
+
+class Agent:
+    """A policy with its memory, acting in several environments at once.
+
+    From the last checkpoint of a run, on a CPU:
+
+        agent = twohot.Agent.from_checkpoint("runs/mine")
+        environments = agent.make_environments(4)
+        observation, _ = environments.reset(seed=0)
+        agent.reset(4)
+        action = agent.act(observation)
+
+    and so on with `agent.act(observation, reward)`, and `agent.reset(where=done)` where a trial has ended.
+
+    Args:
+        networks: trained. config: of their run. device: where to act. seed: of sampled actions.
+    """
+
+    def __init__(self, networks: AgentNetworks, config: TrainConfig, *, device: str = "cpu", seed: int = 0) -> None:
+        self.networks, self.config, self.device = networks.to(device).eval(), config, torch.device(device)
+        self.observation_space, self.action_space = networks.observation_space, networks.action_space
+        self._generator = torch.Generator().manual_seed(seed)
+        self._state: Any = None
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, *, device: str = "cpu", seed: int = 0) -> Agent:
+        """The agent of a run's newest checkpoint, or of one checkpoint.
+
+        Args:
+            path: a run directory, or one of its checkpoints (RUN/checkpoints/epoch-...). device, seed: as above.
+
+        Raises:
+            CheckpointError: when there is none, or it is damaged.
+        """
+        config, networks = load_networks(Path(path))
+        return cls(networks, config, device=device, seed=seed)
+
+    def make_environments(self, count: int = 1) -> Any:
+        """A vector environment of `count` rows that shows what the agent was trained on (`twohot.envs.make_vector`)."""
+        from twohot.envs import make_vector
+
+        return make_vector(**asdict(self.config.environment), environments=count)
+
+    def reset(self, environments: int | None = None, *, where: ArrayLike | None = None) -> None:
+        """Begin new trials: the agent forgets what it saw.
+
+        Args:
+            environments: begin that many (B), whatever was before.
+            where: [B] bool, the rows that begin anew; the others go on. With neither, all rows do.
+
+        Raises:
+            ActingError: when there is nothing to begin, or `where` is no bool [B].
+        """
+        if environments is not None:
+            if environments < 1 or where is not None:
+                raise ActingError("reset: expected a number of environments from 1 on, or `where`, and not both")
+            self._state = self.networks.initial_state(environments)
+            dtype = action_dtype(self.action_space)
+            self._action = np.zeros((environments, *(self.action_space.shape or ())), dtype)
+            self._began = np.ones(environments, bool)
+            return
+        if self._state is None:
+            raise ActingError("reset: expected a number of environments at first")
+        mask = np.ones(len(self._began), bool) if where is None else np.asarray(where)
+        if mask.dtype != bool or mask.shape != self._began.shape:
+            raise ActingError(f"reset: expected `where` bool {self._began.shape}, got {mask.dtype} {mask.shape}")
+        self._state.reset(torch.from_numpy(mask).to(self.device))
+        self._action[mask] = 0
+        self._began |= mask
+
+    @torch.no_grad()
+    def act(
+        self, observation: ArrayLike | Mapping[str, ArrayLike], reward: ArrayLike | None = None, *, greedy: bool = False
+    ) -> np.ndarray:
+        """The action of each environment; remembers it, for the policy sees what it did before.
+
+        Args:
+            observation: [B, ...] of the observation space, or a dict of those.
+            reward: [B] raw reward of the last action; what rows hold that have just begun is not read, and where all
+                have it may be left out.
+            greedy: take the most probable action instead of sampling one.
+
+        Returns:
+            [B, *action], of the dtype of the action space, for `environments.step`.
+
+        Raises:
+            ActingError: when `reset` has not been called, or an array has another shape.
+        """
+        if self._state is None:
+            raise ActingError("act: expected reset(environments) first")
+        if reward is None and not self._began.all():
+            raise ActingError("act: expected the reward of the last actions, which the policy sees, got none")
+        rows = len(self._began)
+        given = np.zeros(rows, np.float32) if reward is None else np.array(reward, np.float32)
+        if given.shape != (rows,):
+            raise ActingError(f"act: expected a reward of shape ({rows},), got {given.shape}")
+        given[self._began] = 0
+        action = self.networks.act(
+            self._state,
+            self._seen(observation),
+            torch.from_numpy(self._action).to(self.device),
+            torch.from_numpy(given).to(self.device),
+            greedy=greedy,
+            generator=self._generator,
+        )
+        self._began[:] = False
+        self._action = action.cpu().numpy().astype(self._action.dtype)
+        return self._action.astype(self.action_space.dtype)
+
+    def _seen(self, observation: Any) -> dict[str, torch.Tensor]:
+        named, rows = as_dict(observation), len(self._began)
+        if set(named) != set(self.observation_space):
+            raise ActingError(f"act: expected observations {sorted(self.observation_space)}, got {sorted(named)}")
+        tensors = {}
+        for name, space in self.observation_space.items():
+            array = np.ascontiguousarray(named[name], space.dtype)
+            if array.shape != (rows, *space.shape):
+                raise ActingError(
+                    f"act: expected {name!r} of shape {(rows, *space.shape)} in {rows} environments, got {array.shape}"
+                )
+            tensors[name] = torch.from_numpy(array).to(self.device)
+        return tensors
+
+
+def load_networks(path: Path) -> tuple[TrainConfig, AgentNetworks]:
+    """The configuration and networks of a run's newest checkpoint or of one checkpoint, on the CPU, in eval mode.
+
+    Raises:
+        CheckpointError: when there is none, or it is damaged.
+    """
+    found = path if (path / "state.json").is_file() else checkpoint.latest(path)
+    if found is None:
+        raise checkpoint.CheckpointError(
+            f"{path}: no checkpoint here; a run writes one every `checkpoint_every` epochs and at its end"
+        )
+    state = checkpoint.read_state(found)
+    config = from_json(TrainConfig, state["config"])
+    spaces = state["spaces"]
+    networks = AgentNetworks(
+        config.agent, space_from_json(spaces["observation"]), space_from_json(spaces["action"], action=True)
+    )
+    networks.load_state_dict(checkpoint.read_tensors(found, "agent"))
+    return config, networks.eval()

@@ -1,0 +1,130 @@
+"""Images: convolutional networks, and the random shift that augments what they see in training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from twohot.spaces import SpaceError
+
+
+class RandomShift(nn.Module):
+    """Images moved by up to `pixels` in both directions, edges repeated (DrQ-v2, Yarats et al. 2021, arXiv 2107.09645).
+
+    out[y, x] = image[clip(y + dy), clip(x + dx)] with dy, dx uniform in -pixels .. pixels. In training only. Whole
+    pixels, so images stay uint8. Each step moves by itself, as in the official code, or each sequence as one.
+
+    Args:
+        pixels: the furthest move. share: of the sequences that move at all. by: "step" or "window".
+    """
+
+    def __init__(self, pixels: int, share: float = 1.0, by: Literal["step", "window"] = "step") -> None:
+        super().__init__()
+        self.pixels, self.share, self.by = pixels, share, by
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images [B, ..., H, W, C] of any dtype; returns the same shape, or the images themselves in eval mode."""
+        if not self.training or not self.pixels or not self.share:
+            return images
+        leading, device = images.shape[:-3], images.device
+        height, width = images.shape[-3:-1]
+        drawn = leading if self.by == "step" else (leading[0], *[1] * (len(leading) - 1))
+        shift = torch.randint(-self.pixels, self.pixels + 1, (*drawn, 2), device=device)
+        moves = torch.rand((leading[0], *[1] * len(leading)), device=device) < self.share
+        vertical, horizontal = (shift * moves).expand(*leading, 2).reshape(-1, 2, 1).unbind(1)  # [M, 1]
+        rows = (torch.arange(height, device=device) + vertical).clamp(0, height - 1)  # [M, H]
+        columns = (torch.arange(width, device=device) + horizontal).clamp(0, width - 1)  # [M, W]
+        each = torch.arange(len(rows), device=device)[:, None, None]
+        return images.reshape(-1, *images.shape[-3:])[each, rows.unsqueeze(2), columns.unsqueeze(1)].view_as(images)
+
+
+class ResidualBlock(nn.Module):
+    """norm(x + conv(leaky(conv(leaky x))))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm = nn.GroupNorm(4, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [M, C, H, W] to the same shape."""
+        hidden = functional.leaky_relu(self.first(functional.leaky_relu(x)), inplace=True)
+        return self.norm(x + self.second(hidden))
+
+
+def impala(channels: int) -> nn.Sequential:
+    """Three times a convolution, a pool that halves, and two residual blocks (Espeholt et al. 2018, arXiv 1802.01561).
+
+    With group norm behind each block, and pools without padding, as in the official code.
+    """
+    modules: list[nn.Module] = []
+    for before, after in ((channels, 16), (16, 32), (32, 32)):
+        modules += [nn.Conv2d(before, after, 3, padding=1), nn.MaxPool2d(3, stride=2)]
+        modules += [ResidualBlock(after), ResidualBlock(after)]
+    return nn.Sequential(*modules, nn.LeakyReLU())
+
+
+def nature(channels: int) -> nn.Sequential:
+    """The network of DQN (Mnih et al. 2015)."""
+    return _plain((channels, 32, 8, 4), (32, 64, 4, 2), (64, 64, 3, 1))
+
+
+def drq(channels: int) -> nn.Sequential:
+    """The network of DrQ-v2 (Yarats et al. 2021, arXiv 2107.09645)."""
+    return _plain((channels, 32, 3, 2), *[(32, 32, 3, 1)] * 3)
+
+
+def _plain(*layers: tuple[int, int, int, int]) -> nn.Sequential:
+    """Convolutions (inputs, outputs, kernel, stride), each with a leaky ReLU behind it."""
+    return nn.Sequential(
+        *(
+            module
+            for inputs, outputs, kernel, stride in layers
+            for module in (nn.Conv2d(inputs, outputs, kernel, stride), nn.LeakyReLU(inplace=True))
+        )
+    )
+
+
+NETWORKS: dict[str, Callable[[int], nn.Sequential]] = {"impala": impala, "nature": nature, "drq": drq}
+"""By the names of `agent.images`: from the number of channels to a network over [M, C, H, W]."""
+
+
+class ImageEncoder(nn.Module):
+    """uint8 images through a convolutional network and one linear layer.
+
+    Args:
+        shape: H, W, C. outputs: of the linear layer. network: a name of `NETWORKS`.
+
+    Raises:
+        SpaceError: when the image is smaller than the network's kernels.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], outputs: int, network: str) -> None:
+        super().__init__()
+        height, width, channels = shape
+        self.network = NETWORKS[network](channels)
+        try:
+            with torch.no_grad():
+                features = self.network(torch.zeros(1, channels, height, width)).numel()
+        except RuntimeError as error:
+            raise SpaceError(
+                f"image: expected [height, width, channels] large enough for the {network!r} network, got {shape}; "
+                "choose another --agent.images, or name the entry grid... if it is a small grid of integers"
+            ) from error
+        self.project = nn.Linear(features, outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images [M, H, W, C] uint8 to [M, outputs]."""
+        # All 256 values of (x - 128) / 128 are exact in bfloat16. Permuted, [M, H, W, C] is torch's channels-last form.
+        pixels = images.to(_compute_dtype(self.project.weight)).sub_(128).div_(128).permute(0, 3, 1, 2)
+        return self.project(self.network(pixels).flatten(1))
+
+
+def _compute_dtype(weight: Tensor) -> torch.dtype:
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype

@@ -1,0 +1,127 @@
+"""The native form of a Transformer's cached step: weights packed once per version of the parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from twohot.attention import KVCache
+from twohot.kernels.backend import choose_decode, native, plain_eager
+
+if TYPE_CHECKING:
+    from twohot.nets.transformer import Transformer, TransformerLayer
+
+PANEL = 32
+"""Outputs that stand side by side in a packed weight."""
+_CACHES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+def pack(weight: Tensor, bias: Tensor | None) -> list[Tensor | None]:
+    """A weight [outputs, inputs] as [ceil(outputs / PANEL), inputs, PANEL], and its bias; both filled up with zeros."""
+    more = -weight.shape[0] % PANEL
+    panels = functional.pad(weight, (0, 0, 0, more)).unflatten(0, (-1, PANEL)).transpose(1, 2).contiguous()
+    return [panels, None if bias is None else functional.pad(bias, (0, more))]
+
+
+class PackedStep:
+    """The cached step of a `Transformer` in one native call: float32 on a CPU, where the native attention runs.
+
+    Weights are folded (gain over spectral norm, scales of heads) and packed once per version of the parameters, by
+    torch's own count of in-place changes; see `SigmaLinear.folded_weight`. A copy of the module starts with none.
+    """
+
+    def __init__(self) -> None:
+        self._owners: list[tuple[dict[str, Tensor | None], str]] = []
+        self._version: list[int] = []
+        self._tensors: list[Tensor | None] = []
+        self._addresses: list[int] = []
+
+    def __deepcopy__(self, memo: dict) -> PackedStep:
+        return PackedStep()
+
+    def __reduce__(self) -> tuple[type[PackedStep], tuple[()]]:
+        return PackedStep, ()
+
+    def fits(self, transformer: Transformer, x: Tensor, cache: KVCache) -> bool:
+        """Whether the native step gives what the layers one by one would, for x [B, E] and this cache."""
+        layers, environments, heads, _, size = cache.keys.shape
+        return (
+            x.dtype == transformer.norm.weight.dtype == torch.float32
+            and x.shape == (environments, transformer.width)
+            and (layers, heads) == (len(transformer.layers), transformer.heads)
+            and heads * size == transformer.width
+            and transformer.feed_forward % 16 == 0
+            and choose_decode(x.device, x.dtype, cache.keys.dtype, size).name == "native"
+            and cache.keys.device == x.device
+            and plain_eager(x)
+            and not torch.is_autocast_enabled("cpu")
+        )
+
+    def run(self, transformer: Transformer, x: Tensor, cache: KVCache) -> Tensor:
+        """x [B, E] with positions to h [B, E]; appends to the cache, does not advance it."""
+        layers, environments, heads, rows, size = cache.keys.shape
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        cosine, sine = cache.rotation()
+        native.transformer_step(
+            x.data_ptr(),
+            out.data_ptr(),
+            environments,
+            transformer.width,
+            transformer.feed_forward,
+            self._current(transformer),
+            epsilon=transformer.norm.eps,
+            slope=0.01,
+            keys=cache.keys.data_ptr(),
+            values=cache.values.data_ptr(),
+            cache_dtype=_CACHES[cache.keys.dtype],
+            layers=layers,
+            heads=heads,
+            rows=rows,
+            size=size,
+            sinks=cache.sinks,
+            seen=cache.seen.data_ptr(),
+            cosine=0 if cosine is None else cosine.data_ptr(),
+            sine=0 if sine is None else sine.data_ptr(),
+            threads=torch.get_num_threads(),
+        )
+        return out
+
+    def _current(self, transformer: Transformer) -> list[int]:
+        """Addresses of the packed weights, which are made anew where a parameter or buffer has changed."""
+        if not self._owners:
+            # Dictionaries instead of tensors: a parameter may be replaced by another of its name.
+            parts = [values for module in transformer.modules() for values in (module._parameters, module._buffers)]
+            self._owners = [(values, name) for values in parts for name in values]
+        tensors = [values[name] for values, name in self._owners]
+        version = [number for x in tensors if x is not None for number in (x.data_ptr(), x._version)]
+        if version != self._version:
+            self._tensors = [
+                *(x for layer in transformer.layers for x in _of_layer(layer)),
+                *_of_norm(transformer.norm),
+            ]
+            self._addresses = [0 if x is None else x.data_ptr() for x in self._tensors]
+            self._version = version
+        return self._addresses
+
+
+def _of_norm(norm: nn.LayerNorm) -> list[Tensor | None]:
+    return [norm.weight.detach(), norm.bias.detach()]
+
+
+def _of_layer(layer: TransformerLayer) -> list[Tensor | None]:
+    # The scales of heads go into the next layer's weight.
+    scales = layer.head_scale.repeat_interleave(layer.out.weight.shape[1] // layer.heads, 0).flatten()
+    return [
+        *_of_norm(layer.norm_attention),
+        *pack(layer.qkv.folded_weight(), layer.qkv.bias),
+        *pack(layer.out.folded_weight() * scales, layer.out.bias),
+        *_of_norm(layer.norm_attended),
+        *_of_norm(layer.norm_feed_forward),
+        *pack(layer.up.folded_weight(), layer.up.bias),
+        *_of_norm(layer.norm_hidden),
+        *pack(layer.down.folded_weight(), layer.down.bias),
+    ]

@@ -1,0 +1,140 @@
+"""What the outputs of a critic mean: classes of a return, or a normalised return.
+
+Both kinds offer the same methods, so that an objective does not ask which it has. `state` is the critics' share of M
+steps [C, M, 1, hidden], and `features` are the input of their last layer, `critics.head`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from twohot.bins import ValueBins
+from twohot.losses import linear_bin_expectation
+from twohot.rl.advantages import masked_mean
+from twohot.rl.popart import PopArt
+
+
+class ClassValues(nn.Module):
+    """N classes of the return: two-hot labels, or HL-Gauss ones; the loss does not depend on the return's scale.
+
+    PopArt's statistics are those of the targets too; an actor that climbs the values divides by them.
+
+    Args:
+        discounts: G. bins: the support. sigma: of HL-Gauss labels, in bin widths; None for two-hot ones.
+    """
+
+    def __init__(self, discounts: int, bins: ValueBins, sigma: float | None = None) -> None:
+        super().__init__()
+        self.bins, self.sigma = bins, sigma
+        self.popart = PopArt(discounts)
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a critic: N."""
+        return self.bins.count
+
+    def read(self, critics: nn.Module, features: Tensor) -> Tensor:
+        """Values [C, M, G, ...], in units of the multiplied return, of features [C, M, G, ..., hidden]."""
+        return linear_bin_expectation(features, *critics.head, self.bins)
+
+    def read_actions(self, critics: nn.Module, state: Tensor, action: Tensor, counts: Tensor) -> Tensor:
+        """Values [C, M, G] of actions [M, G, *action], without gradient; 0 of a step where `counts` [M] is False."""
+        if not counts.is_cpu or torch.compiler.is_compiling():
+            counts = torch.ones_like(counts)
+        wanted = counts.unsqueeze(-1).expand(action.shape[:2])
+        step, discount = wanted.nonzero(as_tuple=True)
+        read = critics.values(state, step, discount, action[wanted], self.bins)
+        q = read.new_zeros(critics.critics, *wanted.shape)
+        q[:, step, discount] = read
+        return q
+
+    def read_choices(self, critics: nn.Module, state: Tensor, wanted: Tensor) -> Tensor:
+        """Values [C, M, G, A] of the choices that are `wanted` [M, G, A] (bool), without gradient."""
+        return critics.choice_values(state, wanted, self.bins)
+
+    def normalized(self, critics: nn.Module, features: Tensor) -> Tensor:
+        """As `read`, less PopArt's mean and by its deviation."""
+        return self.popart.normalize(self.read(critics, features).movedim(2, -1)).movedim(-1, 2)
+
+    def loss(
+        self, critics: nn.Module, state: Tensor, action: Tensor, target: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of what was done against its target, and the value that each critic reads.
+
+        Args:
+            state: for M = B x L steps. action: [B, L, *action]. target: [B, L, G].
+            mask: [B, L] bool, True where a step is real.
+
+        Returns:
+            A scalar, the mean over real steps, discounts and critics; and [C, B, L, G] without gradient, 0 where no
+            step is.
+        """
+        flat = (each.flatten(0, 1) for each in (action, target))
+        loss, value = critics.cross_entropy(state, *flat, self.bins, mask.flatten(), self.sigma)
+        return loss, value.unflatten(1, mask.shape)
+
+    def update(self, target: Tensor, mask: Tensor) -> None:
+        """Count targets [B, L, G] of the steps where mask [B, L] is True."""
+        self.popart.update(target, mask)
+
+
+class ScalarValues(nn.Module):
+    """One number: the return less PopArt's mean, by its deviation; trained on its squared error.
+
+    A factor and an offset for each discount stand behind the critics' last layer, which all discounts share: they take
+    up the moves of the statistics, and are the same for the critics and their targets.
+
+    Args:
+        discounts: G.
+    """
+
+    outputs = 1
+
+    def __init__(self, discounts: int) -> None:
+        super().__init__()
+        self.popart = PopArt(discounts)
+        self.register_buffer("factor", torch.ones(discounts))
+        self.register_buffer("offset", torch.zeros(discounts))
+
+    def _outputs(self, critics: nn.Module, features: Tensor) -> Tensor:
+        weight, bias = critics.head
+        x = torch.bmm(features.flatten(1, -2), weight.mT).add_(bias.unsqueeze(1))
+        return x.squeeze(-1).unflatten(1, features.shape[1:-1])
+
+    def normalized(self, critics: nn.Module, features: Tensor) -> Tensor:
+        """As `ClassValues.normalized`."""
+        x = self._outputs(critics, features).movedim(2, -1)
+        return (self.factor * x + self.offset).movedim(-1, 2)
+
+    def read(self, critics: nn.Module, features: Tensor) -> Tensor:
+        """As `ClassValues.read`."""
+        return self.popart.denormalize(self.normalized(critics, features).movedim(2, -1)).movedim(-1, 2)
+
+    def read_actions(self, critics: nn.Module, state: Tensor, action: Tensor, counts: Tensor) -> Tensor:
+        """As `ClassValues.read_actions`, of every step."""
+        return self.read(critics, critics.features(state, action))
+
+    def read_choices(self, critics: nn.Module, state: Tensor, wanted: Tensor) -> Tensor:
+        """As `ClassValues.read_choices`, of every choice."""
+        return self.read(critics, critics.all_features(state))
+
+    def loss(
+        self, critics: nn.Module, state: Tensor, action: Tensor, target: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `ClassValues.loss`."""
+        features = critics.features(state, action.flatten(0, 1).unsqueeze(1)).unflatten(1, mask.shape)
+        x = self.factor * self._outputs(critics, features) + self.offset
+        loss = masked_mean((x - self.popart.normalize(target)).square().mean(0), mask)
+        return loss, self.popart.denormalize(x.detach()).masked_fill(~mask.unsqueeze(-1), 0)
+
+    def update(self, target: Tensor, mask: Tensor) -> None:
+        """As `ClassValues.update`; the values that are read do not change."""
+        self.popart.update(target, mask, [(self.factor, self.offset)])
+
+
+def make_values(kind: str, discounts: int, bins: ValueBins, sigma: float) -> ClassValues | ScalarValues:
+    """Values of a kind, as the configuration names it: "two_hot", "hl_gauss" or "scalar"."""
+    if kind == "scalar":
+        return ScalarValues(discounts)
+    return ClassValues(discounts, bins, sigma if kind == "hl_gauss" else None)

@@ -1,0 +1,83 @@
+"""The networks that a configuration names."""
+
+from __future__ import annotations
+
+from gymnasium import Space, spaces
+from torch import nn
+
+from twohot.config import AgentConfig
+from twohot.nets.images import RandomShift
+from twohot.nets.registry import (
+    TIMESTEP_ENCODERS,
+    TRAJECTORY_ENCODERS,
+    register_timestep_encoder,
+    register_trajectory_encoder,
+)
+from twohot.nets.timestep import TimestepEncoder
+from twohot.nets.trajectory import FeedForwardMemory, GRUMemory, IdentityMemory
+from twohot.nets.transformer import Transformer
+
+
+def make_timestep_encoder(config: AgentConfig, observation_space: spaces.Dict, action_space: Space) -> nn.Module:
+    """The timestep encoder that `config.timestep_encoder` names.
+
+    Raises:
+        UnknownNetworkError: when it names none. SpaceError: when the spaces do not fit it.
+    """
+    return TIMESTEP_ENCODERS.make(config.timestep_encoder, config, observation_space, action_space)
+
+
+def make_trajectory_encoder(config: AgentConfig) -> nn.Module:
+    """The trajectory encoder that `config.memory` names.
+
+    Raises:
+        UnknownNetworkError: when it names none.
+    """
+    return TRAJECTORY_ENCODERS.make(config.memory, config)
+
+
+@register_timestep_encoder("default")
+def _default(config: AgentConfig, observation_space: spaces.Dict, action_space: Space) -> TimestepEncoder:
+    return TimestepEncoder(
+        observation_space,
+        action_space,
+        config.encoder_hidden,
+        config.encoder_layers,
+        config.width,
+        images=config.images,
+        random_shift=RandomShift(config.random_shift, config.random_shift_share, config.random_shift_by),
+        vocabulary=config.vocabulary,
+        normalize=config.normalize,
+        previous_action=config.previous_action,
+        previous_reward=config.previous_reward,
+        hidden_entries=config.hidden_entries,
+    )
+
+
+@register_trajectory_encoder("transformer")
+def _transformer(config: AgentConfig) -> Transformer:
+    return Transformer(
+        config.width,
+        config.layers,
+        config.heads,
+        config.feed_forward,
+        config.dropout,
+        config.context,
+        positions=config.positions,
+        learned_positions=config.learned_positions,
+    )
+
+
+@register_trajectory_encoder("gru")
+def _gru(config: AgentConfig) -> GRUMemory:
+    return GRUMemory(config.width, config.layers, config.dropout)
+
+
+@register_trajectory_encoder("feedforward")
+def _feedforward(config: AgentConfig) -> FeedForwardMemory:
+    return FeedForwardMemory(config.width, config.layers, config.feed_forward, config.dropout)
+
+
+@register_trajectory_encoder("identity")
+def _identity(config: AgentConfig) -> IdentityMemory:
+    return IdentityMemory()

@@ -1,0 +1,82 @@
+"""The two losses of the actor: imitation of approved actions, and the climb of the critics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from twohot.agent import Agent
+from twohot.config import ObjectiveConfig
+from twohot.nets.policies import Policy
+from twohot.objectives.values import action_values
+from twohot.rl.advantages import FILTERS, exponential_filter, filtered_behavior_cloning, masked_mean
+
+
+def advantages(
+    agent: Agent, state: Tensor, policy: Policy, action: Tensor, value: Tensor, mask: Tensor, config: ObjectiveConfig
+) -> Tensor:
+    """A_t = mean_c Q_c(h_t, a_t) - mean_c E_{a ~ pi} Q_c(h_t, a), [M, G]; anything finite where mask [M] is False.
+
+    Args:
+        state: of the critics, for M steps. policy: [M, G]. action: [M, *action]. value: Q_c(h_t, a_t) [C, M, G].
+    """
+    known = (action.long(), value)
+    q, share = action_values(agent, agent.critics, state, policy, config.action_samples, mask, known)
+    # The mean of differences, not the difference of means: rounding errors would pass the filter.
+    difference = value.mean(0).unsqueeze(-1) - q.mean(0)
+    return (difference * share).sum(-1)
+
+
+def approval(advantage: Tensor, log_prob: Tensor, config: ObjectiveConfig) -> Tensor:
+    """f(A), the weight of the actions taken, all [...]: 0 for one that is illegal, which no policy can imitate."""
+    filter = FILTERS[config.filter]
+    if filter is exponential_filter:
+        filter = partial(exponential_filter, beta=config.filter_beta)
+    return filter(advantage).masked_fill(log_prob.isneginf(), 0)
+
+
+def imitation(log_prob: Tensor, approved: Tensor, mask: Tensor) -> Tensor:
+    """- mean f(A_t) log pi(a_t) of log_prob and weights [B, L, G] over the steps where mask [B, L] is True."""
+    return filtered_behavior_cloning(log_prob, approved, lambda weight: weight, mask)
+
+
+def policy_gradient(agent: Agent, state: Tensor, policy: Policy, mask: Tensor, config: ObjectiveConfig) -> Tensor:
+    """- mean PopArt(min_c Q_c(h_t, a)), a ~ pi, over the steps where mask [B, L] is True.
+
+    Where actions can be enumerated, the expectation over pi is exact; else it is a mean over reparametrised samples
+    (one-hot choices are straight-through). The gradient reaches the policy alone: neither the critics, nor h through
+    them.
+
+    Args:
+        state: of the critics, for M = B x L steps. policy: [M, G].
+    """
+    critics, values, state = agent.critics, agent.values, state.detach()
+    samples = config.policy_gradient_samples
+    if samples is None:
+        samples = 0 if agent.enumerable else 1
+    if samples == 0:
+        with torch.no_grad():
+            worth = values.normalized(critics, critics.all_features(state)).amin(0)
+        climbed = (policy.probabilities * worth).sum(-1)
+    else:
+        with frozen(critics):
+            features = (critics.features(state, policy.rsample()) for _ in range(samples))
+            climbed = sum(values.normalized(critics, each).amin(0) for each in features) / samples
+    return -masked_mean(climbed.unflatten(0, mask.shape), mask)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Within, what is computed has no gradient for the module's parameters."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)

@@ -1,0 +1,77 @@
+"""Values of the actions that a policy would take, and of the states behind a step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from twohot.agent import Agent
+from twohot.config import ObjectiveConfig
+from twohot.nets.critic import TwoHotCritics
+from twohot.nets.policies import Categorical, Policy
+from twohot.rl.ensembles import subset_value
+from twohot.rl.returns import td_targets
+
+
+def action_values(
+    agent: Agent,
+    critics: TwoHotCritics,
+    state: Tensor,
+    policy: Policy,
+    samples: int,
+    counts: Tensor,
+    known: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Values of actions of the policy, and their shares of the state's value.
+
+    A choice is evaluated once however often it was sampled.
+
+    Args:
+        critics: the agent's, or its target ones. state: of these critics, for M steps. policy: [M, G].
+        samples: K, or 0 for all actions.
+        counts: [M] bool, where the value of a step counts; the others may come out as anything finite.
+        known: choices [M] whose values [C, M, G] have been read already.
+
+    Returns:
+        Q_c(h, a) [C, M, G, S] and the shares [M, G, S] (or a number): choices with their probabilities or with how
+        often they were sampled (S = A), else K sampled actions with 1 / K each (S = K).
+    """
+    values = agent.values
+    if isinstance(policy, Categorical):
+        share = policy.shares(samples)
+        wanted = (share > 0) & counts[:, None, None]
+        if known is None:
+            return values.read_choices(critics, state, wanted), share
+        choice = known[0][:, None, None].expand(*share.shape[:-1], 1)
+        q = values.read_choices(critics, state, wanted.scatter(-1, choice, False))
+        return q.scatter(-1, choice.expand(len(q), *choice.shape), known[1].unsqueeze(-1).to(q.dtype)), share
+    if samples == 0:
+        return values.read(critics, critics.all_features(state)), policy.probabilities
+    q = [values.read_actions(critics, state, policy.sample(), counts) for _ in range(samples)]
+    return torch.stack(q, dim=-1), state.new_tensor(1 / samples, dtype=q[0].dtype)
+
+
+@torch.no_grad()
+def targets(agent: Agent, batch, h_tp1: Tensor, legal_tp1: Tensor | None, config: ObjectiveConfig) -> Tensor:
+    """Targets [B, L, G] of the critics, by the target heads (Grigsby et al. 2024, section 3).
+
+    y_t = m r_t + gamma (1 - terminated_t) R_c(E_{a' ~ target pi} target Q_c(h_{t+1}, a')), or its n-step form.
+
+    Args:
+        batch: a `twohot.replay.Batch` of torch tensors. h_tp1: [B x L, E] behind each step.
+        legal_tp1: [B x L, actions], the actions that are legal there; None for all.
+    """
+    state = agent.target_critics.state_features(h_tp1)
+    policy = agent.target_actor(h_tp1, legal_tp1)
+    counts = (batch.mask & ~batch.terminated).flatten()
+    q, share = action_values(agent, agent.target_critics, state, policy, config.target_action_samples, counts)
+    v_tp1 = subset_value((q * share).sum(-1), config.critic_subset, config.reduction).unflatten(0, batch.mask.shape)
+    return td_targets(
+        config.reward_multiplier * batch.reward,
+        agent.discounts,
+        v_tp1,
+        batch.terminated,
+        truncated_t=batch.truncated,
+        mask=batch.mask,
+        n=config.n_step,
+    )

@@ -1,0 +1,52 @@
+"""Meta-Frozen-Lake: fifteen attempts by the paper's settings, and four attempts in minutes."""
+
+from __future__ import annotations
+
+from twohot.config import (
+    AgentConfig,
+    CollectConfig,
+    EnvironmentConfig,
+    EvaluateConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ReplayConfig,
+    TrainConfig,
+)
+from twohot.presets.preset import Preset, small_agent
+
+PRESETS: dict[str, Preset] = {
+    "frozen-lake": Preset(
+        "Meta-Frozen-Lake, 5 x 5, 15 attempts, by the settings of the published curve.",
+        TrainConfig(
+            epochs=680,
+            updates_per_epoch=800,
+            window=512,
+            environment=EnvironmentConfig(suite="frozen_lake", tasks=("5x5-long",), attempts=15),
+            agent=AgentConfig(width=128, feed_forward=512, context=512),
+            objective=ObjectiveConfig(reward_multiplier=100.0, target_rate=0.004),
+            collect=CollectConfig(environments=24, steps_per_epoch=350, epsilon_steps=1_000_000),
+            replay=ReplayConfig(capacity_steps=10_000_000),
+            evaluate=EvaluateConfig(every=40),
+        ),
+    ),
+    "frozen-lake-small": Preset(
+        "Meta-Frozen-Lake, 4 x 4, 5 attempts, a small agent; minutes on two cores.",
+        TrainConfig(
+            epochs=40,
+            updates_per_epoch=150,
+            warmup_epochs=1,
+            batch_size=24,
+            window=80,
+            threads=1,
+            environment=EnvironmentConfig(suite="frozen_lake", tasks=("4x4",), attempts=5),
+            agent=small_agent(context=80),
+            objective=ObjectiveConfig(
+                reward_multiplier=100.0, action_samples=0, target_action_samples=1, target_rate=0.01
+            ),
+            optimizer=OptimizerConfig(learning_rate=2e-3, warmup_updates=100),
+            collect=CollectConfig(environments=16, steps_per_epoch=320, epsilon_steps=120_000),
+            replay=ReplayConfig(capacity_steps=400_000),
+            evaluate=EvaluateConfig(every=10, trials=32, final_trials=128),
+        ),
+    ),
+}

@@ -1,0 +1,49 @@
+"""HalfCheetahVel: by the paper's settings, and a small agent in minutes."""
+
+from __future__ import annotations
+
+from twohot.config import (
+    AgentConfig,
+    CollectConfig,
+    EnvironmentConfig,
+    EvaluateConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ReplayConfig,
+    TrainConfig,
+)
+from twohot.presets.preset import Preset, small_agent
+
+PRESETS: dict[str, Preset] = {
+    "half-cheetah-vel": Preset(
+        "HalfCheetahVel: run at a velocity that is not shown, by the paper's settings.",
+        TrainConfig(
+            epochs=300,
+            window=32,
+            environment=EnvironmentConfig(suite="half_cheetah", tasks=("vel",)),
+            agent=AgentConfig(width=128, feed_forward=512, context=32, discount=0.99),
+            objective=ObjectiveConfig(reward_multiplier=1.0, target_rate=0.005),
+            optimizer=OptimizerConfig(learning_rate=3e-4, gradient_clip=2.0),
+            collect=CollectConfig(environments=24, steps_per_epoch=1000, epsilon_steps=500_000),
+            evaluate=EvaluateConfig(every=20),
+        ),
+    ),
+    "half-cheetah-vel-small": Preset(
+        "HalfCheetahVel with 200 steps an episode, a small agent; minutes on two cores.",
+        TrainConfig(
+            epochs=30,
+            updates_per_epoch=200,
+            warmup_epochs=1,
+            batch_size=32,
+            window=24,
+            threads=1,
+            environment=EnvironmentConfig(suite="half_cheetah", tasks=("vel-200",)),
+            agent=small_agent(context=24, discount=0.97),
+            objective=ObjectiveConfig(reward_multiplier=1.0, target_rate=0.01),
+            optimizer=OptimizerConfig(learning_rate=1e-3, warmup_updates=100),
+            collect=CollectConfig(environments=8, steps_per_epoch=400, epsilon_steps=60_000),
+            replay=ReplayConfig(capacity_steps=200_000),
+            evaluate=EvaluateConfig(every=10, trials=8, final_trials=16),
+        ),
+    ),
+}

@@ -1,0 +1,68 @@
+"""Procgen: the paper's three sets of games with two attempts at a level, and two games in minutes."""
+
+from __future__ import annotations
+
+from twohot.config import (
+    AgentConfig,
+    CollectConfig,
+    EnvironmentConfig,
+    EvaluateConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ReplayConfig,
+    TrainConfig,
+)
+from twohot.envs.procgen import EASY, EASY_RESCALED_MULTIPLIERS, MEMORY_HARD
+from twohot.losses import ValueBins
+from twohot.presets.preset import Preset
+
+
+def _paper(tasks: tuple[str, ...], multipliers: tuple[float, ...] = ()) -> TrainConfig:
+    return TrainConfig(
+        epochs=2000,
+        environment=EnvironmentConfig(suite="procgen", tasks=tasks, reward_multipliers=multipliers, attempts=2),
+        replay=ReplayConfig(capacity_steps=2_000_000, storage="disk"),  # 12 KB a step
+        evaluate=EvaluateConfig(every=25),
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    "procgen-easy": Preset("Five easy Procgen games at once, two attempts at a level (a GPU's work).", _paper(EASY)),
+    "procgen-easy-rescaled": Preset(
+        "The same with rewards spread over a factor of 1000 (a GPU's work).", _paper(EASY, EASY_RESCALED_MULTIPLIERS)
+    ),
+    "procgen-memory-hard": Preset(
+        "All 16 Procgen games at once, in memory mode where there is one, else hard (a GPU's work).",
+        _paper(MEMORY_HARD),
+    ),
+    "procgen-small": Preset(
+        "Two easy Procgen games, two attempts at a level, a small agent; minutes on two cores.",
+        TrainConfig(
+            epochs=12,
+            updates_per_epoch=40,
+            warmup_epochs=1,
+            batch_size=8,
+            window=32,
+            threads=2,
+            environment=EnvironmentConfig(suite="procgen", tasks=("leaper-easy", "maze-easy"), attempts=2),
+            agent=AgentConfig(
+                width=64,
+                layers=2,
+                heads=4,
+                feed_forward=256,
+                dropout=0.0,
+                context=64,
+                head_hidden=64,
+                critics=2,
+                training_discounts=(0.9,),
+                discount=0.99,
+                bins=ValueBins.amago2(count=64),
+            ),
+            objective=ObjectiveConfig(action_samples=0, target_action_samples=0, target_rate=0.01),
+            optimizer=OptimizerConfig(learning_rate=1e-3, warmup_updates=50),
+            collect=CollectConfig(environments=8, steps_per_epoch=250, epsilon_steps=20_000),
+            replay=ReplayConfig(capacity_steps=50_000),
+            evaluate=EvaluateConfig(every=6, trials=4, final_trials=16),
+        ),
+    ),
+}

@@ -1,0 +1,235 @@
+"""The ensemble of critics in pieces, against its plain layers: values, loss, every gradient, in every form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from gymnasium import spaces
+
+from compare import assert_accurate, error_in_eps
+from twohot.kernels import backend
+from twohot.kernels.critics import layers, op
+from twohot.losses import ValueBins, linear_bin_expectation, linear_hl_gauss_cross_entropy, linear_two_hot_cross_entropy
+from twohot.nets.critic import TwoHotCritics
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+BINS = ValueBins(-50.0, 200.0, 9)
+DISCOUNTS = (0.5, 0.9, 0.99)
+CRITICS, WIDTH, STEPS = 2, 5, 40
+SPACES = {
+    "discrete": spaces.Discrete(4),
+    "several": spaces.MultiDiscrete([2, 3]),
+    "binary": spaces.MultiBinary(3),
+    "box": spaces.Box(-1, 1, (2,)),
+}
+
+
+@pytest.fixture
+def form(request, monkeypatch):
+    """Which layers run: the native ones, or those of plain PyTorch; rows in pieces of a few."""
+    if request.param == "plain":
+        monkeypatch.setattr(layers, "native", None)
+    monkeypatch.setattr(op, "_PIECE_ELEMENTS", 250)
+    return request.param
+
+
+def make(space, depth: int, hidden: int = 7) -> TwoHotCritics:
+    torch.manual_seed(0)
+    critics = TwoHotCritics(WIDTH, hidden, depth, CRITICS, DISCOUNTS, space, BINS.count)
+    with torch.no_grad():
+        for parameter in critics.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return critics.double()
+
+
+def example(space) -> tuple[torch.Tensor, ...]:
+    """h, actions, targets, and which steps are real; in float64."""
+    generator = torch.Generator().manual_seed(1)
+    h = torch.randn(STEPS, WIDTH, generator=generator, dtype=torch.float64)
+    space.seed(2)
+    action = torch.stack([torch.as_tensor(space.sample()) for _ in range(STEPS)])
+    target = 30 * torch.randn(STEPS, len(DISCOUNTS), generator=generator, dtype=torch.float64)
+    return h, action, target, torch.rand(STEPS, generator=generator) < 0.7
+
+
+def by_layers(critics: TwoHotCritics, h, action, target, mask, sigma):
+    """Loss and values by the layers one after another."""
+    features = critics.features(critics.state_features(h), action.unsqueeze(1))
+    arguments = (features, *critics.head, target, BINS, *([sigma] if sigma else []))
+    loss = linear_hl_gauss_cross_entropy if sigma else linear_two_hot_cross_entropy
+    return loss(*arguments, mask=mask.unsqueeze(-1), return_readout=True)
+
+
+def outcome(critics: TwoHotCritics, h, evaluate) -> dict[str, torch.Tensor]:
+    """Loss, values and the gradients of h and of every parameter."""
+    critics.zero_grad()
+    h = h.clone().requires_grad_()
+    loss, value = evaluate(critics, h)
+    (3 * loss).backward()
+    found = {f"gradient of {name}": parameter.grad.clone() for name, parameter in critics.named_parameters()}
+    return {"loss": loss.detach(), "value": value, "gradient of h": h.grad, **found}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "depth", "sigma"),
+    [("discrete", 1, None), ("discrete", 2, 0.75), ("box", 3, None), ("several", 2, None), ("binary", 2, None)],
+)
+@pytest.mark.parametrize("form", ["native", "plain"], indirect=True)
+def test_loss_values_and_every_gradient(form, kind, depth, sigma, dtype) -> None:
+    space = SPACES[kind]
+    h, action, target, mask = example(space)
+    critics = make(space, depth)
+    truth = outcome(critics, h, lambda critics, h: by_layers(critics, h, action, target, mask, sigma))
+    assert truth["value"].abs().max() > 1
+    critics, h, target = critics.to(dtype), h.to(dtype), target.float() if dtype != torch.float64 else target
+
+    def in_pieces(critics, h):
+        return critics.cross_entropy(critics.state_features(h), action, target, BINS, mask, sigma)
+
+    actual = outcome(critics, h, in_pieces)
+    plain = outcome(critics, h, lambda critics, h: by_layers(critics, h, action, target, mask, sigma))
+    assert actual["value"][:, ~mask].eq(0).all()
+    for name, right in truth.items():
+        wide = torch.float32 if dtype == torch.bfloat16 else dtype
+        bound = 2 * error_in_eps(plain[name], right, wide) + (16 if dtype != torch.bfloat16 else 2**16)
+        assert error_in_eps(actual[name], right, wide) <= bound, name
+
+
+@pytest.mark.parametrize("kind", SPACES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("form", ["native", "plain"], indirect=True)
+def test_values_of_rows(form, dtype, kind) -> None:
+    space = SPACES[kind]
+    h, action, *_ = example(space)
+    critics = make(space, 2)
+    features = critics.features(critics.state_features(h), action.unsqueeze(1))
+    truth = linear_bin_expectation(features, *critics.head, BINS).detach()
+    critics, h = critics.to(dtype), h.to(dtype)
+    step = torch.randperm(STEPS, generator=torch.Generator().manual_seed(3))[:31]
+    discount = torch.arange(31) % len(DISCOUNTS)
+    values = critics.values(critics.state_features(h), step, discount, action[step], BINS)
+    assert values.dtype == dtype
+    assert_accurate(values, truth[:, step, discount], floor=64)
+
+
+def test_values_of_choices_are_those_that_are_wanted() -> None:
+    space = SPACES["discrete"]
+    h, *_ = example(space)
+    critics = make(space, 2)
+    state = critics.state_features(h)
+    wanted = torch.rand(STEPS, len(DISCOUNTS), 4, generator=torch.Generator().manual_seed(4)) < 0.4
+    truth = linear_bin_expectation(critics.all_features(state), *critics.head, BINS).detach()
+    assert_accurate(critics.choice_values(state, wanted, BINS), truth * wanted, floor=64)
+    assert critics.choice_values(state, torch.zeros_like(wanted), BINS).eq(0).all()
+
+
+def arguments(dtype=torch.float32) -> tuple:
+    """Of the operation, for the critics and steps of the example."""
+    critics = make(SPACES["discrete"], 2).to(dtype)
+    h, action, target, mask = example(SPACES["discrete"])
+    ensemble = [
+        None if x is None else x.detach().requires_grad_()
+        for x in critics._ensemble(critics.state_features(h.to(dtype)))
+    ]
+    rows = critics._rows(torch.arange(STEPS), torch.arange(STEPS) % len(DISCOUNTS), action, dtype)
+    return *ensemble, *rows, target[:, 0].to(dtype).contiguous(), mask, *BINS.support, 0.0
+
+
+def test_rows_that_do_not_count_are_as_if_they_were_not_there() -> None:
+    everything = arguments(torch.float64)
+    *ensemble, step, entry, action, target, mask = everything[:12]
+    loss, readout = op.cross_entropy(*everything)
+    fewer = (*ensemble, step[mask], entry[mask], action, target[mask], None, *everything[12:])
+    right, values = op.cross_entropy(*fewer)
+    assert loss.item() == pytest.approx(right.item(), rel=1e-12)
+    assert readout[:, ~mask].eq(0).all()
+    assert_accurate(readout[:, mask], values, floor=16)
+    wanted = [x for x in ensemble if x is not None]
+    for one, other in zip(torch.autograd.grad(loss, wanted), torch.autograd.grad(right, wanted), strict=True):
+        assert_accurate(one, other, floor=16)
+
+
+def test_no_rows_at_all() -> None:
+    critics, h = make(SPACES["discrete"], 2), example(SPACES["discrete"])[0]
+    nothing = torch.zeros(STEPS, dtype=torch.bool)
+    target = torch.zeros(STEPS, len(DISCOUNTS), dtype=torch.float64)
+    loss, value = critics.cross_entropy(critics.state_features(h), torch.zeros(STEPS).long(), target, BINS, nothing)
+    loss.backward()
+    assert loss.item() == 0
+    assert value.eq(0).all()
+    assert critics.state.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("hidden", [1, 16, 33, 64, 200])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_native_layers_equal_plain_ones(monkeypatch, dtype, hidden) -> None:
+    assert backend.native is not None
+    generator = torch.Generator().manual_seed(5)
+    rows, steps, entries = 700, 30, 4
+
+    def draw(*shape, dtype=torch.float32):
+        return torch.randn(shape, generator=generator).to(dtype)
+
+    x, g, state, table = (
+        draw(rows, hidden, dtype=dtype),
+        draw(rows, hidden, dtype=dtype),
+        draw(steps, 3, hidden),
+        draw(entries, hidden),
+    )
+    x[5, 0] = float("nan")
+    step, entry = (
+        torch.randint(steps, (rows,), generator=generator),
+        torch.randint(entries, (rows,), generator=generator),
+    )
+
+    def run(threads):
+        torch.set_num_threads(threads)
+        first, added, out, gradient, other = (t.clone() for t in (x, x, x, g, g))
+        of_bias, of_table, of_state = torch.ones(hidden), torch.ones(entries, hidden), torch.ones(steps, 3, hidden)
+        layers.first(first, state[:, 1].to(dtype), table, step, entry, add=False)
+        layers.first(added, state[:, 1], table, step, entry, add=True)
+        layers.hidden(out, table[0])
+        layers.hidden_backward(gradient, x, of_bias)
+        layers.first_backward(other, x, step, entry, of_state[:, 1], of_table)
+        torch.set_num_threads(1)
+        return [first, added, out, gradient, other, of_bias, of_table, of_state]
+
+    native, again = run(1), run(2)
+    monkeypatch.setattr(layers, "native", None)
+    plain = run(1)
+    for index, (one, two, right) in enumerate(zip(native, again, plain, strict=True)):
+        assert torch.equal(one.nan_to_num(nan=7), two.nan_to_num(nan=7)), index  # the same bits on any threads
+        # Sums over rows: in another order, and of what is not rounded first.
+        floor = 2 if one.dtype != torch.float32 else 700 if dtype == torch.float32 else 700_000
+        assert_accurate(one, right.double(), floor=floor)
+
+
+def test_the_operations_are_registered_well() -> None:
+    everything = arguments()
+    checks = ("test_schema", "test_faketensor", "test_aot_dispatch_static")
+    torch.library.opcheck(op.critics_cross_entropy, everything, test_utils=checks)
+    values = [x.detach() if isinstance(x, torch.Tensor) else x for x in everything[:10]]
+    torch.library.opcheck(op.critics_expectation, (*values, *BINS.support), test_utils=checks)
+
+
+def test_under_autocast_products_run_in_bfloat16_and_sums_in_float32() -> None:
+    space = SPACES["discrete"]
+    h, action, target, mask = example(space)
+    critics = make(space, 2).float()
+    h, target = h.float(), target.float()
+    right = outcome(critics, h, lambda c, h: c.cross_entropy(c.state_features(h), action, target, BINS, mask))
+
+    def autocast(critics, h):
+        with torch.autocast("cpu", torch.bfloat16):
+            state = critics.state_features(h)
+            assert state.dtype == torch.bfloat16
+            return critics.cross_entropy(state, action, target, BINS, mask)
+
+    actual = outcome(critics, h, autocast)
+    assert actual["loss"].dtype == actual["value"].dtype == torch.float32
+    assert not torch.equal(actual["loss"], right["loss"])
+    for name, truth in right.items():
+        assert actual[name].dtype == torch.float32
+        assert (actual[name] - truth).norm() < 0.03 * truth.norm(), name
