@@ -71,3 +71,10 @@ def test_the_page_of_a_benchmark_runs(name: str, monkeypatch: pytest.MonkeyPatch
     page = (ROOT / "docs" / "benchmarks" / f"{name}.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(code, {})
+
+
+def test_the_offline_page_runs() -> None:
+    names: dict = {}
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "offline.md").read_text(), re.DOTALL):
+        exec(code, names)
+    assert 0.5 < (names["mixed"].task == 1).mean() < 1
