@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from twohot.config import AgentConfig
 from twohot.nets.actions import every_action
-from twohot.nets.actor import make_actor
 from twohot.nets.critic import TwoHotCritics
 from twohot.nets.linear import SigmaLinear
 from twohot.nets.values import make_values
-from twohot.networks import make_timestep_encoder, make_trajectory_encoder
+from twohot.networks import make_actor, make_timestep_encoder, make_trajectory_encoder
 from twohot.spaces import ACTION_MASK, as_dict_space, check_action_mask, check_action_space
 
 
@@ -62,17 +61,7 @@ class Agent(nn.Module):
         self.enumerable = every_action(action_space) is not None
         self.timestep_encoder = make_timestep_encoder(config, self.observation_space, action_space)
         self.trajectory_encoder = make_trajectory_encoder(config)
-        self.actor = make_actor(
-            action_space,
-            config.width,
-            config.head_hidden,
-            config.head_layers,
-            len(config.discounts),
-            floor=config.probability_floor,
-            ceiling=config.probability_ceiling,
-            continuous=config.continuous,
-            components=config.mixture_components,
-        )
+        self.actor = make_actor(config, action_space)
         self.values = make_values(config.critic, len(config.discounts), config.bins, config.hl_gauss_sigma)
         self.critics = TwoHotCritics(
             config.width,
