@@ -18,6 +18,7 @@ from frame import Group, Row, SeedResult, interleaved, percentiles
 from gpu import losses_on_a_gpu
 from gpu_attention import attention_on_a_gpu
 from losses import losses_beside_peers
+from objectives import objectives_learn
 from replay import replay_beside_peers, replay_costs
 
 
@@ -208,6 +209,7 @@ GROUPS: dict[str, Group] = {
         long=True,
     ),
     "learner": Group((learner_updates_per_second,), ("test_objectives.py", "test_learner.py")),
+    "objectives": Group((objectives_learn,), ("test_objectives.py", "test_policies.py", "test_learner.py"), long=True),
     "losses": Group(
         (losses_beside_peers,),
         (
