@@ -92,7 +92,7 @@ class ReplayWriter:
         mask: np.ndarray | None,
     ) -> None: ...
     def cut(self) -> None: ...
-    def discard(self) -> None: ...
+    def discard(self, mask: np.ndarray | None) -> None: ...
 
 def roll_back(directory: str, extents: dict[str, int]) -> None:
     """Take back what was committed after `ReplayStore.extents` had returned `extents`."""
@@ -235,6 +235,43 @@ def transformer_step(
     norm, norm, up, norm and down, then of the last norm. Linear weights are [outputs / 32, inputs, 32], filled up.
     """
 
+def first_layer(
+    features: int,
+    dtype: str,
+    rows: int,
+    width: int,
+    *,
+    state: int,
+    state_dtype: str,
+    state_stride: int,
+    table: int,
+    step: int,
+    entry: int,
+    slope: float,
+    add: bool,
+    threads: int,
+) -> None: ...
+def hidden_layer(
+    features: int, dtype: str, rows: int, width: int, *, bias: int, slope: float, threads: int
+) -> None: ...
+def hidden_layer_backward(
+    gradient: int, dtype: str, rows: int, width: int, *, output: int, of_bias: int, slope: float, threads: int
+) -> None: ...
+def first_layer_backward(
+    gradient: int,
+    dtype: str,
+    rows: int,
+    width: int,
+    *,
+    output: int,
+    step: int,
+    entry: int,
+    of_state: int,
+    of_state_stride: int,
+    of_table: int,
+    slope: float,
+    threads: int,
+) -> None: ...
 def recycled(bytes: int) -> np.ndarray:
     """An uninitialised array of bytes whose memory is kept for the next caller when the array goes."""
 
