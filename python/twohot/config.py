@@ -123,6 +123,8 @@ class AgentConfig:
     """Hidden units of the timestep encoder."""
     encoder_layers: int = 2
     """Hidden layers of the timestep encoder."""
+    actor: str = "default"
+    """Actor head: default, which takes any action space, or a name that you registered."""
     head_hidden: int = 256
     """Hidden units of actor and critics."""
     head_layers: int = 2
@@ -301,18 +303,32 @@ class CollectConfig:
     """Actors stepped together, one policy call a step."""
     steps_per_epoch: int = 1000
     """Steps of each actor in an epoch."""
+    workers: Literal["auto", "in-process", "processes"] = "auto"
+    """Step the actors in this process, or in one process for each CPU; auto times a few steps of each."""
+    assignment: Literal["sampled", "fixed"] = "sampled"
+    """Each trial draws its task uniformly; or tasks are dealt out to the actors in turn, once and for all."""
     epsilon_start: float = 1.0
-    """Exploration at the beginning: share of random actions, before the trial's random multiplier."""
+    """Exploration at the beginning: share of random actions, or standard deviation of the noise on actions that are
+    numbers in [-1, 1]; before the trial's random multiplier."""
     epsilon_end: float = 0.05
     """Exploration at the end of the schedule."""
     epsilon_steps: int = 1_000_000
     """Environment steps (of all actors together) over which epsilon falls."""
+    trial_epsilon_start: float = 0.8
+    """What epsilon falls to within a trial at the beginning, where trial_epsilon_steps is not 0."""
+    trial_epsilon_end: float = 0.01
+    """What epsilon falls to within a trial at the end of the schedule."""
+    trial_epsilon_steps: int = 0
+    """Steps of a trial over which its epsilon falls (bilevel exploration); 0 keeps it the same."""
+    random_multiplier: bool = True
+    """Multiply epsilon by a number drawn from U(0, 1) for each trial."""
 
     def __post_init__(self) -> None:
         for name in ("environments", "steps_per_epoch"):
             _require(getattr(self, name) >= 1, f"collect.{name}: expected at least 1, got {getattr(self, name)}")
-        _require(self.epsilon_steps >= 0, f"collect.epsilon_steps: expected at least 0, got {self.epsilon_steps}")
-        for name in ("epsilon_start", "epsilon_end"):
+        for name in ("epsilon_steps", "trial_epsilon_steps"):
+            _require(getattr(self, name) >= 0, f"collect.{name}: expected at least 0, got {getattr(self, name)}")
+        for name in ("epsilon_start", "epsilon_end", "trial_epsilon_start", "trial_epsilon_end"):
             _require(0 <= getattr(self, name) <= 1, f"collect.{name}: expected [0, 1], got {getattr(self, name)}")
 
 
@@ -349,10 +365,22 @@ class EvaluateConfig:
     """Trials of each task in the last evaluation, and of the uniformly random policy that it is compared with."""
     greedy: bool = False
     """Take the most probable action instead of sampling one from the policy."""
+    held_out_tasks: tuple[str, ...] = ()
+    """Tasks of the suite that are evaluated but never trained on."""
+    splits: tuple[str, ...] = ("train",)
+    """Levels, seeds or goals that are evaluated: train, test or both; `twohot envs` says which a suite has."""
+    step_limit: int = 20_000
+    """Steps after which a trial of an evaluation is cut off and counted as it stands."""
 
     def __post_init__(self) -> None:
-        for name in ("every", "trials", "final_trials"):
+        for name in ("every", "trials", "final_trials", "step_limit"):
             _require(getattr(self, name) >= 1, f"evaluate.{name}: expected at least 1, got {getattr(self, name)}")
+        _require(
+            len(self.splits) > 0
+            and set(self.splits) <= {"train", "test"}
+            and len(set(self.splits)) == len(self.splits),
+            f"evaluate.splits: expected train, test or both, got {self.splits}",
+        )
 
 
 @dataclass(frozen=True)
@@ -400,6 +428,8 @@ class TrainConfig:
             f"window: expected at most the agent's context of {self.agent.context} steps, got {self.window} "
             "(raise --agent.context, or train on shorter windows)",
         )
+        both = sorted(set(self.evaluate.held_out_tasks) & set(self.environment.tasks))
+        _require(not both, f"evaluate.held_out_tasks: {', '.join(both)} would be trained on")
         _require(
             self.agent.context <= self.replay.capacity_steps,
             f"agent.context: expected at most replay.capacity_steps = {self.replay.capacity_steps}, "

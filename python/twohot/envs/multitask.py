@@ -19,8 +19,6 @@ from twohot.envs.wrappers import ScaleReward
 
 CONTEXT = "context"
 """Name of the context features in a Dict observation."""
-RESULTS = ("attempt_returns", "attempt_lengths", "attempt_success")
-"""What the info of a trial's last step holds besides `task`, one entry for each attempt."""
 CONTEXT_FEATURES = ("steps in the trial / 1000", "attempt / max(1, attempts - 1)", "action was legal", "last reward")
 
 
@@ -61,6 +59,7 @@ class TrialEnv(gym.Env[Any, Any]):
         reward_multipliers: one finite factor for each task; empty means 1 for all.
         layout: the spaces; None takes the smallest that fit all tasks, which makes them.
         context_features: whether the four features are shown.
+        step_limit: steps after which a trial is truncated; 0 means never.
         plays: indices of the tasks that are drawn here, each once; empty means all.
         render: whether `render()` returns images, uint8 [H, W, 3], where the suite has any.
 
@@ -83,6 +82,7 @@ class TrialEnv(gym.Env[Any, Any]):
         reward_multipliers: Sequence[float] = (),
         layout: Layout | None = None,
         context_features: bool = True,
+        step_limit: int = 0,
         plays: Sequence[int] = (),
         render: bool = False,
     ) -> None:
@@ -97,6 +97,7 @@ class TrialEnv(gym.Env[Any, Any]):
                 f"expected {len(self.tasks)} reward multipliers, one for each task, or none, "
                 f"got {len(self.reward_multipliers)}"
             )
+        self._step_limit = step_limit or math.inf
         self._plays = tuple(plays) or tuple(range(len(self.tasks)))
         self.layout = layout or common_layout(suite, self.tasks, split=split)
         self.context_features = context_features
@@ -140,24 +141,25 @@ class TrialEnv(gym.Env[Any, Any]):
         game = self._game
         if game is None:
             raise gym.error.ResetNeeded("expected reset() before the first step and after a trial's end, got step()")
-        observation, reward, terminated, truncated, info = game.env.step(action)
+        observation, reward, terminated, truncated, _ = game.env.step(action)
         self._steps += 1
         observation = self._observe(game, observation)
         if not (terminated or truncated):
-            return observation, reward, False, False, {}
+            if self._steps < self._step_limit:
+                return observation, reward, False, False, {}
+            truncated = True
         self._game = None
-        info = {"task": self._task, **{key: info[key] for key in RESULTS}}
-        return observation, reward, bool(terminated), bool(truncated), info
+        return observation, reward, bool(terminated), bool(truncated), {"task": self._task, **game.attempts.results()}
 
     def render(self) -> np.ndarray:
-        """The game as an image, uint8 [H, W, 3].
+        """The game as an image, uint8 [H, W, 3], at a trial's end too.
 
         Raises:
-            ResetNeeded: between trials.
+            ResetNeeded: before the first trial.
         """
-        if self._game is None:
+        if self._task not in self._games:
             raise gym.error.ResetNeeded("expected reset() before render()")
-        return self._game.env.render()
+        return self._games[self._task].env.render()
 
     def close(self) -> None:
         for game in self._games.values():
