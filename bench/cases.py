@@ -19,6 +19,7 @@ from gpu import losses_on_a_gpu
 from gpu_attention import attention_on_a_gpu
 from learner import growth_of_the_step, step_beside_the_official_code
 from losses import losses_beside_peers
+from objectives import objectives_learn
 from replay import replay_beside_peers, replay_costs
 
 
@@ -216,6 +217,7 @@ GROUPS: dict[str, Group] = {
         (learner_updates_per_second, step_beside_the_official_code, growth_of_the_step),
         ("test_objectives.py", "test_learner.py", "test_critics.py"),
     ),
+    "objectives": Group((objectives_learn,), ("test_objectives.py", "test_policies.py", "test_learner.py"), long=True),
     "losses": Group(
         (losses_beside_peers,),
         (

@@ -265,6 +265,9 @@ def attention() -> list[str]:
             cells += [_cell(own["twohot"], "share_of_limit")] * (kind != "whole cached step")
             body.append([*cells, *(_cell(own.get(name, {}), "p50") for name in others)])
         lines += [*table(head, body), ""]
+    memory = [f"{name} {_cell(row, 'extra_mb')} MB" for name, row in cases.get("peak memory of training", {}).items()]
+    if memory:
+        lines += [f"Peak memory of training (2 windows, 8 heads of 64, float32): {', '.join(memory)}.", ""]
     goals = [row for row in records if row["case"] == "goal"]
     missed = [
         f"{row['provider']} ({_number(row['p50'])}, asked for {row['target']})" for row in goals if row["met"] == "no"
@@ -273,7 +276,8 @@ def attention() -> list[str]:
     lines += ["Missed: " + "; ".join(missed) + ".", ""] * bool(missed)
     return [
         *lines,
-        "Medians of calls in turn, in one process, two threads, huge pages for everybody. Before any time is taken, "
+        "Medians of calls in turn, in one process, two threads, huge pages for everybody. Before each single step, 64 "
+        "MB of other memory pass through the processor's caches, as in a rollout. Before any time is taken, "
         "outputs and gradients must agree with twohot's to 1e-4 (bfloat16: 3e-2), but for the official steps, whose "
         "windows roll in another way. The official code is written in our own lines with the same tensors. "
         f"{conditions(records[0])}. `python bench/run.py attention`.",

@@ -140,6 +140,8 @@ def test_missions():
         babyai.encode_mission("fly to the ball", 9)
     with pytest.raises(ValueError, match="at most 3 words"):
         babyai.encode_mission("go to the ball", 3)
+    for task in babyai.TRAIN_50 + babyai.HELD_OUT:
+        assert babyai.make(task).observation_space["tokens_mission"].shape == (9,)
     for task in babyai._LONG[::5]:
         env = babyai.make(task)
         assert env.observation_space["tokens_mission"].shape == (80,)

@@ -1,5 +1,6 @@
 """MazeRunner against rules written down again, searches and gymnasium's checks; hindsight against the rules."""
 
+import dataclasses
 from collections import deque
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 
 import batched_envs
 from twohot import envs
+from twohot.config import EnvironmentConfig
 from twohot.envs import maze_runner
 from twohot.envs.maze_runner import HindsightGoals
-from twohot.replay import Replay
+from twohot.errors import TwohotError
+from twohot.replay import Replay, Trajectories
 from twohot.spaces import as_dict_space, replay_schema
 
 MOVES = [(0, -1), (-1, 0), (0, 1), (1, 0), (0, 0)]
@@ -201,6 +204,23 @@ def test_relabelled_trajectories_follow_the_rules(strategy):
     )  # the store keeps what happened
 
 
+def one_trajectory(observation, reward, task=0):
+    """What a draw of one window gives to hindsight."""
+    steps = len(reward)
+    return Trajectories(
+        observation={"observation": observation},
+        action=np.zeros(steps, np.int32),
+        reward=reward,
+        terminated=np.zeros(steps, bool),
+        truncated=np.zeros(steps, bool),
+        step={},
+        length=np.array([steps]),
+        start=np.zeros(1, np.int64),
+        task=np.array([task], np.int32),
+        id=np.zeros(1, np.int64),
+    )
+
+
 def test_a_goal_that_was_reached_stays_one():
     # A path along a row: the first goal is reached at step 2, the other two are far away.
     places = np.array([(9, 5), (9, 6), (9, 7), (9, 8), (9, 9), (8, 9)])
@@ -211,9 +231,8 @@ def test_a_goal_that_was_reached_stays_one():
     observation[2:, 7:9] = -1 / 11
     kept = []
     for seed in range(60):
-        reward, terminated = np.array([0, 1, 0, 0, 0], np.float32), np.zeros(5, bool)
-        changed = observation.copy()
-        HindsightGoals(11, 3, strategy="some", seed=seed)._relabel(changed, reward, terminated)
+        reward, changed = np.array([0, 1, 0, 0, 0], np.float32), observation.copy()
+        HindsightGoals(11, 3, strategy="some", seed=seed)(one_trajectory(changed, reward))
         new = np.rint(changed[0, 7:13] * 11).reshape(3, 2).tolist()
         assert [9, 7] in new
         assert len(set(map(tuple, new))) == 3  # no step counts twice
@@ -222,3 +241,27 @@ def test_a_goal_that_was_reached_stays_one():
         assert kept[-1] < 2 or (changed == observation).all()
         assert kept[-1] != 1 or [3, 1] in new  # what is left of the missed goals are the last ones
     assert min(np.bincount(kept, minlength=3)) > 8
+
+
+def test_the_hindsight_of_a_run():
+    environment = EnvironmentConfig(
+        suite="maze_runner", tasks=("11x11-k2", "15x15-k1"), reward_multipliers=(2.0, 3.0), context_features=False
+    )
+    assert envs.suites()["maze_runner"].relabel is maze_runner.make_relabel
+    draws = []
+    for seed in ((0, 0), (0, 0), (0, 1)):
+        hindsight, row = maze_runner.make_relabel(environment, seed), []
+        for _ in range(20):
+            reward, observation = np.zeros(4, np.float32), np.zeros((5, 11), np.float32)
+            observation[:, :2] = np.array([(13, 7), (12, 7), (11, 7), (10, 7), (9, 7)]) / 15
+            observation[:, 7:9] = 1 / 15
+            hindsight(one_trajectory(observation, reward, task=1))
+            assert set(reward) <= {0.0, 3.0}
+            assert (observation[:, 9:] == 0).all()  # of the other task, and no entry for the last reward
+            row.append(reward.tolist())
+        draws.append(row)
+    assert draws[0] == draws[1]
+    assert draws[0] != draws[2]
+    assert any(any(reward) for reward in draws[0])
+    with pytest.raises(TwohotError, match="trials of 1 attempt, got 2"):
+        maze_runner.make_relabel(dataclasses.replace(environment, attempts=2), (0, 0))

@@ -101,7 +101,7 @@ def test_autocast_is_near_float32(memory):
     expected = memory(x, time)
     with torch.autocast("cpu", torch.bfloat16):
         actual = memory(x, time)
-    assert (actual - expected).abs().max() < 0.1
+    assert (actual - expected).abs().max() < 0.2
     assert actual.isfinite().all()
 
 
@@ -195,7 +195,7 @@ def test_rotary_attention_rotates_queries_and_keys_by_the_time():
 
 
 def test_rotary_positions_continue_from_a_prefix():
-    module = perturb(Transformer(16, 2, 2, 12, 0.0, 16, positions="rotary"), 0.1).eval()
+    module = perturb(Transformer(32, 2, 2, 32, 0.0, 16, positions="rotary"), 0.1).eval()
     x, time = normal(3, 8, 32), torch.arange(8).expand(3, 8)
     cache = module.initial_cache(3)
     prefix = module.prefill(x[:, :5], time[:, :5], torch.full((3,), 5), cache)

@@ -120,6 +120,8 @@ class AgentConfig:
     """Hidden units of the timestep encoder."""
     encoder_layers: int = 2
     """Hidden layers of the timestep encoder."""
+    actor: str = "default"
+    """Actor head: default, which takes any action space, or a name that you registered."""
     head_hidden: int = 256
     """Hidden units of actor and critics."""
     head_layers: int = 2

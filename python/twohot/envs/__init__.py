@@ -3,7 +3,7 @@
 Importing this package imports no suite's own packages.
 """
 
-from twohot.envs import babyai, dark_key, frozen_lake, half_cheetah, maze_runner, tmaze
+from twohot.envs import babyai, dark_key, frozen_lake, gymnasium, half_cheetah, maze_runner, tmaze
 from twohot.envs.actions import PadActions, PadBinary, PadChoices, RescaleActions, common_action_space, pad_actions
 from twohot.envs.atari import ATARI
 from twohot.envs.attempts import Attempts
@@ -46,6 +46,7 @@ for _suite in (
     half_cheetah.SUITE,
     maze_runner.SUITE,
     babyai.SUITE,
+    gymnasium.SUITE,
 ):
     register(_suite)
 

@@ -127,7 +127,7 @@ class BabyAILevel(gym.Env[dict[str, np.ndarray], int]):
 
     def step(self, action):
         observation, reward, terminated, truncated, _ = self.env.step(int(action))
-        info = {"success": bool(terminated and reward > 0)}
+        info = {"success": reward > 0}
         return self._observe(observation), float(reward), terminated or truncated, False, info
 
     def render(self) -> np.ndarray | None:

@@ -8,16 +8,20 @@ the protocol and the differences.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from twohot.config import EnvironmentConfig
 from twohot.envs.batched import draw_cells
 from twohot.envs.registry import Suite
-from twohot.replay import Trajectories
+from twohot.errors import TwohotError
+
+if TYPE_CHECKING:
+    from twohot.config import EnvironmentConfig
+    from twohot.replay import Trajectories
+    from twohot.replay.relabel import Relabel
 
 _MOVES = np.array([(0, -1), (-1, 0), (0, 1), (1, 0), (0, 0)])
 _GOALS = 7  # index of the first goal's row in an observation; place, distances and time come before
@@ -174,15 +178,13 @@ class HindsightGoals:
 
     def __call__(self, trajectories: Trajectories) -> None:
         for b in range(len(trajectories.length)):
-            steps = trajectories.step_rows(b)
-            self._relabel(
-                trajectories.observation["observation"][trajectories.observation_rows(b)],
-                trajectories.reward[steps],
-                trajectories.terminated[steps],
-            )
+            self.change(trajectories, b)
 
-    def _relabel(self, observation: np.ndarray, reward: np.ndarray, terminated: np.ndarray) -> None:
-        """One trajectory in place: observation [T + 1, entries], reward [T], terminated [T]."""
+    def change(self, trajectories: Trajectories, b: int) -> None:
+        """Gives trajectory b its goals, in place."""
+        observation = trajectories.observation["observation"][trajectories.observation_rows(b)]  # [T + 1, entries]
+        steps = trajectories.step_rows(b)
+        reward, terminated = trajectories.reward[steps], trajectories.terminated[steps]
         reached = np.flatnonzero(reward) + 1
         missed = self.goals - len(reached)
         count = missed if self.strategy == "all" else int(self.random.integers(missed + 1))
@@ -217,22 +219,31 @@ def make(task: str, split: str = "train", render: bool = False) -> gym.Env:
     return MazeRunner(**TASKS[task], render=render)
 
 
-def make_relabel(environment: EnvironmentConfig, seed: int | Sequence[int]) -> HindsightGoals:
-    """The hindsight of a run's task.
+def make_relabel(environment: EnvironmentConfig, seed: Sequence[int]) -> Relabel:
+    """Hindsight ("some") for the trajectories of a run that plays `environment`, which may have several tasks.
 
     Raises:
-        ValueError: unless there is one task, in one attempt.
+        TwohotError: a trial has several attempts, whose mazes hindsight would mix.
     """
-    if len(environment.tasks) > 1 or environment.attempts > 1:
-        raise ValueError("maze_runner: relabelling expects one task and one attempt")
-    task = TASKS[environment.tasks[0]]
-    return HindsightGoals(
-        task["size"],
-        task["goals"],
-        multiplier=environment.reward_multipliers[0] if environment.reward_multipliers else 1.0,
-        last_reward=-1 if environment.context_features else None,
-        seed=seed,
-    )
+    if environment.attempts != 1:
+        raise TwohotError(f"environment.attempts: hindsight needs trials of 1 attempt, got {environment.attempts}")
+    multipliers = environment.reward_multipliers or (1.0,) * len(environment.tasks)
+    hindsights = [
+        HindsightGoals(
+            TASKS[task]["size"],
+            TASKS[task]["goals"],
+            multiplier=multiplier,
+            last_reward=-1 if environment.context_features else None,
+            seed=(*seed, index),
+        )
+        for index, (task, multiplier) in enumerate(zip(environment.tasks, multipliers, strict=True))
+    ]
+
+    def change(trajectories: Trajectories) -> None:
+        for b, task in enumerate(trajectories.task):
+            hindsights[task].change(trajectories, b)
+
+    return change
 
 
 SUITE = Suite(
