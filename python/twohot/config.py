@@ -114,6 +114,9 @@ class AgentConfig:
     """Hidden units of the Transformer's feed-forward part, or of the feed-forward network."""
     dropout: float = 0.05
     """Dropout of the trajectory encoder, in training only."""
+    recompute: bool = False
+    """Compute each layer of the Transformer again in the backward pass, instead of keeping what it needs there: a third
+    more time for the Transformer, and its activations take next to no memory."""
     context: int = 256
     """L, steps that the policy looks back on."""
     encoder_hidden: int = 512
@@ -276,6 +279,11 @@ class OptimizerConfig:
     """Updates over which the step size rises linearly from zero."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the matrix products of an update; parameters, sums and losses are float32 in both."""
+    accumulate: int = 1
+    """Pieces that a batch is cut into, whose gradients are added up: so many times less memory for activations. Must
+    divide the batch size."""
+    compile: bool = False
+    """Compile the losses with torch.compile; the first update then takes a minute or more."""
 
     def __post_init__(self) -> None:
         _require(0 < self.learning_rate < math.inf, f"optimizer.learning_rate: expected > 0, got {self.learning_rate}")
@@ -284,6 +292,7 @@ class OptimizerConfig:
                 0 <= getattr(self, name) < math.inf, f"optimizer.{name}: expected at least 0, got {getattr(self, name)}"
             )
         _require(self.gradient_clip > 0, f"optimizer.gradient_clip: expected > 0, got {self.gradient_clip}")
+        _require(self.accumulate >= 1, f"optimizer.accumulate: expected at least 1, got {self.accumulate}")
 
 
 @dataclass(frozen=True)
@@ -436,6 +445,11 @@ class TrainConfig:
             _require(getattr(self, name) >= 1, f"{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("seed", "updates_per_epoch", "warmup_epochs", "threads"):
             _require(getattr(self, name) >= 0, f"{name}: expected at least 0, got {getattr(self, name)}")
+        _require(
+            self.batch_size % self.optimizer.accumulate == 0,
+            f"optimizer.accumulate: expected a divisor of the batch size {self.batch_size}, "
+            f"got {self.optimizer.accumulate}",
+        )
         _require(
             self.window <= self.agent.context,
             f"window: expected at most the agent's context of {self.agent.context} steps, got {self.window} "

@@ -236,7 +236,8 @@ class Session:
                     weights = [parameter.detach().clone() for parameter in self.learner.parameters] if looked_at else []
                     losses, norm = self.learner.step(batch)
                     if looked_at:
-                        found = statistics(losses, self.agent, batch, config.environment.tasks)
+                        last = self.learner.pieces(batch)[-1]
+                        found = statistics(losses, self.agent, last, config.environment.tasks)
                         found |= update_norms(weights, self.agent)
                         for name, value in {**found, "gradient/norm": norm}.items():
                             sums[name] = sums[name] + value if name in sums else value
