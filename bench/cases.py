@@ -207,7 +207,11 @@ GROUPS: dict[str, Group] = {
     "rollout": Group((rollout_steps_per_second,), ("test_envs.py", "test_rollout.py", "test_attention.py")),
     "environments": Group(
         (environment_steps_per_second, metaworld_start),
-        ("test_metaworld.py", "test_procgen.py", "test_atari.py"),
+        (
+            "test_workers.py",
+            "test_rollout.py",
+            *(f"test_{suite}.py" for suite in ("metaworld", "procgen", "atari", "babyai")),
+        ),
         long=True,
     ),
     "learner": Group(

@@ -184,6 +184,36 @@ def learner() -> list[str]:
     ]
 
 
+def environments() -> list[str]:
+    """A row for each benchmark: bare, as trials, and into replay; and the goals."""
+    if not (RESULTS / "environments.csv").exists():
+        return ["Not measured yet: `python bench/run.py environments`."]
+    records = read("environments")
+    goals = [row for row in records if row["case"] == "goal"]
+    cases: dict[str, dict[str, Record]] = {}
+    for row in records:
+        if row["case"] not in ("goal", "ML45"):
+            cases.setdefault(row["case"], {})[row["provider"]] = row
+    wrapped, replayed = "wrapped environments", "uniform policy and replay"
+    body = []
+    for case, own in cases.items():
+        bare = _cell(own["bare environments in a loop"], "p50")
+        cells = [_cell(own[name], key) for name in (wrapped, replayed) for key in ("p50", "share_of_limit")]
+        body.append([case, bare, *cells])
+    return [
+        *table(["environment steps/s", "bare", "trials", "x bare", "into replay", "x bare"], body),
+        "",
+        "Goals:",
+        "",
+        *_goals(goals),
+        "",
+        "16 actors in one process with random actions, medians of rounds in turn. *Bare*: the benchmark's own "
+        "environments in a loop, without any wrapper. *Trials*: attempts, padding and context features. *Into replay*: "
+        "a rollout with the uniformly random policy, previous action and reward, stored. "
+        f"{conditions(records[0])}. `python bench/run.py environments`.",
+    ]
+
+
 def profile() -> list[str]:
     """The parts of a step: time, share, products and rate, in both precisions."""
     records = [row for row in read("learner") if row["case"] == "where the time goes"]
@@ -330,6 +360,7 @@ TABLES = {
     "losses": losses,
     "replay": replay,
     "attention": attention,
+    "environments": environments,
 }
 
 

@@ -303,6 +303,9 @@ class CollectConfig:
     """Actors stepped together, one policy call a step."""
     steps_per_epoch: int = 1000
     """Steps of each actor in an epoch."""
+    first_epoch: int = 0
+    """Epochs before the first one that collects, which learn from recorded data alone (`data.sources`); as many as the
+    run has make it offline."""
     workers: Literal["auto", "in-process", "processes"] = "auto"
     """Step the actors in this process, or in one process for each CPU; auto times a few steps of each."""
     assignment: Literal["sampled", "fixed"] = "sampled"
@@ -326,7 +329,7 @@ class CollectConfig:
     def __post_init__(self) -> None:
         for name in ("environments", "steps_per_epoch"):
             _require(getattr(self, name) >= 1, f"collect.{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("epsilon_steps", "trial_epsilon_steps"):
+        for name in ("first_epoch", "epsilon_steps", "trial_epsilon_steps"):
             _require(getattr(self, name) >= 0, f"collect.{name}: expected at least 0, got {getattr(self, name)}")
         for name in ("epsilon_start", "epsilon_end", "trial_epsilon_start", "trial_epsilon_end"):
             _require(0 <= getattr(self, name) <= 1, f"collect.{name}: expected [0, 1], got {getattr(self, name)}")
@@ -351,6 +354,29 @@ class ReplayConfig:
     def __post_init__(self) -> None:
         _require(self.capacity_steps >= 1, f"replay.capacity_steps: expected at least 1, got {self.capacity_steps}")
         _require(self.threads >= 1, f"replay.threads: expected at least 1, got {self.threads}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Recorded trajectories to learn from."""
+
+    sources: tuple[str, ...] = ()
+    """Replay directories (such as RUN/replay), minari:ID, npz:PATH or amago:PATH."""
+    weights: tuple[float, ...] = ()
+    """Weight of each source in a batch; empty means equal ones."""
+    own_share: float = 0.5
+    """Share of a batch that is drawn from the run's own trajectories, once there are any."""
+
+    def __post_init__(self) -> None:
+        _require(
+            len(self.weights) in (0, len(self.sources)),
+            f"data.weights: expected none or one for each of the {len(self.sources)} sources, got {len(self.weights)}",
+        )
+        _require(
+            all(0 <= weight < math.inf for weight in self.weights) and (not self.weights or sum(self.weights) > 0),
+            f"data.weights: expected numbers of at least 0, not all 0, got {self.weights}",
+        )
+        _require(0 <= self.own_share <= 1, f"data.own_share: expected a share in [0, 1], got {self.own_share}")
 
 
 @dataclass(frozen=True)
@@ -411,6 +437,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     def __post_init__(self) -> None:
@@ -430,6 +457,10 @@ class TrainConfig:
         )
         both = sorted(set(self.evaluate.held_out_tasks) & set(self.environment.tasks))
         _require(not both, f"evaluate.held_out_tasks: {', '.join(both)} would be trained on")
+        _require(
+            self.collect.first_epoch == 0 or len(self.data.sources) > 0,
+            f"collect.first_epoch: expected data.sources for the {self.collect.first_epoch} epochs before, got none",
+        )
         _require(
             self.agent.context <= self.replay.capacity_steps,
             f"agent.context: expected at most replay.capacity_steps = {self.replay.capacity_steps}, "

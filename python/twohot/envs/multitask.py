@@ -19,6 +19,8 @@ from twohot.envs.wrappers import ScaleReward
 
 CONTEXT = "context"
 """Name of the context features in a Dict observation."""
+RESULTS = ("attempt_returns", "attempt_lengths", "attempt_success")
+"""What the info of a trial's last step holds besides `task`, one entry for each attempt."""
 CONTEXT_FEATURES = ("steps in the trial / 1000", "attempt / max(1, attempts - 1)", "action was legal", "last reward")
 
 
@@ -141,15 +143,17 @@ class TrialEnv(gym.Env[Any, Any]):
         game = self._game
         if game is None:
             raise gym.error.ResetNeeded("expected reset() before the first step and after a trial's end, got step()")
-        observation, reward, terminated, truncated, _ = game.env.step(action)
+        observation, reward, terminated, truncated, info = game.env.step(action)
         self._steps += 1
         observation = self._observe(game, observation)
-        if not (terminated or truncated):
-            if self._steps < self._step_limit:
-                return observation, reward, False, False, {}
-            truncated = True
+        if terminated or truncated:
+            results = {key: info[key] for key in RESULTS}
+        elif self._steps < self._step_limit:
+            return observation, reward, False, False, {}
+        else:
+            truncated, results = True, game.attempts.results()
         self._game = None
-        return observation, reward, bool(terminated), bool(truncated), {"task": self._task, **game.attempts.results()}
+        return observation, reward, bool(terminated), bool(truncated), {"task": self._task, **results}
 
     def render(self) -> np.ndarray:
         """The game as an image, uint8 [H, W, 3], at a trial's end too.
@@ -198,35 +202,36 @@ class TrialEnv(gym.Env[Any, Any]):
 
     def _observe_vector(self, game: _Game, observation: np.ndarray) -> np.ndarray:
         """Checks what came from the game and writes the features into the entries that padding kept for them."""
-        self._check(_all_finite(observation), game, observation)
+        if not (_all_finite(observation) and math.isfinite(game.attempts.last_reward)):
+            self._refuse(game, observation)
         if self._features:
-            observation[-4:] = self._context(game)
+            self._write_context(game, observation)
         return observation
 
     def _observe_parts(self, game: _Game, observation: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Checks what came from the game and adds the features."""
-        self._check(all(_all_finite(observation[name]) for name in self._floats), game, observation)
+        finite = all(_all_finite(observation[name]) for name in self._floats)
+        if not (finite and math.isfinite(game.attempts.last_reward)):
+            self._refuse(game, observation)
         if self._features:
-            observation[CONTEXT] = np.array(self._context(game), np.float32)
+            observation[CONTEXT] = np.empty(self._features, np.float32)
+            self._write_context(game, observation[CONTEXT])
         return observation
 
-    def _context(self, game: _Game) -> tuple[float, float, float, float]:
+    def _write_context(self, game: _Game, values: np.ndarray) -> None:
+        """Sets the last four of `values`."""
         attempts = game.attempts
-        return (
-            self._steps / 1000,
-            attempts.attempt / self._last_attempt,
-            float(game.actions.legal),
-            attempts.last_reward * game.multiplier,
-        )
+        values[-4] = self._steps / 1000
+        values[-3] = attempts.attempt / self._last_attempt
+        values[-2] = game.actions.legal
+        values[-1] = attempts.last_reward * game.multiplier
 
-    def _check(self, finite: bool, game: _Game, observation: Any) -> None:
-        reward = game.attempts.last_reward
-        if not (finite and math.isfinite(reward)):
-            raise NonFiniteError(
-                f"expected finite observations and rewards from {self.suite} task {self.tasks[self._task]!r}, got "
-                f"observation {observation} and reward {reward} at step {self._steps} of the trial: mend the "
-                "environment or leave the task out"
-            )
+    def _refuse(self, game: _Game, observation: Any) -> None:
+        raise NonFiniteError(
+            f"expected finite observations and rewards from {self.suite} task {self.tasks[self._task]!r}, got "
+            f"observation {observation} and reward {game.attempts.last_reward} at step {self._steps} of the trial: "
+            "mend the environment or leave the task out"
+        )
 
 
 def _all_finite(values: np.ndarray) -> bool:
