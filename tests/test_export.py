@@ -1,5 +1,6 @@
 """An exported policy acts, with torch alone, as the agent does."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from small_spaces import flat
 from twohot.agent import Agent
 from twohot.export import FACTS, ActingStep, ExportError, export_policy
 
-SPACES = Dict({"image": Box(0, 255, (12, 12, 3), np.uint8), "action_mask": MultiBinary(4)})
+SPACES = Dict({"image": Box(0, 255, (36, 36, 3), np.uint8), "action_mask": MultiBinary(4)})
 CASES = {
     "transformer": ({"context": 6, "layers": 2}, flat(3), Discrete(4)),
     "rotary": ({"context": 6, "positions": "rotary"}, flat(3), Box(-1, 1, (2,))),
@@ -25,8 +26,6 @@ CASES = {
 
 
 def make(changes, observation, action):
-    import dataclasses
-
     torch.manual_seed(0)
     agent = Agent(dataclasses.replace(AGENT, **changes), observation, action).eval()
     with torch.no_grad():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -137,7 +138,8 @@ class ActingStep(nn.Module):
         """The policy's mode and a sample of it, each [B, *action], and the memory of the next step.
 
         Args:
-            observation: each [B, *shape]. previous_action: [B, *action]. previous_reward: [B]; both 0 at first.
+            observation: each [B, *shape]. previous_action: [B, *action], float32 or int64. previous_reward: [B]; both
+                are 0 at first.
             time: [B] int64, index of the step in its trial: 0 begins a new one, whatever the memory holds.
             memory: as it came out of the step before, and zeros at first.
         """
@@ -167,9 +169,8 @@ def export_policy(networks: AgentNetworks, path: str | Path, *, environments: in
         name: torch.zeros((environments, *space.shape), dtype=getattr(torch, str(space.dtype)))
         for name, space in spaces[0].items()
     }
-    action = torch.from_numpy(spaces[1].sample()[None].repeat(environments, 0) * 0) if spaces[1].shape else None
-    if action is None:
-        action = torch.zeros(environments, dtype=torch.int64)
+    kind = torch.float32 if isinstance(spaces[1], Box) else torch.int64
+    action = torch.zeros((environments, *spaces[1].shape), dtype=kind)
     memory = step.step.memory(environments)
     example = observation, action, torch.zeros(environments), torch.zeros(environments, dtype=torch.int64), memory
     batch = torch.export.Dim("environments", min=1)
