@@ -176,10 +176,12 @@ def test_enormous_scores_and_rising_scores_lose_nothing():
     assert_accurate(out, truth, plain)
 
 
-def test_nan_reaches_its_own_head_alone():
-    cache = filled(16, 40, torch.float32, [30, 30])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF])  # rounding would carry the second into the sign
+def test_nan_reaches_its_own_head_alone(bits, stored):
+    cache = filled(16, 40, stored, [30, 30])
     q, k, v = (normal(2, 2, 16, seed=seed) for seed in range(3))
-    k[1, 0, 3] = torch.nan
+    k[1, 0, 3] = torch.tensor(bits, dtype=torch.int32).view(torch.float32)
     out = decode_attention(q, k, v, cache, 0)
     assert out.isnan().any(-1).tolist() == [[False, False], [True, False]]
 
