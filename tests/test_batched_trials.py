@@ -72,6 +72,11 @@ def test_what_batched_trials_refuse():
     with pytest.raises(ResetNeeded, match=r"rows that have ended, \[0 1\]"):
         batched.step(np.zeros(2, int))
     batched.reset(seed=0)
+    for _ in range(16):  # the limit of an attempt, over which both stay
+        batched.step(np.zeros(2, int))
+    with pytest.raises(ResetNeeded, match=r"\[0 1\]"):
+        batched.step(np.zeros(2, int))
+    batched.reset(seed=0)
     with pytest.raises(ValueError, match="expected actions"):
         batched.step(np.array([0, 5]))
     with pytest.raises(ValueError, match="expected actions"):
