@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -61,7 +62,7 @@ def steps(dtype: torch.dtype, environments: int, length: int, size: int, divisor
         return None, decode_attention(q, k, v, cache, 0)
 
     equal = {"tolerance": TOLERANCES[dtype]}
-    return {
+    works = {
         **dict(zip(READS, (Alternative(partial(read, kind)) for kind in (torch.float32, torch.int32)), strict=True)),
         "twohot": Alternative(partial(ours, full)),
         "torch SDPA": Alternative(partial(sdpa, full, None), partial(ours, full), **equal),
@@ -71,6 +72,10 @@ def steps(dtype: torch.dtype, environments: int, length: int, size: int, divisor
         "twohot, lengths spread evenly": Alternative(partial(ours, spread)),
         "torch SDPA, masked": Alternative(partial(sdpa, spread, mask), partial(ours, spread), **equal),
     }
+    # In a rollout, weights and the other layers' caches pass through the processor between two steps of a layer. Here
+    # other memory does, before whoever is measured, so that no one finds more in the processor's caches than another.
+    others = torch.zeros(1 << 26, dtype=torch.int8)
+    return {name: replace(each, before=others.amax) for name, each in works.items()}
 
 
 def _step_contest(dtype: torch.dtype, environments: int, length: int, size: int) -> Contest:

@@ -19,6 +19,8 @@ from gpu import losses_on_a_gpu
 from gpu_attention import attention_on_a_gpu
 from learner import growth_of_the_step, step_beside_the_official_code
 from losses import losses_beside_peers
+from objectives import objectives_learn
+from profile_step import where_the_time_goes
 from replay import replay_beside_peers, replay_costs
 
 
@@ -205,13 +207,18 @@ GROUPS: dict[str, Group] = {
     "rollout": Group((rollout_steps_per_second,), ("test_envs.py", "test_rollout.py", "test_attention.py")),
     "environments": Group(
         (environment_steps_per_second, metaworld_start),
-        ("test_metaworld.py", "test_procgen.py", "test_atari.py"),
+        (
+            "test_workers.py",
+            "test_rollout.py",
+            *(f"test_{suite}.py" for suite in ("metaworld", "procgen", "atari", "babyai")),
+        ),
         long=True,
     ),
     "learner": Group(
-        (learner_updates_per_second, step_beside_the_official_code, growth_of_the_step),
+        (learner_updates_per_second, step_beside_the_official_code, growth_of_the_step, where_the_time_goes),
         ("test_objectives.py", "test_learner.py", "test_critics.py"),
     ),
+    "objectives": Group((objectives_learn,), ("test_objectives.py", "test_policies.py", "test_learner.py"), long=True),
     "losses": Group(
         (losses_beside_peers,),
         (

@@ -43,7 +43,7 @@ class Alternative:
     `work` gives (loss, readout or None, gradients ...), or () where nothing is computed; None says that its package is
     not installed. `truth` gives what twohot computes from the same inputs, and `tolerance` how far both may be apart.
     Work of another kind returns what it likes, and has a `check` that says of it where it is wrong, or "". `calls` of
-    the work make one figure.
+    the work make one figure; `before` is called before them, and not timed.
     """
 
     work: Callable[[], Any] | None
@@ -51,6 +51,7 @@ class Alternative:
     calls: int = 1
     check: Callable[[Any], str] | None = None
     tolerance: float = TOLERANCE
+    before: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,8 @@ def _obstacle(alternative: Alternative) -> str:
 
 def _seconds(alternative: Alternative) -> float:
     """What a call takes, the release of its results included."""
+    if alternative.before:
+        alternative.before()
     start = time.perf_counter()
     for _ in range(alternative.calls):
         alternative.work()

@@ -25,7 +25,7 @@ Works = dict[str, Callable[[], object]]
 
 
 def window_works(dtype: torch.dtype, length: int, size: int, device: str, sequences: int = SEQUENCES) -> Works:
-    """Forward and backward pass: the two products that none avoids, ours, torch's, and ours half padding."""
+    """Forward and backward pass over windows: a product that none avoids, ours, torch's, and ours half padding."""
     shape = (sequences, length, HEADS, size)
     inputs = [torch.randn(shape, device=device, dtype=dtype).requires_grad_() for _ in range(3)]
     upstream = torch.randn(shape, device=device, dtype=dtype)

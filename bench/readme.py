@@ -1,4 +1,4 @@
-"""Write the tables of README.md from bench/results/*.csv.
+"""Write the tables of README.md and docs/learner.md from bench/results/*.csv.
 
 python bench/readme.py           # rewrite what stands between <!-- table:NAME --> and <!-- end -->
 python bench/readme.py --check   # change nothing; exit 1 where a table is not what the results say
@@ -154,7 +154,7 @@ def replay() -> list[str]:
 
 def learner() -> list[str]:
     """A row for each piece of work, ours beside the official code's; then the goals."""
-    records = [row for row in read("learner") if row["provider"] not in ("quickstart update", "torch.mm 2048")]
+    records = [row for row in read("learner") if row["case"] == "goal" or row["case"].startswith("step:")]
     if not records:
         return ["Not measured yet: `python bench/run.py learner`."]
     goals = [row for row in records if row["case"] == "goal"]
@@ -182,6 +182,55 @@ def learner() -> list[str]:
         "libraries. *GFLOP/s*: products of the factored form over the time. `docs/official.md` says how the official "
         f"code is set up. {conditions(records[0])}. `python bench/run.py learner`.",
     ]
+
+
+def environments() -> list[str]:
+    """A row for each benchmark: bare, as trials, and into replay; and the goals."""
+    if not (RESULTS / "environments.csv").exists():
+        return ["Not measured yet: `python bench/run.py environments`."]
+    records = read("environments")
+    goals = [row for row in records if row["case"] == "goal"]
+    cases: dict[str, dict[str, Record]] = {}
+    for row in records:
+        if row["case"] not in ("goal", "ML45"):
+            cases.setdefault(row["case"], {})[row["provider"]] = row
+    wrapped, replayed = "wrapped environments", "uniform policy and replay"
+    body = []
+    for case, own in cases.items():
+        bare = _cell(own["bare environments in a loop"], "p50")
+        cells = [_cell(own[name], key) for name in (wrapped, replayed) for key in ("p50", "share_of_limit")]
+        body.append([case, bare, *cells])
+    return [
+        *table(["environment steps/s", "bare", "trials", "x bare", "into replay", "x bare"], body),
+        "",
+        "Goals:",
+        "",
+        *_goals(goals),
+        "",
+        "16 actors in one process with random actions, medians of rounds in turn. *Bare*: the benchmark's own "
+        "environments in a loop, without any wrapper. *Trials*: attempts, padding and context features. *Into replay*: "
+        "a rollout with the uniformly random policy, previous action and reward, stored. "
+        f"{conditions(records[0])}. `python bench/run.py environments`.",
+    ]
+
+
+def profile() -> list[str]:
+    """The parts of a step: time, share, products and rate, in both precisions."""
+    records = [row for row in read("learner") if row["case"] == "where the time goes"]
+    if not records:
+        return ["Not measured yet: `python bench/run.py learner`."]
+    body = []
+    for part in dict.fromkeys(row["provider"] for row in records):
+        own = {row["mode"]: row for row in records if row["provider"] == part}
+        first = own["float32"]
+        flops = float(first["rate"]) * float(first["p50"]) / 1e3 if first["rate"] else None
+        cells = [part, "" if flops is None else _number(str(flops))]
+        for row in own.values():
+            cells += [_number(row["p50"]), f"{100 * float(row['share_of_limit']):.0f} %", _cell(row, "rate")]
+        body.append(cells)
+    head = ["part", "GFLOP", "float32, ms", "share", "GFLOP/s", "bfloat16, ms", "share", "GFLOP/s"]
+    note = f"{records[0]['shape'].removesuffix(', float32')}; two threads. {conditions(records[0])}."
+    return [*table(head, body), "", note]
 
 
 def _windows(rows: list[Record]) -> list[list[str]]:
@@ -235,6 +284,9 @@ def attention() -> list[str]:
             cells += [_cell(own["twohot"], "share_of_limit")] * (kind != "whole cached step")
             body.append([*cells, *(_cell(own.get(name, {}), "p50") for name in others)])
         lines += [*table(head, body), ""]
+    memory = [f"{name} {_cell(row, 'extra_mb')} MB" for name, row in cases.get("peak memory of training", {}).items()]
+    if memory:
+        lines += [f"Peak memory of training (2 windows, 8 heads of 64, float32): {', '.join(memory)}.", ""]
     goals = [row for row in records if row["case"] == "goal"]
     missed = [
         f"{row['provider']} ({_number(row['p50'])}, asked for {row['target']})" for row in goals if row["met"] == "no"
@@ -243,7 +295,8 @@ def attention() -> list[str]:
     lines += ["Missed: " + "; ".join(missed) + ".", ""] * bool(missed)
     return [
         *lines,
-        "Medians of calls in turn, in one process, two threads, huge pages for everybody. Before any time is taken, "
+        "Medians of calls in turn, in one process, two threads, huge pages for everybody. Before each single step, 64 "
+        "MB of other memory pass through the processor's caches, as in a rollout. Before any time is taken, "
         "outputs and gradients must agree with twohot's to 1e-4 (bfloat16: 3e-2), but for the official steps, whose "
         "windows roll in another way. The official code is written in our own lines with the same tensors. "
         f"{conditions(records[0])}. `python bench/run.py attention`.",
@@ -303,27 +356,36 @@ TABLES = {
     "quickstart": quickstart,
     "speed": figures("rollout", "quickstart"),
     "learner": learner,
+    "profile": profile,
     "losses": losses,
     "replay": replay,
     "attention": attention,
+    "environments": environments,
 }
 
 
+PLACES = {"profile": ROOT / "docs" / "learner.md"}
+"""Tables that stand elsewhere than in README.md."""
+
+
 def main() -> int:
-    path = ROOT / "README.md"
-    before = text = path.read_text()
+    texts: dict[Path, str] = {}
     for name, write in TABLES.items():
+        path = PLACES.get(name, ROOT / "README.md")
+        text = texts.get(path) or path.read_text()
         pattern = re.compile(rf"(<!-- table:{name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not pattern.search(text):
-            print(f"README.md: no place for the table {name!r} (expected <!-- table:{name} --> ... <!-- end -->)")
+            print(f"{path.name}: no place for the table {name!r} (expected <!-- table:{name} --> ... <!-- end -->)")
             return 1
         start, end = (pattern.search(text).span(group) for group in (1, 2))
-        text = text[: start[1]] + "\n" + "\n".join(write()) + "\n\n" + text[end[0] :]
+        texts[path] = text[: start[1]] + "\n" + "\n".join(write()) + "\n\n" + text[end[0] :]
+    changed = [path for path, text in texts.items() if path.read_text() != text]
     if "--check" in sys.argv[1:]:
-        if text != before:
-            print("README.md: a table is not what bench/results says; run: make readme")
-        return int(text != before)
-    path.write_text(text)
+        for path in changed:
+            print(f"{path.name}: a table is not what bench/results says; run: make readme")
+        return int(bool(changed))
+    for path in changed:
+        path.write_text(texts[path])
     return 0
 
 

@@ -29,8 +29,9 @@ TORCH_NAMES = ("sdpa", "flex")
 ATTENTION_NAMES = (*NAMES, *TORCH_NAMES)
 FUSED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FUSED_BINS = (2, 4096)
-_VARIABLE = os.environ.encodekey("TWOHOT_BACKEND")
+_VARIABLE, _OWN_VARIABLE = (os.environ.encodekey(name) for name in ("TWOHOT_BACKEND", "TWOHOT_ATTENTION"))
 _AUTO = ("TWOHOT_BACKEND", "auto")
+_AUTO_ATTENTION = ("TWOHOT_ATTENTION", "auto")
 # Triton reads it once as well, when its kernels are imported.
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 FUSED_HEAD_SIZES = (16, 256)
@@ -64,6 +65,10 @@ def choose_decode(device: torch.device, dtype: torch.dtype, cache: torch.dtype, 
     Raises:
         RuntimeError: when TWOHOT_ATTENTION names one that is unknown or cannot run.
     """
+    # As in `choose_two_hot`: a step of few environments takes as long as this would.
+    asked = os.environ._data.get(_VARIABLE) is not None or os.environ._data.get(_OWN_VARIABLE) is not None
+    if not torch.compiler.is_compiling() and type(size) is int and not asked:
+        return _choose(_decode, _AUTO_ATTENTION, False, device.type, dtype, cache, size)
     return _look_up(_decode, _forced("TWOHOT_ATTENTION", "TWOHOT_BACKEND"), device, dtype, cache, size)
 
 

@@ -49,7 +49,7 @@ CONFIG = TrainConfig(
     ),
     agent=AGENT,
     objective=ObjectiveConfig(target_rate=0.1),
-    collect=CollectConfig(environments=3, steps_per_epoch=60, epsilon_steps=500),
+    collect=CollectConfig(environments=3, steps_per_epoch=60, epsilon_steps=500, workers="in-process"),
     replay=ReplayConfig(capacity_steps=1000, threads=1),
     evaluate=EvaluateConfig(every=2, trials=2, final_trials=3),
 )

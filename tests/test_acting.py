@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import twohot
+import twohot.losses
 from small import quiet, with_epochs
 from twohot import checkpoint
 from twohot.acting import ActingError, load_networks
@@ -123,3 +124,47 @@ def test_acting_needs_no_training_stack(run):
     )
     found = subprocess.run([sys.executable, "-c", program, str(run)], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_values_of_a_trajectory_are_those_of_one_full_pass(run):
+    agent = twohot.Agent.from_checkpoint(run)
+    networks = agent.networks
+    stream = np.random.default_rng(0)
+    size, actions = agent.observation_space["observation"].shape[0], int(agent.action_space.n)
+    trajectories = [
+        {
+            "observation": {"observation": stream.standard_normal((length + 1, size), np.float32)},
+            "action": stream.integers(actions, size=length),
+            "reward": stream.standard_normal(length),
+        }
+        for length in (7, 12, 1)
+    ]
+    found = agent.get_values(trajectories)
+    for values, trajectory in zip(found, trajectories, strict=True):
+        length = len(trajectory["action"])
+        seen = torch.from_numpy(trajectory["observation"]["observation"][None, :length])
+        action = torch.from_numpy(trajectory["action"])
+        reward = torch.from_numpy(trajectory["reward"]).float()
+        before = torch.cat((torch.zeros(1, dtype=torch.int64), action[:-1]))[None]
+        gained = torch.cat((torch.zeros(1), reward[:-1]))[None]
+        with torch.no_grad():
+            h = networks.encode({"observation": seen}, before, gained, torch.arange(length)[None])[0]
+            logits = networks.critics.all_logits(networks.critics.state_features(h))
+            q = twohot.losses.bin_expectation(logits, agent.config.agent.bins)  # [C, T, G, A]
+            log_pi = networks.actor(h).log_pi
+        state = (q.mean(0) * log_pi.exp()).sum(-1)
+        index = action[:, None, None].expand(*log_pi.shape[:-1], 1)
+        taken = q.gather(-1, index.expand(len(q), *index.shape)).squeeze(-1)
+        scale = q.abs().max().item()
+        for column, expected in (
+            (values.action, taken.mean(0)),
+            (values.spread, taken.std(0, correction=0)),
+            (values.state, state),
+            (values.advantage, taken.mean(0) - state),
+        ):
+            assert column.shape == (length, 2)
+            assert np.abs(column - expected.numpy()).max() < 1e-4 * scale
+        assert np.abs(values.log_prob - log_pi.gather(-1, index).squeeze(-1).numpy()).max() < 1e-4
+    assert agent.get_values([]) == []
+    with pytest.raises(ValueError, match="trajectory 0: expected at least 7 rows of 'reward', got 3"):
+        agent.get_values([{**trajectories[0], "reward": np.zeros(3)}])

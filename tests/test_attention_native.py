@@ -243,6 +243,8 @@ def test_the_choice_has_a_reason(monkeypatch):
         assert choose(CPU, torch.float32, torch.float32, 16) == backend.Choice("native", reason)
         choice = backend.choose_attention(CPU, torch.float32, 16, False)
         assert choice == backend.Choice(name, "TWOHOT_ATTENTION asks for it")
+    with pytest.raises(RuntimeError, match="asks for flex, but the queries are on mps, FlexAttention knows cpu, cuda"):
+        backend.choose_attention(torch.device("mps"), torch.float32, 16, False)
     monkeypatch.setenv("TWOHOT_ATTENTION", "quantum")
     for choose_any in (choose, backend.choose_attention):
         with pytest.raises(

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from twohot import envs
@@ -15,6 +14,7 @@ CASES = [
     ("frozen_lake", "4x4-recover", {"attempts": 4, "context_features": False}),
     ("tmaze", "active-3", {"attempts": 2, "reward_multipliers": (100.0,)}),
     ("dark_key", "5x5-shuffled", {}),
+    ("frozen_lake", "4x4", {"attempts": 3, "step_limit": 7}),
 ]
 
 
@@ -69,8 +69,6 @@ def test_all_rows_at_once_equal_trials_one_by_one(suite, task, options):
 
 def test_what_batched_trials_refuse():
     batched = envs.make_vector("frozen_lake", ("4x4",), environments=2)
-    with pytest.raises(ResetNeeded, match=r"rows that have ended, \[0 1\]"):
-        batched.step(np.zeros(2, int))
     batched.reset(seed=0)
     for _ in range(16):  # the limit of an attempt, over which both stay
         batched.step(np.zeros(2, int))
@@ -91,6 +89,28 @@ def test_what_batched_trials_refuse():
         envs.make_vector("frozen_lake", ("4x4",), environments=2, split="test")
 
 
+def test_rows_that_have_ended_stand_still():
+    batched = envs.make_vector("frozen_lake", ("4x4",), environments=3, attempts=2)
+    batched.reset(seed=0)
+    actions, ended = np.random.default_rng(0), np.zeros(3, bool)
+    shown, played = None, np.zeros(3, int)
+    while not ended.all():
+        observation, reward, terminated, truncated, info = batched.step(actions.integers(4, size=3))
+        if ended.any():
+            np.testing.assert_array_equal(observation[ended], shown[ended])
+            assert not reward[ended].any()
+            assert not (terminated | truncated)[ended].any()
+        played += ~ended
+        done = terminated | truncated
+        if done.any():
+            np.testing.assert_array_equal(info["attempt_lengths"][done].sum(1), played[done])
+        ended |= done
+        shown = observation
+    again, _ = envs.reset_where(batched, np.array([True, False, False]))
+    np.testing.assert_array_equal(again[1:], shown[1:])
+    assert not np.array_equal(again[0], shown[0])
+
+
 def test_a_seed_for_all_rows_counts_up():
     batched = envs.make_vector("frozen_lake", ("5x5",), environments=3)
     batched.reset(seed=5)
@@ -101,7 +121,7 @@ def test_a_seed_for_all_rows_counts_up():
 
 def test_several_tasks_more_actions_and_pictures_take_the_ordinary_way():
     for tasks, options in ((("4x4", "5x5"), {}), (("4x4",), {"actions": 7}), (("4x4",), {"render": True})):
-        assert isinstance(envs.make_vector("frozen_lake", tasks, environments=2, **options), SyncVectorEnv)
+        assert isinstance(envs.make_vector("frozen_lake", tasks, environments=2, **options), envs.TrialVector)
 
 
 @pytest.mark.parametrize("suite", ["frozen_lake", "tmaze", "dark_key"])

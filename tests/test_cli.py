@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +22,7 @@ FAST = [
     *("--epochs", "2", "--updates-per-epoch", "2", "--batch-size", "4", "--window", "8"),
     *("--device", "cpu", "--threads", "1", "--agent.width", "16", "--agent.heads", "2", "--agent.layers", "1"),
     *("--agent.encoder-hidden", "16", "--agent.head-hidden", "16", "--agent.feed-forward", "16"),
-    *("--collect.environments", "2", "--collect.steps-per-epoch", "60"),
+    *("--collect.environments", "2", "--collect.steps-per-epoch", "60", "--collect.workers", "in-process"),
     *("--evaluate.trials", "2", "--evaluate.final-trials", "2"),
     *("--environment.tasks", "RepeatFirstEasy", "PositionOnlyCartPoleEasy"),
     *("--environment.reward-multipliers", "1", "10"),
@@ -64,9 +66,31 @@ def test_resume_goes_on_for_longer(tmp_path: Path, capsys) -> None:
 
 def test_evaluate_and_report(run: Path, tmp_path: Path, capsys) -> None:
     assert cli.main(["evaluate", str(run), "--trials", "2"]) == 0
-    assert "PositionOnlyCartPoleEasy" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "PositionOnlyCartPoleEasy" in out
+    assert "bootstrapped over trials" in out
+    found = json.loads((run / "evaluation.json").read_text())
+    assert (found["trials"], found["seed"], len(found["tasks"])) == (2, 1, 2)
     assert cli.main(["report", str(run), "--output", str(tmp_path / "page.html")]) == 0
     assert (tmp_path / "page.html").exists()
+
+
+def test_several_runs_are_evaluated_together(run: Path, tmp_path: Path, capsys) -> None:
+    other = shutil.copytree(run, tmp_path / "other")
+    arguments = ["evaluate", str(run), str(other), "--trials", "3", "--json", str(tmp_path / "new" / "both.json")]
+    assert cli.main([*arguments, "--video"]) == 0
+    out = capsys.readouterr().out
+    assert "bootstrapped over runs and trials" in out
+    assert out.count("RepeatFirstEasy: draws no images") == 2
+    both = json.loads((tmp_path / "new" / "both.json").read_text())
+    assert both["runs"] == [str(run), str(other)]
+    assert both["tasks"][0]["runs"][0] == both["tasks"][0]["runs"][1]
+    assert "every run once" in fails(capsys, "evaluate", str(run), str(run), code=2)
+    config = json.loads((other / "config.json").read_text())
+    config["environment"]["attempts"] = 2
+    (other / "config.json").write_text(json.dumps(config))
+    assert "environment.attempts" in fails(capsys, "evaluate", str(run), str(other))
+    assert "expected a split of 'popgym', train, got 'test'" in fails(capsys, "evaluate", str(run), "--splits", "test")
 
 
 def test_envs_and_info(capsys, monkeypatch) -> None:

@@ -48,7 +48,8 @@ def test_every_preset_survives_json(name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_names_tasks_that_exist(name):
     config = PRESETS[name].config.environment
-    assert set(config.tasks) <= set(get_suite(config.suite).tasks)
+    suite = get_suite(config.suite)
+    assert suite.open_ended or set(config.tasks) <= set(suite.tasks)
 
 
 def test_every_setting_survives_json_with_its_type():

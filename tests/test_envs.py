@@ -617,16 +617,6 @@ def test_vector_rows_equal_single_environments_and_no_dummy_transition_appears(m
             np.testing.assert_array_equal(array, copy)
 
 
-def test_stepping_a_finished_row_is_an_error(made):
-    many = vector(1, attempts=1, free_attempts=0)
-    many.reset(seed=0)
-    done = np.array([False])
-    while not done[0]:
-        done = many.step(np.array([0]))[2]
-    with pytest.raises(AssertionError):
-        many.step(np.array([0]))
-
-
 def test_reset_where_can_force_a_task_and_needs_a_finished_row(made):
     many = vector(3)
     before, _ = many.reset(seed=0)

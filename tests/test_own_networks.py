@@ -21,7 +21,7 @@ PAGE = (Path(__file__).resolve().parent.parent / "docs" / "own_networks.md").rea
 
 @pytest.fixture(scope="module")
 def networks():
-    """The names that the page's first example defines; it registers two networks."""
+    """The names that the page's first example defines; it registers its networks."""
     names = {}
     exec(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0], names)
     return types.SimpleNamespace(**names)
@@ -29,7 +29,7 @@ def networks():
 
 def own_agent():
     torch.manual_seed(0)
-    config = dataclasses.replace(AGENT, timestep_encoder="two_layers", memory="running_mean")
+    config = dataclasses.replace(AGENT, timestep_encoder="two_layers", memory="running_mean", actor="linear")
     return Agent(config, Box(-1, 1, (3,)), Discrete(4)).eval()
 
 
@@ -61,6 +61,7 @@ def test_the_example_trains(networks):
     agent = own_agent()
     assert isinstance(agent.timestep_encoder, networks.TwoLayers)
     assert isinstance(agent.trajectory_encoder, networks.RunningMean)
+    assert isinstance(agent.actor, networks.LinearActor)
     observation, action, reward, time = windows(3, 7)
     batch = types.SimpleNamespace(
         observation=observation,
@@ -77,12 +78,16 @@ def test_the_example_trains(networks):
     before = {name: parameter.detach().clone() for name, parameter in agent.named_parameters()}
     Learner(agent, ObjectiveConfig(), OptimizerConfig(warmup_updates=0)).step(batch)
     still = [name for name, parameter in agent.named_parameters() if torch.equal(parameter, before[name])]
-    assert [name for name in still if name.startswith(("timestep_encoder", "trajectory_encoder"))] == []
+    assert [name for name in still if name.startswith(("timestep_encoder", "trajectory_encoder", "actor"))] == []
 
 
 @pytest.mark.parametrize(
     ("setting", "known"),
-    [("timestep_encoder", "default"), ("memory", "feedforward, gru, identity, (running_mean, )?transformer")],
+    [
+        ("timestep_encoder", "default"),
+        ("memory", "feedforward, gru, identity, (running_mean, )?transformer"),
+        ("actor", "default"),
+    ],
 )
 def test_unknown_names_are_refused_with_those_that_there_are(setting, known):
     config = dataclasses.replace(AGENT, **{setting: "no_such"})

@@ -104,6 +104,22 @@ def test_cut_keeps_steps_and_drops_the_rest():
     assert replay.stats().open_trajectories == 0
 
 
+def test_discard_drops_only_what_the_mask_says():
+    replay = Replay.create(SCHEMA, capacity_steps=100)
+    writer = replay.writer(E)
+    writer.begin(observe(E))
+    steps = step(E)
+    writer.append(**steps)
+    lost = np.array([False, True, False])
+    writer.discard(lost)
+    assert replay.stats().open_trajectories == 2
+    writer.begin(observe(E), mask=lost)
+    writer.cut()
+    rewards = sorted(replay.get(index)["reward"].tolist() for index in range(2))
+    assert replay.lengths().tolist() == [1, 1]
+    assert rewards == sorted([[steps["reward"][0]], [steps["reward"][2]]])
+
+
 def test_long_trajectories_survive_the_growth_of_their_memory():
     replay = Replay.create(SCHEMA, capacity_steps=1000)
     writer = replay.writer(2)

@@ -16,6 +16,7 @@ from twohot import figures
 from twohot.figures import MINUS
 from twohot.metrics import MetricsWriter
 from twohot.report import TaskResult, print_results, results_table, write_report
+from twohot.scores import EVALUATION_NAME, TaskScore, report
 
 HOSTILE = "<script>alert(1)</script>\"'&<img src=http://evil.example/x> $\\frac{$"
 TASKS = ["maze", "bandit", HOSTILE]
@@ -111,7 +112,15 @@ class Page(html.parser.HTMLParser):
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
     run = write_run(tmp_path_factory.mktemp("runs") / "my <run> & co")
+    score = TaskScore("held <out>", np.full((4, 2), 123.0), np.ones((4, 2)), 1, kind="held_out", split="test")
+    (run / EVALUATION_NAME).write_text(json.dumps(report({"run": [score]}, trials=4, seed=1)))
     return write_report(run)
+
+
+def test_the_page_shows_the_last_whole_evaluation(full):
+    text = Page(full).text
+    for fact in ("Intervals, and what was held out", "Held out", "held <out>", "123"):
+        assert fact in text
 
 
 def test_the_page_states_what_the_run_was(full):

@@ -159,7 +159,11 @@ class ReplayWriter {
   }
 
   void cut() { writer_.cut(); }
-  void discard() { writer_.discard(); }
+  void discard(const py::object& mask) {
+    const std::uint8_t* active = read_mask(mask);
+    const py::gil_scoped_release release;
+    writer_.discard(active);
+  }
 
  private:
   const std::uint8_t* read_mask(const py::object& mask) const {
@@ -504,7 +508,7 @@ void bind_replay(py::module_& module) {
       .def("append", &ReplayWriter::append, "action"_a, "reward"_a, "terminated"_a, "truncated"_a, "observation"_a,
            "step"_a, "mask"_a)
       .def("cut", &ReplayWriter::cut, Released())
-      .def("discard", &ReplayWriter::discard, Released());
+      .def("discard", &ReplayWriter::discard, "mask"_a);
   module.def("roll_back", &roll_back, "directory"_a, "extents"_a, Released());
   module.def("repair",
              [](const std::string& directory, const std::vector<FieldTuple>& observation, const FieldTuple& action,

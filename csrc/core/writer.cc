@@ -244,9 +244,11 @@ void Writer::cut() {
   for (Open& open : open_) close(open);
 }
 
-void Writer::discard() {
+void Writer::discard(const std::uint8_t* mask) {
   const Busy busy(busy_);
-  for (Open& open : open_) close(open);
+  for (std::size_t e = 0; e < open_.size(); ++e) {
+    if (mask == nullptr || mask[e] != 0) close(open_[e]);
+  }
 }
 
 }  // namespace twohot

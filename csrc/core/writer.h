@@ -58,8 +58,8 @@ class Writer {
   // step truncated, commits them, and drops the other open ones. O(bytes).
   void cut();
 
-  // Drops all open trajectories. O(E).
-  void discard();
+  // Drops the open trajectories of the active environments. O(E).
+  void discard(const std::uint8_t* mask = nullptr);
 
  private:
   struct Open {

@@ -96,7 +96,7 @@ void backward_pass(const Window& w, const WindowGradients& gradients, std::int64
           weight_pairs = rounded + tile / 2;
           gradient_pairs = rounded + tile;
           for (std::int64_t r = 0; r < query_tile; ++r) {
-            left_side<pairs>(left + r * (key_tile / 2), score_gradient + r * key_tile, key_tile);
+            left_side<pairs>(left + r * (key_tile / 2), score_gradient + r * key_tile, columns);
           }
           pair_rows<pairs>(weight_pairs, scores);
           pair_rows<pairs>(gradient_pairs, score_gradient);

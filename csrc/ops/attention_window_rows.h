@@ -105,9 +105,10 @@ struct Packed {
     if (with_across) across = take(scratch, blocks * block);
     if (with_along) along = take(scratch, blocks * along_block);
     for (std::int64_t i = 0; i < blocks; ++i) {
-      load_words<pairs>(words, stride, w, heads, b, h, i * key_tile, key_tile, n, turned);
-      if (with_across) transpose(across + i * block, key_tile, words, stride, key_tile, stride);
-      if (with_along) right_side<pairs>(along + i * along_block, words, stride, key_tile, w.size);
+      const std::int64_t rows = std::min(key_tile, round_up(n - i * key_tile, lanes));  // as many as are multiplied
+      load_words<pairs>(words, stride, w, heads, b, h, i * key_tile, rows, n, turned);
+      if (with_across) transpose(across + i * block, key_tile, words, stride, rows, stride);
+      if (with_along) right_side<pairs>(along + i * along_block, words, stride, rows, w.size);
     }
   }
 };

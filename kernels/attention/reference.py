@@ -48,15 +48,7 @@ def causal_attention(
     scale: float | None = None,
     rotary: float | None = None,
 ) -> Tensor:
-    """softmax(cap(scale q k^T) + mask) v with cap(x) = softcap tanh(x / softcap), for the steps before `lengths`.
-
-    Args:
-        q: [B, L, H, D]. k, v: [B, L, K, D]. lengths: [B] integers; steps from there on give zeros, whatever they hold.
-        window, sinks: as `visible`. rotary: base of the rotation of q and k by their step; None: none.
-
-    Returns:
-        [B, L, H, D].
-    """
+    """`twohot.attention.causal_attention`, which says what the arguments are, in plain PyTorch."""
     length, size = q.shape[1], q.shape[-1]
     padding = None
     if lengths is not None:
@@ -91,10 +83,9 @@ def decode_attention(
     softcap: float | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """softmax(cap(scale q k^T)) v over the first `counts` rows of each environment's ring; the others may hold NaN.
+    """q [B, H, D] over the first `counts` [B] rows, 1..L, of each environment's ring; the others may hold NaN.
 
-    Keys carry their positions, so the order of the rows in the ring does not matter.
-    Args: q [B, H, D]; keys, values [B, K, L, D]; counts [B] integers, each in 1..L. Returns [B, H, D].
+    Keys and values [B, K, L, D] carry their positions, so the order of the rows does not matter. Returns [B, H, D].
     """
     empty = (torch.arange(keys.shape[2], device=q.device) >= counts.unsqueeze(-1)).unsqueeze(1)
     grouped = q.unflatten(1, (keys.shape[1], -1))

@@ -14,6 +14,8 @@ from twohot.kernels.backend import FUSED_DTYPES, native
 
 SLOPE = 0.01
 """Of leaky ReLU below 0."""
+LINEAR = 1.0
+"""The slope of a layer without leaky ReLU."""
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -48,17 +50,19 @@ def first(out: Tensor, state: Tensor, table: Tensor, step: Tensor, entry: Tensor
     out.copy_(functional.leaky_relu(x + out if add else x, SLOPE))
 
 
-def hidden(x: Tensor, bias: Tensor) -> None:
+def hidden(x: Tensor, bias: Tensor, slope: float = SLOPE) -> None:
     """x[r] = leaky_relu(x[r] + bias) for x [P, E] contiguous, bias [E] float32 (float64 for float64)."""
     if _runs_natively(x):
         native.hidden_layer(
-            x.data_ptr(), _NAMES[x.dtype], *x.shape, bias=bias.data_ptr(), slope=SLOPE, threads=torch.get_num_threads()
+            x.data_ptr(), _NAMES[x.dtype], *x.shape, bias=bias.data_ptr(), slope=slope, threads=torch.get_num_threads()
         )
         return
-    functional.leaky_relu(x.add_(bias), SLOPE, inplace=True)
+    x.add_(bias)
+    if slope != LINEAR:
+        functional.leaky_relu(x, slope, inplace=True)
 
 
-def hidden_backward(gradient: Tensor, output: Tensor, of_bias: Tensor) -> None:
+def hidden_backward(gradient: Tensor, output: Tensor, of_bias: Tensor, slope: float = SLOPE) -> None:
     """The derivative of leaky_relu(x + bias) by its output: `gradient` [P, E] in place, of_bias [E] += its sum."""
     if _runs_natively(gradient):
         native.hidden_layer_backward(
@@ -67,11 +71,12 @@ def hidden_backward(gradient: Tensor, output: Tensor, of_bias: Tensor) -> None:
             *gradient.shape,
             output=output.data_ptr(),
             of_bias=of_bias.data_ptr(),
-            slope=SLOPE,
+            slope=slope,
             threads=torch.get_num_threads(),
         )
         return
-    gradient.copy_(torch.where(output > 0, gradient, SLOPE * gradient))
+    if slope != LINEAR:
+        gradient.copy_(torch.where(output > 0, gradient, slope * gradient))
     of_bias += gradient.sum(0, dtype=of_bias.dtype)
 
 

@@ -98,8 +98,9 @@ def _forward(critics: Critics, rows: Rows, c: int, piece: slice, buffers: _Buffe
         torch.mm(x, weight, out=y)
         layers.hidden(y, bias)
         x = y
-    logits = buffers.logits[:count]
-    return features, torch.mm(x, critics.head[c], out=logits).add_(critics.head_bias[c])
+    logits = torch.mm(x, critics.head[c], out=buffers.logits[:count])
+    layers.hidden(logits, critics.head_bias[c], layers.LINEAR)
+    return features, logits
 
 
 def _two_hot(
@@ -175,7 +176,7 @@ def critics_cross_entropy(
             _two_hot(g, target[piece], own, scale, support, sigma, loss[c, piece], readout[c, piece])
             x = features[-1]
             _add_product(of_head[c], x, g)
-            of_head_bias[c] += g.sum(0, dtype=wide)
+            layers.hidden_backward(g, g, of_head_bias[c], layers.LINEAR)
             g = torch.mm(g, head[c].t(), out=buffers.gradients[0][: len(x)])
             for depth in range(len(features) - 1, 0, -1):
                 layers.hidden_backward(g, features[depth], of_biases[depth - 1, c])

@@ -92,7 +92,7 @@ class ReplayWriter:
         mask: np.ndarray | None,
     ) -> None: ...
     def cut(self) -> None: ...
-    def discard(self) -> None: ...
+    def discard(self, mask: np.ndarray | None) -> None: ...
 
 def roll_back(directory: str, extents: dict[str, int]) -> None:
     """Take back what was committed after `ReplayStore.extents` had returned `extents`."""
@@ -232,8 +232,7 @@ def transformer_step(
     """One cached step of a whole Transformer, float32; caches are [layers, environments, heads, rows, size].
 
     Parameters are addresses: weight and bias of each layer's norm before attention, qkv (whose bias may be 0), out,
-    norm, norm, up, norm and down, then of the last norm. Weights of linear layers are [outputs / 32, inputs, 32],
-    filled up.
+    norm, norm, up, norm and down, then of the last norm. Linear weights are [outputs / 32, inputs, 32], filled up.
     """
 
 def first_layer(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from twohot.agent import Agent as AgentNetworks
 from twohot.config import TrainConfig, from_json
 from twohot.errors import TwohotError
 from twohot.spaces import action_dtype, as_dict, space_from_json
+
+if TYPE_CHECKING:
+    from twohot.analysis import Values
 
 
 class ActingError(TwohotError, ValueError):
@@ -61,8 +64,10 @@ class Agent:
     def make_environments(self, count: int = 1) -> Any:
         """A vector environment of `count` rows that shows what the agent was trained on (`twohot.envs.make_vector`)."""
         from twohot.envs import make_vector
+        from twohot.evaluate import agent_layout
 
-        return make_vector(**asdict(self.config.environment), environments=count)
+        layout = agent_layout(self.config.environment, self.config.evaluate)
+        return make_vector(**asdict(self.config.environment), environments=count, layout=layout)
 
     def reset(self, environments: int | None = None, *, where: ArrayLike | None = None) -> None:
         """Begin new trials: the agent forgets what it saw.
@@ -129,6 +134,18 @@ class Agent:
         self._began[:] = False
         self._action = action.cpu().numpy().astype(self._action.dtype)
         return self._action.astype(self.action_space.dtype)
+
+    def get_values(self, trajectories: Sequence[Mapping[str, Any]], *, samples: int = 16) -> list[Values]:
+        """What the agent thinks of trajectories, such as `[replay.get(index)]` gives: see `trajectory_values`."""
+        from twohot.analysis import trajectory_values
+
+        return trajectory_values(self.networks, trajectories, samples=samples)
+
+    def export(self, path: str | Path) -> None:
+        """Write the acting step as a program that needs torch alone: see `twohot.export.export_policy`."""
+        from twohot.export import export_policy
+
+        export_policy(self.networks, path)
 
     def _seen(self, observation: Any) -> dict[str, torch.Tensor]:
         named, rows = as_dict(observation), len(self._began)

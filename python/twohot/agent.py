@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from twohot.config import AgentConfig
 from twohot.nets.actions import every_action
-from twohot.nets.actor import make_actor
 from twohot.nets.critic import TwoHotCritics
 from twohot.nets.linear import SigmaLinear
 from twohot.nets.values import make_values
-from twohot.networks import make_timestep_encoder, make_trajectory_encoder
+from twohot.networks import make_actor, make_timestep_encoder, make_trajectory_encoder
 from twohot.spaces import ACTION_MASK, as_dict_space, check_action_mask, check_action_space
 
 
@@ -62,17 +61,7 @@ class Agent(nn.Module):
         self.enumerable = every_action(action_space) is not None
         self.timestep_encoder = make_timestep_encoder(config, self.observation_space, action_space)
         self.trajectory_encoder = make_trajectory_encoder(config)
-        self.actor = make_actor(
-            action_space,
-            config.width,
-            config.head_hidden,
-            config.head_layers,
-            len(config.discounts),
-            floor=config.probability_floor,
-            ceiling=config.probability_ceiling,
-            continuous=config.continuous,
-            components=config.mixture_components,
-        )
+        self.actor = make_actor(config, action_space)
         self.values = make_values(config.critic, len(config.discounts), config.bins, config.hl_gauss_sigma)
         self.critics = TwoHotCritics(
             config.width,
@@ -114,6 +103,20 @@ class Agent(nn.Module):
         return ActingState(cache, torch.zeros(environments, dtype=torch.int64, device=self.discounts.device))
 
     @torch.no_grad()
+    def remember(
+        self,
+        state: ActingState,
+        observation: dict[str, Tensor],
+        previous_action: Tensor,
+        previous_reward: Tensor,
+    ) -> Tensor:
+        """h [B, E] of the next step of each environment; moves `state` on. Arguments as `act`."""
+        embedded = self.timestep_encoder(observation, previous_action, previous_reward, state.time)
+        h = self.trajectory_encoder.step(embedded, state.time, state.cache)
+        state.time += 1
+        return h
+
+    @torch.no_grad()
     def act(
         self,
         state: ActingState,
@@ -135,9 +138,7 @@ class Agent(nn.Module):
         Returns:
             [B, *action]; int64 for choices.
         """
-        embedded = self.timestep_encoder(observation, previous_action, previous_reward, state.time)
-        h = self.trajectory_encoder.step(embedded, state.time, state.cache)
-        state.time += 1
+        h = self.remember(state, observation, previous_action, previous_reward)
         policy = self.actor.acting(h, observation.get(ACTION_MASK))
         return policy.mode() if greedy else policy.sample(generator)
 

@@ -26,7 +26,7 @@ usage: twohot COMMAND ...
 
   train PRESET [options]   train an agent; `twohot train --help` lists the presets
   train --resume RUN       continue a run that was stopped or killed
-  evaluate RUN [options]   play a trained agent, per task and per attempt
+  evaluate RUN [RUN ...]   play trained agents, per task and per attempt
   report RUN [options]     write a run's results as one HTML page
   replay COMMAND ...       look into, verify, repair, import or export a replay directory
   envs [SUITE]             list the environments: what is installed, and how to install the rest
@@ -143,34 +143,12 @@ def _evaluate(arguments: list[str]) -> int:
     options = parse(EvaluateOptions, "evaluate", arguments)
     if options.trials < 1:
         raise UsageError(f"--trials: expected at least 1, got {options.trials}")
-    from rich.table import Table
+    directories = [_run_directory(run) for run in options.runs]
+    if len({directory.resolve() for directory in directories}) < len(directories):
+        raise UsageError(f"expected every run once, got {', '.join(map(str, directories))}")
+    from twohot.evaluate_command import run
 
-    from twohot.acting import load_networks
-    from twohot.evaluate import evaluate
-    from twohot.train import usable_device
-
-    run = _run_directory(options.run)
-    config, agent = load_networks(run)
-    device = usable_device(options.device)
-    scores = evaluate(
-        agent.to(device),
-        config.environment,
-        trials=options.trials,
-        seed=options.seed,
-        device=device,
-        greedy=options.greedy or config.evaluate.greedy,
-    )
-    table = Table("task", title=f"{run}: {options.trials} trials of each task, seed {options.seed}")
-    table.add_column("return", justify="right")
-    table.add_column("standard error", justify="right")
-    for attempt in range(1, config.environment.attempts + 1) if config.environment.attempts > 1 else ():
-        table.add_column(f"attempt {attempt}", justify="right")
-    for score in scores:
-        metrics = score.metrics("evaluation")
-        attempts = [value for name, value in metrics.items() if "/attempt_" in name]
-        cells = [metrics.get(f"evaluation/{what}/{score.task}") for what in ("return", "return_std_error")]
-        table.add_row(score.task, *("" if value is None else f"{value:.3f}" for value in (*cells, *attempts)))
-    _console().print(table)
+    run(options, _console())
     return 0
 
 

@@ -54,12 +54,32 @@ def _returns(prefix: str, policy: str) -> dict[str, tuple[str, str]]:
             "Standard error, over evaluation trials, of the mean return of the counted attempts",
         ),
         "length/{task}": ("steps", "Mean number of environment steps in an evaluation trial"),
+        "success/{task}": ("share", "Share, over evaluation trials, of the counted attempts that were successes"),
+        "success/{task}/attempt_{attempt}": (
+            "share",
+            "Share of the evaluation trials in which one attempt was a success",
+        ),
+        "normalised/{task}": (
+            "",
+            "Mean, over evaluation trials and counted attempts, of (return - random) / (human - random) by the suite's "
+            "reference scores",
+        ),
+        "mean_success": ("share", "Mean over tasks of their success"),
+        "mean_normalised": ("", "Mean over tasks of their normalised return"),
+        "bottom_quintile": (
+            "",
+            "Mean of the lowest fifth of the tasks (rounded up) in normalised return or, without one, in success",
+        ),
     }
     return {f"{prefix}/{name}": (unit, f"{what}, {policy}.") for name, (unit, what) in measured.items()}
 
 
 METRICS: dict[str, Metric] = {
     **_group("over environment steps", _returns("evaluation", "without exploration noise")),
+    **_group(
+        "over environment steps",
+        _returns("held_out", "without exploration noise, on tasks or levels that are never trained on"),
+    ),
     **_group("reference", _returns("random", "acting uniformly at random")),
     **_group(
         "over environment steps",
@@ -71,6 +91,10 @@ METRICS: dict[str, Metric] = {
             "collect/return/{task}/attempt_{attempt}": (
                 "return",
                 "Mean, over trials finished since the last row, of one attempt's raw return, with exploration.",
+            ),
+            "collect/success/{task}": (
+                "share",
+                "Share of the counted attempts, in trials finished since the last row, that were successes.",
             ),
             "collect/trials": ("trials", "Trials that finished since the last row."),
             "collect/epsilon": (

@@ -6,10 +6,13 @@ from gymnasium import Space, spaces
 from torch import nn
 
 from twohot.config import AgentConfig
+from twohot.nets import actor
 from twohot.nets.images import RandomShift
 from twohot.nets.registry import (
+    ACTORS,
     TIMESTEP_ENCODERS,
     TRAJECTORY_ENCODERS,
+    register_actor,
     register_timestep_encoder,
     register_trajectory_encoder,
 )
@@ -36,8 +39,17 @@ def make_trajectory_encoder(config: AgentConfig) -> nn.Module:
     return TRAJECTORY_ENCODERS.make(config.memory, config)
 
 
+def make_actor(config: AgentConfig, action_space: Space) -> nn.Module:
+    """The actor that `config.actor` names.
+
+    Raises:
+        UnknownNetworkError: when it names none.
+    """
+    return ACTORS.make(config.actor, config, action_space)
+
+
 @register_timestep_encoder("default")
-def _default(config: AgentConfig, observation_space: spaces.Dict, action_space: Space) -> TimestepEncoder:
+def _timestep(config: AgentConfig, observation_space: spaces.Dict, action_space: Space) -> TimestepEncoder:
     return TimestepEncoder(
         observation_space,
         action_space,
@@ -65,6 +77,7 @@ def _transformer(config: AgentConfig) -> Transformer:
         config.context,
         positions=config.positions,
         learned_positions=config.learned_positions,
+        recompute=config.recompute,
     )
 
 
@@ -81,3 +94,18 @@ def _feedforward(config: AgentConfig) -> FeedForwardMemory:
 @register_trajectory_encoder("identity")
 def _identity(config: AgentConfig) -> IdentityMemory:
     return IdentityMemory()
+
+
+@register_actor("default")
+def _actor(config: AgentConfig, action_space: Space) -> actor.Actor:
+    return actor.make_actor(
+        action_space,
+        config.width,
+        config.head_hidden,
+        config.head_layers,
+        len(config.discounts),
+        floor=config.probability_floor,
+        ceiling=config.probability_ceiling,
+        continuous=config.continuous,
+        components=config.mixture_components,
+    )

@@ -32,16 +32,25 @@ class ResumeOptions:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Play a trained agent without exploration noise; prints mean raw returns per task and per attempt."""
+    """Play trained agents without exploration noise; prints raw returns per task and per attempt, with intervals.
 
-    run: tyro.conf.Positional[Path]
-    """Directory of the run."""
+    Several runs of one configuration, with different seeds, are taken together: the intervals are then over seeds.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Directories of the runs; each gets its own evaluation.json."""
     trials: int = 32
     """Trials of each task."""
     seed: int = 1
     """Seed of environments and sampled actions."""
     greedy: bool = False
     """Take the most probable action instead of sampling one from the policy."""
+    splits: tuple[Literal["train", "test"], ...] = ()
+    """Levels, seeds or goals to play, instead of the run's own evaluate.splits."""
+    json: Path | None = None
+    """File for the results of all runs together, as JSON."""
+    video: bool = False
+    """Also write an animated GIF of one trial of each task to the directory videos of each run."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes cuda where there is one, else cpu."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from twohot import figures
+from twohot.evaluation_section import evaluation_section
 from twohot.figures import AGENT, COLLECT, PHASES, RANDOM, TOTAL, Line
 from twohot.markup import document, escape, figure, missing, side_by_side, table
 from twohot.metrics import METRICS, describe, parse_name
@@ -19,6 +20,7 @@ def page(run: Run) -> str:
     results = compare(run)
     sections = [
         ("Results", _results_section(run, results)),
+        ("Intervals, and what was held out", evaluation_section(run.evaluation)),
         ("Learning curves", _learning(run)),
         ("Return by attempt", _by_attempt(run)),
         ("What the filter lets through", _filter(run)),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from twohot.errors import DamagedRunError, NoRunError
 from twohot.figures import MINUS, compact
 from twohot.metrics import Row, parse_name, read_metrics
+from twohot.scores import EVALUATION_NAME
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,12 +67,14 @@ class Run:
         name: name of the directory.
         config: `config.json`, nested keys joined by dots, values as text; empty where there is no such file.
         start: `run.json`, what `twohot.info.describe_run` said at the start; empty where there is no such file.
+        evaluation: `evaluation.json`, what `twohot.scores.report` gave last; empty where there is no such file.
     """
 
     rows: list[Row]
     name: str = ""
     config: dict[str, str] = field(default_factory=dict)
     start: dict[str, str] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
 
     def series(self, name: str, axis: str) -> tuple[list[float], list[float]]:
         """A metric over `environment_steps` or `updates`."""
@@ -117,7 +120,8 @@ def read_run(run_directory: str | os.PathLike[str]) -> Run:
         raise DamagedRunError(
             f"{directory / 'run.json'}: expected a flat object of strings, got {json.dumps(start)[:80]}: delete it"
         )
-    return Run(rows, directory.resolve().name, config, start)
+    evaluation = _read_json(directory / EVALUATION_NAME, "evaluate the run again, or delete it")
+    return Run(rows, directory.resolve().name, config, start, evaluation)
 
 
 def results_table(run_directory: str | os.PathLike[str]) -> list[TaskResult]:

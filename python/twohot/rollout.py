@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from gymnasium import Space, spaces
 from torch import Tensor
 
-from twohot.envs import reset_where
-from twohot.rl.exploration import EpsilonGreedy
+from twohot.envs import ACTION_MASK, LOST, TrialVector
+from twohot.rl.exploration import Exploration
 from twohot.spaces import action_dtype, as_dict
+
+RESULTS = ("task", "attempt_returns", "attempt_lengths", "attempt_success")
+"""What the info of a trial's last step holds, in the order of `Trial`."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial: the actor's row, the task, and the raw return and length of each attempt."""
+    """A finished trial: the actor's row, the task, and each attempt's raw return, length and success."""
 
     row: int
     task: int
     attempt_returns: np.ndarray
     attempt_lengths: np.ndarray
+    attempt_success: np.ndarray
+
+
+class Start(NamedTuple):
+    """Trials to begin: mask [environments] (bool), and a seed and a task for each row, or None to draw them."""
+
+    mask: np.ndarray
+    seeds: list[int | None] | None = None
+    tasks: list[str | None] | None = None
 
 
 class Policy(Protocol):
@@ -61,6 +74,13 @@ class UniformPolicy:
     def act(self, state, observation, previous_action, previous_reward, *, greedy=False, generator=None) -> Tensor:
         """[B, *action], uniform over the action space."""
         rows, space = len(previous_reward), self.action_space
+        if ACTION_MASK in observation:
+            mask = observation[ACTION_MASK]
+            # The largest of uniform numbers is at every place with the same probability; illegal ones are below all.
+            scores = torch.rand(mask.shape, generator=generator, dtype=torch.float64) - (mask == 0).double()
+            if isinstance(space, spaces.Discrete):
+                return scores.argmax(-1)
+            return torch.stack([part.argmax(-1) for part in scores.split(space.nvec.tolist(), dim=-1)], dim=-1)
         if isinstance(space, spaces.Box):
             return 2 * torch.rand((rows, *space.shape), generator=generator) - 1
         if isinstance(space, spaces.MultiDiscrete):
@@ -75,28 +95,32 @@ class Rollout:
     """Steps environments together, with one policy call a step, and remembers where each one is in its trial.
 
     Args:
-        environments: a gymnasium vector environment of `TrialEnv`s with autoreset disabled.
+        environments: a `TrialVector`.
         policy: acts; an `Agent` should be in eval mode.
         device: where the policy lives.
         generator: CPU (or device) random stream of the policy's samples.
         writer: of a `Replay`, to store every step; None stores nothing.
         exploration: changes the policy's actions; None leaves them.
         greedy: take the most probable action.
+        follow: which trials to begin when the given ones have ended; rows that begin none stand still. Without it,
+            the rows whose trials have ended.
     """
 
     def __init__(
         self,
-        environments,
+        environments: TrialVector,
         policy: Policy,
         *,
         generator: torch.Generator,
         device: torch.device | str = "cpu",
         writer=None,
-        exploration: EpsilonGreedy | None = None,
+        exploration: Exploration | None = None,
         greedy: bool = False,
+        follow: Callable[[list[Trial]], Start] | None = None,
     ) -> None:
         self.environments, self.policy, self.device = environments, policy, torch.device(device)
         self.generator, self.writer, self.exploration, self.greedy = generator, writer, exploration, greedy
+        self.follow = follow
         self.environment_steps = 0
         """Steps taken, of all environments together."""
 
@@ -104,28 +128,37 @@ class Rollout:
         """Begin a new trial in every environment; open trials are stored as truncated.
 
         Args:
-            seeds: one for each environment. tasks: what each one plays in its first trial; None draws.
+            seeds: one for each environment. tasks: what each one plays in its first trial; None draws them.
         """
         count = self.environments.num_envs
         if self.writer is not None:
             self.writer.cut()
-        self._observation, info = self.environments.reset(seed=seeds)
-        for task in dict.fromkeys(tasks or ()):
-            rows = np.array([other == task for other in tasks])
-            self._observation, info = reset_where(self.environments, rows, task)
         self._state = self.policy.initial_state(count)
         action = self.environments.single_action_space
         self._action_dtype = action_dtype(action)
         self._previous_action = np.zeros((count, *action.shape), self._action_dtype)
         self._previous_reward = np.zeros(count, np.float32)
-        self._begin(np.ones(count, bool), info)
+        self._begin(Start(np.ones(count, bool), list(seeds), tasks))
 
-    def _begin(self, mask: np.ndarray, info: dict[str, Any]) -> None:
+    def _begin(self, start: Start) -> None:
+        """Reset environments, and what is remembered of them."""
+        options = {"reset_mask": start.mask, "task": start.tasks}
+        self._observation, info = self.environments.reset(seed=start.seeds, options=options)
+        self._forget(start.mask, info)
+
+    def _forget(self, begun: np.ndarray, info: dict[str, Any]) -> None:
+        """A trial has begun where `begun`, and where the one before was lost, which is dropped."""
+        if LOST in info:
+            begun = begun | info[LOST]
+            if self.writer is not None:
+                self.writer.discard(info[LOST])
+        self._state.reset(torch.from_numpy(begun).to(self.device))
+        self._previous_action[begun] = 0
+        self._previous_reward[begun] = 0
         if self.exploration is not None:
-            self.exploration.begin(mask)
+            self.exploration.begin(begun)
         if self.writer is not None:
-            task = np.asarray(info["task"], np.int32)
-            self.writer.begin(as_dict(self._observation), mask=mask, task=task)
+            self.writer.begin(as_dict(self._observation), mask=begun, task=np.asarray(info["task"], np.int32))
 
     def collect(self, steps: int) -> list[Trial]:
         """Take `steps` steps in every environment; returns the trials that ended, in order.
@@ -145,7 +178,8 @@ class Rollout:
             )
             actions = actions.cpu().numpy()
             if self.exploration is not None:
-                actions = self.exploration(actions, self.environment_steps)
+                mask = as_dict(self._observation).get(ACTION_MASK)
+                actions = self.exploration(actions, self.environment_steps, mask)
             actions = actions.astype(self._action_dtype)
             observation, reward, terminated, truncated, info = self.environments.step(actions)
             reward = reward.astype(np.float32)
@@ -156,25 +190,20 @@ class Rollout:
                     terminated=terminated,
                     truncated=truncated,
                     observation=as_dict(observation),
+                    mask=~info[LOST] if LOST in info else None,
                 )
             self._observation, self._previous_action, self._previous_reward = observation, actions, reward
             self.environment_steps += len(actions)
+            if LOST in info:
+                self._forget(np.zeros(len(actions), bool), info)
             done = terminated | truncated
             if done.any():
-                trials += self._end(done, info)
+                ended = [Trial(row, *(info[key][row] for key in RESULTS)) for row in np.flatnonzero(done).tolist()]
+                trials += ended
+                start = Start(done) if self.follow is None else self.follow(ended)
+                if start.mask.any():
+                    self._begin(start)
         return trials
-
-    def _end(self, done: np.ndarray, info: dict[str, Any]) -> list[Trial]:
-        ended = [
-            Trial(int(row), int(info["task"][row]), info["attempt_returns"][row], info["attempt_lengths"][row])
-            for row in np.flatnonzero(done)
-        ]
-        self._observation, info = reset_where(self.environments, done)
-        self._state.reset(torch.from_numpy(done).to(self.device))
-        self._previous_action[done] = 0
-        self._previous_reward = np.where(done, np.float32(0), self._previous_reward)
-        self._begin(done, info)
-        return ended
 
 
 def seeded_generator(seed: int, stream: int) -> torch.Generator:

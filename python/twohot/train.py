@@ -12,21 +12,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.vector import SyncVectorEnv
 
 from twohot import checkpoint, run_replay
 from twohot.agent import Agent
 from twohot.config import ConfigurationError, TrainConfig, load_config, save_config, save_json, to_json
-from twohot.envs import get_suite, make_vector, reset_seeds
-from twohot.evaluate import evaluate
+from twohot.envs import Layout, TrialVector, check_split, get_suite, make_vector, reset_seeds
+from twohot.evaluate import agent_layout, evaluate_all
+from twohot.experience import Experience
 from twohot.info import describe_run
 from twohot.learner import Learner
 from twohot.metrics import MetricsWriter
 from twohot.objectives import statistics, update_norms
 from twohot.progress import Progress
 from twohot.replay.relabel import Relabel
-from twohot.rl.exploration import EpsilonGreedy
-from twohot.rollout import Rollout, Trial, UniformPolicy, seeded_generator
+from twohot.rl.exploration import Exploration, Schedule
+from twohot.rollout import Policy, Rollout, Trial, UniformPolicy, seeded_generator
+from twohot.scores import EVALUATION_NAME, Kind, TaskScore, report, score_metrics
 from twohot.spaces import SpaceError, replay_schema, space_to_json
 
 STATISTICS_EVERY = 10
@@ -119,7 +120,7 @@ class Session:
         self.config, self.run = config, run
         torch.set_num_threads(config.threads)
         torch.manual_seed(seeded_generator(config.seed, NETWORK_STREAM).initial_seed())
-        self.environments = _make_environments(config)
+        self.layout, self.environments = _make_environments(config)
         spaces = self.environments.single_observation_space, self.environments.single_action_space
         self.device = torch.device(config.device)
         try:
@@ -127,14 +128,18 @@ class Session:
         except SpaceError as error:
             raise ConfigurationError(f"environment.tasks: {error}") from error
         self.learner = Learner(self.agent, config.objective, config.optimizer)
-        self.exploration = EpsilonGreedy(
-            config.collect.environments,
-            int(self.agent.action_space.n),
-            config.collect.epsilon_start,
-            config.collect.epsilon_end,
-            config.collect.epsilon_steps,
+        collect = config.collect
+        self.exploration = Exploration(
+            collect.environments,
+            self.agent.action_space,
+            Schedule(
+                *(collect.epsilon_start, collect.epsilon_end, collect.epsilon_steps),
+                *(collect.trial_epsilon_start, collect.trial_epsilon_end, collect.trial_epsilon_steps),
+            ),
             np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(EXPLORATION_STREAM,))),
+            collect.random_multiplier,
         )
+        self.experience = Experience(config, self.agent.observation_space, self.agent.action_space)
         self.epoch = 0
         self.seconds = 0.0
         self.metrics_offset = 0
@@ -161,7 +166,8 @@ class Session:
     def loop(self, progress: Progress) -> None:
         """Train until the configured number of epochs is done."""
         config = self.config
-        with MetricsWriter(self.run, resume_offset=self.metrics_offset) as metrics, progress:
+        metrics = MetricsWriter(self.run, resume_offset=self.metrics_offset)
+        with closing(self.environments), metrics, progress:
             progress.start(config, self.epoch)
             self._ticked = time.perf_counter()
             if self.epoch == 0:
@@ -170,7 +176,7 @@ class Session:
             for epoch in range(first, config.epochs):
                 if epoch == first or epoch % config.checkpoint_every == 0:
                     self.rollout.restart(reset_seeds(config.seed, epoch, config.collect.environments))
-                collected = self._collect()
+                collected = self._collect() if epoch >= config.collect.first_epoch else {}
                 learned = self._learn(progress) if epoch >= config.warmup_epochs else {}
                 self.epoch = epoch + 1
                 last = self.epoch == config.epochs
@@ -200,18 +206,19 @@ class Session:
         return {
             **_trial_metrics(trials, self.config),
             "collect/trials": len(trials),
-            "collect/epsilon": self.exploration.epsilon(self.rollout.environment_steps),
+            "collect/epsilon": self.exploration.schedule(self.rollout.environment_steps),
             "collect/steps_per_second": steps / (self._clock["collect"] - before),
         }
 
     def _learn(self, progress: Progress) -> dict[str, Any]:
         config, updates = self.config, self.config.updates_per_epoch
-        if updates == 0 or self.replay.stats().trajectories == 0:
+        source = self.experience.sampler(self.replay)
+        if updates == 0 or source is None:
             return {}
         sums: dict[str, torch.Tensor] = {}
         counts: dict[str, int] = defaultdict(int)
         started = self._clock["update"]
-        batches = self.replay.loader(
+        batches = source.loader(
             config.batch_size,
             config.window,
             batches=updates,
@@ -229,12 +236,14 @@ class Session:
                     weights = [parameter.detach().clone() for parameter in self.learner.parameters] if looked_at else []
                     losses, norm = self.learner.step(batch)
                     if looked_at:
-                        found = statistics(losses, self.agent, batch, config.environment.tasks)
+                        last = self.learner.pieces(batch)[-1]
+                        found = statistics(losses, self.agent, last, config.environment.tasks)
                         found |= update_norms(weights, self.agent)
                         for name, value in {**found, "gradient/norm": norm}.items():
                             sums[name] = sums[name] + value if name in sums else value
                             counts[name] += 1
                 progress.update(self.learner.updates)
+        self.experience.drawn()
         stats = self.replay.stats()
         centers = {"value/bin_centers": config.agent.bins.values()} if "value/bin_histogram" in sums else {}
         return {
@@ -256,23 +265,25 @@ class Session:
         return relabel(self.config.environment, (self.config.seed, self.epoch))
 
     def _evaluate(self, last: bool) -> dict[str, Any]:
-        config = self.config
+        evaluation = self.config.evaluate
+        trials, greedy = evaluation.final_trials if last else evaluation.trials, evaluation.greedy
         with self._timed("evaluate"):
-            scores = evaluate(
-                self.agent,
-                config.environment,
-                trials=config.evaluate.final_trials if last else config.evaluate.trials,
-                seed=config.seed,
-                device=config.device,
-                greedy=config.evaluate.greedy,
-            )
-        return {name: value for score in scores for name, value in score.metrics("evaluation").items()}
+            scores = self._play(self.agent, trials=trials, device=self.config.device, greedy=greedy)
+            if last:
+                facts = {"trials": trials, "seed": self.config.seed, "greedy": greedy}
+                save_json(report({str(self.run): scores}, **facts), self.run / EVALUATION_NAME)
+        return score_metrics(scores)
 
     def _measure_random(self, metrics: MetricsWriter) -> None:
         policy = UniformPolicy(self.agent.action_space)
+        scores = self._play(policy, trials=self.config.evaluate.final_trials, kind="random")
+        metrics.write("random", 0, 0, 0.0, score_metrics(scores))
+
+    def _play(self, policy: Policy, *, kind: Kind | None = None, **options: Any) -> list[TaskScore]:
         config = self.config
-        scores = evaluate(policy, config.environment, trials=config.evaluate.final_trials, seed=config.seed)
-        metrics.write("random", 0, 0, 0.0, {k: v for score in scores for k, v in score.metrics("random").items()})
+        options |= {"layout": self.layout, "seed": config.seed, "kind": kind}
+        options["workers"] = self.environments.workers
+        return evaluate_all(policy, config.environment, config.evaluate, **options)
 
     def _write(self, metrics: MetricsWriter, rows: dict[str, dict[str, Any]]) -> None:
         now = time.perf_counter()
@@ -302,6 +313,7 @@ class Session:
             "environment_steps": self.rollout.environment_steps,
             "seconds": self.seconds,
             "metrics_offset": metrics_offset,
+            "data": self.experience.random_state,
             "exploration": {
                 "generator": self.exploration.generator.bit_generator.state,
                 "multiplier": self.exploration.multiplier.tolist(),
@@ -333,6 +345,7 @@ class Session:
         self.rollout.generator.set_state(random["policy"])
         if "cuda" in random:
             torch.cuda.set_rng_state(random["cuda"], self.device)
+        self.experience.random_state = state["data"]
         self.exploration.generator.bit_generator.state = state["exploration"]["generator"]
         self.exploration.multiplier = np.array(state["exploration"]["multiplier"])
         self.epoch, self.seconds = state["epoch"], state["seconds"]
@@ -341,25 +354,41 @@ class Session:
         self.metrics_offset = state["metrics_offset"]
 
 
-def _make_environments(config: TrainConfig) -> SyncVectorEnv:
+def _make_environments(config: TrainConfig) -> tuple[Layout, TrialVector]:
     try:
-        return make_vector(**asdict(config.environment), environments=config.collect.environments)
+        layout = agent_layout(config.environment, config.evaluate)
+        collect = config.collect
+        vector = make_vector(
+            **asdict(config.environment),
+            environments=collect.environments,
+            layout=layout,
+            assignment=collect.assignment,
+            workers=collect.workers,
+        )
     except ValueError as error:
         if type(error) is not ValueError:
             raise
         raise ConfigurationError(f"environment: {error}") from error
+    for split in config.evaluate.splits:
+        check_split(config.environment.suite, split)
+    return layout, vector
 
 
 def _trial_metrics(trials: list[Trial], config: TrainConfig) -> dict[str, float]:
-    """Mean returns of finished trials, by task and attempt."""
+    """Mean returns and successes of finished trials, by task and attempt."""
     result: dict[str, float] = {}
-    for index, task in enumerate(config.environment.tasks):
-        returns = [trial.attempt_returns for trial in trials if trial.task == index]
-        if not returns:
+    environment = config.environment
+    suite = get_suite(environment.suite)
+    for index, task in enumerate(environment.tasks):
+        mine = [trial for trial in trials if trial.task == index]
+        if not mine:
             continue
-        by_attempt = np.mean(returns, axis=0)
-        result[f"collect/return/{task}"] = float(by_attempt[config.environment.free_attempts :].sum())
+        by_attempt = np.mean([trial.attempt_returns for trial in mine], axis=0)
+        result[f"collect/return/{task}"] = float(by_attempt[environment.free_attempts :].sum())
         if len(by_attempt) > 1:
             for attempt, value in enumerate(by_attempt, start=1):
                 result[f"collect/return/{task}/attempt_{attempt}"] = float(value)
+        if suite.tells_success:
+            successes = [trial.attempt_success[environment.free_attempts :] for trial in mine]
+            result[f"collect/success/{task}"] = float(np.mean(successes))
     return result

@@ -11,7 +11,7 @@ from twohot.envs.layout import Layout, common_layout
 from twohot.envs.metaworld import METAWORLD
 from twohot.envs.multitask import CONTEXT_FEATURES, TrialEnv
 from twohot.envs.one_hot import OneHotObservation
-from twohot.envs.padding import PadObservation, PadParts, common_observation_space
+from twohot.envs.padding import ACTION_MASK, PadObservation, PadParts, common_observation_space
 from twohot.envs.popgym import MULTITASK_27, MULTITASK_27_PROTOCOL, POPGYM
 from twohot.envs.procgen import PROCGEN
 from twohot.envs.registry import (
@@ -28,7 +28,10 @@ from twohot.envs.registry import (
     suites,
 )
 from twohot.envs.retro import RETRO
+from twohot.envs.rows import Rows
+from twohot.envs.trial_vector import TrialVector, WorkerChoice
 from twohot.envs.vector import make_vector, reset_seeds, reset_where
+from twohot.envs.workers import LOST, DeadWorkerError, Workers
 from twohot.envs.wrappers import FlatDiscreteAction, ScaleReward, TimeLimitTerminates
 
 for _suite in (
@@ -48,8 +51,10 @@ for _suite in (
     register(_suite)
 
 __all__ = [
+    "ACTION_MASK",
     "ATARI",
     "CONTEXT_FEATURES",
+    "LOST",
     "METAWORLD",
     "MULTITASK_27",
     "MULTITASK_27_PROTOCOL",
@@ -57,6 +62,7 @@ __all__ = [
     "PROCGEN",
     "RETRO",
     "Attempts",
+    "DeadWorkerError",
     "FlatDiscreteAction",
     "Layout",
     "MissingExtraError",
@@ -68,12 +74,16 @@ __all__ = [
     "PadObservation",
     "PadParts",
     "RescaleActions",
+    "Rows",
     "ScaleReward",
     "Suite",
     "TimeLimitTerminates",
     "TrialEnv",
+    "TrialVector",
     "UnknownEnvironmentError",
     "UnsupportedSpaceError",
+    "WorkerChoice",
+    "Workers",
     "check_split",
     "check_tasks",
     "common_action_space",

@@ -65,13 +65,16 @@ class Attempts(gym.Wrapper):
                 observation, info = self._reset()
                 terminated = truncated = False
             else:
-                results = {
-                    "attempt_returns": np.array(self._returns, np.float32),
-                    "attempt_lengths": np.array(self._lengths, np.int32),
-                    "attempt_success": np.array(self._successes, bool),
-                }
-                info = {**results, **info} if self.attempts == 1 else {**info, **results}
+                info = {**self.results(), **info} if self.attempts == 1 else {**info, **self.results()}
         return observation, reward, terminated, truncated, info
+
+    def results(self) -> dict[str, np.ndarray]:
+        """What the attempts so far have come to, as in the info of the last one's end."""
+        return {
+            "attempt_returns": np.array(self._returns, np.float32),
+            "attempt_lengths": np.array(self._lengths, np.int32),
+            "attempt_success": np.array(self._successes, bool),
+        }
 
     def _reset(self, options: dict[str, Any] | None = None):
         if self._hides:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -16,7 +15,7 @@ from twohot.envs.batched import EnvBatch
 
 
 class BatchedTrials(VectorEnv):
-    """A vector of trials without autoreset, the same bit for bit as one of `TrialEnv`s with the same seeds.
+    """A vector of trials without autoreset, the same bit for bit as a `TrialVector` with the same seeds.
 
     Observations, rewards, `reset(options={"reset_mask": ...})` and infos are those of
     `make_vector(suite, (task,), ...)`. The task is the only one, so that no action is illegal.
@@ -26,6 +25,7 @@ class BatchedTrials(VectorEnv):
         multiplier: factor on every reward.
         observation_size: entries before the features, 0 for the task's own.
         context_features: whether the four features are appended.
+        step_limit: steps after which a trial is truncated; 0 means never.
 
     Raises:
         ValueError: an argument is outside its range, or the observation is larger than `observation_size`.
@@ -40,13 +40,14 @@ class BatchedTrials(VectorEnv):
         multiplier: float = 1.0,
         observation_size: int = 0,
         context_features: bool = True,
+        step_limit: int = 0,
     ) -> None:
         check_attempts(attempts, free_attempts)
         own_size = batch.observation_space.shape[0]
         size = observation_size or own_size
         if size < own_size:
             raise ValueError(f"expected at most {size} observation entries, got {own_size}: raise observation_size")
-        self.batch, self.num_envs = batch, batch.rows
+        self.batch, self.num_envs, self.workers = batch, batch.rows, "in-process"
         self.attempts, self.free_attempts, self.multiplier = attempts, free_attempts, float(multiplier)
         self._own_size, self._size, self._features = own_size, size, 4 if context_features else 0
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
@@ -64,6 +65,8 @@ class BatchedTrials(VectorEnv):
         self._lengths = np.zeros((rows, attempts), np.int32)
         self._successes = np.zeros((rows, attempts), bool)
         self._ended = np.ones(rows, bool)
+        self._step_limit = step_limit or np.inf
+        self._shown = np.zeros((rows, size + self._features), np.float32)
 
     def reset(self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None):
         """Starts new trials: in all rows, or where `options["reset_mask"]`, bool [rows], is True.
@@ -91,37 +94,38 @@ class BatchedTrials(VectorEnv):
             self._begin_attempt(row)
         for array in (self._steps, self._last_reward, self._returns, self._lengths, self._successes, self._ended):
             array[mask] = 0
-        return self._observe(), {"task": np.zeros(self.num_envs, np.int64), "_task": mask.copy()}
+        return self._observe(self._ended), {"task": np.zeros(self.num_envs, np.int64), "_task": mask.copy()}
 
     def step(self, actions: np.ndarray):
-        """Raises ResetNeeded where a row has ended, and ValueError for actions that the task does not have."""
-        if self._ended.any():
-            raise gym.error.ResetNeeded(f"expected reset() of the rows that have ended, {np.flatnonzero(self._ended)}")
+        """Rows that have ended stand still. Raises ValueError for actions that the task does not have."""
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs,) or (actions < 0).any() or (actions >= self.single_action_space.n).any():
             raise ValueError(f"expected actions [{self.num_envs}] of {self.single_action_space}, got {actions}")
         reward, terminated, truncated = self.batch.step(actions)
-        index, attempt = self._index, self._attempt.copy()
-        self._last_reward = reward.astype(np.float64)
-        self._steps += 1
+        index, attempt, live = self._index, self._attempt.copy(), ~self._ended
+        self._last_reward = np.where(live, reward, 0.0).astype(np.float64)
+        self._steps += live
         self._returns[index, attempt] += self._last_reward
-        self._lengths[index, attempt] += 1
-        self._successes[index, attempt] |= self.batch.success
-        over = terminated | truncated
-        ended = over & (attempt == self.attempts - 1)
+        self._lengths[index, attempt] += live
+        self._successes[index, attempt] |= self.batch.success & live
+        over = (terminated | truncated) & live
+        own_end = over & (attempt == self.attempts - 1)
+        cut = live & ~own_end & (self._steps >= self._step_limit)
+        ended = own_end | cut
         info = self._results(ended) if ended.any() else {}
-        for row in np.flatnonzero(over & ~ended):
+        for row in np.flatnonzero(over & ~own_end):
             self._attempt[row] += 1
             self._begin_attempt(row)
-        self._ended = ended
+        self._ended |= ended
         counted = np.where(attempt < self.free_attempts, 0.0, self._last_reward) * self.multiplier
-        return self._observe(), counted, terminated & ended, truncated & ended, info
+        return self._observe(~live), counted, terminated & own_end, (truncated & own_end) | cut, info
 
     def _begin_attempt(self, row: int) -> None:
         new_task = not self.batch.hidden_task or self._attempt[row] == 0
         self.batch.reset(row, _generator(draw_seed(self._attempt_random[row])), new_task=new_task)
 
-    def _observe(self) -> np.ndarray:
+    def _observe(self, still: np.ndarray) -> np.ndarray:
+        """What the rows show, those that stand still what they showed before."""
         observation = np.zeros((self.num_envs, self._size + self._features), np.float32)
         observation[:, : self._own_size] = self.batch.observe()
         if self._features:
@@ -129,7 +133,9 @@ class BatchedTrials(VectorEnv):
             observation[:, -3] = self._attempt / max(1, self.attempts - 1)
             observation[:, -2] = 1.0
             observation[:, -1] = self._last_reward * self.multiplier
-        return observation
+        observation[still] = self._shown[still]
+        self._shown = observation
+        return observation.copy()
 
     def _results(self, ended: np.ndarray) -> dict[str, np.ndarray]:
         """The infos of rows whose trial has ended; those of other rows do not count, as `_name` says."""

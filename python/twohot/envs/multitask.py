@@ -61,6 +61,7 @@ class TrialEnv(gym.Env[Any, Any]):
         reward_multipliers: one finite factor for each task; empty means 1 for all.
         layout: the spaces; None takes the smallest that fit all tasks, which makes them.
         context_features: whether the four features are shown.
+        step_limit: steps after which a trial is truncated; 0 means never.
         plays: indices of the tasks that are drawn here, each once; empty means all.
         render: whether `render()` returns images, uint8 [H, W, 3], where the suite has any.
 
@@ -83,6 +84,7 @@ class TrialEnv(gym.Env[Any, Any]):
         reward_multipliers: Sequence[float] = (),
         layout: Layout | None = None,
         context_features: bool = True,
+        step_limit: int = 0,
         plays: Sequence[int] = (),
         render: bool = False,
     ) -> None:
@@ -97,6 +99,7 @@ class TrialEnv(gym.Env[Any, Any]):
                 f"expected {len(self.tasks)} reward multipliers, one for each task, or none, "
                 f"got {len(self.reward_multipliers)}"
             )
+        self._step_limit = step_limit or math.inf
         self._plays = tuple(plays) or tuple(range(len(self.tasks)))
         self.layout = layout or common_layout(suite, self.tasks, split=split)
         self.context_features = context_features
@@ -143,21 +146,24 @@ class TrialEnv(gym.Env[Any, Any]):
         observation, reward, terminated, truncated, info = game.env.step(action)
         self._steps += 1
         observation = self._observe(game, observation)
-        if not (terminated or truncated):
+        if terminated or truncated:
+            results = {key: info[key] for key in RESULTS}
+        elif self._steps < self._step_limit:
             return observation, reward, False, False, {}
+        else:
+            truncated, results = True, game.attempts.results()
         self._game = None
-        info = {"task": self._task, **{key: info[key] for key in RESULTS}}
-        return observation, reward, bool(terminated), bool(truncated), info
+        return observation, reward, bool(terminated), bool(truncated), {"task": self._task, **results}
 
     def render(self) -> np.ndarray:
-        """The game as an image, uint8 [H, W, 3].
+        """The game as an image, uint8 [H, W, 3], at a trial's end too.
 
         Raises:
-            ResetNeeded: between trials.
+            ResetNeeded: before the first trial.
         """
-        if self._game is None:
+        if self._task not in self._games:
             raise gym.error.ResetNeeded("expected reset() before render()")
-        return self._game.env.render()
+        return self._games[self._task].env.render()
 
     def close(self) -> None:
         for game in self._games.values():
@@ -196,35 +202,36 @@ class TrialEnv(gym.Env[Any, Any]):
 
     def _observe_vector(self, game: _Game, observation: np.ndarray) -> np.ndarray:
         """Checks what came from the game and writes the features into the entries that padding kept for them."""
-        self._check(_all_finite(observation), game, observation)
+        if not (_all_finite(observation) and math.isfinite(game.attempts.last_reward)):
+            self._refuse(game, observation)
         if self._features:
-            observation[-4:] = self._context(game)
+            self._write_context(game, observation)
         return observation
 
     def _observe_parts(self, game: _Game, observation: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Checks what came from the game and adds the features."""
-        self._check(all(_all_finite(observation[name]) for name in self._floats), game, observation)
+        finite = all(_all_finite(observation[name]) for name in self._floats)
+        if not (finite and math.isfinite(game.attempts.last_reward)):
+            self._refuse(game, observation)
         if self._features:
-            observation[CONTEXT] = np.array(self._context(game), np.float32)
+            observation[CONTEXT] = np.empty(self._features, np.float32)
+            self._write_context(game, observation[CONTEXT])
         return observation
 
-    def _context(self, game: _Game) -> tuple[float, float, float, float]:
+    def _write_context(self, game: _Game, values: np.ndarray) -> None:
+        """Sets the last four of `values`."""
         attempts = game.attempts
-        return (
-            self._steps / 1000,
-            attempts.attempt / self._last_attempt,
-            float(game.actions.legal),
-            attempts.last_reward * game.multiplier,
-        )
+        values[-4] = self._steps / 1000
+        values[-3] = attempts.attempt / self._last_attempt
+        values[-2] = game.actions.legal
+        values[-1] = attempts.last_reward * game.multiplier
 
-    def _check(self, finite: bool, game: _Game, observation: Any) -> None:
-        reward = game.attempts.last_reward
-        if not (finite and math.isfinite(reward)):
-            raise NonFiniteError(
-                f"expected finite observations and rewards from {self.suite} task {self.tasks[self._task]!r}, got "
-                f"observation {observation} and reward {reward} at step {self._steps} of the trial: mend the "
-                "environment or leave the task out"
-            )
+    def _refuse(self, game: _Game, observation: Any) -> None:
+        raise NonFiniteError(
+            f"expected finite observations and rewards from {self.suite} task {self.tasks[self._task]!r}, got "
+            f"observation {observation} and reward {game.attempts.last_reward} at step {self._steps} of the trial: "
+            "mend the environment or leave the task out"
+        )
 
 
 def _all_finite(values: np.ndarray) -> bool:

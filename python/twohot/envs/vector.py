@@ -1,22 +1,31 @@
-"""Many trials side by side, in one process.
+"""Many trials side by side, in one process or in several.
 
-For environments this cheap a plain loop beats processes 5 to 15 times (two cores). Autoreset is off: the caller
-resets finished rows with `reset_where`, so no dummy transition ever appears.
+For cheap environments a plain loop beats processes 5 to 15 times (two cores). There is no autoreset: the caller resets
+finished rows with `reset_where`, so no dummy transition ever appears.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from twohot.envs.batched_trials import BatchedTrials
-from twohot.envs.layout import common_layout
+from twohot.envs.layout import Layout, common_layout
 from twohot.envs.multitask import TrialEnv
 from twohot.envs.registry import check_split, check_tasks, get_suite
+from twohot.envs.rows import Rows, allocate
+from twohot.envs.trial_vector import TrialVector, WorkerChoice
+from twohot.envs.workers import Workers
+
+TIMED_STEPS, TIMED_SECONDS = 30, 0.5
+"""Steps of all rows by which the faster way is found, and the longest that each way may take for them."""
+CHEAP_SECONDS = 1e-3
+"""A step of all rows that takes less is played in process without comparing: processes need as long to be told."""
 
 
 def make_vector(
@@ -30,52 +39,114 @@ def make_vector(
     reward_multipliers: Sequence[float] = (),
     observation_size: int = 0,
     actions: int = 0,
+    layout: Layout | None = None,
     context_features: bool = True,
+    step_limit: int = 0,
     render: bool = False,
-) -> VectorEnv:
-    """`environments` equal `TrialEnv`s stepped in a loop, or in a few numpy calls for all; without autoreset.
-
-    Arrays that `reset` and `step` return are the caller's own: no later call writes into them. Stepping while a
-    row is finished is an error: reset it first with `reset_where`.
+    assignment: Literal["sampled", "fixed"] = "sampled",
+    workers: WorkerChoice = "in-process",
+) -> TrialVector | BatchedTrials:
+    """`environments` rows of `TrialEnv`s, stepped one after the other, or in a few numpy calls where a suite knows how.
 
     Args:
         environments: number of rows, at least 1.
-        suite, tasks, split, attempts, free_attempts, reward_multipliers, context_features, render: as for `TrialEnv`.
+        suite, tasks, split, attempts, free_attempts, reward_multipliers, context_features, step_limit, render: as for
+            `TrialEnv`.
         observation_size, actions: as for `common_layout`, which settles the spaces once for all rows.
+        layout: the spaces, where they are settled already.
+        assignment: "sampled": each row draws each trial's task from all; "fixed": tasks are dealt out to the rows in
+            turn, and where there are more tasks than rows, a row draws from its own.
+        workers: "in-process", or "processes", one for each CPU, or "auto" for the faster of the two, which a few steps
+            of each tell. A suite of which a process can hold one environment has a process for each row.
 
     Raises:
         ValueError: an argument is outside its range, or a task is larger than a size given.
         UnknownEnvironmentError, MissingExtraError, UnsupportedSpaceError: as for `TrialEnv`.
+        TwohotError: processes are asked for, and the suite cannot be sent to one.
     """
     if environments < 1:
         raise ValueError(f"expected at least 1 environment, got {environments}")
-    tasks, make_batch = check_tasks(suite, tasks), get_suite(suite).make_batch
-    if make_batch is not None and len(tasks) == 1 and not render:
-        check_split(suite, split)
+    tasks = check_tasks(suite, tasks)
+    check_split(suite, split)
+    layout = layout or common_layout(suite, tasks, observation_size, actions, split)
+    make_batch = get_suite(suite).make_batch
+    if make_batch is not None and len(tasks) == 1 and not render and workers != "processes":
         batch = make_batch(tasks[0], split, environments)
-        if actions in (0, batch.action_space.n):
+        if layout.action == batch.action_space:
             return BatchedTrials(
                 batch,
                 attempts=attempts,
                 free_attempts=free_attempts,
                 multiplier=reward_multipliers[0] if reward_multipliers else 1.0,
-                observation_size=observation_size,
+                observation_size=layout.observation.shape[0],
                 context_features=context_features,
+                step_limit=step_limit,
             )
-    layout = common_layout(suite, tasks, observation_size, actions, split)
-    make = partial(
-        TrialEnv,
-        suite,
-        tasks,
-        split=split,
-        attempts=attempts,
-        free_attempts=free_attempts,
-        reward_multipliers=reward_multipliers,
-        layout=layout,
-        context_features=context_features,
-        render=render,
-    )
-    return SyncVectorEnv([make] * environments, autoreset_mode=AutoresetMode.DISABLED)
+    makes = [
+        partial(
+            TrialEnv,
+            suite,
+            tasks,
+            split=split,
+            attempts=attempts,
+            free_attempts=free_attempts,
+            reward_multipliers=reward_multipliers,
+            layout=layout,
+            context_features=context_features,
+            step_limit=step_limit,
+            render=render,
+            plays=_dealt(row, environments, len(tasks)) if assignment == "fixed" else (),
+        )
+        for row in range(environments)
+    ]
+    if get_suite(suite).one_per_process and environments > 1:
+        return _apart(makes, environments)
+    processes = min(environments, _cpus())
+    if workers == "processes":
+        return _apart(makes, processes)
+    here = _here(makes)
+    if workers == "in-process" or processes == 1 or (seconds := seconds_a_step(here)) < CHEAP_SECONDS:
+        return here
+    apart = _apart(makes, processes)
+    loser, winner = (here, apart) if seconds_a_step(apart) < seconds else (apart, here)
+    loser.close()
+    return winner
+
+
+def _here(makes: Sequence[Callable[[], TrialEnv]]) -> TrialVector:
+    environments = [make() for make in makes]
+    spaces_of_a_row = environments[0].observation_space, environments[0].action_space
+    return TrialVector(Rows(environments, allocate(*spaces_of_a_row, len(makes))), len(makes), *spaces_of_a_row)
+
+
+def _apart(makes: Sequence[Callable[[], TrialEnv]], processes: int) -> TrialVector:
+    first = makes[0]()  # makes no game: it says which spaces there are
+    workers = Workers(makes, get_suite(first.suite), first.observation_space, first.action_space, processes)
+    return TrialVector(workers, len(makes), first.observation_space, first.action_space)
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def seconds_a_step(vector: TrialVector) -> float:
+    """Median time of a step of all rows, with random actions; trials are left wherever they are then."""
+    vector.reset(seed=0)
+    vector.action_space.seed(0)
+    times: list[float] = []
+    while len(times) < TIMED_STEPS and sum(times) < TIMED_SECONDS:
+        actions = vector.action_space.sample()
+        start = time.perf_counter()
+        terminated, truncated = vector.step(actions)[2:4]
+        times.append(time.perf_counter() - start)
+        if (terminated | truncated).any():
+            reset_where(vector, terminated | truncated)
+    return float(np.median(times))
+
+
+def _dealt(row: int, rows: int, tasks: int) -> tuple[int, ...]:
+    """Indices of the tasks that a row plays when they are dealt out in turn."""
+    return tuple(range(row, tasks, rows)) or (row % tasks,)
 
 
 def reset_seeds(seed: int, round: int, environments: int) -> list[int]:
@@ -100,13 +171,15 @@ def reset_seeds(seed: int, round: int, environments: int) -> list[int]:
     return np.random.SeedSequence((seed, round)).generate_state(environments, np.uint64).tolist()
 
 
-def reset_where(vector_env: VectorEnv, done: np.ndarray, task: str | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+def reset_where(
+    vector_env: TrialVector | BatchedTrials, done: np.ndarray, task: str | Sequence[str] | None = None
+) -> tuple[Any, dict[str, Any]]:
     """Starts new trials in the rows where `done`; the other rows go on and keep their observation.
 
     Args:
         vector_env: from `make_vector`.
         done: bool, (environments,), with at least one True.
-        task: a task for those rows; None draws one for each.
+        task: a task for those rows, or one for each row; None draws them.
 
     Returns:
         Observations of all rows; and infos, whose `task`, int, (environments,),

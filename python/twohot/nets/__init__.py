@@ -1,5 +1,10 @@
 """Networks: timestep encoders, trajectory encoders, actor heads, critic heads."""
 
-from twohot.nets.registry import UnknownNetworkError, register_timestep_encoder, register_trajectory_encoder
+from twohot.nets.registry import (
+    UnknownNetworkError,
+    register_actor,
+    register_timestep_encoder,
+    register_trajectory_encoder,
+)
 
-__all__ = ["UnknownNetworkError", "register_timestep_encoder", "register_trajectory_encoder"]
+__all__ = ["UnknownNetworkError", "register_actor", "register_timestep_encoder", "register_trajectory_encoder"]

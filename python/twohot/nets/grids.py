@@ -35,5 +35,5 @@ class GridEncoder(nn.Module):
     def forward(self, grids: Tensor) -> Tensor:
         """grids [M, H, W, C] integers to [M, outputs]."""
         rows = (grids.long().clamp(0, VALUES - 1) + self.first).flatten(0, 2)
-        cells = functional.embedding_bag(rows, self.table, mode="sum").view(*grids.shape[:3], -1)
+        cells = functional.embedding_bag(rows, self.table, mode="sum").view(*grids.shape[:3], self.table.shape[1])
         return self.project(self.network(cells.permute(0, 3, 1, 2)).flatten(1))

@@ -30,16 +30,19 @@ class RandomShift(nn.Module):
         """images [B, ..., H, W, C] of any dtype; returns the same shape, or the images themselves in eval mode."""
         if not self.training or not self.pixels or not self.share:
             return images
-        leading, device = images.shape[:-3], images.device
-        height, width = images.shape[-3:-1]
+        leading, (height, width, channels) = images.shape[:-3], images.shape[-3:]
         drawn = leading if self.by == "step" else (leading[0], *[1] * (len(leading) - 1))
-        shift = torch.randint(-self.pixels, self.pixels + 1, (*drawn, 2), device=device)
-        moves = torch.rand((leading[0], *[1] * len(leading)), device=device) < self.share
+        shift = torch.randint(-self.pixels, self.pixels + 1, (*drawn, 2), device=images.device)
+        moves = torch.rand((leading[0], *[1] * len(leading)), device=images.device) < self.share
         vertical, horizontal = (shift * moves).expand(*leading, 2).reshape(-1, 2, 1).unbind(1)  # [M, 1]
-        rows = (torch.arange(height, device=device) + vertical).clamp(0, height - 1)  # [M, H]
-        columns = (torch.arange(width, device=device) + horizontal).clamp(0, width - 1)  # [M, W]
-        each = torch.arange(len(rows), device=device)[:, None, None]
-        return images.reshape(-1, *images.shape[-3:])[each, rows.unsqueeze(2), columns.unsqueeze(1)].view_as(images)
+        rows = (torch.arange(height, device=images.device) + vertical).clamp(0, height - 1)  # [M, H]
+        # Each row of the result is one piece of a row with repeated ends: less than half the time of moving pixels.
+        x = images.reshape(-1, height, width, channels)
+        ends = (x[:, :, end].unsqueeze(2).expand(-1, -1, self.pixels, -1) for end in (0, -1))
+        wide = torch.cat((next(ends), x, next(ends)), dim=2).flatten(2)
+        pieces = wide.unfold(2, width * channels, channels)  # [M, H, 2 pixels + 1, W C]
+        each = torch.arange(len(x), device=images.device).unsqueeze(1)
+        return pieces[each, rows, horizontal + self.pixels].view_as(images)
 
 
 class ResidualBlock(nn.Module):

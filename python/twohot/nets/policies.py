@@ -52,9 +52,7 @@ def _draw(fill: str, like: Tensor, generator: torch.Generator | None) -> Tensor:
 def sample_actions(log_pi: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """One action from log pi [..., A], by inversion of the cumulative distribution; returns [...] int64."""
     cumulative = log_pi.exp().cumsum(-1)
-    device = log_pi.device if generator is None else generator.device
-    drawn = torch.rand((*log_pi.shape[:-1], 1), dtype=log_pi.dtype, device=device, generator=generator)
-    drawn = drawn.to(log_pi.device)
+    drawn = _draw("uniform_", cumulative[..., :1], generator)
     return (drawn * cumulative[..., -1:] >= cumulative[..., :-1]).sum(-1)
 
 

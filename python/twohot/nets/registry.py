@@ -59,6 +59,8 @@ class Registry:
 
 TIMESTEP_ENCODERS = Registry("timestep encoder", "agent.timestep_encoder")
 TRAJECTORY_ENCODERS = Registry("trajectory encoder", "agent.memory")
+ACTORS = Registry("actor", "agent.actor")
 
 register_timestep_encoder = TIMESTEP_ENCODERS.register
 register_trajectory_encoder = TRAJECTORY_ENCODERS.register
+register_actor = ACTORS.register

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from twohot.agent import Agent
 from twohot.config import ConfigurationError, ObjectiveConfig
@@ -53,7 +54,8 @@ def compute_losses(agent: Agent, batch, config: ObjectiveConfig) -> Losses:
         `Losses`; `total` = actor + critic_weight x critic, each a mean over real steps only.
     """
     mask, shape = batch.mask, batch.mask.shape
-    h = agent.encode(batch.observation, batch.previous_action, batch.previous_reward, batch.time)
+    seen = functional.pad(mask, (1, 0)) | functional.pad(mask, (0, 1))  # before a real step, or after one
+    h = agent.encode(batch.observation, batch.previous_action, batch.previous_reward, batch.time, seen)
     h_t, h_tp1 = h[:, :-1].flatten(0, 1), h[:, 1:].flatten(0, 1)
     legal_t = legal_tp1 = None
     if ACTION_MASK in batch.observation:

@@ -55,6 +55,6 @@ class Writer:
         """Finishes every open trajectory as truncated after its last step, and drops those without a step."""
         self._native.cut()
 
-    def discard(self) -> None:
-        """Drops all open trajectories."""
-        self._native.discard()
+    def discard(self, mask: np.ndarray | None = None) -> None:
+        """Drops the open trajectories of the environments where mask [E] (bool) is True; without a mask, of all."""
+        self._native.discard(mask)

@@ -1,45 +1,131 @@
-"""Exploration: epsilon-greedy over a schedule in total environment steps, scaled at random for each trial."""
+"""Exploration: noise on the policy's actions, scheduled in total environment steps, scaled at random in each trial."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from gymnasium import Space, spaces
 
 
-def linear_schedule(step: int, start: float, end: float, over: int) -> float:
+def linear_schedule(step: int | np.ndarray, start: float, end: float, over: int) -> float | np.ndarray:
     """From `start` at step 0 to `end` at step `over`, and `end` from there on."""
-    share = min(1.0, step / over) if over > 0 else 1.0
+    share = np.minimum(1.0, step / over) if over > 0 else 1.0
     return start + (end - start) * share
 
 
-class EpsilonGreedy:
-    """With probability epsilon x multiplier, a uniformly random action instead of the policy's.
+@dataclass(frozen=True)
+class Schedule:
+    """Size of the noise (epsilon): it falls over the environment steps of all actors, and may fall within a trial too.
 
-    The multiplier is drawn from U(0, 1) for each trial, so that at any time some trials are played nearly
-    without noise (Grigsby et al. 2023).
+    At step t of a trial, with b and e linear in the environment steps from their start to their end over `over` steps:
+
+        epsilon = b + (e - b) min(1, t / trial_steps)          (bilevel: Grigsby et al. 2023, AMAGO)
 
     Args:
-        environments: actors stepped together. actions: A.
-        start, end: epsilon at the beginning and after `over` environment steps (of all actors together).
+        start, end: b, the noise that trials begin with, at first and after `over` environment steps.
+        over: environment steps, of all actors together.
+        trial_start, trial_end: e, the noise that trials fall to, at first and after `over` environment steps.
+        trial_steps: steps of a trial over which its noise falls; 0 keeps it at b.
+    """
+
+    start: float
+    end: float
+    over: int
+    trial_start: float = 0.0
+    trial_end: float = 0.0
+    trial_steps: int = 0
+
+    def __call__(self, environment_steps: int, trial_step: int | np.ndarray = 0) -> float | np.ndarray:
+        """Epsilon, before the trial's multiplier."""
+        begin = linear_schedule(environment_steps, self.start, self.end, self.over)
+        if not self.trial_steps:
+            return begin
+        fall_to = linear_schedule(environment_steps, self.trial_start, self.trial_end, self.over)
+        return linear_schedule(trial_step, begin, fall_to, self.trial_steps)
+
+
+class Exploration:
+    """Noise of size epsilon x multiplier on the actions of `environments` actors.
+
+    Choices become, with that probability, uniformly random legal ones; numbers get Gaussian noise of that standard
+    deviation and stay in [-1, 1]. The multiplier is drawn from U(0, 1) for each trial, so that at any time some trials
+    are played nearly without noise (Grigsby et al. 2023).
+
+    Args:
+        environments: actors stepped together. action_space: what they do.
+        schedule: epsilon.
         generator: numpy stream of all draws; saved by whoever owns it.
+        random_multiplier: whether there is a multiplier; without it, it is 1.
     """
 
     def __init__(
-        self, environments: int, actions: int, start: float, end: float, over: int, generator: np.random.Generator
+        self,
+        environments: int,
+        action_space: Space,
+        schedule: Schedule,
+        generator: np.random.Generator,
+        random_multiplier: bool = True,
     ) -> None:
-        self.actions = actions
-        self.start, self.end, self.over = start, end, over
-        self.generator = generator
+        self.action_space, self.schedule = action_space, schedule
+        self.generator, self.random_multiplier = generator, random_multiplier
         self.multiplier = np.ones(environments)
-
-    def epsilon(self, environment_steps: int) -> float:
-        """Epsilon before the trial's multiplier."""
-        return linear_schedule(environment_steps, self.start, self.end, self.over)
+        self._step = np.zeros(environments, np.int64)
 
     def begin(self, mask: np.ndarray) -> None:
-        """Draw new multipliers where a trial begins; mask [environments] bool."""
-        self.multiplier = np.where(mask, self.generator.random(len(mask)), self.multiplier)
+        """A trial begins where mask [environments] (bool) is True: draw its multiplier."""
+        self._step[mask] = 0
+        if self.random_multiplier:
+            self.multiplier = np.where(mask, self.generator.random(len(mask)), self.multiplier)
 
-    def __call__(self, actions: np.ndarray, environment_steps: int) -> np.ndarray:
-        """actions [environments] int64 of the policy to the actions to take."""
-        explore = self.generator.random(len(actions)) < self.epsilon(environment_steps) * self.multiplier
-        return np.where(explore, self.generator.integers(self.actions, size=len(actions)), actions)
+    def __call__(
+        self, actions: np.ndarray, environment_steps: int, action_mask: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The actions to take.
+
+        Args:
+            actions: [environments, *action] of the policy.
+            environment_steps: taken so far by all actors.
+            action_mask: [environments, choices], 1 where legal; of a MultiDiscrete action the parts side by side.
+        """
+        epsilon = self.schedule(environment_steps, self._step) * self.multiplier
+        self._step += 1
+        if isinstance(self.action_space, spaces.Box):
+            noise = self.generator.standard_normal(actions.shape, np.float32)
+            return np.clip(actions + epsilon.astype(np.float32)[:, None] * noise, -1.0, 1.0)
+        explore = self.generator.random(len(actions)) < epsilon
+        return np.where(
+            _like(explore, actions),
+            random_choices(self.action_space, self.generator, len(actions), action_mask),
+            actions,
+        )
+
+
+def random_choices(
+    space: Space, generator: np.random.Generator, rows: int, action_mask: np.ndarray | None = None
+) -> np.ndarray:
+    """Uniformly random actions of a Discrete, MultiDiscrete or MultiBinary space, [rows, *action] int64.
+
+    Args:
+        space, generator: which, and where from. rows: how many.
+        action_mask: [rows, choices], 1 where legal; at least one in each part.
+    """
+    if isinstance(space, spaces.MultiBinary):
+        return generator.integers(2, size=(rows, *space.shape))
+    single = isinstance(space, spaces.Discrete)
+    if action_mask is None:
+        return (
+            generator.integers(space.n, size=rows)
+            if single
+            else generator.integers(space.nvec, size=(rows, len(space.nvec)))
+        )
+    # The largest of uniform numbers is at every place with the same probability; illegal ones are below all.
+    scores = generator.random(action_mask.shape) - (action_mask == 0)
+    if single:
+        return scores.argmax(-1)
+    parts = np.split(scores, np.cumsum(space.nvec)[:-1], axis=-1)
+    return np.stack([part.argmax(-1) for part in parts], axis=-1)
+
+
+def _like(mask: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    return mask.reshape(-1, *[1] * (actions.ndim - 1))

@@ -1,0 +1,109 @@
+"""Noise on actions of every kind, its size over steps and trials, and legal choices only."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from twohot.rl.exploration import Exploration, Schedule, linear_schedule, random_choices
+from twohot.rollout import UniformPolicy
+
+ROWS = 1000
+
+
+def explore(space, schedule, **options):
+    found = Exploration(ROWS, space, schedule, np.random.default_rng(0), **options)
+    found.begin(np.ones(ROWS, bool))
+    return found
+
+
+def test_the_schedule_is_linear_and_then_constant():
+    assert linear_schedule(0, 1.0, 0.05, 100) == 1.0
+    assert linear_schedule(50, 1.0, 0.0, 100) == 0.5
+    assert linear_schedule(1000, 1.0, 0.05, 100) == pytest.approx(0.05)
+    assert linear_schedule(0, 1.0, 0.05, 0) == pytest.approx(0.05)
+
+
+def test_bilevel_noise_falls_within_a_trial_too():
+    schedule = Schedule(1.0, 0.2, 100, trial_start=0.8, trial_end=0.0, trial_steps=10)
+    steps = np.array([0, 5, 10, 99])
+    np.testing.assert_allclose(schedule(0, steps), [1, 0.9, 0.8, 0.8])
+    np.testing.assert_allclose(schedule(100, steps), [0.2, 0.1, 0, 0])
+    assert Schedule(1.0, 0.2, 100)(50, 7) == pytest.approx(0.6)
+
+
+def test_choices_are_random_as_often_as_scheduled():
+    noise = explore(spaces.Discrete(10), Schedule(1.0, 0.0, 100))
+    assert noise.multiplier.min() >= 0
+    assert abs(noise.multiplier.mean() - 0.5) < 5 * np.sqrt(1 / 12 / ROWS)
+    changed = np.mean([noise(np.full(ROWS, 10), 50) < 10 for _ in range(100)], axis=0)
+    assert np.abs(changed - 0.5 * noise.multiplier).max() < 5 * np.sqrt(0.25 / 100)
+    kept = noise.multiplier.copy()
+    noise.begin(np.arange(ROWS) < 10)
+    np.testing.assert_array_equal(noise.multiplier[10:], kept[10:])
+    assert (noise.multiplier[:10] != kept[:10]).all()
+
+
+def test_without_a_multiplier_all_trials_have_the_same_noise():
+    noise = explore(spaces.Discrete(10), Schedule(1.0, 1.0, 0), random_multiplier=False)
+    assert (noise(np.full(ROWS, 10), 0) < 10).all()
+
+
+def test_the_step_of_a_trial_counts_from_its_beginning():
+    schedule = Schedule(1.0, 1.0, 0, trial_start=0.0, trial_end=0.0, trial_steps=2)
+    noise = explore(spaces.Discrete(10), schedule, random_multiplier=False)
+    policy = np.full(ROWS, 10)
+    shares = [(noise(policy, 0) < 10).mean() for _ in range(3)]
+    assert shares[0] == 1
+    assert abs(shares[1] - 0.5) < 5 * np.sqrt(0.25 / ROWS)
+    assert shares[2] == 0
+    noise.begin(np.arange(ROWS) < 400)
+    assert (noise(policy, 0) < 10).tolist() == [True] * 400 + [False] * 600
+
+
+def test_numbers_get_gaussian_noise_and_stay_in_bounds():
+    noise = explore(spaces.Box(-1, 1, (3,)), Schedule(0.2, 0.2, 0))
+    found = np.stack([noise(np.zeros((ROWS, 3), np.float32), 0) for _ in range(50)])
+    assert found.dtype == np.float32
+    spread = found.std(axis=(0, 2))
+    # 150 numbers a row: the deviation of their spread is a twelfth of a root of two of it.
+    assert np.abs(spread / (0.2 * noise.multiplier) - 1).max() < 5 / np.sqrt(2 * 150)
+    assert np.abs(noise(np.ones((ROWS, 3), np.float32), 0)).max() == 1
+
+
+@pytest.mark.parametrize(
+    ("space", "shape"), [(spaces.MultiDiscrete([3, 4]), (2,)), (spaces.MultiBinary(3), (3,)), (spaces.Discrete(4), ())]
+)
+def test_all_parts_of_an_action_are_replaced_together(space, shape):
+    noise = explore(space, Schedule(0.5, 0.5, 0), random_multiplier=False)
+    policy = np.full((ROWS, *shape), 9)
+    found = noise(policy, 0).reshape(ROWS, -1)
+    replaced = (found != 9).all(1)
+    assert (replaced | (found == 9).all(1)).all()
+    assert abs(replaced.mean() - 0.5) < 5 * np.sqrt(0.25 / ROWS)
+    assert all(space.contains(row.reshape(shape).astype(space.dtype)) for row in found[replaced])
+
+
+def test_only_legal_choices_are_taken():
+    generator = np.random.default_rng(0)
+    mask = np.tile(np.int8([0, 1, 0, 1]), (4000, 1))
+    found = random_choices(spaces.Discrete(4), generator, 4000, mask)
+    assert set(found) == {1, 3}
+    assert abs((found == 1).mean() - 0.5) < 5 * np.sqrt(0.25 / 4000)
+    parts = random_choices(spaces.MultiDiscrete([2, 3]), generator, 4000, np.tile(np.int8([1, 0, 0, 1, 1]), (4000, 1)))
+    assert (set(parts[:, 0]), set(parts[:, 1])) == ({0}, {1, 2})
+    noise = explore(spaces.Discrete(4), Schedule(1.0, 1.0, 0), random_multiplier=False)
+    assert set(noise(np.zeros(ROWS, int), 0, mask[:ROWS])) == {1, 3}
+
+
+def test_the_random_policy_takes_only_legal_choices():
+    generator = torch.Generator().manual_seed(0)
+    for space, mask, expected in (
+        (spaces.Discrete(4), [0, 1, 0, 1], [{1, 3}]),
+        (spaces.MultiDiscrete([2, 3]), [1, 0, 0, 1, 1], [{0}, {1, 2}]),
+    ):
+        observation = {"action_mask": torch.tensor([mask] * 1000, dtype=torch.int8)}
+        found = UniformPolicy(space).act(None, observation, None, torch.zeros(1000), generator=generator)
+        assert [set(part.tolist()) for part in found.reshape(1000, -1).T] == expected

@@ -1,0 +1,239 @@
+"""Rows in processes give what rows in this process give, and survive the death of a worker."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+
+import toy_suite
+from twohot import envs
+from twohot.envs import registry
+from twohot.envs import vector as vector_module
+from twohot.errors import TwohotError
+from twohot.replay import Replay
+from twohot.rl.exploration import Exploration, Schedule
+from twohot.rollout import Rollout, UniformPolicy, seeded_generator
+from twohot.spaces import replay_schema
+
+
+@pytest.fixture(autouse=True)
+def counters(monkeypatch):
+    monkeypatch.setattr(registry, "_SUITES", {**registry.suites(), "counters": toy_suite.COUNTERS})
+    monkeypatch.setattr(vector_module, "_cpus", lambda: 2)
+
+
+@pytest.fixture
+def make():
+    made = []
+
+    def make_vector(workers, tasks=("2", "3"), environments=3, **options):
+        made.append(envs.make_vector("counters", tasks, environments=environments, workers=workers, **options))
+        return made[-1]
+
+    yield make_vector
+    for vector in made:
+        vector.close()
+
+
+def trace(vector, steps, avoid=()):
+    """Everything that comes out of some steps, as plain values."""
+    observation, info = vector.reset(seed=[4, 5, 6])
+    out = [observation, info]
+    actions = np.random.default_rng(0)
+    for _ in range(steps):
+        result = vector.step(actions.integers(2, size=3))
+        out.append(result)
+        done = result[2] | result[3]
+        if done.any():
+            out.append(envs.reset_where(vector, done))
+    return out
+
+
+def test_processes_give_what_this_process_gives(make):
+    apart, here = make("processes", attempts=2), make("in-process", attempts=2)
+    assert isinstance(apart.trials, envs.Workers)
+    assert len(apart.trials.processes) == 2
+    np.testing.assert_equal(trace(apart, 25), trace(here, 25))
+    np.testing.assert_equal(apart.render(), here.render())
+    apart.close()
+    assert [process.exitcode for process in apart.trials.processes] == [0, 0]
+
+
+def test_a_death_loses_only_the_worker_s_open_trials(make, caplog):
+    vector = make("processes", ("50",))
+    observation, _ = vector.reset(seed=[1, 2, 3])
+    (dead,) = (worker for worker, rows in enumerate(vector.trials.slices) if rows.start == 0)
+    rows = np.arange(3) < vector.trials.slices[dead].stop
+    before = vector.step(np.zeros(3, int))[0]["number"]
+    with caplog.at_level(logging.WARNING, "twohot"):
+        observation, reward, terminated, truncated, info = vector.step(np.where(np.arange(3) == 0, toy_suite.DIE, 1))
+    (message,) = caplog.messages
+    assert "the worker of environments 0 to 0 died (exit code 7)" in message
+    np.testing.assert_array_equal(info["lost"], rows)
+    np.testing.assert_array_equal(info["_task"], rows)
+    assert not (terminated | truncated).any()
+    assert not reward[rows].any()
+    assert (observation["number"][rows, 1] == 0).all()
+    assert (observation["number"][rows, 0] != before[rows, 0]).all()
+    np.testing.assert_array_equal(observation["number"][~rows], before[~rows] + np.float32([0, 1]))
+    assert (reward[~rows] > 1).all()
+    observation = vector.step(np.zeros(3, int))[0]
+    np.testing.assert_array_equal(observation["number"][:, 1], np.where(rows, 1, 3))
+
+
+class Scripted(UniformPolicy):
+    """The first environment dies at the seventh step."""
+
+    calls = 0
+
+    def act(self, state, observation, previous_action, previous_reward, **options):
+        actions = super().act(state, observation, previous_action, previous_reward, **options).clamp(max=1)
+        self.calls += 1
+        self.shown = previous_reward.clone()
+        if self.calls == 7:
+            actions[0] = toy_suite.DIE
+        return actions
+
+
+def test_a_rollout_drops_the_lost_trajectory_and_goes_on(make):
+    vector = make("processes", ("50",), environments=2)
+    replay = Replay.create(
+        replay_schema(vector.single_observation_space, vector.single_action_space), capacity_steps=1000
+    )
+    policy = Scripted(vector.single_action_space)
+    rollout = Rollout(vector, policy, generator=seeded_generator(0, 0), writer=replay.writer(2))
+    rollout.restart([1, 2])
+    assert rollout.collect(7) == []
+    rollout.collect(1)
+    assert (policy.shown == 0).tolist() == [True, False]
+    rollout.collect(46)
+    rollout.writer.cut()
+    stored = [replay.get(index) for index in range(replay.stats().trajectories)]
+    assert sorted(len(item["reward"]) for item in stored) == [4, 47, 50]
+    for item in stored:
+        number = item["observation"]["number"]
+        assert (number[:, 0] == number[0, 0]).all()
+        np.testing.assert_array_equal(number[:, 1], np.arange(len(number)))
+
+
+def test_an_exception_of_an_environment_is_no_death(make, caplog):
+    vector = make("processes", ("3",))
+    vector.reset(seed=[1, 2, 3])
+    with pytest.raises(ZeroDivisionError, match="asked for"):
+        vector.step(np.array([0, 0, toy_suite.RAISE]))
+    assert not caplog.messages
+
+
+def test_a_worker_that_always_dies_ends_in_a_sentence(make):
+    vector = make("processes", ("2", "0"), environments=2)
+    with pytest.raises(envs.DeadWorkerError, match=r"environments 0 to 0 died \(exit code 9\), 3 times in a row"):
+        vector.reset(seed=[1, 2], options={"task": "0"})
+
+
+def test_what_cannot_be_sent_to_a_process_is_named(make, monkeypatch):
+    local = lambda task, split, render=False: toy_suite.Counter(task)  # noqa: E731
+    monkeypatch.setitem(registry._SUITES, "counters", envs.Suite("counters", "", (), "", ("2",), local))
+    with pytest.raises(TwohotError, match=r"'counters' cannot be played in processes .* collect.workers to in-process"):
+        make("processes", ("2",))
+
+
+@pytest.mark.parametrize(("here", "apart", "processes"), [(1e-4, 0.0, False), (0.5, 0.1, True), (0.5, 0.6, False)])
+def test_the_faster_way_is_found(make, monkeypatch, here, apart, processes):
+    timed = []
+
+    def seconds_a_step(vector):
+        timed.append(vector)
+        return apart if isinstance(vector.trials, envs.Workers) else here
+
+    monkeypatch.setattr(vector_module, "seconds_a_step", seconds_a_step)
+    vector = make("auto")
+    assert isinstance(vector.trials, envs.Workers) == processes
+    assert len(timed) == 1 + (here > 1e-3)
+    if processes:
+        return
+    for loser in timed[1:]:
+        assert not any(process.is_alive() for process in loser.trials.processes)
+
+
+def test_steps_are_timed_over_trials_that_end(make, monkeypatch):
+    monkeypatch.setattr(toy_suite.Counter, "action_space", spaces.Discrete(2))
+    assert 0 < vector_module.seconds_a_step(make("in-process", ("2",))) < 1
+
+
+def test_a_suite_of_one_environment_in_a_process_has_one_each(make, monkeypatch):
+    suite = envs.Suite("counters", "", (), "", ("2", "3"), toy_suite.make, one_per_process=True)
+    monkeypatch.setitem(registry._SUITES, "counters", suite)
+    assert len(make("in-process").trials.processes) == 3
+    assert isinstance(make("processes", environments=1).trials, envs.Workers)
+    assert isinstance(make("in-process", environments=1).trials, envs.Rows)
+
+
+# rows in either
+
+
+def test_a_finished_row_stands_still_until_it_is_reset(make):
+    vector = make("in-process", ("2", "3"))
+    assert vector.metadata["autoreset_mode"] == AutoresetMode.DISABLED
+    vector.reset(seed=0, options={"task": ["2", "3", "3"]})
+    ones = np.ones(3, int)
+    vector.step(ones)
+    last, _, terminated, _, info = vector.step(ones)
+    assert terminated.tolist() == [True, False, False]
+    still, reward, terminated, _, _ = vector.step(np.full(3, 1))
+    np.testing.assert_array_equal(still["number"][0], last["number"][0])
+    assert reward[0] == 0
+    assert terminated.tolist() == [False, True, True]
+    vector.step(np.full(3, toy_suite.RAISE))
+    fresh, info = envs.reset_where(vector, np.array([True, False, False]), ["3", None, None])
+    assert (fresh["number"][0, 1], info["task"][0]) == (0, 1)
+
+
+def test_tasks_are_dealt_out_in_turn(make):
+    vector = make("in-process", ("2", "3"), assignment="fixed")
+    drawn = {tuple(vector.reset(seed=seed)[1]["task"].tolist()) for seed in range(5)}
+    assert drawn == {(0, 1, 0)}
+    vector = make("in-process", ("2", "3", "50"), environments=2, assignment="fixed")
+    drawn = np.array([vector.reset(seed=seed)[1]["task"] for seed in range(20)])
+    assert set(drawn[:, 0]) == {0, 2}
+    assert set(drawn[:, 1]) == {1}
+
+
+def test_a_trial_is_cut_at_the_limit(make):
+    vector = make("in-process", ("50",), environments=1, attempts=2, step_limit=60)
+    vector.reset(seed=0)
+    for step in range(60):
+        _, _, terminated, truncated, info = vector.step(np.ones(1, int))
+        assert (terminated[0], truncated[0]) == (False, step == 59)
+    np.testing.assert_array_equal(info["attempt_lengths"], [[50, 10]])
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "message"),
+    [
+        (np.zeros(3, bool), ValueError, "at least one True"),
+        (np.ones(2, bool), ValueError, "of shape"),
+        (np.ones(3, int), TypeError, "bool array"),
+        ([True] * 3, TypeError, "bool array"),
+    ],
+)
+def test_a_mask_is_checked(make, mask, error, message):
+    vector = make("in-process")
+    with pytest.raises(error, match=message):
+        vector.reset(options={"reset_mask": mask})
+    with pytest.raises(ValueError, match="expected 3 seeds"):
+        vector.reset(seed=[1, 2])
+
+
+def test_exploration_goes_through_a_rollout(make):
+    vector = make("in-process", ("50",))
+    exploration = Exploration(3, vector.single_action_space, Schedule(0.0, 0.0, 0), np.random.default_rng(0))
+    rollout = Rollout(
+        vector, Scripted(vector.single_action_space), generator=seeded_generator(0, 0), exploration=exploration
+    )
+    rollout.restart([1, 2, 3])
+    rollout.collect(5)
+    assert exploration._step.tolist() == [5, 5, 5]
