@@ -293,10 +293,11 @@ def attention() -> list[str]:
     ]
     lines += [f"Goals met: {sum(row['met'] == 'yes' for row in goals)} of {len(goals)}.", ""]
     lines += ["Missed: " + "; ".join(missed) + ".", ""] * bool(missed)
+    cold = "Before each single step, 64 MB of other memory pass through the processor's caches, as in a rollout. "
     return [
         *lines,
-        "Medians of calls in turn, in one process, two threads, huge pages for everybody. Before each single step, 64 "
-        "MB of other memory pass through the processor's caches, as in a rollout. Before any time is taken, "
+        "Medians of calls in turn, in one process, two threads, huge pages for everybody. "
+        f"{cold * any('cold' in row['mode'] for row in records)}Before any time is taken, "
         "outputs and gradients must agree with twohot's to 1e-4 (bfloat16: 3e-2), but for the official steps, whose "
         "windows roll in another way. The official code is written in our own lines with the same tensors. "
         f"{conditions(records[0])}. `python bench/run.py attention`.",
