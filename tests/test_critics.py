@@ -11,6 +11,7 @@ from twohot.kernels import backend
 from twohot.kernels.critics import layers, op
 from twohot.losses import ValueBins, linear_bin_expectation, linear_hl_gauss_cross_entropy, linear_two_hot_cross_entropy
 from twohot.nets.critic import TwoHotCritics
+from twohot.nets.values import ClassValues
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -123,6 +124,34 @@ def test_values_of_choices_are_those_that_are_wanted() -> None:
     truth = linear_bin_expectation(critics.all_features(state), *critics.head, BINS).detach()
     assert_accurate(critics.choice_values(state, wanted, BINS), truth * wanted, floor=64)
     assert critics.choice_values(state, torch.zeros_like(wanted), BINS).eq(0).all()
+
+
+@pytest.mark.parametrize("kind", ["discrete", "box"])
+def test_where_the_number_of_rows_is_fixed_nothing_else_changes(monkeypatch, kind) -> None:
+    space = SPACES[kind]
+    h, action, target, mask = example(space)
+    critics = make(space, 2)
+    wanted = torch.rand(STEPS, len(DISCOUNTS), 4, generator=torch.Generator().manual_seed(4)) < 0.4
+    counts = mask & (torch.arange(STEPS) > 3)
+    several = action.unsqueeze(1).expand(-1, len(DISCOUNTS), *action.shape[1:])
+    values = ClassValues(len(DISCOUNTS), BINS)
+
+    def found():
+        results = outcome(critics, h, lambda c, h: c.cross_entropy(c.state_features(h), action, target, BINS, mask))
+        state = critics.state_features(h)
+        results["actions"] = values.read_actions(critics, state, several, counts) * counts[:, None]
+        if kind == "discrete":
+            results["choices"] = critics.choice_values(state, wanted, BINS) * wanted
+        return results
+
+    free = found()
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    asked = []
+    monkeypatch.setattr(torch.Tensor, "nonzero", lambda *_, **__: asked.append(1))
+    fixed = found()
+    assert not asked
+    for name, right in free.items():
+        assert_accurate(fixed[name], right, floor=64)
 
 
 def arguments(dtype=torch.float32) -> tuple:

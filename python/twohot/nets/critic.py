@@ -14,6 +14,17 @@ from twohot.losses import ValueBins, symlog
 from twohot.nets.actions import ActionLinear
 
 
+def places(wanted: Tensor) -> tuple[Tensor, ...]:
+    """Indices of where `wanted` (bool) is True; of everywhere, where their number must not depend on data.
+
+    A GPU would have to be waited for, and torch.compile would break its graph.
+    """
+    if wanted.is_cpu and not torch.compiler.is_compiling():
+        return wanted.nonzero(as_tuple=True)
+    axes = (torch.arange(size, device=wanted.device) for size in wanted.shape)
+    return tuple(index.flatten() for index in torch.meshgrid(*axes, indexing="ij"))
+
+
 class TwoHotCritics(nn.Module):
     """C independent MLPs from (h, discount, action) to N logits, with a factored first layer.
 
@@ -107,9 +118,7 @@ class TwoHotCritics(nn.Module):
             The mean over real steps, critics and discounts, and values [C, M, G] without gradient, 0 where masked.
         """
         discounts = len(self.horizons)
-        # Elsewhere, how many rows there are must not depend on data: masked ones are computed and count for nothing.
-        free = mask.is_cpu and not torch.compiler.is_compiling()
-        step = mask.nonzero().squeeze(-1) if free else torch.arange(len(mask), device=mask.device)
+        (step,) = places(mask)
         discount = torch.arange(discounts, device=mask.device)
         ensemble = self._ensemble(state)
         rows = self._rows(
@@ -118,7 +127,8 @@ class TwoHotCritics(nn.Module):
             action[step].repeat_interleave(discounts, 0),
             ensemble[3].dtype,
         )
-        counted = None if free else mask.repeat_interleave(discounts)
+        # Masked steps among them are computed, and count for nothing.
+        counted = mask[step].repeat_interleave(discounts)
         labels = bins.two_hot_sigma if sigma is None else sigma
         target = target[step].flatten().to(ensemble[4].dtype)
         loss, readout = op.cross_entropy(*ensemble, *rows, target, counted, *bins.support, labels)
@@ -140,10 +150,11 @@ class TwoHotCritics(nn.Module):
         return op.critics_expectation(*ensemble, *self._rows(step, discount, action, ensemble[3].dtype), *bins.support)
 
     def choice_values(self, state: Tensor, wanted: Tensor, bins: ValueBins) -> Tensor:
-        """Values [C, M, G, A] of the actions of a Discrete space that are `wanted` [M, G, A] (bool), 0 elsewhere."""
-        if not wanted.is_cpu or torch.compiler.is_compiling():
-            wanted = torch.ones_like(wanted)
-        step, discount, action = wanted.nonzero(as_tuple=True)
+        """Values [C, M, G, A] of the actions of a Discrete space that are `wanted` [M, G, A] (bool).
+
+        The others are 0, or read as well (see `places`).
+        """
+        step, discount, action = places(wanted)
         q = torch.zeros(self.critics, *wanted.shape, dtype=self._wide(state), device=state.device)
         q[:, step, discount, action] = self.values(state, step, discount, action, bins)
         return q

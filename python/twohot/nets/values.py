@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from twohot.bins import ValueBins
 from twohot.losses import linear_bin_expectation
+from twohot.nets.critic import places
 from twohot.rl.advantages import masked_mean
 from twohot.rl.popart import PopArt
 
@@ -39,12 +40,13 @@ class ClassValues(nn.Module):
         return linear_bin_expectation(features, *critics.head, self.bins)
 
     def read_actions(self, critics: nn.Module, state: Tensor, action: Tensor, counts: Tensor) -> Tensor:
-        """Values [C, M, G] of actions [M, G, *action], without gradient; 0 of a step where `counts` [M] is False."""
-        if not counts.is_cpu or torch.compiler.is_compiling():
-            counts = torch.ones_like(counts)
+        """Values [C, M, G] of actions [M, G, *action], without gradient, of steps where `counts` [M] is True.
+
+        Those of other steps are 0, or read as well.
+        """
         wanted = counts.unsqueeze(-1).expand(action.shape[:2])
-        step, discount = wanted.nonzero(as_tuple=True)
-        read = critics.values(state, step, discount, action[wanted], self.bins)
+        step, discount = places(wanted)
+        read = critics.values(state, step, discount, action[step, discount], self.bins)
         q = read.new_zeros(critics.critics, *wanted.shape)
         q[:, step, discount] = read
         return q
