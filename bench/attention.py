@@ -252,6 +252,7 @@ def attention_beside_peers() -> list[Row]:
     for contest in contests():
         print(f"  {contest.case}", flush=True)
         figures = measure(contest, contest.rounds)
-        result += rows(contest, "huge pages", THREADS, figures, Figures())
-        result += goal_rows(contest, "huge pages", THREADS, figures, Figures())
+        mode = "huge pages, cold caches" if contest.case.startswith("one step") else "huge pages"
+        result += rows(contest, mode, THREADS, figures, Figures())
+        result += goal_rows(contest, mode, THREADS, figures, Figures())
     return result

@@ -20,6 +20,7 @@ from gpu_attention import attention_on_a_gpu
 from learner import growth_of_the_step, step_beside_the_official_code
 from losses import losses_beside_peers
 from objectives import objectives_learn
+from profile_step import where_the_time_goes
 from replay import replay_beside_peers, replay_costs
 
 
@@ -214,7 +215,7 @@ GROUPS: dict[str, Group] = {
         long=True,
     ),
     "learner": Group(
-        (learner_updates_per_second, step_beside_the_official_code, growth_of_the_step),
+        (learner_updates_per_second, step_beside_the_official_code, growth_of_the_step, where_the_time_goes),
         ("test_objectives.py", "test_learner.py", "test_critics.py"),
     ),
     "objectives": Group((objectives_learn,), ("test_objectives.py", "test_policies.py", "test_learner.py"), long=True),

@@ -118,33 +118,45 @@ def measure(work: Work, names: tuple[str, ...], rounds: int = ROUNDS) -> tuple[F
     return figures, memory
 
 
-def contest_of(work: Work, faster: float, half: bool) -> Contest:
-    """The contest of one piece of work, whose step takes at most 1 / `faster` of the official time."""
-    case = f"step: {work.shape}"
-    goals = [Goal(f"{case}: time, against the better official form", OURS, OFFICIAL, at_most=1 / faster)]
-    if work.kind == "discrete":
-        goals += [
-            Goal(f"{case}: peak memory, against the lesser official one", OURS, OFFICIAL, at_most=1 / 3, kind="memory"),
-            Goal(f"{case}: its products at the rate of torch.mm, against the step", PRODUCTS, (OURS,), at_least=0.65),
-        ]
-    if half:
-        goals += [
-            Goal(f"{case}: bfloat16, against float32", HALF, (OURS,), at_most=0.5),
-            Goal(f"{case}: bfloat16, against the better official form", HALF, OFFICIAL, at_most=0.2),
-        ]
-    least = None if work.kind == "images" else (work.flops / 1e9, "GFLOP")
-    floors = () if work.kind == "images" else (PRODUCTS,)
-    limit = "" if work.kind == "images" else "the products"
-    return Contest(case, work.shape, lambda _: {}, floors, limit, OURS, "ms", least, goals=tuple(goals))
+@dataclass(frozen=True)
+class Beside:
+    """Work beside the official code: how many times faster it is to be, and than which of the official forms."""
+
+    work: Work
+    faster: float
+    forms: tuple[str, ...] = OFFICIAL[:1]
+    half: bool = False
+    """Whether bfloat16 and peak memory are measured against goals, too."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Who takes part."""
+        return (OURS, *[HALF] * self.half, *self.forms)
+
+    def contest(self) -> Contest:
+        """The contest, with its goals."""
+        work, case = self.work, f"step: {self.work.shape}"
+        goals = [Goal(f"{case}: time, against the official code", OURS, self.forms, at_most=1 / self.faster)]
+        if self.half:
+            goals += [
+                Goal(f"{case}: peak memory, against the official code", OURS, self.forms, at_most=1 / 3, kind="memory"),
+                Goal(f"{case}: its products at the rate of torch.mm, against it", PRODUCTS, (OURS,), at_least=0.65),
+                Goal(f"{case}: bfloat16, against float32", HALF, (OURS,), at_most=0.5),
+                Goal(f"{case}: bfloat16, against the official code", HALF, self.forms, at_most=0.2),
+            ]
+        if work.kind == "images":
+            return Contest(case, work.shape, lambda _: {}, (), "", OURS, goals=tuple(goals))
+        least = (work.flops / 1e9, "GFLOP")
+        build, limit = (lambda _: {}), "the products"
+        return Contest(case, work.shape, build, (PRODUCTS,), limit, OURS, "ms", least, goals=tuple(goals))
 
 
 CONTESTS = (
-    (Work(8, 128), 2.5, True),
-    (Work(24, 256), 2.5, True),
-    (Work(8, 64, "continuous"), 2.5, False),
-    (Work(8, 64, "images"), 1.5, False),
+    Beside(Work(8, 128), 2.5, OFFICIAL, half=True),
+    Beside(Work(24, 256), 2.5, OFFICIAL, half=True),
+    Beside(Work(8, 64, "continuous"), 2.5),
+    Beside(Work(8, 64, "images"), 1.5),
 )
-"""Work, how many times faster than the official code it is to be, and whether bfloat16 is measured, too."""
 
 GROWTH = (
     (Work(4, 128), Work(4, 512), "4 x the length"),
@@ -157,12 +169,11 @@ GROWTH = (
 def step_beside_the_official_code() -> list[Row]:
     """Time and peak memory of a step, beside the official code, eager and compiled."""
     result = []
-    for work, faster, half in CONTESTS:
-        print(f"  {work.shape}", flush=True)
-        contest = contest_of(work, faster, half)
-        figures, memory = measure(work, (OURS, *[HALF] * half, *OFFICIAL))
+    for beside in CONTESTS:
+        print(f"  {beside.work.shape}", flush=True)
+        figures, memory = measure(beside.work, beside.names)
         for each in (rows, goal_rows):
-            result += each(contest, "huge pages", work.threads, figures, memory)
+            result += each(beside.contest(), "huge pages", beside.work.threads, figures, memory)
     return result
 
 

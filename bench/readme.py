@@ -1,4 +1,4 @@
-"""Write the tables of README.md from bench/results/*.csv.
+"""Write the tables of README.md and docs/learner.md from bench/results/*.csv.
 
 python bench/readme.py           # rewrite what stands between <!-- table:NAME --> and <!-- end -->
 python bench/readme.py --check   # change nothing; exit 1 where a table is not what the results say
@@ -154,7 +154,7 @@ def replay() -> list[str]:
 
 def learner() -> list[str]:
     """A row for each piece of work, ours beside the official code's; then the goals."""
-    records = [row for row in read("learner") if row["provider"] not in ("quickstart update", "torch.mm 2048")]
+    records = [row for row in read("learner") if row["case"] == "goal" or row["case"].startswith("step:")]
     if not records:
         return ["Not measured yet: `python bench/run.py learner`."]
     goals = [row for row in records if row["case"] == "goal"]
@@ -212,6 +212,25 @@ def environments() -> list[str]:
         "a rollout with the uniformly random policy, previous action and reward, stored. "
         f"{conditions(records[0])}. `python bench/run.py environments`.",
     ]
+
+
+def profile() -> list[str]:
+    """The parts of a step: time, share, products and rate, in both precisions."""
+    records = [row for row in read("learner") if row["case"] == "where the time goes"]
+    if not records:
+        return ["Not measured yet: `python bench/run.py learner`."]
+    body = []
+    for part in dict.fromkeys(row["provider"] for row in records):
+        own = {row["mode"]: row for row in records if row["provider"] == part}
+        first = own["float32"]
+        flops = float(first["rate"]) * float(first["p50"]) / 1e3 if first["rate"] else None
+        cells = [part, "" if flops is None else _number(str(flops))]
+        for row in own.values():
+            cells += [_number(row["p50"]), f"{100 * float(row['share_of_limit']):.0f} %", _cell(row, "rate")]
+        body.append(cells)
+    head = ["part", "GFLOP", "float32, ms", "share", "GFLOP/s", "bfloat16, ms", "share", "GFLOP/s"]
+    note = f"{records[0]['shape'].removesuffix(', float32')}; two threads. {conditions(records[0])}."
+    return [*table(head, body), "", note]
 
 
 def _windows(rows: list[Record]) -> list[list[str]]:
@@ -274,10 +293,11 @@ def attention() -> list[str]:
     ]
     lines += [f"Goals met: {sum(row['met'] == 'yes' for row in goals)} of {len(goals)}.", ""]
     lines += ["Missed: " + "; ".join(missed) + ".", ""] * bool(missed)
+    cold = "Before each single step, 64 MB of other memory pass through the processor's caches, as in a rollout. "
     return [
         *lines,
-        "Medians of calls in turn, in one process, two threads, huge pages for everybody. Before each single step, 64 "
-        "MB of other memory pass through the processor's caches, as in a rollout. Before any time is taken, "
+        "Medians of calls in turn, in one process, two threads, huge pages for everybody. "
+        f"{cold * any('cold' in row['mode'] for row in records)}Before any time is taken, "
         "outputs and gradients must agree with twohot's to 1e-4 (bfloat16: 3e-2), but for the official steps, whose "
         "windows roll in another way. The official code is written in our own lines with the same tensors. "
         f"{conditions(records[0])}. `python bench/run.py attention`.",
@@ -337,6 +357,7 @@ TABLES = {
     "quickstart": quickstart,
     "speed": figures("rollout", "quickstart"),
     "learner": learner,
+    "profile": profile,
     "losses": losses,
     "replay": replay,
     "attention": attention,
@@ -344,21 +365,28 @@ TABLES = {
 }
 
 
+PLACES = {"profile": ROOT / "docs" / "learner.md"}
+"""Tables that stand elsewhere than in README.md."""
+
+
 def main() -> int:
-    path = ROOT / "README.md"
-    before = text = path.read_text()
+    texts: dict[Path, str] = {}
     for name, write in TABLES.items():
+        path = PLACES.get(name, ROOT / "README.md")
+        text = texts.get(path) or path.read_text()
         pattern = re.compile(rf"(<!-- table:{name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not pattern.search(text):
-            print(f"README.md: no place for the table {name!r} (expected <!-- table:{name} --> ... <!-- end -->)")
+            print(f"{path.name}: no place for the table {name!r} (expected <!-- table:{name} --> ... <!-- end -->)")
             return 1
         start, end = (pattern.search(text).span(group) for group in (1, 2))
-        text = text[: start[1]] + "\n" + "\n".join(write()) + "\n\n" + text[end[0] :]
+        texts[path] = text[: start[1]] + "\n" + "\n".join(write()) + "\n\n" + text[end[0] :]
+    changed = [path for path, text in texts.items() if path.read_text() != text]
     if "--check" in sys.argv[1:]:
-        if text != before:
-            print("README.md: a table is not what bench/results says; run: make readme")
-        return int(text != before)
-    path.write_text(text)
+        for path in changed:
+            print(f"{path.name}: a table is not what bench/results says; run: make readme")
+        return int(bool(changed))
+    for path in changed:
+        path.write_text(texts[path])
     return 0
 
 

@@ -7,6 +7,7 @@
     python bench/run.py learner            # beside the official code, where docs/official.md set it up: 15 minutes
     python bench/run.py attention          # beside torch and the official code: about five minutes on two cores
     python bench/run.py environments       # steps/s of the benchmarks' environments: about five minutes on two cores
+    python bench/run.py objectives         # trains every objective, two seeds each: some ten minutes on two cores
     python bench/run.py quickstart         # trains three seeds: about a quarter of an hour on two cores
     python bench/run.py --no-gate rollout  # skip the tests, for a quick look; rows say "gate: skipped"
 

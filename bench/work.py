@@ -21,6 +21,11 @@ import torch._dynamo  # the first optimiser imports it anyhow: it counts as a li
 from memory import resident, start_of_peak, until_peak
 
 MEGABYTE = 1e6
+ENCODING = "encoders: forward"
+TARGETS = "targets: target actor and critics"
+CRITICS = "critics: loss, values and their gradients"
+ACTOR = "actor: loss, and values of sampled actions"
+BACKWARD = "backward: actor and encoders"
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,12 @@ class Work:
 
     @property
     def flops(self) -> float:
-        """Operations of the matrix products that a step in factored form needs, for vectors as observations.
+        """Operations of the matrix products that a step in factored form needs, for vectors as observations."""
+        return sum(self.flops_by_part.values())
+
+    @property
+    def flops_by_part(self) -> dict[str, float]:
+        """The same by the parts of a step.
 
         A product costs as much again for each of its two derivatives. Of the actions sampled for the actor's loss
         those count that are distinct and were not taken, as a uniform policy draws them; masks cut attention in half.
@@ -64,11 +74,16 @@ class Work:
         outputs = self.discounts * size * (2 if self.kind == "continuous" else 1)
         actor = steps * (2 * width * hidden + hidden * outputs)
         first = steps * width * self.critics * hidden
-        row = self.critics * (hidden**2 + hidden * bins)
+        rows = steps * self.discounts * self.critics * (hidden**2 + hidden * bins)
         others = samples if choices == 1 else (choices - 1) * (1 - (1 - 1 / choices) ** samples)
-        rows = steps * self.discounts * row
-        trained = encoder + transformer + actor + first + rows
-        return 2.0 * (3 * trained + actor + first + rows + others * rows)
+        products = {
+            ENCODING: encoder + transformer,
+            TARGETS: actor + first + rows,
+            CRITICS: first + 3 * rows,
+            ACTOR: actor + others * rows,
+            BACKWARD: 2 * (encoder + transformer + actor + first),
+        }
+        return {part: 2.0 * count for part, count in products.items()}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """A random batch without padding: observation [B, L + 1, ...]; action, reward and terminated [B, L, ...]."""

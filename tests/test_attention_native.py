@@ -109,6 +109,25 @@ def test_packed_windows_are_read_in_place_and_padding_may_hold_nan(dtype):
         assert a[0, 61:].eq(0).all()
 
 
+def test_places_that_do_not_follow_each_other_are_read_right():
+    inputs, upstream = [normal(2, 9, 2, 16, seed=seed) for seed in range(3)], normal(2, 9, 2, 16, seed=9)
+    strided = [x.transpose(2, 3).contiguous().transpose(2, 3) for x in (*inputs, upstream)]
+    assert all(x.stride(-1) == 2 for x in strided)
+    expected = gradients(causal_attention, inputs, upstream)
+    actual = gradients(causal_attention, strided[:3], strided[3])
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
+
+
+def test_float32_on_a_gpu_is_as_exact_as_torch_is_asked_to_be():
+    before = torch.get_float32_matmul_precision()
+    try:
+        for precision, products in (("highest", "ieee"), ("high", "tf32"), ("medium", "tf32")):
+            torch.set_float32_matmul_precision(precision)
+            assert op._precision() == products
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_enormous_scores_of_a_window_select_one_step():
     q, k, v = (normal(1, 120, 1, 16, seed=seed) for seed in range(3))
     inputs = [1e4 * q, 1e4 * k, v]
@@ -131,6 +150,7 @@ def test_windows_are_registered_as_torch_expects():
     q, k, v = (normal(1, 9, 2, 16, seed=seed).requires_grad_() for seed in range(3))
     angles = reference.rotation(torch.arange(9), 16, 1e4, torch.float32)
     torch.library.opcheck(op.causal_attention, (q, k, v, torch.tensor([7]), *angles, 4, 1, 2.0, 0.25))
+    assert not op.fused_attention(q, k, v, None, None, None, 0, 0, 0.0, 0.25)[1].requires_grad
     (first,) = torch.autograd.grad(causal_attention(q, k, v).square().sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiated once"):
         torch.autograd.grad(first.sum(), q)
@@ -156,10 +176,12 @@ def test_enormous_scores_and_rising_scores_lose_nothing():
     assert_accurate(out, truth, plain)
 
 
-def test_nan_reaches_its_own_head_alone():
-    cache = filled(16, 40, torch.float32, [30, 30])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF])  # rounding would carry the second into the sign
+def test_nan_reaches_its_own_head_alone(bits, stored):
+    cache = filled(16, 40, stored, [30, 30])
     q, k, v = (normal(2, 2, 16, seed=seed) for seed in range(3))
-    k[1, 0, 3] = torch.nan
+    k[1, 0, 3] = torch.tensor(bits, dtype=torch.int32).view(torch.float32)
     out = decode_attention(q, k, v, cache, 0)
     assert out.isnan().any(-1).tolist() == [[False, False], [True, False]]
 

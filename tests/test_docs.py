@@ -6,8 +6,10 @@ import ast
 import re
 from pathlib import Path
 
+import gymnasium
 import pytest
 
+from twohot.envs import registry
 from twohot.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,3 +80,18 @@ def test_the_offline_page_runs() -> None:
     for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "offline.md").read_text(), re.DOTALL):
         exec(code, names)
     assert 0.5 < (names["mixed"].task == 1).mean() < 1
+
+
+def test_the_page_about_environments_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_SUITES", registry.suites())
+    monkeypatch.setattr(gymnasium, "registry", dict(gymnasium.registry))
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", gymnasium.registry)
+    names: dict = {}
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "environments.md").read_text(), re.DOTALL):
+        exec(code, names)
+    env = names["env"]
+    env.reset(seed=0)
+    door = env._game.env.unwrapped.door
+    ends = [env.step(door)[1:3] for _ in range(4)]
+    assert ends == [(1.0, False)] * 3 + [(1.0, True)]
+    assert names["agent"].action_space.n == 5

@@ -102,7 +102,6 @@ def test_pictures_and_dicts(pictures):
 
 
 def test_classic_tasks_become_one_agent():
-    pytest.importorskip("Box2D")
     vector = envs.make_vector(**suite.CLASSIC_PROTOCOL, environments=6)
     assert vector.single_observation_space.shape == (8 + 4,)
     assert vector.single_action_space == spaces.Discrete(4)

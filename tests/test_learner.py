@@ -76,6 +76,63 @@ def state(module):
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
+def rows_of(batch, first, count):
+    """As `twohot.replay.Batch.rows`."""
+    observation = {name: value[first : first + count] for name, value in batch.observation.items()}
+    others = {name: value[first : first + count] for name, value in vars(batch).items() if name != "observation"}
+    return types.SimpleNamespace(observation=observation, **others)
+
+
+def test_gradients_of_pieces_add_up_to_those_of_the_batch():
+    batch = make_batch()
+    batch.rows = lambda first, count: rows_of(make_batch(), first, count)
+    assert len(set(batch.mask.unflatten(0, (3, 2)).sum((1, 2)).tolist())) > 1  # pieces of different weights
+    learners = []
+    for accumulate in (1, 3):
+        objective = dataclasses.replace(OBJECTIVE, critic_subset=64)  # all draws alike, next to
+        learner = make_learner(objective, dataclasses.replace(OPTIMIZER, accumulate=accumulate), dropout=0.0, critics=1)
+        losses, norm = learner.step(batch)
+        assert losses.target.shape[0] == 6 // accumulate
+        learners.append((learner, norm))
+    (whole, norm), (pieces, other) = learners
+    assert other.item() == pytest.approx(norm.item(), rel=1e-5)
+    for name, parameter in whole.agent.named_parameters():
+        if parameter.grad is not None:
+            mine = pieces.agent.get_parameter(name).grad
+            assert (mine - parameter.grad).abs().max() < 1e-5, name
+    torch.testing.assert_close(pieces.agent.values.popart.mean, whole.agent.values.popart.mean)
+    assert whole.agent.values.popart.mean.abs().max() > 0
+
+
+@pytest.mark.parametrize("changes", [{"recompute": True}], ids=str)
+def test_recomputed_layers_change_no_bit(changes):
+    kept, again = make_learner(), make_learner(**changes)
+    for seed in range(2):
+        norms = []
+        for learner in (kept, again):
+            torch.manual_seed(seed)
+            norms.append(learner.step(make_batch(seed))[1])
+        assert norms[0] == norms[1]
+    for name, tensor in kept.agent.state_dict().items():
+        assert torch.equal(tensor, again.agent.state_dict()[name]), name
+
+
+def test_bfloat16_products_leave_parameters_and_losses_in_float32():
+    single, half = (
+        make_learner(dropout=0.0),
+        make_learner(optimizer=dataclasses.replace(OPTIMIZER, precision="bfloat16"), dropout=0.0),
+    )
+    torch.manual_seed(2)
+    losses, norm = single.step(make_batch())
+    torch.manual_seed(2)
+    rounded, other = half.step(make_batch())
+    assert {parameter.dtype for parameter in half.agent.parameters()} == {torch.float32}
+    assert rounded.total.dtype == rounded.value.dtype == rounded.target.dtype == torch.float32
+    assert rounded.total.item() != losses.total.item()
+    assert rounded.total.item() == pytest.approx(losses.total.item(), rel=0.02)
+    assert other.item() == pytest.approx(norm.item(), rel=0.05)
+
+
 def test_the_step_size_rises_linearly_to_its_full_value():
     learner = make_learner(optimizer=OptimizerConfig(learning_rate=8.0e-3, warmup_updates=4))
     batch, rates = make_batch(), []

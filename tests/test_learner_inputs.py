@@ -13,6 +13,7 @@ from small import AGENT
 from twohot.agent import Agent
 from twohot.config import ObjectiveConfig, OptimizerConfig
 from twohot.learner import Learner
+from twohot.objectives import compute_losses
 
 SPACES = {
     "vector": Box(-1, 1, (3,), np.float32),
@@ -112,6 +113,17 @@ def test_padding_changes_nothing_bit_for_bit_and_one_seed_is_one_run(case):
     for name, tensor in first.items():
         assert torch.equal(tensor, again[name]), name
         assert torch.equal(tensor, padded[name]), name
+
+
+def test_not_reading_padding_gives_the_losses_of_reading_it():
+    learner, batch = make_learner("everything"), make_batch(SPACES["everything"])
+    agent, objective = learner.agent.train(), ObjectiveConfig()
+    torch.manual_seed(1)
+    skipping = compute_losses(agent, batch, objective).total.item()
+    encode = agent.encode
+    agent.encode = lambda *inputs: encode(*inputs[:4])
+    torch.manual_seed(1)
+    assert compute_losses(agent, batch, objective).total.item() == pytest.approx(skipping, rel=1e-5)
 
 
 @pytest.mark.parametrize("case", ["everything", "gru", "rotary"])

@@ -9,6 +9,7 @@ import torch
 from gymnasium.spaces import Discrete
 
 from compare import assert_accurate
+from network_formulas import layer_norm, leaky_relu, normal, perturb
 from small_spaces import flat
 from twohot.nets.actor import DiscreteActor
 from twohot.nets.critic import TwoHotCritics
@@ -20,10 +21,6 @@ from twohot.nets.timestep import TimestepEncoder
 from twohot.nets.transformer import Transformer
 
 
-def normal(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
@@ -31,25 +28,6 @@ def _seed():
 
 def spectral_norm(weight):
     return torch.linalg.svdvals(weight.detach().double())[0].item()
-
-
-def leaky_relu(x):
-    return torch.where(x > 0, x, 0.01 * x)
-
-
-def layer_norm(x, norm):
-    mean = x.mean(-1, keepdim=True)
-    variance = (x - mean).square().mean(-1, keepdim=True)
-    return (x - mean) / (variance + 1e-5).sqrt() * norm.weight + norm.bias
-
-
-def perturb(module, scale=0.3):
-    """Move every parameter, so that no gain is one and no bias zero."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
-    return module
 
 
 # Sigma-reparametrised layers

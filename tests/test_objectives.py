@@ -145,6 +145,37 @@ def test_options_equal_loops(monkeypatch, changes, training):
     assert_equals_loops(monkeypatch, agent, batch, dataclasses.replace(EXACT, **changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "weights", "reduction", "asks_critics"),
+    [
+        ({}, (1.0, 0.0), "mean", True),  # AMAGO-2
+        ({"actor": "dependent"}, (0.1, 1.0), "min", True),  # AMAGO
+        ({"actor": "dependent", "imitation_weight": 0.0}, (0.0, 1.0), "min", True),
+        ({"policy_gradient_weight": 0.3, "critic_reduction": "mean"}, (1.0, 0.3), "mean", True),
+        ({"filter": "none"}, (1.0, 0.0), "mean", True),
+        ({"filter": "none", "critic_weight": 0.0}, (1.0, 0.0), "mean", False),
+        ({"filter": "none", "critic_weight": 0.0, "actor": "dependent"}, (0.1, 1.0), "min", True),
+    ],
+)
+def test_what_the_settings_mean(changes, weights, reduction, asks_critics):
+    config = ObjectiveConfig(**changes)
+    assert (config.actor_weights, config.reduction, config.needs_critics) == (weights, reduction, asks_critics)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"imitation_weight": 0.0}, "a positive weight of imitation or policy gradient"),
+        ({"policy_gradient_weight": -1.0}, r"objective\.policy_gradient_weight: expected at least 0, got -1"),
+        ({"filter_beta": math.inf}, r"objective\.filter_beta: expected at least 0, got inf"),
+        ({"n_step": 0}, r"objective\.n_step: expected at least 1, got 0"),
+    ],
+)
+def test_settings_that_mean_nothing(changes, message):
+    with pytest.raises(ConfigurationError, match=message):
+        ObjectiveConfig(**changes)
+
+
 def test_the_batch_has_both_kinds_of_actions():
     losses = compute_losses(make_agent(DISCRETE), make_batch(DISCRETE), EXACT)
     assert 0.2 < losses.approved[make_batch(DISCRETE).mask].mean() < 0.8
@@ -201,13 +232,30 @@ def test_the_filter_does_not_pass_on_rounding_errors(monkeypatch, samples):
         assert losses.approved[batch.mask].eq(0).all()
 
 
-def test_float32_losses_are_close_to_float64():
-    torch.manual_seed(4)
-    double = compute_losses(make_agent(DISCRETE), make_batch(DISCRETE), EXACT)
-    torch.manual_seed(4)
-    single = compute_losses(make_agent(DISCRETE, torch.float32), make_batch(DISCRETE, torch.float32), EXACT)
+@pytest.mark.parametrize("critic", ["two_hot", "scalar"])
+@pytest.mark.parametrize(
+    ("space", "continuous"),
+    [
+        (DISCRETE, "beta"),
+        (MultiBinary(3), "beta"),
+        (Box(-1, 1, (2,)), "tanh_gaussian"),
+        (Box(-1, 1, (2,)), "beta"),
+        (Box(-1, 1, (2,)), "gaussian_mixture"),
+    ],
+)
+def test_float32_losses_are_close_to_float64(space, continuous, critic):
+    # Without draws of actions: those of the two dtypes differ. No bootstrap, no comparison of values.
+    objective = dataclasses.replace(SAMPLED, reward_multiplier=3.0, filter="none")
+    config = dataclasses.replace(CONFIG, critic=critic, continuous=continuous)
+    found = []
+    for dtype in (torch.float64, torch.float32):
+        batch = make_batch(space, dtype)
+        batch.terminated = torch.ones_like(batch.terminated)
+        found.append(compute_losses(make_agent(space, dtype, config), batch, objective))
+    double, single = found
     assert single.total.dtype == torch.float32
-    assert single.total.item() == pytest.approx(double.total.item(), rel=1e-5)
+    for name in ("total", "actor", "critic"):
+        assert getattr(single, name).item() == pytest.approx(getattr(double, name).item(), rel=1e-5)
 
 
 def spoil(clean, space):

@@ -9,7 +9,7 @@ from twohot import envs
 from twohot.offline import load_mixture, load_offline
 from twohot.offline_columns import OfflineError
 from twohot.replay import Mixture, Replay
-from twohot.replay.formats import write_npz
+from twohot.replay.formats import schema_of, write_npz
 from twohot.spaces import as_dict_space, replay_schema
 
 
@@ -36,72 +36,40 @@ def played(env, episodes, seed=0):
 
 
 def replay_of(env, episodes):
-    """What a run stores of the same play."""
+    """What a run stores of such play."""
     replay = Replay.create(replay_schema(as_dict_space(env.observation_space), env.action_space), capacity_steps=10**6)
     for trajectory in played(env, episodes):
-        trajectory["observation"] = (
-            {
-                name: np.stack([step[name] for step in trajectory["observation"]["observation"]])
-                for name in env.observation_space
-            }
-            if isinstance(env.observation_space, spaces.Dict)
-            else trajectory["observation"]
-        )
         replay.add(**{**trajectory, "action": trajectory["action"].astype(replay.schema.action.dtype)})
     return replay
 
 
-def assert_equal_replays(ours, theirs, **tolerance):
-    assert len(ours.ids()) == len(theirs.ids())
-    for our, their in zip(ours.ids(), theirs.ids(), strict=True):
-        our, their = ours.get(our), theirs.get(their)
-        assert our["observation"].keys() == their["observation"].keys()
-        for name, values in our["observation"].items():
-            np.testing.assert_allclose(values, their["observation"][name], **tolerance)
-            assert values.dtype == their["observation"][name].dtype
-        for name in ("action", "reward", "terminated", "truncated"):
-            np.testing.assert_allclose(our[name], their[name], **tolerance)
-
-
-@pytest.mark.parametrize("task", ["CartPole-v1", "FrozenLake-v1", "Pendulum-v1"])
-def test_converted_episodes_equal_those_that_a_run_stores(task, tmp_path):
-    """The same play, once recorded from the bare environment and converted, once stored by a run in trials."""
-    write_npz(tmp_path / "play", played(gym.make(task, disable_env_checker=True), 4))
-    env = envs.TrialEnv("gym", (task,), reward_multipliers=(3.0,))
-    data = (
-        load_offline(
-            f"npz:{tmp_path / 'play'}",
-            observation_space=env.observation_space,
-            action_space=env.action_space,
-            reward_multiplier=3.0,
-        )
-        if task != "Pendulum-v1"
-        else None
-    )
-    if data is None:  # torques from -2 to 2 cannot be told from the numbers alone
-        with pytest.raises(
-            OfflineError, match=r"trajectory 0: action: expected numbers from -1.0 to 1.0.*rescale them"
-        ):
-            load_offline(f"npz:{tmp_path / 'play'}")
-        return
-    for trajectory in played(gym.make(task, disable_env_checker=True), 4):
-        rows = data.replay.get(data.replay.ids()[0])
-        shown = rows["observation"]["observation"]
-        steps = len(trajectory["reward"])
-        own = trajectory["observation"]["observation"]
-        own = np.eye(16)[own] if task == "FrozenLake-v1" else own
-        np.testing.assert_allclose(shown[:, :-4], own, rtol=1e-6)
+@pytest.mark.parametrize("task", ["CartPole-v1", "FrozenLake-v1"])
+def test_episodes_become_what_a_trial_shows(task, tmp_path):
+    episodes = list(played(gym.make(task, disable_env_checker=True), 4))
+    write_npz(tmp_path / "play", episodes)
+    env = envs.TrialEnv("gym", (task,))
+    spaces_of = {"observation_space": env.observation_space, "action_space": env.action_space}
+    data = load_offline(f"npz:{tmp_path / 'play'}", reward_multiplier=3.0, **spaces_of)
+    for id, episode in zip(data.replay.ids(), episodes, strict=True):
+        rows, steps = data.replay.get(id), len(episode["reward"])
+        own, shown = episode["observation"]["observation"], rows["observation"]["observation"]
+        np.testing.assert_array_equal(shown[:, :-4], np.eye(16)[own] if task == "FrozenLake-v1" else own)
         np.testing.assert_allclose(shown[:, -4], np.arange(steps + 1) / 1000, rtol=1e-6)
-        assert (shown[:, -3] == 0).all()
-        assert (shown[:, -2] == 1).all()
-        np.testing.assert_allclose(shown[1:, -1], 3 * trajectory["reward"])
-        np.testing.assert_array_equal(rows["reward"], 3 * trajectory["reward"])
-        np.testing.assert_array_equal(rows["action"], trajectory["action"])
+        assert (shown[:, -3:-1] == [0, 1]).all()
+        np.testing.assert_array_equal(shown[:, -1], [0, *3 * episode["reward"]])
+        np.testing.assert_array_equal(rows["reward"], 3 * episode["reward"])
+        np.testing.assert_array_equal(rows["action"], episode["action"])
+        np.testing.assert_array_equal(rows["terminated"], episode["terminated"])
         assert rows["action"].dtype == np.int32
-        break
 
 
-def test_the_context_is_that_of_a_trial(monkeypatch, tmp_path):
+def test_numbers_beyond_the_bounds_are_refused(tmp_path):
+    write_npz(tmp_path / "play", played(gym.make("Pendulum-v1", disable_env_checker=True), 1))  # from -2 to 2
+    with pytest.raises(OfflineError, match=r"trajectory 0: action: expected numbers from -1.0 to 1.0.*rescale them"):
+        load_offline(f"npz:{tmp_path / 'play'}")
+
+
+def test_the_context_is_that_of_a_trial(tmp_path):
     """A trial's own recording, stripped of its features and converted, is that recording again."""
     env = envs.TrialEnv("gym", ("CartPole-v1",))
     stored = replay_of(env, 5)
@@ -111,7 +79,12 @@ def test_the_context_is_that_of_a_trial(monkeypatch, tmp_path):
         trajectory["action"] = trajectory["action"].astype(np.int64)
     write_npz(tmp_path / "play", stripped)
     data = load_offline(f"npz:{tmp_path / 'play'}")
-    assert_equal_replays(data.replay, stored, rtol=0)
+    assert data.replay.schema == stored.schema
+    for our, their in zip(data.replay.ids(), stored.ids(), strict=True):
+        rows, expected = data.replay.get(our), stored.get(their)
+        for name in ("action", "reward", "terminated", "truncated"):
+            np.testing.assert_array_equal(rows[name], expected[name])
+        np.testing.assert_array_equal(rows["observation"]["observation"], expected["observation"]["observation"])
     assert data.observation_space["observation"].shape == env.observation_space.shape
     assert data.action_space == env.action_space
     without = load_offline(f"npz:{tmp_path / 'play'}", context_features=False)
@@ -136,8 +109,6 @@ def test_a_replay_of_a_run_is_opened_as_it_is(tmp_path):
 
 def test_a_raw_replay_directory_is_converted(tmp_path):
     raw = list(played(gym.make("Acrobot-v1", disable_env_checker=True), 2))
-    from twohot.replay.formats import schema_of
-
     with Replay.create(schema_of(raw[0]), directory=tmp_path / "raw", capacity_steps=10_000) as replay:
         for trajectory in raw:
             replay.add(**trajectory)
@@ -173,7 +144,7 @@ def test_minari_knows_the_bounds_of_actions(tmp_path, monkeypatch):
     )
     for id, episode in zip(data.replay.ids(), episodes, strict=True):
         rows = data.replay.get(id)
-        np.testing.assert_allclose(rows["action"], episode["action"] / 2, rtol=1e-6)
+        np.testing.assert_allclose(rows["action"], episode["action"] / 2, atol=1e-7)
         np.testing.assert_allclose(rows["observation"]["observation"][:, :3], episode["observation"]["observation"])
     assert data.action_space == spaces.Box(-1, 1, (1,), np.float32)
 
@@ -213,9 +184,8 @@ def test_dicts_images_tokens_and_every_kind_of_action(tmp_path):
     np.testing.assert_array_equal(rows["arm"], observation["arm"].reshape(3, 4))
     np.testing.assert_array_equal(rows["door"], np.eye(3)[observation["door"]])
     np.testing.assert_array_equal(rows["context"][:, 3], [0, 10, 20])
-    write_npz(
-        tmp_path / "binary", [steps(observation={"arm": np.zeros((3, 1))}, action=np.array([[0, 1]] * 2, np.int8))]
-    )
+    switches = np.array([[0, 1], [0, 1]], np.int8)
+    write_npz(tmp_path / "binary", [steps(observation={"arm": np.zeros((3, 1))}, action=switches)])
     assert load_offline(f"npz:{tmp_path / 'binary'}").action_space == spaces.MultiBinary(2)
     kept = load_offline(f"npz:{tmp_path / 'play'}", fields=("arm",), context_features=False)
     assert set(kept.observation_space) == {"arm"}
@@ -252,8 +222,8 @@ def test_what_does_not_fit_says_so(tmp_path):
         load_offline(f"npz:{tmp_path / 'high'}", action_space=spaces.Discrete(2))
     with pytest.raises(OfflineError, match="expected the directory of a replay, or minari:ID"):
         load_offline("nothing")
+    write_npz(tmp_path / "arm", [steps(observation={"observation": np.zeros((3, 1))}, action=np.zeros((2, 2)))])
     with pytest.raises(OfflineError, match="one kind of action"):
-        write_npz(tmp_path / "arm", [steps(observation={"observation": np.zeros((3, 1))}, action=np.zeros((2, 2)))])
         load_mixture([source, f"npz:{tmp_path / 'arm'}"], [1, 1])
     first, second = (steps(observation={"observation": np.zeros((3, size))}) for size in (1, 2))
     write_npz(tmp_path / "one", [first])

@@ -22,7 +22,7 @@ NAN = float("nan")
 
 
 def hand_made(monkeypatch, n, multiplier=10.0):
-    """Four windows of three steps: cut by the window, terminated, truncated, and one step of a longer episode.
+    """Four windows of three steps: cut by the window, terminated, truncated in the middle, and one terminated step.
 
     The value behind each step is 100, 200 or 300, by its place in the window, for both discounts, 0.5 and 0.9.
     """
@@ -32,8 +32,8 @@ def hand_made(monkeypatch, n, multiplier=10.0):
     no, yes = False, True
     batch = types.SimpleNamespace(
         reward=torch.tensor([[1.0, 2, 3], [1, 2, NAN], [1, 2, NAN], [5, NAN, NAN]], dtype=torch.float64),
-        terminated=torch.tensor([[no, no, no], [no, yes, no], [no, no, no], [no, no, yes]]),
-        truncated=torch.tensor([[no, no, no], [no, no, yes], [no, yes, no], [no, yes, no]]),
+        terminated=torch.tensor([[no, no, no], [no, yes, no], [no, no, no], [yes, no, no]]),
+        truncated=torch.tensor([[no, no, no], [no, no, yes], [yes, no, no], [no, yes, no]]),
         mask=torch.tensor([[yes, yes, yes], [yes, yes, no], [yes, yes, no], [yes, no, no]]),
     )
     config = ObjectiveConfig(reward_multiplier=multiplier, n_step=n)
@@ -44,10 +44,10 @@ def hand_made(monkeypatch, n, multiplier=10.0):
 
 BY_HAND = {
     # y_t = 10 r_t + gamma v_{t+1}, for gamma = 0.5
-    1: [[10 + 50, 20 + 100, 30 + 150], [10 + 50, 20, 0], [10 + 50, 20 + 100, 0], [50 + 50, 0, 0]],
+    1: [[10 + 50, 20 + 100, 30 + 150], [10 + 50, 20, 0], [10 + 50, 20 + 100, 0], [50, 0, 0]],
     # y_t = 10 r_t + gamma 10 r_{t+1} + gamma^2 v_{t+2}
-    2: [[10 + 10 + 50, 20 + 15 + 75, 30 + 150], [10 + 10, 20, 0], [10 + 10 + 50, 20 + 100, 0], [50 + 50, 0, 0]],
-    3: [[10 + 10 + 7.5 + 37.5, 20 + 15 + 75, 30 + 150], [10 + 10, 20, 0], [10 + 10 + 50, 20 + 100, 0], [100, 0, 0]],
+    2: [[10 + 10 + 50, 20 + 15 + 75, 30 + 150], [10 + 10, 20, 0], [10 + 50, 20 + 100, 0], [50, 0, 0]],
+    3: [[10 + 10 + 7.5 + 37.5, 20 + 15 + 75, 30 + 150], [10 + 10, 20, 0], [10 + 50, 20 + 100, 0], [50, 0, 0]],
 }
 
 
@@ -61,7 +61,7 @@ def test_targets_by_hand(monkeypatch, n):
 
 def test_targets_of_the_discount_that_acts_by_hand(monkeypatch):
     found = hand_made(monkeypatch, 2)[..., 1]
-    expected = [[10 + 18 + 162, 20 + 27 + 243, 30 + 270], [28, 20, 0], [10 + 18 + 162, 20 + 180, 0], [50 + 90, 0, 0]]
+    expected = [[10 + 18 + 162, 20 + 27 + 243, 30 + 270], [28, 20, 0], [10 + 90, 20 + 180, 0], [50, 0, 0]]
     assert (found - torch.tensor(expected, dtype=torch.float64)).abs().max() < 1e-4  # discounts are float32
 
 

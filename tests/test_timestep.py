@@ -151,6 +151,16 @@ def test_a_token_encoder_equals_a_gru_over_the_tokens_before_the_padding():
     assert torch.equal(TokenEncoder(9, 4).embedding.weight[0], torch.zeros(64))
 
 
+def test_the_state_of_a_token_encoder_stays_float32_under_autocast():
+    module, states = TokenEncoder(9, 4), []
+    module.gru.register_forward_hook(lambda _, inputs, outputs: states.append(outputs[0]))
+    tokens = integers(9, 5, 7)
+    module(tokens)
+    with torch.autocast("cpu", torch.bfloat16):
+        module(tokens)
+    assert torch.equal(*states)
+
+
 def test_tokens_that_repeat_get_the_sum_of_their_gradients():
     module = TokenEncoder(9, 4, width=3, hidden=5).double()
     tokens = integers(3, 40, 2)

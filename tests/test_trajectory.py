@@ -108,6 +108,16 @@ def test_autocast_is_near_float32(memory):
 # GRU, feed-forward, identity
 
 
+def test_the_state_of_a_gru_stays_float32_under_autocast():
+    module, states = GRUMemory(16, 2, 0.0), []
+    module.gru.register_forward_hook(lambda _, inputs, outputs: states.append(outputs[0]))
+    x, time = normal(2, 9, 16), torch.arange(9).expand(2, 9)
+    module(x, time)
+    with torch.autocast("cpu", torch.bfloat16):
+        module(x, time)
+    assert torch.equal(*states)
+
+
 @pytest.mark.parametrize("layers", [1, 3])
 def test_a_gru_equals_its_formula(layers):
     module = perturb(GRUMemory(6, layers, 0.0).double())
@@ -136,6 +146,13 @@ def test_dropout_is_for_training_only(name):
     assert not torch.equal(module(x, time), module(x, time))
     module.eval()
     assert torch.equal(module(x, time), module(x, time))
+
+
+def test_a_feed_forward_network_drops_inputs_and_what_its_layers_add():
+    x, time = normal(2, 4, 16), torch.zeros(2, 4)
+    for module in (FeedForwardMemory(16, 0, 24, 0.5), FeedForwardMemory(16, 1, 24, 0.5).layers):
+        arguments = (x, time) if isinstance(module, FeedForwardMemory) else (x,)
+        assert not torch.equal(module(*arguments), module(*arguments))
 
 
 def test_identity_gives_what_it_gets():

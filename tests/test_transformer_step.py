@@ -120,7 +120,13 @@ def test_every_change_of_a_parameter_is_seen(monkeypatch):
     module.norm.weight.data = 3 * module.norm.weight.data
     assert torch.allclose(assert_current(module, monkeypatch) - module.norm.bias, 3 * (after - module.norm.bias))
     module.layers[0].up.iterate()
-    assert_current(module, monkeypatch)
+    before = assert_current(module, monkeypatch)
+    other = transformer(seed=2)
+    module.layers[0].qkv = other.layers[0].qkv
+    after = assert_current(module, monkeypatch)
+    assert not torch.equal(before, after)
+    module.layers[1] = other.layers[1]
+    assert not torch.equal(after, assert_current(module, monkeypatch))
 
 
 def test_a_copy_packs_for_itself(monkeypatch):

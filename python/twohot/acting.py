@@ -141,6 +141,12 @@ class Agent:
 
         return trajectory_values(self.networks, trajectories, samples=samples)
 
+    def export(self, path: str | Path) -> None:
+        """Write the acting step as a program that needs torch alone: see `twohot.export.export_policy`."""
+        from twohot.export import export_policy
+
+        export_policy(self.networks, path)
+
     def _seen(self, observation: Any) -> dict[str, torch.Tensor]:
         named, rows = as_dict(observation), len(self._began)
         if set(named) != set(self.observation_space):

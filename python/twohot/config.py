@@ -114,6 +114,9 @@ class AgentConfig:
     """Hidden units of the Transformer's feed-forward part, or of the feed-forward network."""
     dropout: float = 0.05
     """Dropout of the trajectory encoder, in training only."""
+    recompute: bool = False
+    """Compute each layer of the Transformer again in the backward pass, instead of keeping what it needs there: a third
+    more time for the Transformer, and its activations take next to no memory."""
     context: int = 256
     """L, steps that the policy looks back on."""
     encoder_hidden: int = 512
@@ -276,6 +279,11 @@ class OptimizerConfig:
     """Updates over which the step size rises linearly from zero."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the matrix products of an update; parameters, sums and losses are float32 in both."""
+    accumulate: int = 1
+    """Pieces that a batch is cut into, whose gradients are added up: so many times less memory for activations. Must
+    divide the batch size."""
+    compile: bool = False
+    """Compile the losses with torch.compile; the first update then takes a minute or more."""
 
     def __post_init__(self) -> None:
         _require(0 < self.learning_rate < math.inf, f"optimizer.learning_rate: expected > 0, got {self.learning_rate}")
@@ -284,6 +292,7 @@ class OptimizerConfig:
                 0 <= getattr(self, name) < math.inf, f"optimizer.{name}: expected at least 0, got {getattr(self, name)}"
             )
         _require(self.gradient_clip > 0, f"optimizer.gradient_clip: expected > 0, got {self.gradient_clip}")
+        _require(self.accumulate >= 1, f"optimizer.accumulate: expected at least 1, got {self.accumulate}")
 
 
 @dataclass(frozen=True)
@@ -294,6 +303,9 @@ class CollectConfig:
     """Actors stepped together, one policy call a step."""
     steps_per_epoch: int = 1000
     """Steps of each actor in an epoch."""
+    first_epoch: int = 0
+    """Epochs before the first one that collects, which learn from recorded data alone (`data.sources`); as many as the
+    run has make it offline."""
     workers: Literal["auto", "in-process", "processes"] = "auto"
     """Step the actors in this process, or in one process for each CPU; auto times a few steps of each."""
     assignment: Literal["sampled", "fixed"] = "sampled"
@@ -317,7 +329,7 @@ class CollectConfig:
     def __post_init__(self) -> None:
         for name in ("environments", "steps_per_epoch"):
             _require(getattr(self, name) >= 1, f"collect.{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("epsilon_steps", "trial_epsilon_steps"):
+        for name in ("first_epoch", "epsilon_steps", "trial_epsilon_steps"):
             _require(getattr(self, name) >= 0, f"collect.{name}: expected at least 0, got {getattr(self, name)}")
         for name in ("epsilon_start", "epsilon_end", "trial_epsilon_start", "trial_epsilon_end"):
             _require(0 <= getattr(self, name) <= 1, f"collect.{name}: expected [0, 1], got {getattr(self, name)}")
@@ -342,6 +354,29 @@ class ReplayConfig:
     def __post_init__(self) -> None:
         _require(self.capacity_steps >= 1, f"replay.capacity_steps: expected at least 1, got {self.capacity_steps}")
         _require(self.threads >= 1, f"replay.threads: expected at least 1, got {self.threads}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Recorded trajectories to learn from."""
+
+    sources: tuple[str, ...] = ()
+    """Replay directories (such as RUN/replay), minari:ID, npz:PATH or amago:PATH."""
+    weights: tuple[float, ...] = ()
+    """Weight of each source in a batch; empty means equal ones."""
+    own_share: float = 0.5
+    """Share of a batch that is drawn from the run's own trajectories, once there are any."""
+
+    def __post_init__(self) -> None:
+        _require(
+            len(self.weights) in (0, len(self.sources)),
+            f"data.weights: expected none or one for each of the {len(self.sources)} sources, got {len(self.weights)}",
+        )
+        _require(
+            all(0 <= weight < math.inf for weight in self.weights) and (not self.weights or sum(self.weights) > 0),
+            f"data.weights: expected numbers of at least 0, not all 0, got {self.weights}",
+        )
+        _require(0 <= self.own_share <= 1, f"data.own_share: expected a share in [0, 1], got {self.own_share}")
 
 
 @dataclass(frozen=True)
@@ -402,6 +437,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     def __post_init__(self) -> None:
@@ -410,12 +446,21 @@ class TrainConfig:
         for name in ("seed", "updates_per_epoch", "warmup_epochs", "threads"):
             _require(getattr(self, name) >= 0, f"{name}: expected at least 0, got {getattr(self, name)}")
         _require(
+            self.batch_size % self.optimizer.accumulate == 0,
+            f"optimizer.accumulate: expected a divisor of the batch size {self.batch_size}, "
+            f"got {self.optimizer.accumulate}",
+        )
+        _require(
             self.window <= self.agent.context,
             f"window: expected at most the agent's context of {self.agent.context} steps, got {self.window} "
             "(raise --agent.context, or train on shorter windows)",
         )
         both = sorted(set(self.evaluate.held_out_tasks) & set(self.environment.tasks))
         _require(not both, f"evaluate.held_out_tasks: {', '.join(both)} would be trained on")
+        _require(
+            self.collect.first_epoch == 0 or len(self.data.sources) > 0,
+            f"collect.first_epoch: expected data.sources for the {self.collect.first_epoch} epochs before, got none",
+        )
         _require(
             self.agent.context <= self.replay.capacity_steps,
             f"agent.context: expected at most replay.capacity_steps = {self.replay.capacity_steps}, "

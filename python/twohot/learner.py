@@ -32,6 +32,7 @@ class Learner:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=optimizer.learning_rate, weight_decay=optimizer.weight_decay, fused=True
         )
+        self._losses = torch.compile(compute_losses, dynamic=False) if optimizer.compile else compute_losses
         self.updates = 0
         """Gradient steps taken."""
 
@@ -40,11 +41,19 @@ class Learner:
         warmup = self.config.warmup_updates
         return self.config.learning_rate * min(1.0, (self.updates + 1) / warmup if warmup else 1.0)
 
+    def pieces(self, batch) -> list:
+        """The parts of a `twohot.replay.Batch` whose gradients are added up: `optimizer.accumulate`, of equal size."""
+        if self.config.accumulate == 1:
+            return [batch]
+        size = len(batch.mask) // self.config.accumulate
+        return [batch.rows(first, size) for first in range(0, len(batch.mask), size)]
+
     def step(self, batch) -> tuple[Losses, Tensor]:
         """One update from a `twohot.replay.Batch` of torch tensors on the agent's device.
 
         Returns:
-            The losses before the step, and the global gradient norm before clipping (a scalar tensor).
+            The losses of the last of the batch's `pieces` before the step, and the global gradient norm before clipping
+            (a scalar tensor).
 
         Raises:
             NonFiniteLossError: when the gradient norm is not finite; nothing but the statistics of the
@@ -53,15 +62,21 @@ class Learner:
         agent = self.agent
         real = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask), dim=1)
         agent.timestep_encoder.update_statistics(batch.observation, batch.previous_reward, real)
-        agent.train()
+        self.optimizer.zero_grad(set_to_none=True)  # before the activations need the memory
+        pieces, targets = self.pieces(batch), []
         half = self.config.precision == "bfloat16"
+        agent.train()
         try:
-            with torch.autocast(batch.reward.device.type, torch.bfloat16, enabled=half):
-                losses = compute_losses(agent, batch, self.objective)
+            for piece in pieces:
+                with torch.autocast(batch.reward.device.type, torch.bfloat16, enabled=half):
+                    losses = self._losses(agent, piece, self.objective)
+                total = losses.total
+                if len(pieces) > 1:  # a mean over the steps of all
+                    total = total * (piece.mask.sum() / batch.mask.sum().clamp(min=1))
+                total.backward()
+                targets.append(losses.target)
         finally:
             agent.eval()
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
         if not torch.isfinite(norm):
             critic = "" if losses.critic is None else f", critic loss {losses.critic.item():.4g}"
@@ -77,6 +92,6 @@ class Learner:
         agent.iterate_spectral_norms()
         agent.update_targets(self.objective.target_rate)
         if losses.target is not None:
-            agent.values.update(losses.target, batch.mask)
+            agent.values.update(torch.cat(targets), batch.mask)
         self.updates += 1
         return losses, norm

@@ -77,6 +77,7 @@ def _transformer(config: AgentConfig) -> Transformer:
         config.context,
         positions=config.positions,
         learned_positions=config.learned_positions,
+        recompute=config.recompute,
     )
 
 

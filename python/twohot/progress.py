@@ -70,7 +70,9 @@ class Progress:
 
 
 def _speeds(environment_steps: int, rows: dict[str, dict[str, Any]]) -> str:
-    note = f"{environment_steps:,} steps, {rows['collect']['collect/steps_per_second']:,.0f} steps/s"
+    note = f"{environment_steps:,} steps"
+    if rows["collect"]:
+        note += f", {rows['collect']['collect/steps_per_second']:,.0f} steps/s"
     if rows["update"]:
         note += f", {rows['update']['updates_per_second']:.1f} updates/s"
     return note

@@ -18,6 +18,7 @@ from twohot.agent import Agent
 from twohot.config import ConfigurationError, TrainConfig, load_config, save_config, save_json, to_json
 from twohot.envs import Layout, TrialVector, check_split, get_suite, make_vector, reset_seeds
 from twohot.evaluate import agent_layout, evaluate_all
+from twohot.experience import Experience
 from twohot.info import describe_run
 from twohot.learner import Learner
 from twohot.metrics import MetricsWriter
@@ -138,6 +139,7 @@ class Session:
             np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(EXPLORATION_STREAM,))),
             collect.random_multiplier,
         )
+        self.experience = Experience(config, self.agent.observation_space, self.agent.action_space)
         self.epoch = 0
         self.seconds = 0.0
         self.metrics_offset = 0
@@ -174,7 +176,7 @@ class Session:
             for epoch in range(first, config.epochs):
                 if epoch == first or epoch % config.checkpoint_every == 0:
                     self.rollout.restart(reset_seeds(config.seed, epoch, config.collect.environments))
-                collected = self._collect()
+                collected = self._collect() if epoch >= config.collect.first_epoch else {}
                 learned = self._learn(progress) if epoch >= config.warmup_epochs else {}
                 self.epoch = epoch + 1
                 last = self.epoch == config.epochs
@@ -210,12 +212,13 @@ class Session:
 
     def _learn(self, progress: Progress) -> dict[str, Any]:
         config, updates = self.config, self.config.updates_per_epoch
-        if updates == 0 or self.replay.stats().trajectories == 0:
+        source = self.experience.sampler(self.replay)
+        if updates == 0 or source is None:
             return {}
         sums: dict[str, torch.Tensor] = {}
         counts: dict[str, int] = defaultdict(int)
         started = self._clock["update"]
-        batches = self.replay.loader(
+        batches = source.loader(
             config.batch_size,
             config.window,
             batches=updates,
@@ -233,12 +236,14 @@ class Session:
                     weights = [parameter.detach().clone() for parameter in self.learner.parameters] if looked_at else []
                     losses, norm = self.learner.step(batch)
                     if looked_at:
-                        found = statistics(losses, self.agent, batch, config.environment.tasks)
+                        last = self.learner.pieces(batch)[-1]
+                        found = statistics(losses, self.agent, last, config.environment.tasks)
                         found |= update_norms(weights, self.agent)
                         for name, value in {**found, "gradient/norm": norm}.items():
                             sums[name] = sums[name] + value if name in sums else value
                             counts[name] += 1
                 progress.update(self.learner.updates)
+        self.experience.drawn()
         stats = self.replay.stats()
         centers = {"value/bin_centers": config.agent.bins.values()} if "value/bin_histogram" in sums else {}
         return {
@@ -308,6 +313,7 @@ class Session:
             "environment_steps": self.rollout.environment_steps,
             "seconds": self.seconds,
             "metrics_offset": metrics_offset,
+            "data": self.experience.random_state,
             "exploration": {
                 "generator": self.exploration.generator.bit_generator.state,
                 "multiplier": self.exploration.multiplier.tolist(),
@@ -339,6 +345,7 @@ class Session:
         self.rollout.generator.set_state(random["policy"])
         if "cuda" in random:
             torch.cuda.set_rng_state(random["cuda"], self.device)
+        self.experience.random_state = state["data"]
         self.exploration.generator.bit_generator.state = state["exploration"]["generator"]
         self.exploration.multiplier = np.array(state["exploration"]["multiplier"])
         self.epoch, self.seconds = state["epoch"], state["seconds"]

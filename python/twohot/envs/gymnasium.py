@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -92,7 +93,10 @@ def make(task: str, split: str = "train", render: bool = False) -> gym.Env:
     """
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     try:
-        env = gym.make(task, disable_env_checker=True, render_mode="rgb_array" if render else None)
+        with warnings.catch_warnings():
+            # Importing Box2D warns; where warnings are errors, its native code would take the process down.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            env = gym.make(task, disable_env_checker=True, render_mode="rgb_array" if render else None)
     except gym.error.DependencyNotInstalled as error:
         raise MissingExtraError(f"gym task {task!r}: {error}: pip install 'twohot[gym,mujoco]'") from error
     except (gym.error.Error, ModuleNotFoundError) as error:

@@ -5,8 +5,10 @@ Needs metaworld 3. Its fifty classes are the tasks; ML10, ML45, MT10 and MT50 ar
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
+import sys
 import zipfile
 from collections import OrderedDict
 from importlib import metadata
@@ -185,7 +187,11 @@ def _take(name: str, render_mode: str | None) -> Any:
             return simulation
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
-    return ALL_V3_ENVIRONMENTS[name](render_mode=render_mode)
+    simulation = ALL_V3_ENVIRONMENTS[name](render_mode=render_mode)
+    if sys.platform == "linux":
+        # Compiling the model frees megabytes that glibc would keep.
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: None)(0)
+    return simulation
 
 
 def _give_back(name: str, render_mode: str | None, simulation: Any) -> None:

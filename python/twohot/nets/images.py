@@ -36,7 +36,7 @@ class RandomShift(nn.Module):
         moves = torch.rand((leading[0], *[1] * len(leading)), device=images.device) < self.share
         vertical, horizontal = (shift * moves).expand(*leading, 2).reshape(-1, 2, 1).unbind(1)  # [M, 1]
         rows = (torch.arange(height, device=images.device) + vertical).clamp(0, height - 1)  # [M, H]
-        # Each row of the result is one piece of a row with repeated ends; moving pixel by pixel takes over twice as long.
+        # Each row of the result is one piece of a row with repeated ends: less than half the time of moving pixels.
         x = images.reshape(-1, height, width, channels)
         ends = (x[:, :, end].unsqueeze(2).expand(-1, -1, self.pixels, -1) for end in (0, -1))
         wide = torch.cat((next(ends), x, next(ends)), dim=2).flatten(2)

@@ -71,7 +71,7 @@ class MLP(nn.Sequential):
         sizes = [inputs, *[hidden] * layers]
         modules: list[nn.Module] = []
         for before, after in zip(sizes[:-1], sizes[1:], strict=True):
-            modules += [nn.Linear(before, after), nn.LeakyReLU()]
+            modules += [nn.Linear(before, after), nn.LeakyReLU(inplace=True)]
         super().__init__(*modules, nn.Linear(sizes[-1], outputs))
 
     def features(self, x: Tensor) -> Tensor:

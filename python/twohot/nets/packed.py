@@ -34,6 +34,7 @@ class PackedStep:
     """
 
     def __init__(self) -> None:
+        self._modules: list[tuple[dict[str, nn.Module | None], dict[str, nn.Module | None]]] = []
         self._owners: list[tuple[dict[str, Tensor | None], str]] = []
         self._version: list[int] = []
         self._tensors: list[Tensor | None] = []
@@ -74,7 +75,7 @@ class PackedStep:
             transformer.feed_forward,
             self._current(transformer),
             epsilon=transformer.norm.eps,
-            slope=0.01,
+            slope=0.01,  # of functional.leaky_relu
             keys=cache.keys.data_ptr(),
             values=cache.values.data_ptr(),
             cache_dtype=_CACHES[cache.keys.dtype],
@@ -92,10 +93,12 @@ class PackedStep:
 
     def _current(self, transformer: Transformer) -> list[int]:
         """Addresses of the packed weights, which are made anew where a parameter or buffer has changed."""
-        if not self._owners:
-            # Dictionaries instead of tensors: a parameter may be replaced by another of its name.
+        if not self._modules or any(now != then for now, then in self._modules):
+            # Dictionaries instead of what is in them: a module or parameter may be replaced by another of its name.
+            self._modules = [(module._modules, dict(module._modules)) for module in transformer.modules()]
             parts = [values for module in transformer.modules() for values in (module._parameters, module._buffers)]
             self._owners = [(values, name) for values in parts for name in values]
+            self._version = []
         tensors = [values[name] for values, name in self._owners]
         version = [number for x in tensors if x is not None for number in (x.data_ptr(), x._version)]
         if version != self._version:

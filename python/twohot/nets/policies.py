@@ -52,9 +52,9 @@ def _draw(fill: str, like: Tensor, generator: torch.Generator | None) -> Tensor:
 def sample_actions(log_pi: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """One action from log pi [..., A], by inversion of the cumulative distribution; returns [...] int64."""
     cumulative = log_pi.exp().cumsum(-1)
-    device = log_pi.device if generator is None else generator.device
-    drawn = torch.rand((*log_pi.shape[:-1], 1), dtype=log_pi.dtype, device=device, generator=generator)
-    drawn = drawn.to(log_pi.device)
+    like = cumulative[..., :1]
+    # Without a generator in the form that torch.export can write.
+    drawn = torch.rand_like(like) if generator is None else _draw("uniform_", like, generator)
     return (drawn * cumulative[..., -1:] >= cumulative[..., :-1]).sum(-1)
 
 

@@ -146,7 +146,7 @@ class TimestepEncoder(nn.Module):
         total = shares[0]
         for share in shares[1:]:
             total = total + share
-        return self.norm(self.hidden(functional.leaky_relu(total)))
+        return self.norm(self.hidden(functional.leaky_relu(total, inplace=True)))
 
 
 def _encode(encoder: nn.Module, x: Tensor, leading: torch.Size, mask: Tensor | None) -> Tensor:

@@ -38,6 +38,7 @@ class GRUMemory(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def _run(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        # A state that thousands of small changes make would lose them in bfloat16.
         with torch.autocast(x.device.type, enabled=False):
             states, state = self.gru(x.to(self.out.weight.dtype), state)
         return self.norm(self.out(states)), state

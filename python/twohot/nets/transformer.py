@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from twohot.attention import KVCache, causal_attention, decode_attention, prefill_attention
 from twohot.nets.linear import SigmaLinear
@@ -49,7 +50,7 @@ class TransformerLayer(nn.Module):
         q, k, v = self.qkv(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1)).unbind(2)
         attended = (attention(q, k, v) * self.head_scale).flatten(2)
         x = x + self.norm_attended(self.out(attended))
-        hidden = self.norm_hidden(functional.leaky_relu(self.up(self.norm_feed_forward(x))))
+        hidden = self.norm_hidden(functional.leaky_relu(self.up(self.norm_feed_forward(x)), inplace=True))
         return x + self.dropout(self.down(hidden))
 
     def step(self, x: Tensor, cache: KVCache, layer: int) -> Tensor:
@@ -70,6 +71,7 @@ class Transformer(nn.Module):
         context: L, the steps that the cached form looks back on.
         positions: a kind of `make_positions`. learned_positions: times that have one of their own if they are learned;
             0 means the context.
+        recompute: run each layer again in the backward pass, instead of keeping what it needs there.
     """
 
     def __init__(
@@ -83,9 +85,11 @@ class Transformer(nn.Module):
         *,
         positions: Literal["fixed", "learned", "rotary"] = "fixed",
         learned_positions: int = 0,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.width, self.heads, self.feed_forward, self.context = width, heads, feed_forward, context
+        self.recompute = recompute
         self.positions = make_positions(positions, width, learned_positions or context)
         self.dropout = nn.Dropout(dropout)
         rotary = self.positions.rotary
@@ -99,7 +103,7 @@ class Transformer(nn.Module):
         """x [B, L, E] embeddings, time [B, L] index of each step in its trial; returns h [B, L, E]."""
         x = self.dropout(x + self.positions(time))
         for layer in self.layers:
-            x = layer(x)
+            x = checkpoint(layer, x, use_reentrant=False) if self.recompute else layer(x)
         return self.norm(x)
 
     def initial_cache(self, environments: int) -> KVCache:

@@ -5,6 +5,7 @@ from twohot.presets import (
     babyai,
     dark_key,
     frozen_lake,
+    gymnasium,
     half_cheetah,
     maze_runner,
     metaworld,
@@ -27,6 +28,7 @@ PRESETS: dict[str, Preset] = {
     **tmaze.PRESETS,
     **half_cheetah.PRESETS,
     **maze_runner.PRESETS,
+    **gymnasium.PRESETS,
 }
 
 __all__ = ["PRESETS", "Preset"]

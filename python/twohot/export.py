@@ -1,0 +1,192 @@
+"""The acting step as one `torch.export` program: plain operations of torch, so that it runs wherever torch does."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium.spaces import Box
+from torch import Tensor, nn
+from torch.nn import functional
+
+from twohot.agent import Agent as AgentNetworks
+from twohot.errors import TwohotError
+from twohot.kernels.attention.reference import rotate, rotation
+from twohot.nets.trajectory import FeedForwardMemory, GRUMemory, IdentityMemory
+from twohot.nets.transformer import Transformer
+from twohot.spaces import ACTION_MASK, space_to_json
+
+FACTS = "twohot.json"
+"""Name, inside of the file, of what a program's inputs are."""
+Memory = tuple[Tensor, ...]
+
+
+class ExportError(TwohotError, ValueError):
+    """A policy that cannot be exported."""
+
+
+class TransformerStep(nn.Module):
+    """`Transformer.step` with keys and values [layers, B, H, L, D] that go in and come out."""
+
+    def __init__(self, transformer: Transformer) -> None:
+        super().__init__()
+        self.transformer = transformer
+
+    def memory(self, environments: int) -> Memory:
+        """Empty keys and values."""
+        cache = self.transformer.initial_cache(environments)
+        return cache.keys, cache.values
+
+    def forward(self, x: Tensor, time: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Memory]:
+        """x [B, E], time [B] to h [B, E] and the memory of the next step."""
+        transformer, (heads, rows, size) = self.transformer, keys.shape[2:]
+        here = torch.arange(rows, device=x.device) == (time % rows).unsqueeze(-1)  # [B, L]
+        known = (torch.arange(rows, device=x.device) <= time.unsqueeze(-1))[:, None, None]  # [B, 1, 1, L]
+        rotary = transformer.positions.rotary
+        angles = None if rotary is None else rotation(time, size, rotary, torch.float32)
+        here = here[:, None, :, None]
+        x = x + transformer.positions(time)
+        kept = []
+        for index, layer in enumerate(transformer.layers):
+            q, k, v = layer.qkv(layer.norm_attention(x)).unflatten(-1, (3, heads, size)).unbind(1)
+            if angles is not None:
+                q, k = rotate(q, *angles), rotate(k, *angles)
+            k = torch.where(here, k.unsqueeze(2), keys[index])
+            v = torch.where(here, v.unsqueeze(2), values[index])
+            kept.append((k, v))
+            score = (q.unsqueeze(2) @ k.mT) * size**-0.5  # [B, H, 1, L]
+            attended = (score.masked_fill(~known, -torch.inf).softmax(-1) @ v).squeeze(2)
+            x = x + layer.norm_attended(layer.out((attended * layer.head_scale).flatten(1)))
+            hidden = layer.norm_hidden(functional.leaky_relu(layer.up(layer.norm_feed_forward(x))))
+            x = x + layer.down(hidden)
+        return transformer.norm(x), tuple(torch.stack(each) for each in zip(*kept, strict=True))
+
+
+class GRUStep(nn.Module):
+    """`GRUMemory.step` with a state [layers, B, E] that goes in and comes out."""
+
+    def __init__(self, encoder: GRUMemory) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def memory(self, environments: int) -> Memory:
+        """A state of zeros."""
+        return (self.encoder.initial_cache(environments).state,)
+
+    def forward(self, x: Tensor, time: Tensor, state: Tensor) -> tuple[Tensor, Memory]:
+        """As `TransformerStep`."""
+        states, state = self.encoder.gru(x.unsqueeze(1), state * (time > 0)[:, None])
+        return self.encoder.norm(self.encoder.out(states.squeeze(1))), (state,)
+
+
+class NoMemoryStep(nn.Module):
+    """A trajectory encoder that sees one step at a time."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def memory(self, environments: int) -> Memory:
+        """Nothing."""
+        return ()
+
+    def forward(self, x: Tensor, time: Tensor) -> tuple[Tensor, Memory]:
+        """As `TransformerStep`."""
+        return self.encoder(x, time), ()
+
+
+STEPS: dict[type, type] = {
+    Transformer: TransformerStep,
+    GRUMemory: GRUStep,
+    FeedForwardMemory: NoMemoryStep,
+    IdentityMemory: NoMemoryStep,
+}
+
+
+class ActingStep(nn.Module):
+    """One step of a policy as a function of what it sees and remembers.
+
+    Args:
+        networks: trained; copied.
+
+    Raises:
+        ExportError: for a trajectory encoder of one's own.
+    """
+
+    def __init__(self, networks: AgentNetworks) -> None:
+        super().__init__()
+        networks = copy.deepcopy(networks).eval().requires_grad_(False)
+        kind = type(networks.trajectory_encoder)
+        if kind not in STEPS:
+            known = ", ".join(each.__name__ for each in STEPS)
+            raise ExportError(f"export: expected one of the trajectory encoders {known}, got {kind.__name__}")
+        self.encoder, self.actor = networks.timestep_encoder, networks.actor
+        self.step = STEPS[kind](networks.trajectory_encoder)
+
+    def forward(
+        self,
+        observation: dict[str, Tensor],
+        previous_action: Tensor,
+        previous_reward: Tensor,
+        time: Tensor,
+        memory: Memory,
+    ) -> tuple[Tensor, Tensor, Memory]:
+        """The policy's mode and a sample of it, each [B, *action], and the memory of the next step.
+
+        Args:
+            observation: each [B, *shape]. previous_action: [B, *action], float32 or int64. previous_reward: [B]; both
+                are 0 at first.
+            time: [B] int64, index of the step in its trial: 0 begins a new one, whatever the memory holds.
+            memory: as it came out of the step before, and zeros at first.
+        """
+        h, memory = self.step(self.encoder(observation, previous_action, previous_reward, time), time, *memory)
+        policy = self.actor.acting(h, observation.get(ACTION_MASK))
+        return policy.mode(), policy.sample(), memory
+
+
+def export_policy(networks: AgentNetworks, path: str | Path, *, environments: int = 2) -> None:
+    """Write the acting step as a `torch.export` program (usually named .pt2), for any number of environments.
+
+        program = torch.export.load("policy.pt2").module()
+        mode, sample, memory = program(observation, previous_action, previous_reward, time, memory)
+
+    The arguments are those of `ActingStep.forward`; shapes of the memory, and spaces, stand as JSON in the file itself,
+    under the name "twohot.json" (`torch.export.load(path, extra_files={"twohot.json": ""})`).
+
+    Args:
+        networks: trained. path: of the file. environments: B of the example that is traced, at least 2.
+
+    Raises:
+        ExportError: for a trajectory encoder of one's own.
+    """
+    step = ActingStep(networks.cpu())
+    spaces = networks.observation_space, networks.action_space
+    observation = {
+        name: torch.zeros((environments, *space.shape), dtype=getattr(torch, str(space.dtype)))
+        for name, space in spaces[0].items()
+    }
+    kind = torch.float32 if isinstance(spaces[1], Box) else torch.int64
+    action = torch.zeros((environments, *spaces[1].shape), dtype=kind)
+    memory = step.step.memory(environments)
+    example = observation, action, torch.zeros(environments), torch.zeros(environments, dtype=torch.int64), memory
+    batch = torch.export.Dim("environments", min=1)
+    dynamic = (
+        {name: {0: batch} for name in observation},
+        {0: batch},
+        {0: batch},
+        {0: batch},
+        tuple({1: batch} for _ in memory),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about how it traces
+        program = torch.export.export(step, example, dynamic_shapes=dynamic)
+    facts: dict[str, Any] = {
+        "memory": [[-1 if axis == 1 else extent for axis, extent in enumerate(each.shape)] for each in memory],
+        "observation": space_to_json(spaces[0]),
+        "action": space_to_json(spaces[1]),
+    }
+    torch.export.save(program, path, extra_files={FACTS: json.dumps(facts)})

@@ -1,0 +1,92 @@
+"""An exported policy acts, with torch alone, as the agent does."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
+
+from small import AGENT
+from small_spaces import flat
+from twohot.agent import Agent
+from twohot.export import FACTS, ActingStep, ExportError, export_policy
+
+SPACES = Dict({"image": Box(0, 255, (36, 36, 3), np.uint8), "action_mask": MultiBinary(4)})
+CASES = {
+    "transformer": ({"context": 6, "layers": 2}, flat(3), Discrete(4)),
+    "rotary": ({"context": 6, "positions": "rotary"}, flat(3), Box(-1, 1, (2,))),
+    "learned": ({"context": 6, "positions": "learned"}, flat(3), MultiDiscrete([2, 3])),
+    "gru": ({"memory": "gru", "layers": 2}, flat(3), MultiBinary(3)),
+    "feedforward": ({"memory": "feedforward", "images": "nature"}, SPACES, Discrete(4)),
+}
+
+
+def make(changes, observation, action):
+    torch.manual_seed(0)
+    agent = Agent(dataclasses.replace(AGENT, **changes), observation, action).eval()
+    with torch.no_grad():
+        for parameter in agent.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    agent.iterate_spectral_norms()
+    return agent
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_program_acts_as_the_agent_through_resets(name, tmp_path):
+    agent = make(*CASES[name])
+    export_policy(agent, tmp_path / "policy.pt2")
+    extra = {FACTS: ""}
+    program = torch.export.load(tmp_path / "policy.pt2", extra_files=extra).module()
+    facts, rows = json.loads(extra[FACTS]), 3
+    memory = tuple(torch.zeros([rows if extent == -1 else extent for extent in shape]) for shape in facts["memory"])
+    state = agent.initial_state(rows)
+    agent.observation_space.seed(0)
+    dtype = torch.float32 if isinstance(agent.action_space, Box) else torch.int64
+    action, reward = torch.zeros((rows, *agent.action_space.shape), dtype=dtype), torch.zeros(rows)
+    stream = np.random.default_rng(0)
+    different = set()
+    for step in range(20):
+        drawn = [agent.observation_space.sample() for _ in range(rows)]
+        for each in drawn:
+            if "action_mask" in each:
+                each["action_mask"][0] = 1
+        seen = {name: torch.from_numpy(np.stack([each[name] for each in drawn])) for name in drawn[0]}
+        time = state.time.clone()
+        expected = agent.act(state, seen, action, reward, greedy=True)
+        mode, sample, memory = program(seen, action, reward, time, memory)
+        assert sample.shape == mode.shape
+        if dtype == torch.float32:
+            assert (mode - expected).abs().max() < 1e-4
+        else:
+            assert torch.equal(mode, expected)
+        different.add(str(mode[0].tolist()))
+        action, reward = expected, torch.from_numpy(stream.standard_normal(rows)).float()
+        done = torch.from_numpy(stream.random(rows) < 0.1) | torch.tensor([False, False, step == 9])
+        state.reset(done)
+        action[done], reward[done] = 0, 0
+    assert len(different) > 1
+
+
+def test_the_program_needs_torch_alone(tmp_path):
+    export_policy(make(*CASES["transformer"]), tmp_path / "policy.pt2")
+    program = (
+        "import sys, torch; policy = torch.export.load(sys.argv[1]).module();"
+        "memory = tuple(torch.zeros(2, 1, 2, 6, 8) for _ in range(2));"
+        "zero = torch.zeros(1, dtype=torch.int64);"
+        "mode, _, _ = policy({'observation': torch.zeros(1, 3)}, zero, torch.zeros(1), zero, memory);"
+        "print(mode.shape, 'twohot' in sys.modules)"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path / "policy.pt2")]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "torch.Size([1]) False"
+
+
+def test_an_encoder_of_ones_own_is_refused():
+    agent = make(*CASES["transformer"])
+    agent.trajectory_encoder = torch.nn.Linear(2, 2)
+    with pytest.raises(ExportError, match=r"expected one of the trajectory encoders Transformer.*, got Linear"):
+        ActingStep(agent)
