@@ -86,10 +86,11 @@ def test_several_runs_are_evaluated_together(run: Path, tmp_path: Path, capsys) 
     assert both["runs"] == [str(run), str(other)]
     assert both["tasks"][0]["runs"][0] == both["tasks"][0]["runs"][1]
     assert "every run once" in fails(capsys, "evaluate", str(run), str(run), code=2)
-    config = json.loads((other / "config.json").read_text())
-    config["environment"]["attempts"] = 2
-    (other / "config.json").write_text(json.dumps(config))
-    assert "environment.attempts" in fails(capsys, "evaluate", str(run), str(other))
+    state_file = max((other / "checkpoints").iterdir()) / "state.json"
+    state = json.loads(state_file.read_text())
+    state["config"]["environment"]["attempts"] = 2
+    state_file.write_text(json.dumps(state))
+    assert "runs that play the same tasks" in fails(capsys, "evaluate", str(run), str(other), "--trials", "1", code=2)
     assert "expected a split of 'popgym', train, got 'test'" in fails(capsys, "evaluate", str(run), "--splits", "test")
 
 
@@ -170,7 +171,7 @@ def test_a_missing_run(capsys, tmp_path: Path) -> None:
 
 def test_a_run_without_a_checkpoint(capsys, run: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((run / "config.json").read_text())
-    assert "no checkpoint yet" in fails(capsys, "evaluate", str(tmp_path))
+    assert "no checkpoint here" in fails(capsys, "evaluate", str(tmp_path))
 
 
 def test_a_configuration_that_was_edited_badly(capsys, run: Path, tmp_path: Path) -> None:

@@ -313,7 +313,7 @@ def test_a_success_at_any_step_marks_its_attempt(suite):
 
 def test_the_split_and_images_are_asked_for(suite):
     puppet = Puppet(vector(1))
-    puppet.render = lambda: "picture"
+    puppet.render, puppet.render_mode = lambda: "picture", "rgb_array"
     calls = suite({"a": puppet}, splits=("train", "test"))
     env = trial("a", split="test", render=True)
     with pytest.raises(envs.registry.gym.error.ResetNeeded, match="before render"):

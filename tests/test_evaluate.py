@@ -38,7 +38,7 @@ def counters(monkeypatch):
 
     def make(task, split, render=False):
         made.append((task, split))
-        env = toy_suite.Counter(task)
+        env = toy_suite.Counter(task, render)
         steps.append(env)
         return env
 
@@ -141,10 +141,8 @@ def test_videos_show_a_trial_of_each_task(tmp_path):
 
 
 def test_a_suite_without_images_says_so(tmp_path, monkeypatch):
-    def render(self):
-        raise NotImplementedError
-
-    monkeypatch.setattr(toy_suite.Counter, "render", render)
+    suite = dataclasses.replace(toy_suite.COUNTERS, make=lambda task, split, render: toy_suite.Counter(task))
+    monkeypatch.setitem(registry._SUITES, "counters", suite)
     layout = agent_layout(ENVIRONMENT, EvaluateConfig())
     lines = list(record(POLICY, ENVIRONMENT, EvaluateConfig(), tmp_path / "videos", layout=layout, seed=0))
     assert lines == ["2: draws no images", "3: draws no images"]

@@ -54,11 +54,12 @@ def trace(vector, steps, avoid=()):
 
 
 def test_processes_give_what_this_process_gives(make):
-    apart, here = make("processes", attempts=2), make("in-process", attempts=2)
+    apart, here = make("processes", attempts=2, render=True), make("in-process", attempts=2, render=True)
     assert isinstance(apart.trials, envs.Workers)
     assert len(apart.trials.processes) == 2
     np.testing.assert_equal(trace(apart, 25), trace(here, 25))
     np.testing.assert_equal(apart.render(), here.render())
+    assert apart.render()[0].shape == (8, 8, 3)
     apart.close()
     assert [process.exitcode for process in apart.trials.processes] == [0, 0]
 

@@ -22,7 +22,8 @@ class Counter(gym.Env):
     )
     action_space = spaces.Discrete(4)
 
-    def __init__(self, task: str) -> None:
+    def __init__(self, task: str, render: bool = False) -> None:
+        self.render_mode = "rgb_array" if render else None
         self.length = int(task)
         if self.length == 0:
             os._exit(9)
@@ -48,7 +49,7 @@ class Counter(gym.Env):
 
 
 def make(task: str, split: str, render: bool = False) -> gym.Env:
-    return Counter(task)
+    return Counter(task, render)
 
 
 COUNTERS = Suite(

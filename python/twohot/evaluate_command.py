@@ -73,7 +73,7 @@ def print_report(console: Console, result: Mapping[str, Any]) -> None:
 
     tasks = result["tasks"]
     title = f"{', '.join(result['runs'])}: {result['trials']} trials of each task, seed {result['seed']}"
-    table = Table("task", title=title, caption=_caption(result), caption_justify="left")
+    table = Table("task", title=title)
     splits = len({entry["split"] for entry in tasks}) > 1
     if splits:
         table.add_column("split")
@@ -87,6 +87,7 @@ def print_report(console: Console, result: Mapping[str, Any]) -> None:
         cells += [_attempt(found) for found in entry["attempts"][:attempts]]
         table.add_row(Text(name), *([entry["split"]] * splits), *cells)
     console.print(table)
+    console.print(_caption(result), highlight=False, soft_wrap=True)
 
 
 def _caption(result: Mapping[str, Any]) -> str:

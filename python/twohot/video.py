@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -79,23 +78,16 @@ def _film(
     rollout = Rollout(vector, policy, generator=generator, device=device, greedy=greedy, follow=lambda ended: standing)
     try:
         rollout.restart([seed])
-        frames = [_picture(vector)]
+        frames = [*vector.render()]
         if frames[0] is None:
             return []
         over = False
         while not over and len(frames) < FRAMES:
             over = bool(rollout.collect(1))
-            frames.append(_picture(vector))
+            frames += vector.render()
         return frames
     finally:
         vector.close()
-
-
-def _picture(vector: Any) -> np.ndarray | None:
-    try:
-        return vector.render()[0]
-    except NotImplementedError:
-        return None
 
 
 def write_gif(frames: Sequence[np.ndarray], path: Path, frames_a_second: float = FRAMES_A_SECOND) -> Path:

@@ -155,15 +155,16 @@ class TrialEnv(gym.Env[Any, Any]):
         self._game = None
         return observation, reward, bool(terminated), bool(truncated), {"task": self._task, **results}
 
-    def render(self) -> np.ndarray:
-        """The game as an image, uint8 [H, W, 3], at a trial's end too.
+    def render(self) -> np.ndarray | None:
+        """The game as an image, uint8 [H, W, 3], at a trial's end too; None where the suite draws none.
 
         Raises:
             ResetNeeded: before the first trial.
         """
         if self._task not in self._games:
             raise gym.error.ResetNeeded("expected reset() before render()")
-        return self._games[self._task].env.render()
+        env = self._games[self._task].env
+        return env.render() if env.render_mode == "rgb_array" else None
 
     def close(self) -> None:
         for game in self._games.values():
