@@ -26,7 +26,7 @@ from replay import replay_beside_peers, replay_costs
 
 def rollout_steps_per_second() -> list[Row]:
     """Environment steps/s: bare environments, wrapped ones, with the policy, and with replay; 16 actors, quickstart."""
-    from twohot.agent import Agent
+    from twohot.agent import AgentNetworks
     from twohot.envs import make_task, make_vector, reset_seeds, reset_where
     from twohot.presets import PRESETS
     from twohot.replay import Replay
@@ -38,7 +38,7 @@ def rollout_steps_per_second() -> list[Row]:
     count, steps = config.collect.environments, 200
     tasks = config.environment.tasks
     vector = make_vector(**asdict(config.environment), environments=count)
-    agent = Agent(config.agent, vector.single_observation_space, vector.single_action_space).eval()
+    agent = AgentNetworks(config.agent, vector.single_observation_space, vector.single_action_space).eval()
     replay = Replay.create(replay_schema(agent.observation_space, agent.action_space), capacity_steps=100_000)
 
     def rate(work: Callable[[], None]) -> float:
@@ -103,7 +103,7 @@ def rollout_steps_per_second() -> list[Row]:
 
 def learner_updates_per_second() -> list[Row]:
     """Updates/s of the quickstart's learner on one batch, and of a large matrix product for scale."""
-    from twohot.agent import Agent
+    from twohot.agent import AgentNetworks
     from twohot.learner import Learner
     from twohot.presets import PRESETS
     from twohot.replay import Replay
@@ -113,7 +113,7 @@ def learner_updates_per_second() -> list[Row]:
     torch.set_num_threads(config.threads)
     size, actions, length = 17, 4, config.window + 20
     torch.manual_seed(0)
-    agent = Agent(config.agent, Box(-np.inf, np.inf, (size,)), Discrete(actions)).eval()
+    agent = AgentNetworks(config.agent, Box(-np.inf, np.inf, (size,)), Discrete(actions)).eval()
     learner = Learner(agent, config.objective, config.optimizer)
     replay = Replay.create(replay_schema(agent.observation_space, agent.action_space), capacity_steps=100_000)
     stream = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from twohot.agent import Agent
+from twohot.agent import AgentNetworks
 from twohot.config import AgentConfig, ObjectiveConfig, OptimizerConfig
 from twohot.learner import Learner
 from twohot.replay import Replay
@@ -24,7 +24,7 @@ def learner_and_batch(work: Work) -> tuple[Learner, object]:
     action = spaces.Box(-1.0, 1.0, (4,), np.float32) if work.kind == "continuous" else spaces.Discrete(6)
     *others, discount = work.all_discounts
     config = AgentConfig(context=work.length, critics=work.critics, training_discounts=tuple(others), discount=discount)
-    agent = Agent(config, observation, action).eval()
+    agent = AgentNetworks(config, observation, action).eval()
     objective = ObjectiveConfig(target_action_samples=1, critic_subset=min(2, work.critics))
     learner = Learner(agent, objective, OptimizerConfig(precision=work.precision))
     return learner, batch_of(work, observation, action)

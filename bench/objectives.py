@@ -19,7 +19,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from torch import Tensor
 
 from frame import Row, percentiles
-from twohot.agent import Agent
+from twohot.agent import AgentNetworks
 from twohot.config import AgentConfig, ObjectiveConfig, OptimizerConfig
 from twohot.learner import Learner
 from twohot.losses import ValueBins
@@ -197,7 +197,7 @@ def train(case: Case, seed: int) -> float:
     seen = {"observation": Box(-1, 1, (task.shown,), np.float32)}
     if case.masked:
         seen["action_mask"] = MultiBinary(task.shown)
-    agent = Agent(replace(AGENT, **case.agent), Dict(seen), case.space).eval()
+    agent = AgentNetworks(replace(AGENT, **case.agent), Dict(seen), case.space).eval()
     objective = replace(ObjectiveConfig(target_rate=0.02), **case.objective)
     learner = Learner(agent, objective, OPTIMIZER)
     episodes = []

@@ -6,6 +6,7 @@ the same passes over them as the original.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
@@ -122,12 +123,18 @@ def release(distribution: str) -> str | None:
         return None
 
 
+def hide_procgen() -> None:
+    """Before torchrl is imported: it imports a procgen that it finds, and ours lacks what that import needs."""
+    sys.modules.setdefault("procgen", None)
+
+
 def torchrl(logits: Tensor, target: Tensor, bins: Tensor) -> Pair:
     """torchrl's loss and readout; it interpolates between the values of bins, our meaning where bins are linear.
 
     Args:
         logits: [R, N]. target: [R]. bins: [N] in units of the return.
     """
+    hide_procgen()
     from torchrl.objectives import two_hot_cross_entropy, two_hot_decode
 
     loss = two_hot_cross_entropy(logits, target, bins).mean()

@@ -13,7 +13,7 @@ import torch
 
 import learner_step
 from frame import Row, percentiles
-from twohot.agent import Agent
+from twohot.agent import AgentNetworks
 from twohot.nets.values import ClassValues
 from twohot.objectives import losses as objective
 from work import ACTOR, BACKWARD, CRITICS, ENCODING, TARGETS, Work
@@ -37,7 +37,7 @@ def timed(seconds: dict[str, float]) -> Iterator[None]:
         return call
 
     with (
-        patch.object(Agent, "encode", adding(ENCODING, Agent.encode)),
+        patch.object(AgentNetworks, "encode", adding(ENCODING, AgentNetworks.encode)),
         patch.object(objective, "targets", adding(TARGETS, objective.targets)),
         patch.object(ClassValues, "loss", adding(CRITICS, ClassValues.loss)),
         patch.object(objective, "advantages", adding(ACTOR, objective.advantages)),

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+import peers
 from gather import Trajectories
 
 CHUNK = 1024
@@ -160,6 +161,8 @@ def torchrl(stored: Trajectories, batch_size: int, length: int, cached: bool) ->
     Windows of short trajectories are short, and what is sampled is one row of rows.
     """
     from tensordict import TensorDict
+
+    peers.hide_procgen()
     from torchrl.data import SliceSampler, TensorDictReplayBuffer, TensorStorage
 
     columns = ("observation", "action", "reward", "terminated", "last")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box, Dict, MultiBinary, MultiDiscrete
 
-from twohot.agent import Agent
+from twohot.agent import AgentNetworks
 from twohot.config import AgentConfig
 from twohot.losses import ValueBins
 
@@ -46,7 +46,7 @@ def make_agent(space, dtype=torch.float64, config=CONFIG, masked=False):
     parts = {"observation": Box(-np.inf, np.inf, (OBSERVATION_SIZE,))}
     if masked:
         parts["action_mask"] = MultiBinary(mask_size(space))
-    agent = Agent(config, Dict(parts), space)
+    agent = AgentNetworks(config, Dict(parts), space)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in agent.parameters():

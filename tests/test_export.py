@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 
 from small import AGENT
 from small_spaces import flat
-from twohot.agent import Agent
+from twohot.agent import AgentNetworks
 from twohot.export import FACTS, ActingStep, ExportError, export_policy
 
 SPACES = Dict({"image": Box(0, 255, (36, 36, 3), np.uint8), "action_mask": MultiBinary(4)})
@@ -27,7 +27,7 @@ CASES = {
 
 def make(changes, observation, action):
     torch.manual_seed(0)
-    agent = Agent(dataclasses.replace(AGENT, **changes), observation, action).eval()
+    agent = AgentNetworks(dataclasses.replace(AGENT, **changes), observation, action).eval()
     with torch.no_grad():
         for parameter in agent.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))

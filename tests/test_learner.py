@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 from compare import assert_accurate
 from small_spaces import flat
-from twohot.agent import Agent
+from twohot.agent import AgentNetworks
 from twohot.config import AgentConfig, ObjectiveConfig, OptimizerConfig
 from twohot.learner import Learner, NonFiniteLossError
 from twohot.losses import ValueBins
@@ -51,7 +51,7 @@ def _one_thread():
 
 def make_learner(objective=OBJECTIVE, optimizer=OPTIMIZER, seed=0, **changes):
     torch.manual_seed(seed)
-    return Learner(Agent(dataclasses.replace(CONFIG, **changes), flat(3), Discrete(4)), objective, optimizer)
+    return Learner(AgentNetworks(dataclasses.replace(CONFIG, **changes), flat(3), Discrete(4)), objective, optimizer)
 
 
 def make_batch(seed=1, rows=6, steps=5):
@@ -357,7 +357,7 @@ def test_sampled_acting_follows_its_generator():
 )
 def test_an_agent_needs_something_to_see_and_a_choice(observation, action, message):
     with pytest.raises(SpaceError, match=message):
-        Agent(CONFIG, observation, action)
+        AgentNetworks(CONFIG, observation, action)
 
 
 POISONS = {
@@ -452,7 +452,7 @@ def test_a_tiny_agent_remembers_what_it_needs():
     torch.manual_seed(0)
     objective = ObjectiveConfig(reward_multiplier=1.0, action_samples=0, target_action_samples=0)
     learner = Learner(
-        Agent(config, flat(2), Discrete(2)), objective, OptimizerConfig(learning_rate=1e-2, warmup_updates=20)
+        AgentNetworks(config, flat(2), Discrete(2)), objective, OptimizerConfig(learning_rate=1e-2, warmup_updates=20)
     )
     # Behind the first step the reward is a fair coin to whoever forgets the cue: ln 2 for each such step.
     bound = math.log(2) * (steps - 1) / steps

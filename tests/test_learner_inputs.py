@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
 
 from network_formulas import integers, normal
 from small import AGENT
-from twohot.agent import Agent
+from twohot.agent import AgentNetworks
 from twohot.config import ObjectiveConfig, OptimizerConfig
 from twohot.learner import Learner
 from twohot.objectives import compute_losses
@@ -51,7 +51,7 @@ def make_learner(case):
     torch.manual_seed(0)
     config = dataclasses.replace(AGENT, dropout=0.1, **settings)
     optimizer = OptimizerConfig(warmup_updates=0, weight_decay=0.0)
-    return Learner(Agent(config, space, Discrete(4)), ObjectiveConfig(), optimizer)
+    return Learner(AgentNetworks(config, space, Discrete(4)), ObjectiveConfig(), optimizer)
 
 
 def make_batch(space, rows=4, steps=5, junk=False):

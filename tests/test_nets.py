@@ -417,7 +417,7 @@ def test_sampled_actions_follow_the_policy():
 
 @pytest.mark.parametrize("drawn", [0.0, 1 - 2**-24])
 def test_the_ends_of_the_random_stream_choose_possible_actions(monkeypatch, drawn):
-    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, drawn))
+    monkeypatch.setattr(torch, "rand_like", lambda like: torch.full_like(like, drawn))
     log_pi = torch.tensor([[0.0, 0.0, 0.7, 0.3, 0.0], [0.1, 0.2, 0.3, 0.2, 0.2]]).log()
     assert sample_actions(log_pi).tolist() == ([2, 0] if drawn == 0 else [3, 4])
 

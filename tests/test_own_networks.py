@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, Discrete
 
 from network_formulas import integers, normal
 from small import AGENT
-from twohot.agent import Agent
+from twohot.agent import AgentNetworks
 from twohot.config import ObjectiveConfig, OptimizerConfig
 from twohot.learner import Learner
 from twohot.nets.registry import Registry, UnknownNetworkError
@@ -30,7 +30,7 @@ def networks():
 def own_agent():
     torch.manual_seed(0)
     config = dataclasses.replace(AGENT, timestep_encoder="two_layers", memory="running_mean", actor="linear")
-    return Agent(config, Box(-1, 1, (3,)), Discrete(4)).eval()
+    return AgentNetworks(config, Box(-1, 1, (3,)), Discrete(4)).eval()
 
 
 def windows(rows, steps):
@@ -92,7 +92,7 @@ def test_the_example_trains(networks):
 def test_unknown_names_are_refused_with_those_that_there_are(setting, known):
     config = dataclasses.replace(AGENT, **{setting: "no_such"})
     with pytest.raises(UnknownNetworkError, match=rf"^agent\.{setting}: expected .*{known}.*, got 'no_such'; import"):
-        Agent(config, Box(-1, 1, (3,)), Discrete(4))
+        AgentNetworks(config, Box(-1, 1, (3,)), Discrete(4))
 
 
 def test_a_name_is_registered_once():

@@ -9,12 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from small import quiet, with_epochs
+from twohot.train import train
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
 @pytest.mark.parametrize("source", EXAMPLES, ids=range(len(EXAMPLES)))
-def test_example(source: str) -> None:
+def test_example(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "runs/mine" in source:
+        train(with_epochs(2), Path("runs/mine"), quiet())
     exec(compile(source, "README.md", "exec"), {})
 
 

@@ -122,7 +122,7 @@ def test_a_directory_that_may_not_be_written(tmp_path):
     )
     place.chmod(0o555)
     for folder in (*tmp_path.parents, tmp_path):
-        if folder.stat().st_uid == os.getuid() and folder != Path("/") and "pytest" in folder.name:
+        if folder.stat().st_uid == os.getuid() and "pytest-of" in str(folder):
             folder.chmod(0o755)
     tmp_path.chmod(0o755)
     command = [sys.executable, "-c", code, str(place), str(CRASH.parent)]

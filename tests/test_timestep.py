@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from compare import assert_accurate
 from network_formulas import convolution, gru_states, integers, layer_norm, leaky_relu, linear, normal, perturb
 from small import AGENT
-from twohot.agent import Agent
+from twohot.agent import AgentNetworks
 from twohot.nets.grids import GridEncoder
 from twohot.nets.images import RandomShift
 from twohot.nets.timestep import TimestepEncoder, kind_of
@@ -339,7 +339,7 @@ def test_autocast_is_near_float32():
 
 def test_an_agent_sees_every_entry_that_is_not_hidden():
     config = dataclasses.replace(AGENT, hidden_entries=("camera",), previous_reward=False, images="drq")
-    agent = Agent(config, EVERYTHING, Discrete(5)).eval()
+    agent = AgentNetworks(config, EVERYTHING, Discrete(5)).eval()
     observation, action, reward, time = inputs(EVERYTHING, 2, 4)
     h = agent.encode(observation, action, reward, time)
     for name in EVERYTHING:

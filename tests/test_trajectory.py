@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Discrete
 from compare import assert_accurate
 from network_formulas import gru_states, integers, layer_norm, leaky_relu, linear, normal, perturb
 from small import AGENT
-from twohot.agent import Agent
+from twohot.agent import AgentNetworks
 from twohot.config import AgentConfig
 from twohot.nets.positions import LearnedPositions
 from twohot.nets.trajectory import FeedForwardMemory, GRUMemory, IdentityMemory
@@ -227,7 +227,7 @@ def test_rotary_positions_continue_from_a_prefix():
 
 @pytest.mark.parametrize("name", MEMORIES)
 def test_an_agent_acts_as_its_windows_say(name):
-    agent = Agent(dataclasses.replace(AGENT, **MEMORIES[name]), Box(-1, 1, (3,)), Discrete(4)).eval()
+    agent = AgentNetworks(dataclasses.replace(AGENT, **MEMORIES[name]), Box(-1, 1, (3,)), Discrete(4)).eval()
     observation, reward = normal(5, 6, 3), normal(5, 6, seed=1)
     action = integers(4, 5, 6)
     state = agent.initial_state(5)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from twohot import checkpoint
-from twohot.agent import Agent as AgentNetworks
+from twohot.agent import AgentNetworks
 from twohot.config import TrainConfig, from_json
 from twohot.errors import TwohotError
 from twohot.spaces import action_dtype, as_dict, space_from_json

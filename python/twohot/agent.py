@@ -40,7 +40,7 @@ class ActingState:
         self.time.masked_fill_(mask, 0)
 
 
-class Agent(nn.Module):
+class AgentNetworks(nn.Module):
     """The AMAGO-2 agent.
 
     Args:

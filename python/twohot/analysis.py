@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twohot.agent import Agent as AgentNetworks
+from twohot.agent import AgentNetworks
 from twohot.objectives.values import action_values
 from twohot.spaces import ACTION_MASK, as_dict
 

@@ -13,7 +13,7 @@ from gymnasium.spaces import Box
 from torch import Tensor, nn
 from torch.nn import functional
 
-from twohot.agent import Agent as AgentNetworks
+from twohot.agent import AgentNetworks
 from twohot.errors import TwohotError
 from twohot.kernels.attention.reference import rotate, rotation
 from twohot.nets.trajectory import FeedForwardMemory, GRUMemory, IdentityMemory

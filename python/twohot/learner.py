@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from twohot.agent import Agent
+from twohot.agent import AgentNetworks
 from twohot.config import ObjectiveConfig, OptimizerConfig
 from twohot.errors import TwohotError
 from twohot.objectives import Losses, check_objective, compute_losses
@@ -25,7 +25,7 @@ class Learner:
         ConfigurationError: when the objective does not fit the agent's actions.
     """
 
-    def __init__(self, agent: Agent, objective: ObjectiveConfig, optimizer: OptimizerConfig) -> None:
+    def __init__(self, agent: AgentNetworks, objective: ObjectiveConfig, optimizer: OptimizerConfig) -> None:
         check_objective(agent, objective)
         self.agent, self.objective, self.config = agent, objective, optimizer
         self.parameters = agent.trained_parameters()

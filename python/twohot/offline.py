@@ -1,7 +1,7 @@
 """Recorded trajectories as a replay that an agent trains from: a replay directory, a Minari dataset or an import.
 
 data = load_offline("minari:D4RL/door/human-v2")
-agent = Agent(config.agent, data.observation_space, data.action_space)
+agent = AgentNetworks(config.agent, data.observation_space, data.action_space)
 batches = data.replay.loader(24, 256, batches=1000, torch=True)
 """
 

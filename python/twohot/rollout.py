@@ -39,7 +39,7 @@ class Start(NamedTuple):
 
 
 class Policy(Protocol):
-    """What acts: `Agent`, or anything with these two methods."""
+    """What acts: `AgentNetworks`, or anything with these two methods."""
 
     def initial_state(self, environments: int) -> Any:
         """Memory for fresh trials; its `reset(mask)` begins new ones where mask [B] (bool) is True."""
@@ -96,7 +96,7 @@ class Rollout:
 
     Args:
         environments: a `TrialVector`.
-        policy: acts; an `Agent` should be in eval mode.
+        policy: acts; an `AgentNetworks` should be in eval mode.
         device: where the policy lives.
         generator: CPU (or device) random stream of the policy's samples.
         writer: of a `Replay`, to store every step; None stores nothing.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from twohot import checkpoint, run_replay
-from twohot.agent import Agent
+from twohot.agent import AgentNetworks
 from twohot.config import ConfigurationError, TrainConfig, load_config, save_config, save_json, to_json
 from twohot.envs import Layout, TrialVector, check_split, get_suite, make_vector, reset_seeds
 from twohot.evaluate import agent_layout, evaluate_all
@@ -124,7 +124,7 @@ class Session:
         spaces = self.environments.single_observation_space, self.environments.single_action_space
         self.device = torch.device(config.device)
         try:
-            self.agent = Agent(config.agent, *spaces).to(self.device).eval()
+            self.agent = AgentNetworks(config.agent, *spaces).to(self.device).eval()
         except SpaceError as error:
             raise ConfigurationError(f"environment.tasks: {error}") from error
         self.learner = Learner(self.agent, config.objective, config.optimizer)

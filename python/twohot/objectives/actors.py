@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from twohot.agent import Agent
+from twohot.agent import AgentNetworks
 from twohot.config import ObjectiveConfig
 from twohot.nets.policies import Policy
 from twohot.objectives.values import action_values
@@ -17,7 +17,13 @@ from twohot.rl.advantages import FILTERS, exponential_filter, filtered_behavior_
 
 
 def advantages(
-    agent: Agent, state: Tensor, policy: Policy, action: Tensor, value: Tensor, mask: Tensor, config: ObjectiveConfig
+    agent: AgentNetworks,
+    state: Tensor,
+    policy: Policy,
+    action: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    config: ObjectiveConfig,
 ) -> Tensor:
     """A_t = mean_c Q_c(h_t, a_t) - mean_c E_{a ~ pi} Q_c(h_t, a), [M, G]; anything finite where mask [M] is False.
 
@@ -44,7 +50,9 @@ def imitation(log_prob: Tensor, approved: Tensor, mask: Tensor) -> Tensor:
     return filtered_behavior_cloning(log_prob, approved, lambda weight: weight, mask)
 
 
-def policy_gradient(agent: Agent, state: Tensor, policy: Policy, mask: Tensor, config: ObjectiveConfig) -> Tensor:
+def policy_gradient(
+    agent: AgentNetworks, state: Tensor, policy: Policy, mask: Tensor, config: ObjectiveConfig
+) -> Tensor:
     """- mean PopArt(min_c Q_c(h_t, a)), a ~ pi, over the steps where mask [B, L] is True.
 
     Where actions can be enumerated, the expectation over pi is exact; else it is a mean over reparametrised samples

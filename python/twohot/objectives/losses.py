@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from twohot.agent import Agent
+from twohot.agent import AgentNetworks
 from twohot.config import ConfigurationError, ObjectiveConfig
 from twohot.nets.policies import Policy
 from twohot.objectives.actors import advantages, approval, imitation, policy_gradient
@@ -43,7 +43,7 @@ class Losses:
     policy_gradient: Tensor | None = None
 
 
-def compute_losses(agent: Agent, batch, config: ObjectiveConfig) -> Losses:
+def compute_losses(agent: AgentNetworks, batch, config: ObjectiveConfig) -> Losses:
     """All losses that the configuration asks for (docs/method.md).
 
     Args:
@@ -92,7 +92,7 @@ def compute_losses(agent: Agent, batch, config: ObjectiveConfig) -> Losses:
     return Losses(total, actor.detach(), critic, target, value, advantage, approved, policy, h_t.detach(), *alone)
 
 
-def check_objective(agent: Agent, config: ObjectiveConfig) -> None:
+def check_objective(agent: AgentNetworks, config: ObjectiveConfig) -> None:
     """Raise ConfigurationError where exact expectations are asked for over actions that cannot be enumerated."""
     if agent.enumerable:
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from twohot.agent import Agent
+from twohot.agent import AgentNetworks
 from twohot.losses import two_hot
 from twohot.nets.values import ClassValues
 from twohot.objectives.losses import Losses
@@ -18,7 +18,7 @@ UNIT_STEPS = 256
 
 
 @torch.no_grad()
-def statistics(losses: Losses, agent: Agent, batch, task_names: tuple[str, ...]) -> dict[str, Tensor]:
+def statistics(losses: Losses, agent: AgentNetworks, batch, task_names: tuple[str, ...]) -> dict[str, Tensor]:
     """The metrics of one update that come from the losses.
 
     Scalars, but "value/bin_histogram" [N]. A task that the batch does not hold has no entry, nor has what the objective
@@ -48,7 +48,7 @@ def statistics(losses: Losses, agent: Agent, batch, task_names: tuple[str, ...])
     return result
 
 
-def _values(losses: Losses, agent: Agent, mask: Tensor) -> dict[str, Tensor]:
+def _values(losses: Losses, agent: AgentNetworks, mask: Tensor) -> dict[str, Tensor]:
     target = losses.target[mask]
     result = {
         "value/mean": masked_mean(losses.value.mean(0), mask),
@@ -64,7 +64,7 @@ def _values(losses: Losses, agent: Agent, mask: Tensor) -> dict[str, Tensor]:
     return result
 
 
-def _dormant(losses: Losses, agent: Agent, batch) -> dict[str, Tensor]:
+def _dormant(losses: Losses, agent: AgentNetworks, batch) -> dict[str, Tensor]:
     real = batch.mask.flatten().nonzero().squeeze(-1)[:UNIT_STEPS]
     h, found = losses.h[real], {}
     found["actor"] = agent.actor.network.features(h)
@@ -81,7 +81,7 @@ def _dormant_share(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def update_norms(before: list[Tensor], agent: Agent) -> dict[str, Tensor]:
+def update_norms(before: list[Tensor], agent: AgentNetworks) -> dict[str, Tensor]:
     """Norms of the gradients (clipped as they were) and of the change of an update, of all and by part of the agent.
 
     Args:

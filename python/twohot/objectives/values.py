@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from twohot.agent import Agent
+from twohot.agent import AgentNetworks
 from twohot.config import ObjectiveConfig
 from twohot.nets.critic import TwoHotCritics
 from twohot.nets.policies import Categorical, Policy
@@ -14,7 +14,7 @@ from twohot.rl.returns import td_targets
 
 
 def action_values(
-    agent: Agent,
+    agent: AgentNetworks,
     critics: TwoHotCritics,
     state: Tensor,
     policy: Policy,
@@ -52,7 +52,7 @@ def action_values(
 
 
 @torch.no_grad()
-def targets(agent: Agent, batch, h_tp1: Tensor, legal_tp1: Tensor | None, config: ObjectiveConfig) -> Tensor:
+def targets(agent: AgentNetworks, batch, h_tp1: Tensor, legal_tp1: Tensor | None, config: ObjectiveConfig) -> Tensor:
     """Targets [B, L, G] of the critics, by the target heads (Grigsby et al. 2024, section 3).
 
     y_t = m r_t + gamma (1 - terminated_t) R_c(E_{a' ~ target pi} target Q_c(h_{t+1}, a')), or its n-step form.
