@@ -222,7 +222,7 @@ GROUPS: dict[str, Group] = {
     "objectives": Group((objectives_learn,), ("test_objectives.py", "test_policies.py", "test_learner.py"), long=True),
     "versus": Group(
         (trained_beside_the_official_code,),
-        ("test_bench_versus.py", "test_frozen_lake.py", "test_dark_key.py", "test_objectives.py", "test_learner.py"),
+        ("test_bench_versus.py", "test_frozen_lake.py", "test_dark_key.py", "test_learner.py"),
         long=True,
     ),
     "losses": Group(

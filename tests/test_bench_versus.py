@@ -116,6 +116,7 @@ def test_one_after_the_other_for_the_seconds_of_our_longest(versus, monkeypatch)
     def other(preset, seed, seconds):
         calls.append((preset, seed, seconds))
 
+    monkeypatch.setattr(versus, "SEEDS", (0, 1))
     monkeypatch.setattr(versus, "train_ours", ours)
     monkeypatch.setattr(versus, "train_official", other)
     rows = versus.trained_beside_the_official_code()
