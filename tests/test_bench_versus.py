@@ -28,7 +28,8 @@ order = json.loads(sys.argv[1])
 assert os.environ["OMP_NUM_THREADS"] == str(order["config"]["threads"])
 print("what else is printed")
 seed, window = order["config"]["seed"], order["config"]["window"]
-answer = {"returns": [[0.0, 1.0], [1.0, 1.0], [0.5, 1.0]], "steps": window, "updates": seed, "seconds": order["seconds"]}
+returns = [[0.0, 1.0], [1.0, 1.0], [0.5, 1.0]]
+answer = {"returns": returns, "steps": window, "updates": seed, "seconds": order["seconds"]}
 print(json.dumps(answer))
 """
 
