@@ -22,6 +22,7 @@ from losses import losses_beside_peers
 from objectives import objectives_learn
 from profile_step import where_the_time_goes
 from replay import replay_beside_peers, replay_costs
+from versus import trained_beside_the_official_code
 
 
 def rollout_steps_per_second() -> list[Row]:
@@ -219,6 +220,11 @@ GROUPS: dict[str, Group] = {
         ("test_objectives.py", "test_learner.py", "test_critics.py"),
     ),
     "objectives": Group((objectives_learn,), ("test_objectives.py", "test_policies.py", "test_learner.py"), long=True),
+    "versus": Group(
+        (trained_beside_the_official_code,),
+        ("test_bench_versus.py", "test_frozen_lake.py", "test_dark_key.py", "test_learner.py"),
+        long=True,
+    ),
     "losses": Group(
         (losses_beside_peers,),
         (

@@ -214,6 +214,38 @@ def environments() -> list[str]:
     ]
 
 
+def versus() -> list[str]:
+    """For each task, who got how much in which attempt after which training; and the goals."""
+    if not (RESULTS / "versus.csv").exists():
+        return ["Not measured yet: `python bench/run.py versus`."]
+    records = read("versus")
+    goals = [row for row in records if row["case"] == "goal"]
+    measured = [row for row in records if row["case"] != "goal"]
+    lines: list[str] = []
+    for task in dict.fromkeys(row["case"] for row in measured):
+        own = [row for row in measured if row["case"] == task]
+        modes = list(dict.fromkeys(row["mode"] for row in own if row["unit"]))
+        body = []
+        for provider in dict.fromkeys(row["provider"] for row in own):
+            found = {row["mode"]: row for row in own if row["provider"] == provider}
+            missing = next((mode for mode, row in found.items() if not row["unit"]), "")
+            name = f"{provider}: {missing}" if missing else f"{provider} ({next(iter(found.values()))['shape']})"
+            body.append([name, *(_cell(found.get(mode, {}), "p50") for mode in modes)])
+        head = [mode.removeprefix("attempt ") for mode in modes]
+        lines += [f"**{task}**, return by attempt:", "", *table(["who", *head], body), ""]
+    return [
+        *lines,
+        "Goals:",
+        "",
+        *_goals(goals),
+        "",
+        "Medians over seeds; returns without exploration noise. The attempts of Dark-Key-To-Door are tenths of a "
+        "trial. *Training* is in seconds of one thread of an otherwise idle machine, evaluations included; the "
+        "official code, with the preset's sizes and constants, gets as many. `docs/official.md` says how it is set up "
+        f"and what differs. {conditions(records[0])}. `python bench/run.py versus`.",
+    ]
+
+
 def profile() -> list[str]:
     """The parts of a step: time, share, products and rate, in both precisions."""
     records = [row for row in read("learner") if row["case"] == "where the time goes"]
@@ -362,6 +394,7 @@ TABLES = {
     "replay": replay,
     "attention": attention,
     "environments": environments,
+    "versus": versus,
 }
 
 

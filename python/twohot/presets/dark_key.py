@@ -32,19 +32,27 @@ PRESETS: dict[str, Preset] = {
     "dark-key-small": Preset(
         "Dark-Key-To-Door, 5 x 5, a small agent that looks back 128 steps; minutes on two cores.",
         TrainConfig(
-            epochs=40,
+            epochs=20,
             updates_per_epoch=120,
             warmup_epochs=1,
-            batch_size=24,
+            batch_size=16,
             window=128,
             threads=1,
             environment=EnvironmentConfig(suite="dark_key", tasks=("5x5",)),
-            agent=small_agent(context=128, discount=0.95),
+            agent=small_agent(context=128, discount=0.93, training_discounts=(0.5, 0.8)),
             objective=ObjectiveConfig(
                 reward_multiplier=100.0, action_samples=0, target_action_samples=1, target_rate=0.01
             ),
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_updates=100),
-            collect=CollectConfig(environments=16, steps_per_epoch=500, epsilon_steps=150_000),
+            collect=CollectConfig(
+                environments=32,
+                steps_per_epoch=500,
+                epsilon_start=1.0,
+                epsilon_end=0.3,
+                epsilon_steps=200_000,
+                trial_epsilon_steps=500,
+                random_multiplier=False,
+            ),
             replay=ReplayConfig(capacity_steps=400_000),
             evaluate=EvaluateConfig(every=10, trials=8, final_trials=32),
         ),

@@ -1,0 +1,158 @@
+"""The bench of training beside the official code: rows and goals of what came out, and the README's table of them."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from twohot.config import save_config
+from twohot.metrics import MetricsWriter
+from twohot.presets import PRESETS
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = tuple(path.stem for path in (ROOT / "bench").glob("*.py"))
+LAKE = "frozen-lake-small"
+FAILING = """
+import sys
+sys.exit("no room")
+"""
+ANSWERING = """
+import json, os, sys
+order = json.loads(sys.argv[1])
+assert os.environ["OMP_NUM_THREADS"] == str(order["config"]["threads"])
+print("what else is printed")
+seed, window = order["config"]["seed"], order["config"]["window"]
+returns = [[0.0, 1.0], [1.0, 1.0], [0.5, 1.0]]
+answer = {"returns": returns, "steps": window, "updates": seed, "seconds": order["seconds"]}
+print(json.dumps(answer))
+"""
+
+
+@pytest.fixture
+def versus(monkeypatch):
+    """bench/versus.py as a module."""
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    for name in ("PYTHON", "CHECKOUT"):
+        monkeypatch.delenv(f"TWOHOT_OFFICIAL_{name}", raising=False)
+    import versus
+
+    yield versus
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+def official(versus, monkeypatch, script: Path, source: str) -> None:
+    """Put a script in the place of the official code."""
+    script.write_text(source)
+    monkeypatch.setattr(versus, "SCRIPT", script)
+    monkeypatch.setenv("TWOHOT_OFFICIAL_PYTHON", sys.executable)
+    monkeypatch.setenv("TWOHOT_OFFICIAL_CHECKOUT", str(script.parent))
+
+
+def test_an_outcome_is_the_last_row_of_a_run(versus, tmp_path) -> None:
+    config = PRESETS[LAKE].config
+    save_config(config, tmp_path / "config.json")
+    late = {f"evaluation/return/4x4/attempt_{number}": number / 20 for number in range(12, 0, -1)}
+    with MetricsWriter(tmp_path) as metrics:
+        metrics.write("random", 0, 0, 0.0, {"random/return/4x4/attempt_1": 0.25, "random/return/4x4": 0.25})
+        metrics.write("evaluation", 10, 1, 2.0, {"evaluation/return/4x4/attempt_1": 0.0})
+        metrics.write("evaluation", 20, 2, 5.0, {**late, "evaluation/return/4x4": 3.0})
+    outcome = versus.outcome_of(tmp_path, "evaluation")
+    assert outcome.attempts.tolist() == [number / 20 for number in range(1, 13)]
+    assert (outcome.steps, outcome.updates, outcome.seconds) == (20, 2, 5.0)
+    assert versus.outcome_of(tmp_path, "random").attempts.tolist() == [0.25]
+
+
+def test_the_official_code_gets_the_configuration_and_the_seconds(versus, monkeypatch, tmp_path) -> None:
+    assert versus.train_official(LAKE, 3, 9.0) is None
+    official(versus, monkeypatch, tmp_path / "train.py", ANSWERING)
+    outcome = versus.train_official(LAKE, 3, 9.0)
+    assert outcome.attempts.tolist() == [0.5, 1.0]
+    assert (outcome.steps, outcome.updates, outcome.seconds) == (PRESETS[LAKE].config.window, 3, 9.0)
+    official(versus, monkeypatch, tmp_path / "train.py", FAILING)
+    with pytest.raises(RuntimeError, match="no room"):
+        versus.train_official(LAKE, 3, 9.0)
+
+
+def outcomes(versus):
+    """Two seeds of ours."""
+    return [versus.Outcome(np.array(attempts), 1000, 50, 30.0) for attempts in ([0.5, 0.8, 0.9], [0.4, 0.7, 0.8])]
+
+
+def test_rows_are_medians_over_seeds(versus) -> None:
+    task = replace(versus.TASKS[0], preset=LAKE)
+    rows = {row.mode: row for row in versus.rows(task, "twohot", outcomes(versus))}
+    assert [rows[f"attempt {number}"].p50 for number in (1, 2, 3)] == pytest.approx([0.45, 0.75, 0.85])
+    assert rows["whole trial"].p50 == pytest.approx(2.05)
+    assert [rows[mode].p50 for mode in (versus.STEPS, versus.UPDATES, versus.SECONDS)] == [1000, 50, 30.0]
+    assert all(row.threads == 1 and row.shape == "2 seeds, 128 trials each" for row in rows.values())
+    untrained = versus.rows(task, "random", outcomes(versus)[:1], trained=False)
+    assert [row.mode for row in untrained] == ["attempt 1", "attempt 2", "attempt 3", "whole trial"]
+    assert untrained[0].shape == "1 seed, 128 trials each"
+
+
+def test_every_seed_has_to_reach_the_goals(versus) -> None:
+    task = replace(versus.TASKS[0], last=0.8, rise=1.5)
+    worse, better = (versus.Outcome(np.full(3, value)) for value in (0.6, 0.7))
+    assert [row.met for row in versus.goals(task, outcomes(versus), worse)] == ["yes", "yes", "yes"]
+    assert [row.met for row in versus.goals(task, outcomes(versus), better)] == ["yes", "yes", "no"]
+    assert [row.met for row in versus.goals(task, outcomes(versus), None)] == ["yes", "yes", "not measured"]
+    strict = replace(task, last=0.85, rise=1.9)
+    assert [row.met for row in versus.goals(strict, outcomes(versus), worse)] == ["no", "no", "yes"]
+
+
+def test_one_after_the_other_for_the_seconds_of_our_longest(versus, monkeypatch) -> None:
+    calls = []
+
+    def ours(preset, seed, run):
+        calls.append((preset, seed))
+        return versus.Outcome(np.array([0.5, 0.9]), 10, 5, 20.0 + seed), versus.Outcome(np.array([0.1, 0.1]))
+
+    def other(preset, seed, seconds):
+        calls.append((preset, seed, seconds))
+
+    monkeypatch.setattr(versus, "SEEDS", (0, 1))
+    monkeypatch.setattr(versus, "train_ours", ours)
+    monkeypatch.setattr(versus, "train_official", other)
+    rows = versus.trained_beside_the_official_code()
+    assert calls[:3] == [(LAKE, 0), (LAKE, 1), (LAKE, 0, 21.0)]
+    assert len(calls) == 3 * len(versus.TASKS)
+    assert {row.provider for row in rows if row.mode == "not installed"} == {versus.OFFICIAL}
+    assert {row.unit for row in rows if row.provider == versus.RANDOM} == {"return"}
+
+
+def test_the_table_shows_returns_by_attempt(versus, monkeypatch, tmp_path) -> None:
+    import readme
+
+    task, ours = versus.TASKS[0], outcomes(versus)
+    random = versus.rows(task, versus.RANDOM, [versus.Outcome(np.full(3, 0.02))], trained=False)
+    missing = versus.Row(task.name, versus.OFFICIAL, "not installed", 0, 0, 0, "")
+    rows = [*versus.rows(task, versus.OURS, ours), missing, *random, *versus.goals(task, ours, None)]
+    about = {"cpu": "a", "python": "b", "torch": "c", "commit": "d", "gate": "passed"}
+    with (tmp_path / "versus.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*asdict(rows[0]), *about])
+        writer.writeheader()
+        writer.writerows({**asdict(row), **about} for row in rows)
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    lines = readme.versus()
+    assert lines[2] == "| who | 1 | 2 | 3 | whole trial | environment steps | updates | training |"
+    assert lines[4] == "| twohot (2 seeds, 128 trials each) | 0.45 | 0.75 | 0.85 | 2.05 | 1,000 | 50 | 30 |"
+    assert lines[5] == "| official, Agent: not installed |  |  |  |  |  |  |  |"
+    assert lines[6] == "| random (1 seed, 128 trials each) | 0.02 | 0.02 | 0.02 | 0.06 |  |  |  |"
+    assert any("return of the last attempt |" in line for line in lines)
+
+
+def test_the_official_script_reads_settings_that_there_are(versus) -> None:
+    config = versus.to_json(PRESETS[LAKE].config)
+    source = (ROOT / "bench" / "official" / "train.py").read_text()
+    for section in ("agent", "objective", "collect", "optimizer"):
+        used = set(re.findall(rf'\b{section}\["(\w+)"\]', source))
+        assert used, section
+        assert used <= set(config[section]), section
+    assert set(re.findall(r'config\["(\w+)"\]', source)) <= set(config)
