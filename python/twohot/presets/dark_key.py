@@ -32,7 +32,7 @@ PRESETS: dict[str, Preset] = {
     "dark-key-small": Preset(
         "Dark-Key-To-Door, 5 x 5, a small agent that looks back 128 steps; minutes on two cores.",
         TrainConfig(
-            epochs=20,
+            epochs=40,
             updates_per_epoch=120,
             warmup_epochs=1,
             batch_size=16,
@@ -47,7 +47,6 @@ PRESETS: dict[str, Preset] = {
             collect=CollectConfig(
                 environments=32,
                 steps_per_epoch=500,
-                epsilon_start=1.0,
                 epsilon_end=0.3,
                 epsilon_steps=200_000,
                 trial_epsilon_steps=500,

@@ -32,7 +32,7 @@ PRESETS: dict[str, Preset] = {
     "frozen-lake-small": Preset(
         "Meta-Frozen-Lake, 4 x 4, 5 attempts, a small agent; minutes on two cores.",
         TrainConfig(
-            epochs=28,
+            epochs=34,
             updates_per_epoch=200,
             warmup_epochs=1,
             batch_size=24,
