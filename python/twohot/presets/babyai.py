@@ -27,7 +27,7 @@ PRESETS: dict[str, Preset] = {
             objective=ObjectiveConfig(reward_multiplier=1000.0),
             collect=CollectConfig(environments=24, epsilon_steps=2_000_000),
             replay=ReplayConfig(storage="disk"),
-            evaluate=EvaluateConfig(every=50),
+            evaluate=EvaluateConfig(every=50, splits=("train", "test")),
         ),
     ),
     "babyai-small": Preset(

@@ -24,7 +24,7 @@ PRESETS: dict[str, Preset] = {
             environment=EnvironmentConfig(suite="dark_key", tasks=("8x8",)),
             agent=AgentConfig(width=128, feed_forward=512, context=500),
             objective=ObjectiveConfig(reward_multiplier=100.0),
-            collect=CollectConfig(environments=24, steps_per_epoch=500, epsilon_steps=500_000),
+            collect=CollectConfig(environments=24, steps_per_epoch=500, epsilon_steps=500_000, trial_epsilon_steps=500),
             replay=ReplayConfig(capacity_steps=10_000_000),
             evaluate=EvaluateConfig(every=25),
         ),

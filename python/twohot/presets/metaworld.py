@@ -12,31 +12,33 @@ from twohot.config import (
     ReplayConfig,
     TrainConfig,
 )
-from twohot.envs.metaworld import ML10_TRAIN, ML45_TRAIN, MT10
+from twohot.envs.metaworld import ML10_TEST, ML10_TRAIN, ML45_TEST, ML45_TRAIN, MT10
 from twohot.losses import ValueBins
 from twohot.presets.preset import Preset
 
 
-def _paper(tasks: tuple[str, ...], epochs: int) -> TrainConfig:
-    """Three attempts of 500 steps, 40 actors; an epoch is 40 000 steps."""
+def _paper(tasks: tuple[str, ...], epochs: int, held_out: tuple[str, ...] = ()) -> TrainConfig:
+    """Three attempts of 500 steps, 40 actors; an epoch is 40 000 steps, and epsilon falls within a trial too."""
     return TrainConfig(
         epochs=epochs,
         environment=EnvironmentConfig(suite="metaworld", tasks=tasks, attempts=3),
         agent=AgentConfig(width=320),
         objective=ObjectiveConfig(reward_multiplier=1.0),
         optimizer=OptimizerConfig(learning_rate=5e-4, gradient_clip=2.0),
-        collect=CollectConfig(environments=40, epsilon_steps=2_000_000),
+        collect=CollectConfig(environments=40, epsilon_steps=2_000_000, trial_epsilon_steps=1500),
         replay=ReplayConfig(capacity_steps=25_000_000, storage="disk"),
-        evaluate=EvaluateConfig(every=25),
+        evaluate=EvaluateConfig(every=25, held_out_tasks=held_out, splits=("train", "test")),
     )
 
 
 PRESETS: dict[str, Preset] = {
     "metaworld-ml45": Preset(
         "Meta-World ML45: 45 classes of one robot arm with hidden goals, three attempts (a GPU's work).",
-        _paper(ML45_TRAIN, 2500),
+        _paper(ML45_TRAIN, 2500, ML45_TEST),
     ),
-    "metaworld-ml10": Preset("Meta-World ML10: ten classes, as ML45 (a GPU's work).", _paper(ML10_TRAIN, 1000)),
+    "metaworld-ml10": Preset(
+        "Meta-World ML10: ten classes, as ML45 (a GPU's work).", _paper(ML10_TRAIN, 1000, ML10_TEST)
+    ),
     "metaworld-mt10": Preset(
         "Meta-World MT10: ten classes whose goals are shown, as ML45 (a GPU's work).", _paper(MT10, 1000)
     ),

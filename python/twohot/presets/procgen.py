@@ -22,7 +22,7 @@ def _paper(tasks: tuple[str, ...], multipliers: tuple[float, ...] = ()) -> Train
         epochs=2000,
         environment=EnvironmentConfig(suite="procgen", tasks=tasks, reward_multipliers=multipliers, attempts=2),
         replay=ReplayConfig(capacity_steps=2_000_000, storage="disk"),  # 12 KB a step
-        evaluate=EvaluateConfig(every=25),
+        evaluate=EvaluateConfig(every=25, splits=("train", "test")),
     )
 
 

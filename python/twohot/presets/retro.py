@@ -31,7 +31,7 @@ PRESETS: dict[str, Preset] = {
             optimizer=OptimizerConfig(learning_rate=3e-4, gradient_clip=2.0),
             collect=CollectConfig(environments=48, epsilon_end=0.1, epsilon_steps=500_000),
             replay=ReplayConfig(capacity_steps=1_000_000, storage="disk"),  # 21 KB a step
-            evaluate=EvaluateConfig(every=100, trials=4, final_trials=20),
+            evaluate=EvaluateConfig(every=100, trials=4, final_trials=20, splits=("train", "test")),
         ),
     ),
     "retro-small": Preset(
