@@ -13,8 +13,7 @@ from twohot.config import (
     TrainConfig,
 )
 from twohot.envs.atari import MULTI_GAME
-from twohot.losses import ValueBins
-from twohot.presets.preset import Preset
+from twohot.presets.preset import Preset, small_agent
 
 PRESETS: dict[str, Preset] = {
     "atari": Preset(
@@ -40,19 +39,7 @@ PRESETS: dict[str, Preset] = {
             window=16,
             threads=2,
             environment=EnvironmentConfig(suite="atari", tasks=("Boxing", "Pong")),
-            agent=AgentConfig(
-                width=64,
-                layers=2,
-                heads=4,
-                feed_forward=256,
-                dropout=0.0,
-                context=16,
-                head_hidden=64,
-                critics=2,
-                training_discounts=(0.9,),
-                discount=0.99,
-                bins=ValueBins.amago2(count=64),
-            ),
+            agent=small_agent(context=16, discount=0.99, training_discounts=(0.9,), encoder_hidden=512),
             objective=ObjectiveConfig(action_samples=0, target_action_samples=0, target_rate=0.01),
             optimizer=OptimizerConfig(learning_rate=1e-3, warmup_updates=50),
             collect=CollectConfig(environments=4, steps_per_epoch=250, epsilon_steps=8_000),

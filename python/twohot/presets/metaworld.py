@@ -13,8 +13,7 @@ from twohot.config import (
     TrainConfig,
 )
 from twohot.envs.metaworld import ML10_TEST, ML10_TRAIN, ML45_TEST, ML45_TRAIN, MT10
-from twohot.losses import ValueBins
-from twohot.presets.preset import Preset
+from twohot.presets.preset import Preset, small_agent
 
 
 def _paper(tasks: tuple[str, ...], epochs: int, held_out: tuple[str, ...] = ()) -> TrainConfig:
@@ -55,20 +54,7 @@ PRESETS: dict[str, Preset] = {
             window=64,
             threads=1,
             environment=EnvironmentConfig(suite="metaworld", tasks=("reach-v3",), attempts=3),
-            agent=AgentConfig(
-                width=64,
-                layers=2,
-                heads=4,
-                feed_forward=256,
-                dropout=0.0,
-                context=64,
-                encoder_hidden=128,
-                head_hidden=64,
-                critics=2,
-                training_discounts=(0.9,),
-                discount=0.99,
-                bins=ValueBins.amago2(count=64),
-            ),
+            agent=small_agent(context=64, discount=0.99, training_discounts=(0.9,)),
             objective=ObjectiveConfig(reward_multiplier=1.0, target_rate=0.01),
             optimizer=OptimizerConfig(learning_rate=1e-3, warmup_updates=100),
             collect=CollectConfig(environments=8, steps_per_epoch=500, epsilon_steps=60_000),

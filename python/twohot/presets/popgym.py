@@ -14,7 +14,7 @@ from twohot.config import (
 )
 from twohot.envs import MULTITASK_27
 from twohot.losses import ValueBins
-from twohot.presets.preset import Preset
+from twohot.presets.preset import Preset, small_agent
 
 PRESETS: dict[str, Preset] = {
     "quickstart": Preset(
@@ -38,21 +38,7 @@ PRESETS: dict[str, Preset] = {
                 ),
                 reward_multipliers=(100.0, 10.0, 0.1, 3.0, 1.0, 0.3),
             ),
-            agent=AgentConfig(
-                width=64,
-                layers=2,
-                heads=4,
-                feed_forward=256,
-                dropout=0.0,
-                context=52,
-                encoder_hidden=128,
-                encoder_layers=2,
-                head_hidden=64,
-                critics=2,
-                training_discounts=(0.7,),
-                discount=0.97,
-                bins=ValueBins.amago2(count=64),
-            ),
+            agent=small_agent(context=52),
             objective=ObjectiveConfig(
                 reward_multiplier=1000.0, action_samples=0, target_action_samples=1, target_rate=0.01
             ),

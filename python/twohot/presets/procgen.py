@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from twohot.config import (
-    AgentConfig,
     CollectConfig,
     EnvironmentConfig,
     EvaluateConfig,
@@ -13,8 +12,7 @@ from twohot.config import (
     TrainConfig,
 )
 from twohot.envs.procgen import EASY, EASY_RESCALED_MULTIPLIERS, MEMORY_HARD
-from twohot.losses import ValueBins
-from twohot.presets.preset import Preset
+from twohot.presets.preset import Preset, small_agent
 
 
 def _paper(tasks: tuple[str, ...], multipliers: tuple[float, ...] = ()) -> TrainConfig:
@@ -45,19 +43,7 @@ PRESETS: dict[str, Preset] = {
             window=32,
             threads=2,
             environment=EnvironmentConfig(suite="procgen", tasks=("leaper-easy", "maze-easy"), attempts=2),
-            agent=AgentConfig(
-                width=64,
-                layers=2,
-                heads=4,
-                feed_forward=256,
-                dropout=0.0,
-                context=64,
-                head_hidden=64,
-                critics=2,
-                training_discounts=(0.9,),
-                discount=0.99,
-                bins=ValueBins.amago2(count=64),
-            ),
+            agent=small_agent(context=64, discount=0.99, training_discounts=(0.9,), encoder_hidden=512),
             objective=ObjectiveConfig(action_samples=0, target_action_samples=0, target_rate=0.01),
             optimizer=OptimizerConfig(learning_rate=1e-3, warmup_updates=50),
             collect=CollectConfig(environments=8, steps_per_epoch=250, epsilon_steps=20_000),

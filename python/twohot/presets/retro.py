@@ -14,7 +14,7 @@ from twohot.config import (
 )
 from twohot.envs.retro import MARIO
 from twohot.losses import ValueBins
-from twohot.presets.preset import Preset
+from twohot.presets.preset import Preset, small_agent
 
 _BINS = ValueBins(-10_000.0, 60_000.0, 96)
 
@@ -44,19 +44,7 @@ PRESETS: dict[str, Preset] = {
             window=16,
             threads=2,
             environment=EnvironmentConfig(suite="retro", tasks=("Airstriker-Genesis-v0",)),
-            agent=AgentConfig(
-                width=64,
-                layers=2,
-                heads=4,
-                feed_forward=256,
-                dropout=0.0,
-                context=16,
-                head_hidden=64,
-                critics=2,
-                training_discounts=(0.9,),
-                discount=0.99,
-                bins=_BINS,
-            ),
+            agent=small_agent(context=16, discount=0.99, training_discounts=(0.9,), encoder_hidden=512, bins=_BINS),
             objective=ObjectiveConfig(reward_multiplier=0.5, target_rate=0.01),
             optimizer=OptimizerConfig(learning_rate=1e-3, warmup_updates=50),
             collect=CollectConfig(environments=2, steps_per_epoch=250, epsilon_steps=3_000),
