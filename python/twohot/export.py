@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from gymnasium.spaces import Box
 from torch import Tensor, nn
-from torch.nn import functional
 
 from twohot.agent import AgentNetworks
 from twohot.errors import TwohotError
@@ -43,27 +42,29 @@ class TransformerStep(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Memory]:
         """x [B, E], time [B] to h [B, E] and the memory of the next step."""
-        transformer, (heads, rows, size) = self.transformer, keys.shape[2:]
+        transformer, (rows, size) = self.transformer, keys.shape[3:]
         here = torch.arange(rows, device=x.device) == (time % rows).unsqueeze(-1)  # [B, L]
         known = (torch.arange(rows, device=x.device) <= time.unsqueeze(-1))[:, None, None]  # [B, 1, 1, L]
         rotary = transformer.positions.rotary
-        angles = None if rotary is None else rotation(time, size, rotary, torch.float32)
+        angles = None if rotary is None else rotation(time.unsqueeze(-1), size, rotary, torch.float32)
         here = here[:, None, :, None]
-        x = x + transformer.positions(time)
-        kept = []
-        for index, layer in enumerate(transformer.layers):
-            q, k, v = layer.qkv(layer.norm_attention(x)).unflatten(-1, (3, heads, size)).unbind(1)
+        x = (x + transformer.positions(time)).unsqueeze(1)
+        kept: list[tuple[Tensor, Tensor]] = []
+
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            """[B, 1, H, D] of one step, over the memory of the layer whose turn it is."""
+            layer = len(kept)
             if angles is not None:
                 q, k = rotate(q, *angles), rotate(k, *angles)
-            k = torch.where(here, k.unsqueeze(2), keys[index])
-            v = torch.where(here, v.unsqueeze(2), values[index])
+            q, k, v = (each.transpose(1, 2) for each in (q, k, v))  # [B, H, 1, D]
+            k, v = torch.where(here, k, keys[layer]), torch.where(here, v, values[layer])
             kept.append((k, v))
-            score = (q.unsqueeze(2) @ k.mT) * size**-0.5  # [B, H, 1, L]
-            attended = (score.masked_fill(~known, -torch.inf).softmax(-1) @ v).squeeze(2)
-            x = x + layer.norm_attended(layer.out((attended * layer.head_scale).flatten(1)))
-            hidden = layer.norm_hidden(functional.leaky_relu(layer.up(layer.norm_feed_forward(x))))
-            x = x + layer.down(hidden)
-        return transformer.norm(x), tuple(torch.stack(each) for each in zip(*kept, strict=True))
+            score = (q @ k.mT) * size**-0.5  # [B, H, 1, L]
+            return (score.masked_fill(~known, -torch.inf).softmax(-1) @ v).transpose(1, 2)
+
+        for layer in transformer.layers:
+            x = layer.block(x, attend)
+        return transformer.norm(x).squeeze(1), tuple(torch.stack(each) for each in zip(*kept, strict=True))
 
 
 class GRUStep(nn.Module):

@@ -40,13 +40,14 @@ class TransformerLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, L, E] to [B, L, E]."""
-        return self._block(x, partial(causal_attention, rotary=self.rotary))
+        return self.block(x, partial(causal_attention, rotary=self.rotary))
 
     def prefill(self, x: Tensor, lengths: Tensor, cache: KVCache, layer: int) -> Tensor:
         """As `forward`, over the first `lengths` [B] steps of fresh episodes, which go into the cache."""
-        return self._block(x, lambda q, k, v: prefill_attention(q, k, v, lengths, cache, layer))
+        return self.block(x, lambda q, k, v: prefill_attention(q, k, v, lengths, cache, layer))
 
-    def _block(self, x: Tensor, attention: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    def block(self, x: Tensor, attention: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        """x [B, L, E] to [B, L, E], with attention(q, k, v) from and to [B, L, H, D]."""
         q, k, v = self.qkv(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1)).unbind(2)
         attended = (attention(q, k, v) * self.head_scale).flatten(2)
         x = x + self.norm_attended(self.out(attended))
