@@ -10,6 +10,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Te
 from small_spaces import flat
 from twohot.nets.actions import ActionLinear
 from twohot.replay import Field
+from twohot.rl.exploration import random_choices
 from twohot.rollout import UniformPolicy, seeded_generator
 from twohot.spaces import (
     SpaceError,
@@ -97,5 +98,16 @@ def test_an_action_layer_is_a_linear_layer_over_the_vector(space):
     expected = vectors @ layer.table
     assert torch.allclose(layer(torch.as_tensor(np.array(actions))), expected)
     assert torch.allclose(layer.relaxed(vectors), expected)
-    largest = layer.table.abs().max().item() * {"Discrete": 1, "Box": 3**0.5}.get(type(space).__name__, 0)
-    assert largest == 0 or 0.3 < largest <= 0.5
+    entries = {"Discrete": 1, "MultiDiscrete": 3, "MultiBinary": 5, "Box": 3}[type(space).__name__]
+    assert 0.3 < layer.table.abs().max().item() * entries**0.5 <= 0.5 + 1e-6
+
+
+def test_random_bits_stay_where_they_are_legal():
+    space, rows = MultiBinary(4), 200
+    mask = np.tile(np.array([1, 0, 1, 0], np.int8), (rows, 1))
+    seen = {"action_mask": torch.from_numpy(mask)}
+    drawn = UniformPolicy(space).act(None, seen, None, torch.zeros(rows), generator=seeded_generator(0, 0)).numpy()
+    for bits in (drawn, random_choices(space, np.random.default_rng(0), rows, mask)):
+        assert bits.shape == (rows, 4)
+        assert bits.mean(0)[[1, 3]].tolist() == [0, 0]
+        assert (np.abs(bits.mean(0)[[0, 2]] - 0.5) < 0.2).all()

@@ -73,9 +73,11 @@ class UniformPolicy:
 
     def act(self, state, observation, previous_action, previous_reward, *, greedy=False, generator=None) -> Tensor:
         """[B, *action], uniform over the action space."""
-        rows, space = len(previous_reward), self.action_space
-        if ACTION_MASK in observation:
-            mask = observation[ACTION_MASK]
+        rows, space, mask = len(previous_reward), self.action_space, observation.get(ACTION_MASK)
+        if isinstance(space, spaces.MultiBinary):
+            bits = torch.randint(2, (rows, *space.shape), generator=generator)
+            return bits if mask is None else bits * (mask != 0)
+        if mask is not None:
             # The largest of uniform numbers is at every place with the same probability; illegal ones are below all.
             scores = torch.rand(mask.shape, generator=generator, dtype=torch.float64) - (mask == 0).double()
             if isinstance(space, spaces.Discrete):
@@ -86,8 +88,6 @@ class UniformPolicy:
         if isinstance(space, spaces.MultiDiscrete):
             counts = torch.as_tensor(space.nvec)
             return (torch.rand((rows, len(counts)), generator=generator, dtype=torch.float64) * counts).long()
-        if isinstance(space, spaces.MultiBinary):
-            return torch.randint(2, (rows, *space.shape), generator=generator)
         return torch.randint(int(space.n), (rows,), generator=generator)
 
 

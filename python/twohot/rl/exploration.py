@@ -108,10 +108,11 @@ def random_choices(
 
     Args:
         space, generator: which, and where from. rows: how many.
-        action_mask: [rows, choices], 1 where legal; at least one in each part.
+        action_mask: [rows, choices], 1 where legal; at least one in each part; of MultiBinary, which bits may be 1.
     """
     if isinstance(space, spaces.MultiBinary):
-        return generator.integers(2, size=(rows, *space.shape))
+        bits = generator.integers(2, size=(rows, *space.shape))
+        return bits if action_mask is None else bits * (action_mask != 0)
     single = isinstance(space, spaces.Discrete)
     if action_mask is None:
         return (
