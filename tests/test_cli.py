@@ -56,6 +56,13 @@ def test_train_ends_with_a_table_and_the_report(tmp_path: Path, capsys, monkeypa
     assert (tmp_path / "runs/quickstart-2/report.html").exists()
 
 
+@pytest.mark.parametrize("words", [["--env", "CartPole-v1"], ["--env=CartPole-v1"]])
+def test_env_names_what_gymnasium_makes(tmp_path: Path, capsys, words: list[str]) -> None:
+    few = ["--epochs", "1", "--collect.steps-per-epoch", "4", "--evaluate.final-trials", "1"]
+    assert cli.main(["train", "gym-small", *words, *few, "--run", str(tmp_path / "run")]) == 0
+    assert "Training one agent on CartPole-v1 of gym" in capsys.readouterr().out
+
+
 def test_resume_goes_on_for_longer(tmp_path: Path, capsys) -> None:
     run = tmp_path / "run"
     assert cli.main(["train", "quickstart", *FAST, "--run", str(run)]) == 0
