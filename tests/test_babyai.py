@@ -3,14 +3,13 @@
 import warnings
 
 import gymnasium as gym
+import minigrid  # noqa: F401 (registers its ids)
 import numpy as np
 import pytest
 
 import batched_envs
 from twohot import envs
 from twohot.envs import babyai
-
-pytest.importorskip("minigrid")
 
 OFFICIAL_BANNED = (
     *("GoToSeq", "OpenRedBlueDoorsDebug", "OpenTwoDoors", "OpenDoorsOrderN4Debug", "OpenDoorsOrder", "PutNextLocal"),

@@ -1,5 +1,6 @@
 """Every preset starts, collects, updates and evaluates: a few steps of it, with its own environments and networks."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_preset_collects_updates_and_evaluates(name, tmp_path):
     train(config, tmp_path / "run", quiet())
     rows = {row.kind: row.metrics for row in read_metrics(tmp_path / "run")}
     assert rows["collect"]
-    assert rows["update"]["loss/total"] == pytest.approx(rows["update"]["loss/total"])
+    assert math.isfinite(rows["update"]["loss/total"])
     for task in config.environment.tasks:
         assert f"evaluation/return/{task}" in rows["evaluation"]
         assert f"random/return/{task}" in rows["random"]

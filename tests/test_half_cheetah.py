@@ -7,8 +7,6 @@ import pytest
 import batched_envs
 from twohot.envs import half_cheetah
 
-pytest.importorskip("mujoco")
-
 
 def test_observations_and_rewards_against_the_bare_cheetah():
     env, bare = half_cheetah.make("vel-200"), gym.make("HalfCheetah-v5", disable_env_checker=True)
