@@ -10,7 +10,7 @@ from compare import assert_accurate, error_in_eps
 from twohot.kernels import backend
 from twohot.kernels.critics import layers, op
 from twohot.losses import ValueBins, linear_bin_expectation, linear_hl_gauss_cross_entropy, linear_two_hot_cross_entropy
-from twohot.nets.critic import TwoHotCritics
+from twohot.nets.critic import CriticEnsemble
 from twohot.nets.values import ClassValues
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -35,9 +35,9 @@ def form(request, monkeypatch):
     return request.param
 
 
-def make(space, depth: int, hidden: int = 7) -> TwoHotCritics:
+def make(space, depth: int, hidden: int = 7) -> CriticEnsemble:
     torch.manual_seed(0)
-    critics = TwoHotCritics(WIDTH, hidden, depth, CRITICS, DISCOUNTS, space, BINS.count)
+    critics = CriticEnsemble(WIDTH, hidden, depth, CRITICS, DISCOUNTS, space, BINS.count)
     with torch.no_grad():
         for parameter in critics.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -54,7 +54,7 @@ def example(space) -> tuple[torch.Tensor, ...]:
     return h, action, target, torch.rand(STEPS, generator=generator) < 0.7
 
 
-def by_layers(critics: TwoHotCritics, h, action, target, mask, sigma):
+def by_layers(critics: CriticEnsemble, h, action, target, mask, sigma):
     """Loss and values by the layers one after another."""
     features = critics.features(critics.state_features(h), action.unsqueeze(1))
     arguments = (features, *critics.head, target, BINS, *([sigma] if sigma else []))
@@ -62,7 +62,7 @@ def by_layers(critics: TwoHotCritics, h, action, target, mask, sigma):
     return loss(*arguments, mask=mask.unsqueeze(-1), return_readout=True)
 
 
-def outcome(critics: TwoHotCritics, h, evaluate) -> dict[str, torch.Tensor]:
+def outcome(critics: CriticEnsemble, h, evaluate) -> dict[str, torch.Tensor]:
     """Loss, values and the gradients of h and of every parameter."""
     critics.zero_grad()
     h = h.clone().requires_grad_()

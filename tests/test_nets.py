@@ -12,7 +12,7 @@ from compare import assert_accurate
 from network_formulas import layer_norm, leaky_relu, normal, perturb
 from small_spaces import flat
 from twohot.nets.actor import DiscreteActor
-from twohot.nets.critic import TwoHotCritics
+from twohot.nets.critic import CriticEnsemble
 from twohot.nets.linear import MLP, SigmaLinear
 from twohot.nets.normalization import RunningNormalization
 from twohot.nets.policies import sample_actions
@@ -435,7 +435,7 @@ DISCOUNTS = (0.0, 0.9, 0.999)
 
 
 def critics(layers=2, dtype=torch.float64):
-    return perturb(TwoHotCritics(6, 8, layers, 4, DISCOUNTS, Discrete(5), 7)).to(dtype)
+    return perturb(CriticEnsemble(6, 8, layers, 4, DISCOUNTS, Discrete(5), 7)).to(dtype)
 
 
 def one_input_logits(module, critic, h, discount, action):
@@ -506,7 +506,7 @@ def test_gradients_of_critics_reach_the_parts_that_were_used():
 
 
 def test_critics_start_apart():
-    module = TwoHotCritics(6, 8, 2, 4, DISCOUNTS, Discrete(5), 7)
+    module = CriticEnsemble(6, 8, 2, 4, DISCOUNTS, Discrete(5), 7)
     logits = module.all_logits(module.state_features(normal(2, 6)))
     assert (logits[0] - logits[1:]).abs().amin(0).max() > 1e-3
     logits = logits.flatten(1)

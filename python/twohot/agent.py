@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from twohot.config import AgentConfig
 from twohot.nets.actions import every_action
-from twohot.nets.critic import TwoHotCritics
+from twohot.nets.critic import CriticEnsemble
 from twohot.nets.linear import SigmaLinear
 from twohot.nets.values import make_values
 from twohot.networks import make_actor, make_timestep_encoder, make_trajectory_encoder
@@ -63,7 +63,7 @@ class AgentNetworks(nn.Module):
         self.trajectory_encoder = make_trajectory_encoder(config)
         self.actor = make_actor(config, action_space)
         self.values = make_values(config.critic, len(config.discounts), config.bins, config.hl_gauss_sigma)
-        self.critics = TwoHotCritics(
+        self.critics = CriticEnsemble(
             config.width,
             config.head_hidden,
             config.head_layers,

@@ -25,7 +25,7 @@ def places(wanted: Tensor) -> tuple[Tensor, ...]:
     return tuple(index.flatten() for index in torch.meshgrid(*axes, indexing="ij"))
 
 
-class TwoHotCritics(nn.Module):
+class CriticEnsemble(nn.Module):
     """C independent MLPs from (h, discount, action) to N logits, with a factored first layer.
 
     The first layer is linear, so W [h; g; a] = W_h h + W_g g + W_a a: the part of h is computed once per step,

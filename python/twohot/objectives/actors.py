@@ -30,8 +30,7 @@ def advantages(
     Args:
         state: of the critics, for M steps. policy: [M, G]. action: [M, *action]. value: Q_c(h_t, a_t) [C, M, G].
     """
-    known = (action.long(), value)
-    q, share = action_values(agent, agent.critics, state, policy, config.action_samples, mask, known)
+    q, share = action_values(agent, agent.critics, state, policy, config.action_samples, mask, (action, value))
     # The mean of differences, not the difference of means: rounding errors would pass the filter.
     difference = value.mean(0).unsqueeze(-1) - q.mean(0)
     return (difference * share).sum(-1)

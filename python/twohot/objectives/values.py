@@ -7,7 +7,7 @@ from torch import Tensor
 
 from twohot.agent import AgentNetworks
 from twohot.config import ObjectiveConfig
-from twohot.nets.critic import TwoHotCritics
+from twohot.nets.critic import CriticEnsemble
 from twohot.nets.policies import Categorical, Policy
 from twohot.rl.ensembles import subset_value
 from twohot.rl.returns import td_targets
@@ -15,7 +15,7 @@ from twohot.rl.returns import td_targets
 
 def action_values(
     agent: AgentNetworks,
-    critics: TwoHotCritics,
+    critics: CriticEnsemble,
     state: Tensor,
     policy: Policy,
     samples: int,
@@ -30,7 +30,7 @@ def action_values(
         critics: the agent's, or its target ones. state: of these critics, for M steps. policy: [M, G].
         samples: K, or 0 for all actions.
         counts: [M] bool, where the value of a step counts; the others may come out as anything finite.
-        known: choices [M] whose values [C, M, G] have been read already.
+        known: actions [M, *action] whose values [C, M, G] have been read already, which spares choices the reading.
 
     Returns:
         Q_c(h, a) [C, M, G, S] and the shares [M, G, S] (or a number): choices with their probabilities or with how
@@ -42,7 +42,7 @@ def action_values(
         wanted = (share > 0) & counts[:, None, None]
         if known is None:
             return values.read_choices(critics, state, wanted), share
-        choice = known[0][:, None, None].expand(*share.shape[:-1], 1)
+        choice = known[0].long()[:, None, None].expand(*share.shape[:-1], 1)
         q = values.read_choices(critics, state, wanted.scatter(-1, choice, False))
         return q.scatter(-1, choice.expand(len(q), *choice.shape), known[1].unsqueeze(-1).to(q.dtype)), share
     if samples == 0:
