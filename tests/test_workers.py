@@ -238,3 +238,21 @@ def test_exploration_goes_through_a_rollout(make):
     rollout.restart([1, 2, 3])
     rollout.collect(5)
     assert exploration._step.tolist() == [5, 5, 5]
+
+
+def test_a_death_begins_no_trial_that_had_ended(make, caplog):
+    vector = make("processes", ("2", "50"), environments=4)
+    vector.reset(seed=[1, 2, 3, 4])
+    assert vector.trials.slices[0] == slice(0, 2)
+    first = np.array([True, False, False, False])
+    envs.reset_where(vector, first, "2")
+    envs.reset_where(vector, ~first, "50")
+    ended = np.zeros(4, bool)
+    while not ended[0]:
+        shown, _, terminated, truncated, _ = vector.step(np.zeros(4, int))
+        ended |= terminated | truncated
+    np.testing.assert_array_equal(ended, first)
+    with caplog.at_level(logging.WARNING, "twohot"):
+        observation, *_, info = vector.step(np.array([0, toy_suite.DIE, 0, 0]))
+    np.testing.assert_array_equal(info["lost"], [False, True, False, False])
+    np.testing.assert_array_equal(observation["number"][0], shown["number"][0])
