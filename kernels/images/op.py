@@ -14,7 +14,10 @@ from twohot.kernels.two_hot.op import raise_second_derivative
 
 
 def max_pool(x: Tensor) -> Tensor:
-    """Maxima of 3 x 3 pixels, every second one in both directions: x [M, C, H, W] to [M, C, (H - 1) // 2, (W - 1) // 2]."""
+    """Maxima of 3 x 3 pixels, every second one in both directions.
+
+    x [M, C, H, W] to [M, C, (H - 1) // 2, (W - 1) // 2].
+    """
     if _fits(x) and min(x.shape[2:]) >= 3:
         return _MaxPool.apply(x)
     return functional.max_pool2d(x, 3, stride=2)
