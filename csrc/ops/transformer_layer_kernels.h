@@ -9,7 +9,7 @@ namespace twohot::ops {
 
 constexpr std::int64_t layer_block = 48;    // rows that go through a layer together; a multiple of 24
 constexpr std::int64_t layer_panel = 64;    // columns of an operand that stand side by side in memory
-constexpr std::int64_t layer_chunk = 1152;  // most rows whose operands wait for the products of weights; whole blocks
+constexpr std::int64_t layer_chunk = 768;    // most rows whose operands wait for the products of weights; whole blocks
 
 // The operand of products that sum over rows: panels of up to layer_panel columns, each [depth, columns] words, which are
 // floats, or pairs of bfloat16 of two rows.
