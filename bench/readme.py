@@ -88,13 +88,16 @@ def figures(*names: str) -> Callable[[], list[str]]:
 
     def write() -> list[str]:
         records = [row for name in names for row in read(name)]
+        goals = [row for row in records if row["case"] == "goal"]
+        records = [row for row in records if row["case"] != "goal" and row["unit"]]
         body = [_figure(row) for row in records]
         head = ["what", "median", "p20 to p80", "unit", "against"]
         shapes = dict.fromkeys(f"{row['case']}: {row['shape']}" for row in records if row["shape"])
         about = "; ".join(dict.fromkeys(conditions(row) for row in records))
         threads = " or ".join(sorted({row["threads"] for row in records}))
         note = f"Threads of torch: {threads}. {'; '.join(shapes)}. {about}. `python bench/run.py {' '.join(names)}`."
-        return [*table(head, body), "", note]
+        asked = ["Goals:", "", *_goals(goals), ""] if goals else []
+        return [*table(head, body), "", *asked, note]
 
     return write
 
