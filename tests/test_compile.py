@@ -12,7 +12,7 @@ from twohot.objectives import compute_losses
 
 @pytest.mark.parametrize("space", [Discrete(3), MultiDiscrete([2, 3]), Box(-1, 1, (2,))], ids=["one", "many", "box"])
 def test_losses_are_one_graph_for_every_batch(space):
-    """Of any padding; the backend runs the graph as it was captured, which takes seconds where inductor takes minutes."""
+    """Of any padding; the backend runs the graph as captured, which takes seconds where inductor takes minutes."""
     torch._dynamo.reset()
     counters.clear()
     agent, objective = make_agent(space, torch.float32), ObjectiveConfig()

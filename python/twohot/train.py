@@ -15,7 +15,8 @@ import torch
 
 from twohot import checkpoint, run_replay
 from twohot.agent import AgentNetworks
-from twohot.config import ConfigurationError, TrainConfig, load_config, save_config, save_json, to_json
+from twohot.config import ConfigurationError, TrainConfig
+from twohot.config_files import load_config, save_config, save_json, to_json
 from twohot.envs import Layout, TrialVector, check_split, get_suite, make_vector, reset_seeds
 from twohot.evaluate import agent_layout, evaluate_all
 from twohot.experience import Experience
