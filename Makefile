@@ -21,7 +21,7 @@ help:
 	@echo "make format  format the Python sources"
 	@echo "make bench   measure what takes minutes, into bench/results"
 	@echo "make gpu     test and measure the kernels on the GPU of this machine"
-	@echo "make readme  write the README's tables from bench/results"
+	@echo "make readme  write the tables of README and docs/results.md from bench/results"
 	@echo "make wheel   build a wheel into dist/"
 	@echo "make resolve ask whether all extras go together on every Python that is supported"
 	@echo "make clean   remove the virtual environment and all build products"
