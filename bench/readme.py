@@ -112,6 +112,8 @@ def summary() -> list[str]:
             for row in read(group)
             if row["case"] == case and row["unit"] and row["mode"] != "as is" and row["threads"] == "2"
         }
+        if name not in own:
+            continue
         best = max if own[name]["unit"].endswith("/s") else min
         cells = []
         for official in (True, False):
@@ -128,8 +130,8 @@ def summary() -> list[str]:
     return [
         *table(head, body),
         "",
-        "Medians on two threads of a shared CPU, huge pages for everybody; of steps/s, more is better. Goals that were set "
-        f"beforehand and are met: {', '.join(goals)}.",
+        "Medians on two threads of a shared CPU, huge pages for everybody; of steps/s, more is better. Goals that were "
+        f"set beforehand and are met: {', '.join(goals)}.",
     ]
 
 
