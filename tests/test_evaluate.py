@@ -147,3 +147,13 @@ def test_a_suite_without_images_says_so(tmp_path, monkeypatch):
     lines = list(record(POLICY, ENVIRONMENT, EvaluateConfig(), tmp_path / "videos", layout=layout, seed=0))
     assert lines == ["2: draws no images", "3: draws no images"]
     assert not (tmp_path / "videos").exists()
+
+
+def test_a_suite_that_fails_to_draw_says_why(tmp_path, monkeypatch):
+    def fail(self):
+        raise OSError("no display")
+
+    monkeypatch.setattr(toy_suite.Counter, "render", fail)
+    layout = agent_layout(ENVIRONMENT, EvaluateConfig())
+    lines = list(record(POLICY, ENVIRONMENT, EvaluateConfig(), tmp_path / "videos", layout=layout, seed=0))
+    assert lines == [f"{task}: cannot be drawn here (OSError: no display)" for task in ("2", "3")]
