@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from twohot.rollout import Policy, Rollout, Start, seeded_generator
 
 FRAMES = 1200
 """Frames of a video at most."""
+DRAWING_SECONDS = 60
+"""What the frames of a video may take to draw, about: where they take longer, only every so many steps is drawn."""
 FRAMES_A_SECOND = 15
 SMALLEST_SIDE = 256
 """Pixels of the shorter side, at least: smaller images are magnified by a whole factor."""
@@ -92,10 +95,13 @@ def _film(
     rollout = Rollout(vector, policy, generator=generator, device=device, greedy=greedy, follow=lambda ended: standing)
     try:
         rollout.restart([seed])
-        frames, over = _draw(vector), False
+        frames, over, stride = _draw(vector), False, 1
         while not over and len(frames) < FRAMES:
-            over = bool(rollout.collect(1))
+            over = bool(rollout.collect(stride))
+            start = time.perf_counter()
             frames += _draw(vector)
+            if len(frames) == 2:  # the first one opened the graphics library
+                stride = max(1, math.ceil((time.perf_counter() - start) * FRAMES / DRAWING_SECONDS))
         return frames
     finally:
         vector.close()
