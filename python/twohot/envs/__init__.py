@@ -7,6 +7,7 @@ from twohot.envs import babyai, dark_key, frozen_lake, gymnasium, half_cheetah, 
 from twohot.envs.actions import PadActions, PadBinary, PadChoices, RescaleActions, common_action_space, pad_actions
 from twohot.envs.atari import ATARI
 from twohot.envs.attempts import Attempts
+from twohot.envs.batched_trials import BatchedTrials
 from twohot.envs.layout import Layout, common_layout
 from twohot.envs.metaworld import METAWORLD
 from twohot.envs.multitask import CONTEXT_FEATURES, TrialEnv
@@ -62,6 +63,7 @@ __all__ = [
     "PROCGEN",
     "RETRO",
     "Attempts",
+    "BatchedTrials",
     "DeadWorkerError",
     "FlatDiscreteAction",
     "Layout",

@@ -16,11 +16,11 @@ from gymnasium import spaces
 
 
 class EnvBatch(ABC):
-    """`rows` copies of one task, of which each is somewhere else in its episode.
+    """`rows` games, of which each is somewhere else in its episode: copies of one task, or of the one chosen for it.
 
     Attributes:
         rows: their number.
-        observation_space, action_space: of one row: a flat float32 Box and a Discrete.
+        observation_space, action_space: of one row: a flat float32 Box or an image, and a Discrete.
         hidden_task: whether several attempts share a hidden task; `reset` draws it anew where `new_task`.
         success: bool [rows], whether the last step of the row reached the goal.
     """
@@ -33,13 +33,16 @@ class EnvBatch(ABC):
         self.rows = rows
         self.success = np.zeros(rows, bool)
 
+    def choose(self, row: int, task: int) -> None:  # noqa: B027 (there is nothing to choose from)
+        """What a row plays from its next reset on, an index into the tasks that the batch was made for."""
+
     @abstractmethod
     def reset(self, row: int, random: np.random.Generator, *, new_task: bool = True) -> None:
         """Begin an attempt in one row: at a task drawn anew, or at the row's own task again."""
 
     @abstractmethod
     def observe(self) -> np.ndarray:
-        """What every row shows now: float32 [rows, size], a new array."""
+        """What every row shows now: [rows, *shape] of the space's dtype, a new array."""
 
     @abstractmethod
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -59,6 +62,9 @@ class EnvBatch(ABC):
     @abstractmethod
     def picture(self, row: int) -> np.ndarray:
         """What a person sees of one row: uint8 [height, width, 3]."""
+
+    def close(self) -> None:  # noqa: B027 (numpy has nothing to free)
+        """Free what is not Python's."""
 
 
 class OneRow(gym.Env[np.ndarray, int]):
