@@ -119,23 +119,30 @@ def _goal(name: str, measured: float, target: float, unit: str, at_most: bool = 
 
 
 def _bare(suite: str, tasks: tuple[str, ...], attempts: int, steps: int) -> Callable[[], None]:
-    """The benchmark's own environments, one an actor, without any wrapper."""
+    """The benchmark's own environments without any wrapper; an actor plays those dealt to it in turn, a trial each."""
     from twohot.envs import make_task
 
-    envs = [make_task(suite, tasks[actor % len(tasks)]).unwrapped for actor in range(ACTORS)]
-    counts = [0] * ACTORS
-    for actor, env in enumerate(envs):
-        env.action_space.seed(actor)
-        env.reset(seed=actor)
-    actions = [[env.action_space.sample() for _ in range(steps)] for env in envs]
+    dealt = [tasks[actor::ACTORS] or tasks[actor % len(tasks) :][:1] for actor in range(ACTORS)]
+    envs = [[make_task(suite, task).unwrapped for task in own] for own in dealt]
+    for own in envs:
+        for seed, env in enumerate(own):
+            env.action_space.seed(seed)
+            env.reset(seed=seed)
+    actions = [[[env.action_space.sample() for _ in range(steps)] for env in own] for own in envs]
+    playing, counts = [0] * ACTORS, [0] * ACTORS
 
     def work() -> None:
+        now = [own[which] for own, which in zip(envs, playing, strict=True)]
+        todo = [own[which] for own, which in zip(actions, playing, strict=True)]
         for step in range(steps):
-            for actor, env in enumerate(envs):
-                _, _, terminated, truncated, _ = env.step(actions[actor][step])
+            for actor, env in enumerate(now):
+                _, _, terminated, truncated, _ = env.step(todo[actor][step])
                 if terminated or truncated:
                     counts[actor] = (counts[actor] + 1) % attempts
-                    env.reset(options={"attempt": counts[actor]})
+                    if counts[actor] == 0:
+                        which = playing[actor] = (playing[actor] + 1) % len(envs[actor])
+                        now[actor], todo[actor] = envs[actor][which], actions[actor][which]
+                    now[actor].reset(options={"attempt": counts[actor]})
 
     return work
 

@@ -15,6 +15,7 @@ from twohot.envs.one_hot import OneHotObservation
 from twohot.envs.padding import ACTION_MASK, PadObservation, PadParts, common_observation_space
 from twohot.envs.popgym import MULTITASK_27, MULTITASK_27_PROTOCOL, POPGYM
 from twohot.envs.procgen import PROCGEN
+from twohot.envs.python_batch import PythonBatch
 from twohot.envs.registry import (
     MissingExtraError,
     NonFiniteError,
@@ -75,6 +76,7 @@ __all__ = [
     "PadChoices",
     "PadObservation",
     "PadParts",
+    "PythonBatch",
     "RescaleActions",
     "Rows",
     "ScaleReward",

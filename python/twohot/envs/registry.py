@@ -35,6 +35,14 @@ class NonFiniteError(TwohotError, ValueError):
     """A NaN or an infinity in an observation or a reward of an environment."""
 
 
+def non_finite(suite: str, task: str, observation: Any, reward: float, step: int) -> NonFiniteError:
+    """The error of a NaN or an infinity that a task has given at a step of a trial."""
+    return NonFiniteError(
+        f"expected finite observations and rewards from {suite} task {task!r}, got observation {observation} and "
+        f"reward {reward} at step {step} of the trial: mend the environment or leave the task out"
+    )
+
+
 @dataclass(frozen=True)
 class Suite:
     """A named family of tasks that are made the same way.

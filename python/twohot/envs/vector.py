@@ -19,6 +19,7 @@ from twohot.envs.batched_trials import BatchedTrials
 from twohot.envs.layout import Layout, common_layout
 from twohot.envs.machine import cpus
 from twohot.envs.multitask import TrialEnv
+from twohot.envs.python_batch import PythonBatch
 from twohot.envs.registry import check_split, check_tasks, get_suite
 from twohot.envs.rows import Rows, allocate
 from twohot.envs.trial_vector import TrialVector, WorkerChoice
@@ -72,11 +73,13 @@ def make_vector(
     check_split(suite, split)
     layout = layout or common_layout(suite, tasks, observation_size, actions, split)
     plays = [_dealt(row, environments, len(tasks)) if assignment == "fixed" else () for row in range(environments)]
-    if not render and workers != "processes":
-        batch = _batch(suite, tasks, split, environments)
-        if batch is not None and layout.action == batch.action_space:
-            return BatchedTrials(
+    together = None
+    if not render and workers != "processes" and not get_suite(suite).one_per_process:
+        batch = _batch(suite, tasks, split, environments, layout)
+        if batch is not None:
+            together = BatchedTrials(
                 batch,
+                suite,
                 tasks,
                 attempts=attempts,
                 free_attempts=free_attempts,
@@ -86,6 +89,8 @@ def make_vector(
                 step_limit=step_limit,
                 plays=plays if assignment == "fixed" else (),
             )
+            if not isinstance(batch, PythonBatch):
+                return together
     makes = [
         partial(
             TrialEnv,
@@ -108,7 +113,7 @@ def make_vector(
     processes = min(environments, cpus())
     if workers == "processes":
         return _apart(makes, processes)
-    here = _here(makes)
+    here = together or _here(makes)
     if workers == "in-process" or processes == 1 or (seconds := seconds_a_step(here)) < CHEAP_SECONDS:
         return here
     apart = _apart(makes, processes)
@@ -117,12 +122,19 @@ def make_vector(
     return winner
 
 
-def _batch(suite: str, tasks: Sequence[str], split: str, rows: int) -> EnvBatch | None:
-    """All rows in one object, where the suite knows how."""
+def _batch(suite: str, tasks: Sequence[str], split: str, rows: int, layout: Layout) -> EnvBatch | None:
+    """All rows in one object, where the suite knows how or their spaces are simple."""
     found = get_suite(suite)
+    batch = None
     if found.make_mixed_batch is not None:
-        return found.make_mixed_batch(tasks, split, rows)
-    return found.make_batch(tasks[0], split, rows) if found.make_batch is not None and len(tasks) == 1 else None
+        batch = found.make_mixed_batch(tasks, split, rows)
+    elif found.make_batch is not None and len(tasks) == 1:
+        batch = found.make_batch(tasks[0], split, rows)
+    if batch is not None and layout.action == batch.action_space:
+        return batch
+    if isinstance(layout.observation, spaces.Box) and isinstance(layout.action, spaces.Discrete):
+        return PythonBatch(suite, tasks, split, rows, layout.observation, layout.action)
+    return None
 
 
 def _here(makes: Sequence[Callable[[], TrialEnv]]) -> TrialVector:
