@@ -74,7 +74,8 @@ class BatchedTrials(VectorEnv):
         self._attempt_success, self._free = np.zeros((2, rows), bool)
         self._attempt_share, self._multiplier = np.zeros(rows), np.ones(rows)
         self._ended, self._any_ended = np.ones(rows, bool), True
-        self._step_limit = step_limit or np.inf
+        self._never = np.zeros(rows, bool)
+        self._step_limit = step_limit
         self._last = {
             name: np.zeros(space.shape, space.dtype) for name, space in _parts(self.observation_space).items()
         }
@@ -157,8 +158,8 @@ class BatchedTrials(VectorEnv):
         counted = self._last_reward * self._multiplier
         counted[self._free] = 0.0
         over = terminated | truncated
-        cut = self._steps >= self._step_limit
-        stops = over | cut
+        cut = self._steps >= self._step_limit if self._step_limit else self._never
+        stops = over | cut if self._step_limit else over
         if not stops.any():
             return self._observe(), counted, terminated, truncated, {}
         ended = []
