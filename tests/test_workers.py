@@ -23,7 +23,7 @@ from twohot.spaces import replay_schema
 @pytest.fixture(autouse=True)
 def counters(monkeypatch):
     monkeypatch.setattr(registry, "_SUITES", {**registry.suites(), "counters": toy_suite.COUNTERS})
-    monkeypatch.setattr(vector_module, "_cpus", lambda: 2)
+    monkeypatch.setattr(vector_module, "cpus", lambda: 2)
 
 
 @pytest.fixture

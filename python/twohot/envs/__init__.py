@@ -7,6 +7,7 @@ from twohot.envs import babyai, dark_key, frozen_lake, gymnasium, half_cheetah, 
 from twohot.envs.actions import PadActions, PadBinary, PadChoices, RescaleActions, common_action_space, pad_actions
 from twohot.envs.atari import ATARI
 from twohot.envs.attempts import Attempts
+from twohot.envs.batched_trials import BatchedTrials
 from twohot.envs.layout import Layout, common_layout
 from twohot.envs.metaworld import METAWORLD
 from twohot.envs.multitask import CONTEXT_FEATURES, TrialEnv
@@ -14,6 +15,7 @@ from twohot.envs.one_hot import OneHotObservation
 from twohot.envs.padding import ACTION_MASK, PadObservation, PadParts, common_observation_space
 from twohot.envs.popgym import MULTITASK_27, MULTITASK_27_PROTOCOL, POPGYM
 from twohot.envs.procgen import PROCGEN
+from twohot.envs.python_batch import PythonBatch
 from twohot.envs.registry import (
     MissingExtraError,
     NonFiniteError,
@@ -62,6 +64,7 @@ __all__ = [
     "PROCGEN",
     "RETRO",
     "Attempts",
+    "BatchedTrials",
     "DeadWorkerError",
     "FlatDiscreteAction",
     "Layout",
@@ -73,6 +76,7 @@ __all__ = [
     "PadChoices",
     "PadObservation",
     "PadParts",
+    "PythonBatch",
     "RescaleActions",
     "Rows",
     "ScaleReward",
