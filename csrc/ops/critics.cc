@@ -29,7 +29,7 @@ constexpr std::int64_t piece_bytes = std::int64_t{1} << 17;
 constexpr std::int64_t most_piece_rows = 480;
 // Rows of a slice, at least: each costs sums as large as the weights. The number of slices does not depend on threads, so
 // that results do not.
-constexpr std::int64_t slice_rows = 1536;
+constexpr std::int64_t slice_rows = 2048;
 constexpr std::int64_t most_slices = 8;
 // Pieces that a thread takes at a time where nothing is summed.
 constexpr std::int64_t pieces_per_turn = 8;

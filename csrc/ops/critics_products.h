@@ -125,6 +125,19 @@ inline void add_products(Lanes (&sums)[rows][2], const std::uint32_t* left, std:
   }
 }
 
+// sums = a tile of left, from its first row on, times a panel of right. Not inlined: what callers do with the sums would take
+// registers from the loop.
+template <bool pairs>
+[[gnu::noinline]] void product_tile(Lanes (&sums)[product_rows][2], const std::uint32_t* left, std::int64_t next_panel,
+                                    const std::uint32_t* right, std::int64_t panels) noexcept {
+  constexpr std::int64_t words = Panels<pairs>::row_words;
+  Lanes tile[product_rows][2] = {};
+  for (std::int64_t p = 0; p < panels; ++p, left += next_panel, right += words * panel_columns) {
+    add_products<pairs>(tile, left, words, 1, right, words);
+  }
+  std::memcpy(sums, tile, sizeof tile);
+}
+
 // each(panel, r, sums) for tiles of product_rows rows from r on of left [rows, inner] times right [inner, outer].
 template <bool pairs, class Each>
 inline void product(const Panels<pairs>& left, std::int64_t inner, const std::uint32_t* right, std::int64_t outer,
@@ -133,10 +146,8 @@ inline void product(const Panels<pairs>& left, std::int64_t inner, const std::ui
   const std::int64_t panels = inner / panel_columns;
   for (std::int64_t panel = 0; panel < outer / panel_columns; ++panel) {
     for (std::int64_t r = 0; r < rows; r += product_rows) {
-      Lanes sums[product_rows][2] = {};
-      for (std::int64_t p = 0; p < panels; ++p) {
-        add_products<pairs>(sums, left.row(p, r), words, 1, right + (panel * panels + p) * words * panel_columns, words);
-      }
+      Lanes sums[product_rows][2];
+      product_tile<pairs>(sums, left.row(0, r), left.rows * words, right + panel * panels * words * panel_columns, panels);
       each(panel, r, sums);
     }
   }

@@ -170,9 +170,15 @@ class Piece {
     const std::int64_t column = panel * panel_columns;
     float* const states = to.state + critic_ * to.critic_stride + column;
     float* const table = sums + layout_.table_sums() + column;
+    const std::int64_t* step = pass_.rows.step + row;
+    for (std::int64_t i = 0; i < count;) {  // rows of one step together
+      float* const state = states + step[i] * to.step_stride;
+      Pair total = load_pair(state, e.width - column);
+      const std::int64_t first = i;
+      for (; i < count && step[i] == step[first]; ++i) total = total + g[i];
+      store_pair(state, total, e.width - column);
+    }
     for (std::int64_t i = 0; i < count; ++i) {
-      float* const state = states + pass_.rows.step[row + i] * to.step_stride;
-      store_pair(state, load_pair(state, e.width - column) + g[i], e.width - column);
       float* const entry = table + pass_.rows.entry[row + i] * layout_.width;
       store_pair(entry, load_pair(entry) + g[i]);
     }
