@@ -7,8 +7,7 @@ import torch
 from gymnasium import spaces
 
 from compare import assert_accurate, error_in_eps
-from twohot.kernels import backend
-from twohot.kernels.critics import layers, op
+from twohot.kernels.critics import fused, op
 from twohot.losses import ValueBins, linear_bin_expectation, linear_hl_gauss_cross_entropy, linear_two_hot_cross_entropy
 from twohot.nets.critic import CriticEnsemble
 from twohot.nets.values import ClassValues
@@ -28,9 +27,9 @@ SPACES = {
 
 @pytest.fixture
 def form(request, monkeypatch):
-    """Which layers run: the native ones, or those of plain PyTorch; rows in pieces of a few."""
+    """Who computes: native code, or products of torch; rows in pieces of a few."""
     if request.param == "plain":
-        monkeypatch.setattr(layers, "native", None)
+        monkeypatch.setattr(fused, "runs", lambda critics: False)
     monkeypatch.setattr(op, "_PIECE_ELEMENTS", 250)
     return request.param
 
@@ -189,50 +188,6 @@ def test_no_rows_at_all() -> None:
     assert loss.item() == 0
     assert value.eq(0).all()
     assert critics.state.grad.eq(0).all()
-
-
-@pytest.mark.parametrize("hidden", [1, 16, 33, 64, 200])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_native_layers_equal_plain_ones(monkeypatch, dtype, hidden) -> None:
-    assert backend.native is not None
-    generator = torch.Generator().manual_seed(5)
-    rows, steps, entries = 700, 30, 4
-
-    def draw(*shape, dtype=torch.float32):
-        return torch.randn(shape, generator=generator).to(dtype)
-
-    x, g, state, table = (
-        draw(rows, hidden, dtype=dtype),
-        draw(rows, hidden, dtype=dtype),
-        draw(steps, 3, hidden),
-        draw(entries, hidden),
-    )
-    x[5, 0] = float("nan")
-    step, entry = (
-        torch.randint(steps, (rows,), generator=generator),
-        torch.randint(entries, (rows,), generator=generator),
-    )
-
-    def run(threads):
-        torch.set_num_threads(threads)
-        first, added, out, gradient, other = (t.clone() for t in (x, x, x, g, g))
-        of_bias, of_table, of_state = torch.ones(hidden), torch.ones(entries, hidden), torch.ones(steps, 3, hidden)
-        layers.first(first, state[:, 1].to(dtype), table, step, entry, add=False)
-        layers.first(added, state[:, 1], table, step, entry, add=True)
-        layers.hidden(out, table[0])
-        layers.hidden_backward(gradient, x, of_bias)
-        layers.first_backward(other, x, step, entry, of_state[:, 1], of_table)
-        torch.set_num_threads(1)
-        return [first, added, out, gradient, other, of_bias, of_table, of_state]
-
-    native, again = run(1), run(2)
-    monkeypatch.setattr(layers, "native", None)
-    plain = run(1)
-    for index, (one, two, right) in enumerate(zip(native, again, plain, strict=True)):
-        assert torch.equal(one.nan_to_num(nan=7), two.nan_to_num(nan=7)), index  # the same bits on any threads
-        # Sums over rows: in another order, and of what is not rounded first.
-        floor = 2 if one.dtype != torch.float32 else 700 if dtype == torch.float32 else 700_000
-        assert_accurate(one, right.double(), floor=floor)
 
 
 def test_the_operations_are_registered_well() -> None:

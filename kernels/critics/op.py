@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from twohot.kernels.backend import choose_two_hot
-from twohot.kernels.critics import layers
+from twohot.kernels.critics import fused, layers
 from twohot.kernels.two_hot import reference
 from twohot.kernels.two_hot.op import (
     differentiable,
@@ -165,29 +165,48 @@ def critics_cross_entropy(
     loss, readout = (torch.empty(state.shape[0], count, dtype=wide, device=state.device) for _ in range(2))
     support = (low, high, transform, raw)
     of_state = empty_recycled((state.shape[1], state.shape[0], state.shape[2]), biases).zero_().transpose(0, 1)
-    of_action = None if action_weight is None else torch.zeros_like(action_weight, dtype=wide)
-    others = (torch.zeros_like(x, dtype=wide) for x in (table, weights, biases, head, head_bias))
-    of_table, of_weights, of_biases, of_head, of_head_bias = others
-    buffers = _Buffers(critics, count, gradients=True)
-    for c in range(state.shape[0]):
-        for piece in buffers.pieces(count):
+    others = (None if x is None else x.new_zeros(x.shape, dtype=wide) for x in critics[1:])
+    gradients = Critics(of_state, *others)
+    if fused.runs(critics):
+        outputs = {"loss": loss, "readout": readout, "gradients": gradients}
+        fused.fill_cross_entropy(critics, rows, target, mask, scale, support, sigma, **outputs)
+    else:
+        _fill_cross_entropy(critics, rows, target, mask, scale, support, sigma, loss, readout, gradients)
+    return loss.sum() * scale, readout, *_of_dtypes(gradients, critics)
+
+
+def _fill_cross_entropy(
+    critics: Critics,
+    rows: Rows,
+    target: Tensor,
+    mask: Tensor | None,
+    scale: float | Tensor,
+    support: tuple[float, float, str, bool],
+    sigma: float,
+    loss: Tensor,
+    readout: Tensor,
+    gradients: Critics,
+) -> None:
+    """As `fused.fill_cross_entropy`, by products of torch."""
+    buffers = _Buffers(critics, target.shape[0], gradients=True)
+    for c in range(critics.state.shape[0]):
+        for piece in buffers.pieces(target.shape[0]):
             features, g = _forward(critics, rows, c, piece, buffers)
             own = None if mask is None else mask[piece]
             _two_hot(g, target[piece], own, scale, support, sigma, loss[c, piece], readout[c, piece])
             x = features[-1]
-            _add_product(of_head[c], x, g)
-            layers.hidden_backward(g, g, of_head_bias[c], layers.LINEAR)
-            g = torch.mm(g, head[c].t(), out=buffers.gradients[0][: len(x)])
+            _add_product(gradients.head[c], x, g)
+            layers.hidden_backward(g, g, gradients.head_bias[c], layers.LINEAR)
+            g = torch.mm(g, critics.head[c].t(), out=buffers.gradients[0][: len(x)])
             for depth in range(len(features) - 1, 0, -1):
-                layers.hidden_backward(g, features[depth], of_biases[depth - 1, c])
-                _add_product(of_weights[depth - 1, c], features[depth - 1], g)
+                layers.hidden_backward(g, features[depth], gradients.biases[depth - 1, c])
+                _add_product(gradients.weights[depth - 1, c], features[depth - 1], g)
                 other = buffers.gradients[(len(features) - depth) % 2][: len(x)]
-                g = torch.mm(g, weights[depth - 1, c].t(), out=other)
-            layers.first_backward(g, features[0], step[piece], entry[piece], of_state[c], of_table[c])
-            if of_action is not None:
-                _add_product(of_action[c], action[piece], g)
-    gradients = (of_state, of_table, of_action, of_weights, of_biases, of_head, of_head_bias)
-    return loss.sum() * scale, readout, *_of_dtypes(gradients, critics)
+                g = torch.mm(g, critics.weights[depth - 1, c].t(), out=other)
+            places = rows.step[piece], rows.entry[piece]
+            layers.first_backward(g, features[0], *places, gradients.state[c], gradients.table[c])
+            if gradients.action_weight is not None:
+                _add_product(gradients.action_weight[c], rows.action[piece], g)
 
 
 def _add_product(total: Tensor, x: Tensor, g: Tensor) -> None:
@@ -198,7 +217,7 @@ def _add_product(total: Tensor, x: Tensor, g: Tensor) -> None:
         total += torch.mm(x.t(), g)
 
 
-def _of_dtypes(gradients: tuple[Tensor | None, ...], critics: Critics) -> list[Tensor]:
+def _of_dtypes(gradients: Critics, critics: Critics) -> list[Tensor]:
     empty = critics.state.new_empty(0)
     return [empty if x is None else x.to(like.dtype) for x, like in zip(gradients, critics, strict=True)]
 
@@ -251,16 +270,19 @@ def critics_expectation(
     critics = Critics(state, table, action_weight, weights, biases, head, head_bias)
     rows = Rows(step, entry, action)
     readout = torch.empty(state.shape[0], step.shape[0], dtype=biases.dtype, device=state.device)
+    if fused.runs(critics):
+        fused.fill_expectation(critics, rows, (low, high, transform, raw), readout=readout)
+        return readout
     buffers = _Buffers(critics, step.shape[0], gradients=False)
-    fused = choose_two_hot(head.device, head.dtype, head.shape[2]).name != "reference"
+    plain = choose_two_hot(head.device, head.dtype, head.shape[2]).name == "reference"
     for c in range(state.shape[0]):
         for piece in buffers.pieces(step.shape[0]):
             _, logits = _forward(critics, rows, c, piece, buffers)
-            if fused:
-                fill_expectation(logits, low, high, transform, raw, readout=readout[c, piece])
-            else:
+            if plain:
                 kind = "raw" if raw else "transformed"
                 readout[c, piece] = reference.bin_expectation(logits.to(readout.dtype), low, high, transform, kind)
+            else:
+                fill_expectation(logits, low, high, transform, raw, readout=readout[c, piece])
     return readout
 
 
