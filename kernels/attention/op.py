@@ -223,6 +223,17 @@ def _precision() -> str:
     return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
+def fill_gradients(upstream, q, k, v, out, lse, options, *, out_gradients) -> None:
+    """The native `causal_attention_backward` without lengths, into `out_gradients`: views shaped as q, k and v.
+
+    Args:
+        options: what follows `lengths` among its arguments.
+    """
+    cosine, sine, window, sinks, softcap, scale = options
+    named = {"window": window, "sinks": sinks, "softcap": softcap, "scale": scale}
+    _attend_natively(q, k, v, None, cosine, sine, out, lse, (upstream, *out_gradients), **named)
+
+
 gradients_of_attention = differentiated_once(causal_attention_backward)
 
 

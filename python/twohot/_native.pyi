@@ -304,6 +304,80 @@ def critics_expectation(
     readout: int,
     threads: int,
 ) -> None: ...
+def pack_weight(
+    weight: int, outputs: int, inputs: int, *, backward: bool, dtype: str, packed: int, threads: int
+) -> None:
+    """A float32 weight [outputs, inputs] as this processor's products read it, in outputs * inputs floats."""
+
+def before_attention(
+    rows: int,
+    width: int,
+    hidden: int,
+    dtype: str,
+    *,
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    epsilon: float,
+    threads: int,
+) -> None:
+    """linear(norm(x)), [rows, hidden] of dtype; inputs are x, the norm's weight and bias, and the packed weight."""
+
+def before_attention_backward(
+    rows: int,
+    width: int,
+    hidden: int,
+    dtype: str,
+    *,
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    epsilon: float,
+    threads: int,
+) -> None:
+    """The derivative of before_attention: outputs are gradients of x (added), the weight, the norm's weight and bias.
+
+    Inputs as there, with the weight packed for it, and the upstream gradient.
+    """
+
+def after_attention(
+    rows: int,
+    width: int,
+    hidden: int,
+    dtype: str,
+    *,
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    epsilon: float,
+    slope: float,
+    seed: int,
+    dropout: float,
+    threads: int,
+) -> None:
+    """m = x + norm(out(attended)), then m + dropout(down(norm(leaky(up(norm(m)))))).
+
+    Inputs are weight and bias of out, norm, norm, up, norm and down, then x and what was attended; outputs are
+    out(attended), m, leaky(up(...)) and the result.
+    """
+
+def after_attention_backward(
+    rows: int,
+    width: int,
+    hidden: int,
+    dtype: str,
+    *,
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    epsilon: float,
+    slope: float,
+    seed: int,
+    dropout: float,
+    threads: int,
+) -> None:
+    """The derivative of after_attention: outputs are gradients of x, of what was attended, and of the parameters.
+
+    Inputs as there, with weights packed for it, its first three outputs, and the upstream gradient.
+    """
+
+def dropout(to: int, source: int, count: int, *, seed: int, dropout: float, threads: int) -> None: ...
 def recycled(bytes: int) -> np.ndarray:
     """An uninitialised array of bytes whose memory is kept for the next caller when the array goes."""
 

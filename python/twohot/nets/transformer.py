@@ -16,9 +16,13 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from twohot.attention import KVCache, causal_attention, decode_attention, prefill_attention
+from twohot.kernels.transformer_layer import op as fused
 from twohot.nets.linear import SigmaLinear
 from twohot.nets.packed import PackedStep
 from twohot.nets.positions import make_positions
+
+SLOPE = 0.01
+"""Of leaky ReLU below 0: torch's own."""
 
 
 class TransformerLayer(nn.Module):
@@ -40,6 +44,9 @@ class TransformerLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, L, E] to [B, L, E]."""
+        dtype = fused.products_dtype(x, self.heads, self.up.bias.shape[0])
+        if dtype is not None and self.norm_attention.weight.dtype == torch.float32:
+            return fused.run(x, dtype, self._settings(), self._folded())
         return self.block(x, partial(causal_attention, rotary=self.rotary))
 
     def prefill(self, x: Tensor, lengths: Tensor, cache: KVCache, layer: int) -> Tensor:
@@ -54,6 +61,26 @@ class TransformerLayer(nn.Module):
         hidden = self.norm_hidden(functional.leaky_relu(self.up(self.norm_feed_forward(x)), inplace=True))
         return x + self.dropout(self.down(hidden))
 
+    def _settings(self) -> fused.Settings:
+        share = self.dropout.p if self.training else 0.0
+        return fused.Settings(self.heads, self.rotary, self.norm_attention.eps, SLOPE, share)
+
+    def _folded(self) -> fused.Layer:
+        scales = self.head_scale.repeat_interleave(self.out.weight.shape[1] // self.heads, 0).flatten()
+        return fused.Layer(
+            *_of_norm(self.norm_attention),
+            self.qkv.effective_weight(),
+            self.out.effective_weight() * scales,
+            self.out.bias,
+            *_of_norm(self.norm_attended),
+            *_of_norm(self.norm_feed_forward),
+            self.up.effective_weight(),
+            self.up.bias,
+            *_of_norm(self.norm_hidden),
+            self.down.effective_weight(),
+            self.down.bias,
+        )
+
     def step(self, x: Tensor, cache: KVCache, layer: int) -> Tensor:
         """x [B, E], one step of each environment, to [B, E]; appends to the cache, builds no gradient."""
         q, k, v = self.qkv.step(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1)).unbind(1)
@@ -61,6 +88,10 @@ class TransformerLayer(nn.Module):
         x = x + self.norm_attended(self.out.step(attended))
         hidden = self.norm_hidden(functional.leaky_relu(self.up.step(self.norm_feed_forward(x))))
         return x + self.down.step(hidden)
+
+
+def _of_norm(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    return norm.weight, norm.bias
 
 
 class Transformer(nn.Module):
@@ -102,7 +133,8 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x [B, L, E] embeddings, time [B, L] index of each step in its trial; returns h [B, L, E]."""
-        x = self.dropout(x + self.positions(time))
+        x = x + self.positions(time)
+        x = fused.dropout(x, self.dropout.p) if self.training and fused.drops_out(x) else self.dropout(x)
         for layer in self.layers:
             x = checkpoint(layer, x, use_reentrant=False) if self.recompute else layer(x)
         return self.norm(x)

@@ -1,0 +1,1 @@
+"""A Transformer's layer in training, in two native passes around its attention."""
