@@ -319,13 +319,17 @@ class CollectConfig:
     """Steps of a trial over which its epsilon falls (bilevel exploration); 0 keeps it the same."""
     random_multiplier: bool = True
     """Multiply epsilon by a number drawn from U(0, 1) for each trial."""
+    flip: float = 0.15
+    """Probability of each button (MultiBinary actions) to be flipped in an action that explores."""
+    flip_steps: int = 1
+    """Steps for which the same buttons stay flipped."""
 
     def __post_init__(self) -> None:
-        for name in ("environments", "steps_per_epoch"):
+        for name in ("environments", "steps_per_epoch", "flip_steps"):
             _require(getattr(self, name) >= 1, f"collect.{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("first_epoch", "epsilon_steps", "trial_epsilon_steps"):
             _require(getattr(self, name) >= 0, f"collect.{name}: expected at least 0, got {getattr(self, name)}")
-        for name in ("epsilon_start", "epsilon_end", "trial_epsilon_start", "trial_epsilon_end"):
+        for name in ("epsilon_start", "epsilon_end", "trial_epsilon_start", "trial_epsilon_end", "flip"):
             _require(0 <= getattr(self, name) <= 1, f"collect.{name}: expected [0, 1], got {getattr(self, name)}")
 
 

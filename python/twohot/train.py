@@ -139,6 +139,8 @@ class Session:
             ),
             np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(EXPLORATION_STREAM,))),
             collect.random_multiplier,
+            collect.flip,
+            collect.flip_steps,
         )
         self.experience = Experience(config, self.agent.observation_space, self.agent.action_space)
         self.epoch = 0

@@ -3,7 +3,7 @@
 Importing this package imports no suite's own packages.
 """
 
-from twohot.envs import babyai, dark_key, frozen_lake, gymnasium, half_cheetah, maze_runner, tmaze
+from twohot.envs import babyai, dark_key, frozen_lake, gym_vector, gymnasium, half_cheetah, maze_runner, tmaze
 from twohot.envs.actions import PadActions, PadBinary, PadChoices, RescaleActions, common_action_space, pad_actions
 from twohot.envs.atari import ATARI
 from twohot.envs.attempts import Attempts
@@ -30,10 +30,10 @@ from twohot.envs.registry import (
     suites,
 )
 from twohot.envs.retro import RETRO
-from twohot.envs.rows import Rows
+from twohot.envs.rows import LOST, Rows
 from twohot.envs.trial_vector import TrialVector, WorkerChoice
 from twohot.envs.vector import make_vector, reset_seeds, reset_where
-from twohot.envs.workers import LOST, DeadWorkerError, Workers
+from twohot.envs.workers import DeadWorkerError, Workers
 from twohot.envs.wrappers import FlatDiscreteAction, ScaleReward, TimeLimitTerminates
 
 for _suite in (
@@ -49,6 +49,7 @@ for _suite in (
     maze_runner.SUITE,
     babyai.SUITE,
     gymnasium.SUITE,
+    gym_vector.SUITE,
 ):
     register(_suite)
 

@@ -24,11 +24,16 @@ class EnvBatch(ABC):
         hidden_task: whether several attempts share a hidden task; `reset` draws it anew where `new_task`.
         success: bool [rows], whether the last step of the row reached the goal.
         legal: bool [rows], whether the last action of the row was one that its task has.
+        began: None, or bool [rows]: where a row that could not begin at once has begun with the last step, which was no
+            step of its attempt.
+        one_attempt: whether a row cannot begin an attempt before another step.
     """
 
     observation_space: spaces.Box
     action_space: spaces.Discrete
     hidden_task = False
+    began: np.ndarray | None = None
+    one_attempt = False
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
@@ -39,6 +44,9 @@ class EnvBatch(ABC):
 
     def seed_actions(self, row: int, seed: int) -> None:  # noqa: B027 (all actions are legal)
         """Seed what replaces actions that the row's task does not have."""
+
+    def restart(self, seed: int | None) -> None:  # noqa: B027 (rows have seeds of their own)
+        """All rows are about to begin a trial; `seed` is the first row's."""
 
     def begin(self, row: int, seed: int, attempt: int) -> None:
         """Begin an attempt in one row from a seed, an int in [0, 2**31 - 1)."""

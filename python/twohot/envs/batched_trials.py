@@ -15,7 +15,7 @@ from twohot.envs.batched import EnvBatch
 from twohot.envs.multitask import CONTEXT, CONTEXT_FEATURES, RESULTS
 from twohot.envs.padding import OBSERVATION
 from twohot.envs.registry import UnknownEnvironmentError, non_finite
-from twohot.envs.rows import reset_mask, row_seeds
+from twohot.envs.rows import LOST, reset_mask, row_seeds
 
 
 class BatchedTrials(VectorEnv):
@@ -52,6 +52,11 @@ class BatchedTrials(VectorEnv):
         plays: Sequence[Sequence[int]] = (),
     ) -> None:
         check_attempts(attempts, free_attempts)
+        if attempts > 1 and batch.one_attempt:
+            raise ValueError(
+                f"expected 1 attempt of {suite!r}, whose rows end and begin by autoreset, got {attempts}: use a vector "
+                "environment with autoreset DISABLED"
+            )
         self.batch, self.num_envs, self.workers = batch, batch.rows, "in-process"
         self.suite, self.tasks = suite, tuple(tasks)
         self.attempts, self.free_attempts = attempts, free_attempts
@@ -103,6 +108,8 @@ class BatchedTrials(VectorEnv):
         """
         options = options or {}
         mask, seeds = reset_mask(options, self.num_envs), row_seeds(seed, self.num_envs)
+        if mask.all():
+            self.batch.restart(seeds[0])
         names = options.get("task")
         for row in np.flatnonzero(mask).tolist():
             self._begin(row, seeds[row], names if names is None or isinstance(names, str) else names[row])
@@ -142,7 +149,10 @@ class BatchedTrials(VectorEnv):
     def step(self, actions: np.ndarray):
         """Rows that have ended stand still. Raises ValueError for actions that the space does not have."""
         actions = np.asarray(actions)
-        if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() >= self.single_action_space.n:
+        fits = actions.shape == self.action_space.shape
+        if fits and isinstance(self.single_action_space, spaces.Discrete):
+            fits = actions.min() >= 0 and actions.max() < self.single_action_space.n
+        if not fits:
             raise ValueError(f"expected actions [{self.num_envs}] of {self.single_action_space}, got {actions}")
         reward, terminated, truncated = self.batch.step(actions)
         success = self.batch.success
@@ -152,6 +162,7 @@ class BatchedTrials(VectorEnv):
             self._steps += live
         else:
             self._steps += 1
+        began = self._begun()
         self._last_reward = reward.astype(np.float64)
         self._attempt_return += self._last_reward
         self._attempt_success |= success
@@ -161,7 +172,7 @@ class BatchedTrials(VectorEnv):
         cut = self._steps >= self._step_limit if self._step_limit else self._never
         stops = over | cut if self._step_limit else over
         if not stops.any():
-            return self._observe(), counted, terminated, truncated, {}
+            return self._observe(), counted, terminated, truncated, began
         ended = []
         for row in np.flatnonzero(stops & ~self._ended).tolist():
             self._end_attempt(row)
@@ -176,11 +187,23 @@ class BatchedTrials(VectorEnv):
             ended.append(row)
         observation = self._observe()
         if not ended:
-            return observation, counted, terminated, truncated, {}
+            return observation, counted, terminated, truncated, began
         self._ended[ended] = self._any_ended = True
         for name, part in _parts(observation).items():
             self._last[name][ended] = part[ended]
-        return observation, counted, terminated, truncated, self._results(ended)
+        results = self._results(ended)
+        if began:
+            results["task"], results["_task"] = results["task"] + began["task"], results["_task"] | began["_task"]
+        return observation, counted, terminated, truncated, began | results
+
+    def _begun(self) -> dict[str, np.ndarray]:
+        """Begin anew where a row could not at its reset, and say so as where a worker has died: nothing counts yet."""
+        began = self.batch.began
+        if began is None or not began.any():
+            return {}
+        self._steps[began] = 0
+        self._attempt_return[began] = self._attempt_success[began] = 0
+        return {LOST: began, f"_{LOST}": began, "task": np.where(began, self._task, 0), "_task": began}
 
     def _end_attempt(self, row: int) -> None:
         steps = int(self._steps[row]) - self._attempt_start[row]

@@ -11,6 +11,10 @@ import numpy as np
 
 from twohot.envs.padding import OBSERVATION
 
+LOST = "lost"
+"""In the info of a row of which nothing since its reset counts, and in which another episode has begun with this step:
+its worker died, or it could not begin at its reset."""
+
 Infos = list[tuple[int, dict[str, Any]]]
 """What rows have to say besides numbers: their index and their info."""
 
