@@ -235,6 +235,23 @@ def transformer_step(
     norm, norm, up, norm and down, then of the last norm. Linear weights are [outputs / 32, inputs, 32], filled up.
     """
 
+def mlp_step(
+    input: int,
+    output: int,
+    rows: int,
+    sizes: Sequence[int],
+    parameters: Sequence[int],
+    *,
+    epsilon: float,
+    slope: float,
+    threads: int,
+) -> None:
+    """Linear layers with leaky ReLU between them, float32, of `sizes` inputs, outputs, outputs and so on.
+
+    Parameters are addresses as for `transformer_step`: weight and bias of each layer, and those of a norm behind the
+    last or nothing.
+    """
+
 class Ensemble:
     """Critics as addresses of CPU memory, which the caller has checked; dtype is float32 or bfloat16."""
 
