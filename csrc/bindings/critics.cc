@@ -26,8 +26,8 @@ ops::Ensemble ensemble(std::int64_t critics, std::int64_t steps, std::int64_t en
                        std::uintptr_t state, std::int64_t critic_stride, std::int64_t step_stride, std::uintptr_t table,
                        std::uintptr_t action_weight, std::uintptr_t weights, std::uintptr_t biases, std::uintptr_t head,
                        std::uintptr_t head_bias) {
-  if (critics < 0 || steps < 0 || entries < 0 || actions < 0 || depth < 0 || width < 1 || bins < 2 || bins > ops::most_bins) {
-    throw std::invalid_argument("expected sizes of at least 0, a width of at least 1 and 2 to " +
+  if (critics < 0 || steps < 0 || entries < 0 || actions < 0 || depth < 0 || width < 1 || bins < 1 || bins > ops::most_bins) {
+    throw std::invalid_argument("expected sizes of at least 0, a width of at least 1 and 1 to " +
                                 std::to_string(ops::most_bins) + " bins, got a width of " + std::to_string(width) + " and " +
                                 std::to_string(bins) + " bins");
   }
@@ -67,6 +67,25 @@ ops::EnsembleRows rows_of(const ops::Ensemble& ensemble, std::int64_t rows, std:
   return {rows, pointer<const std::int64_t>(step), pointer<const std::int64_t>(entry), pointer<const void>(action)};
 }
 
+void require_bins(const ops::Ensemble& ensemble, bool several) {
+  if ((ensemble.bins > 1) != several) {
+    throw std::invalid_argument(std::string("expected critics of ") + (several ? "at least 2 bins" : "one output") + ", got " +
+                                std::to_string(ensemble.bins));
+  }
+}
+
+// Addresses of gradients are of what the ensemble has.
+ops::EnsembleGradients gradients_of(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t state,
+                                    std::int64_t critic_stride, std::int64_t step_stride, std::uintptr_t table,
+                                    std::uintptr_t action_weight, std::uintptr_t weights, std::uintptr_t biases,
+                                    std::uintptr_t head, std::uintptr_t head_bias) {
+  require_addresses(ensemble.critics == 0 || (head && head_bias && (ensemble.depth == 0 || (weights && biases)) &&
+                                              (ensemble.entries == 0 || table) && (ensemble.actions == 0 || action_weight) &&
+                                              (rows == 0 || state)));
+  return {pointer<float>(state),   critic_stride,          step_stride,           pointer<float>(table), pointer<float>(action_weight),
+          pointer<float>(weights), pointer<float>(biases), pointer<float>(head), pointer<float>(head_bias)};
+}
+
 ops::Support support_of(double low, double high, const std::string& transform, bool raw) {
   if (!(low < high)) {
     throw std::invalid_argument("expected low < high, got " + std::to_string(low) + " and " + std::to_string(high));
@@ -90,17 +109,13 @@ void cross_entropy(const ops::Ensemble& ensemble, std::int64_t rows, std::uintpt
   if (sigma > 0 && raw_labels) {
     throw std::invalid_argument("expected sigma = 0 for raw labels, got " + std::to_string(sigma));
   }
-  require_addresses(ensemble.critics == 0 ||
-                    (of_head && of_head_bias && (ensemble.depth == 0 || (of_weights && of_biases)) &&
-                     (ensemble.entries == 0 || of_table) && (ensemble.actions == 0 || of_action_weight) &&
-                     (rows == 0 || (target && loss && readout && of_state))));
+  require_bins(ensemble, true);
+  require_addresses(ensemble.critics == 0 || rows == 0 || (target && loss && readout));
   const ops::Labels labels{
       pointer<const float>(target), pointer<const std::uint8_t>(mask), std::max<std::int64_t>(rows, 1), 0, sigma, raw_labels};
-  const ops::EnsembleGradients gradients{pointer<float>(of_state),         of_critic_stride,
-                                         of_step_stride,                   pointer<float>(of_table),
-                                         pointer<float>(of_action_weight), pointer<float>(of_weights),
-                                         pointer<float>(of_biases),        pointer<float>(of_head),
-                                         pointer<float>(of_head_bias)};
+  const ops::EnsembleGradients gradients =
+      gradients_of(ensemble, rows, of_state, of_critic_stride, of_step_stride, of_table, of_action_weight, of_weights,
+                   of_biases, of_head, of_head_bias);
   const py::gil_scoped_release release;
   ops::critics_cross_entropy(ensemble, all, support, labels, scale, pointer<float>(loss), pointer<float>(readout), gradients,
                              threads);
@@ -111,9 +126,37 @@ void expectation(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_
                  std::uintptr_t readout, int threads) {
   const ops::EnsembleRows all = rows_of(ensemble, rows, step, entry, action);
   const ops::Support support = support_of(low, high, transform, raw);
+  require_bins(ensemble, true);
   require_addresses(ensemble.critics == 0 || rows == 0 || readout);
   const py::gil_scoped_release release;
   ops::critics_expectation(ensemble, all, support, pointer<float>(readout), threads);
+}
+
+void squared_error(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t step, std::uintptr_t entry,
+                   std::uintptr_t action, std::uintptr_t target, std::uintptr_t factor, std::uintptr_t offset,
+                   std::uintptr_t mask, float scale, std::uintptr_t loss, std::uintptr_t value, std::uintptr_t of_state,
+                   std::int64_t of_critic_stride, std::int64_t of_step_stride, std::uintptr_t of_table,
+                   std::uintptr_t of_action_weight, std::uintptr_t of_weights, std::uintptr_t of_biases,
+                   std::uintptr_t of_head, std::uintptr_t of_head_bias, int threads) {
+  const ops::EnsembleRows all = rows_of(ensemble, rows, step, entry, action);
+  require_bins(ensemble, false);
+  require_addresses(ensemble.critics == 0 || rows == 0 || (target && factor && offset && loss && value));
+  const ops::Regression wanted{pointer<const float>(target), pointer<const float>(factor), pointer<const float>(offset),
+                               pointer<const std::uint8_t>(mask)};
+  const ops::EnsembleGradients gradients =
+      gradients_of(ensemble, rows, of_state, of_critic_stride, of_step_stride, of_table, of_action_weight, of_weights,
+                   of_biases, of_head, of_head_bias);
+  const py::gil_scoped_release release;
+  ops::critics_squared_error(ensemble, all, wanted, scale, pointer<float>(loss), pointer<float>(value), gradients, threads);
+}
+
+void output(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t step, std::uintptr_t entry,
+            std::uintptr_t action, std::uintptr_t output, int threads) {
+  const ops::EnsembleRows all = rows_of(ensemble, rows, step, entry, action);
+  require_bins(ensemble, false);
+  require_addresses(ensemble.critics == 0 || rows == 0 || output);
+  const py::gil_scoped_release release;
+  ops::critics_output(ensemble, all, pointer<float>(output), threads);
 }
 
 }  // namespace
@@ -132,6 +175,12 @@ void bind_critics(py::module_& module) {
              "which the caller has checked, indices too.");
   module.def("critics_expectation", &expectation, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a,
              "low"_a, "high"_a, "transform"_a, "raw"_a, "readout"_a, "threads"_a, "Values of rows.");
+  module.def("critics_squared_error", &squared_error, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a,
+             "target"_a, "factor"_a, "offset"_a, "mask"_a, "scale"_a, "loss"_a, "value"_a, "of_state"_a, "of_critic_stride"_a,
+             "of_step_stride"_a, "of_table"_a, "of_action_weight"_a, "of_weights"_a, "of_biases"_a, "of_head"_a,
+             "of_head_bias"_a, "threads"_a, "As critics_cross_entropy, of the squared error of critics with one output.");
+  module.def("critics_output", &output, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a, "output"_a,
+             "threads"_a, "The one output of rows.");
 }
 
 }  // namespace twohot

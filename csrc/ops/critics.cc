@@ -109,13 +109,11 @@ void gather_critic(const Ensemble& e, const CriticLayout& layout, std::int64_t c
   }
 }
 
-}  // namespace
-
-void critics_cross_entropy(const CriticKernels& kernels, const Ensemble& e, const EnsembleRows& rows, const Support& support,
-                           const Labels& labels, float scale, float* loss, float* readout,
-                           const EnsembleGradients& gradients, int threads) {
-  const CriticLayout layout = layout_of(kernels, e);
-  const std::vector<std::int64_t> ends = slices_of(rows);
+// `pass` lacks what is packed.
+void train(const CriticKernels& kernels, CriticPass pass, int threads) {
+  const Ensemble& e = pass.ensemble;
+  const CriticLayout& layout = pass.layout;
+  const std::vector<std::int64_t> ends = slices_of(pass.rows);
   const auto slices = static_cast<std::int64_t>(ends.size()) - 1;
   const std::int64_t turns = e.critics * slices;
   const std::int64_t workers = std::clamp<std::int64_t>(turns, 1, std::max(threads, 1));
@@ -127,8 +125,7 @@ void critics_cross_entropy(const CriticKernels& kernels, const Ensemble& e, cons
   float* const sums = reinterpret_cast<float*>(memory + packed);
   std::uint32_t* const scratch = memory + packed + summed;
 
-  const Values values(support, e.bins, true, labels.raw);
-  const CriticPass pass{e, rows, layout, memory, values, readout, &labels, scale, loss, &gradients};
+  pass.packed = memory;
   share(e.critics, threads, [&](std::int64_t critic, std::int64_t) {
     kernels.pack(e, layout, critic, true, memory + critic * layout.packed(true));
   });
@@ -140,15 +137,16 @@ void critics_cross_entropy(const CriticKernels& kernels, const Ensemble& e, cons
                   scratch + worker * layout.piece(true));
   });
   share(e.critics, threads, [&](std::int64_t critic, std::int64_t) {
-    gather_critic(e, layout, critic, sums + critic * slices * layout.sums(), slices, gradients);
+    gather_critic(e, layout, critic, sums + critic * slices * layout.sums(), slices, *pass.gradients);
   });
 }
 
-void critics_expectation(const CriticKernels& kernels, const Ensemble& e, const EnsembleRows& rows, const Support& support,
-                         float* readout, int threads) {
-  const CriticLayout layout = layout_of(kernels, e);
+void read(const CriticKernels& kernels, CriticPass pass, int threads) {
+  const Ensemble& e = pass.ensemble;
+  const CriticLayout& layout = pass.layout;
+  const std::int64_t rows = pass.rows.count;
   const std::int64_t per_turn = layout.rows * pieces_per_turn;
-  const std::int64_t slices = (rows.count + per_turn - 1) / per_turn;
+  const std::int64_t slices = (rows + per_turn - 1) / per_turn;
   const std::int64_t turns = e.critics * slices;
   const std::int64_t workers = std::clamp<std::int64_t>(turns, 1, std::max(threads, 1));
   const std::int64_t packed = e.critics * layout.packed(false);
@@ -156,16 +154,42 @@ void critics_expectation(const CriticKernels& kernels, const Ensemble& e, const 
   const BufferPool::Block block = BufferPool::process().take(static_cast<std::size_t>(words) * sizeof(float));
   auto* const memory = static_cast<std::uint32_t*>(block.data());
 
-  const Values values(support, e.bins, true, false);
-  const CriticPass pass{e, rows, layout, memory, values, readout};
+  pass.packed = memory;
   share(e.critics, threads, [&](std::int64_t critic, std::int64_t) {
     kernels.pack(e, layout, critic, false, memory + critic * layout.packed(false));
   });
   share(turns, threads, [&](std::int64_t turn, std::int64_t worker) {
     const std::int64_t begin = turn % slices * per_turn;
-    kernels.read(pass, *kernels.two_hot, turn / slices, begin, std::min(rows.count, begin + per_turn),
+    kernels.read(pass, *kernels.two_hot, turn / slices, begin, std::min(rows, begin + per_turn),
                  memory + packed + worker * layout.piece(false));
   });
+}
+
+}  // namespace
+
+void critics_cross_entropy(const CriticKernels& kernels, const Ensemble& e, const EnsembleRows& rows, const Support& support,
+                           const Labels& labels, float scale, float* loss, float* readout,
+                           const EnsembleGradients& gradients, int threads) {
+  const Values values(support, e.bins, true, labels.raw);
+  train(kernels, {e, rows, layout_of(kernels, e), nullptr, &values, readout, &labels, nullptr, scale, loss, &gradients},
+        threads);
+}
+
+void critics_expectation(const CriticKernels& kernels, const Ensemble& e, const EnsembleRows& rows, const Support& support,
+                         float* readout, int threads) {
+  const Values values(support, e.bins, true, false);
+  read(kernels, {e, rows, layout_of(kernels, e), nullptr, &values, readout}, threads);
+}
+
+void critics_squared_error(const CriticKernels& kernels, const Ensemble& e, const EnsembleRows& rows,
+                           const Regression& regression, float scale, float* loss, float* value,
+                           const EnsembleGradients& gradients, int threads) {
+  train(kernels, {e, rows, layout_of(kernels, e), nullptr, nullptr, value, nullptr, &regression, scale, loss, &gradients},
+        threads);
+}
+
+void critics_output(const CriticKernels& kernels, const Ensemble& e, const EnsembleRows& rows, float* output, int threads) {
+  read(kernels, {e, rows, layout_of(kernels, e), nullptr, nullptr, output}, threads);
 }
 
 void critics_cross_entropy(const Ensemble& ensemble, const EnsembleRows& rows, const Support& support, const Labels& labels,
@@ -176,6 +200,15 @@ void critics_cross_entropy(const Ensemble& ensemble, const EnsembleRows& rows, c
 void critics_expectation(const Ensemble& ensemble, const EnsembleRows& rows, const Support& support, float* readout,
                          int threads) {
   critics_expectation(kernels(), ensemble, rows, support, readout, threads);
+}
+
+void critics_squared_error(const Ensemble& ensemble, const EnsembleRows& rows, const Regression& regression, float scale,
+                           float* loss, float* value, const EnsembleGradients& gradients, int threads) {
+  critics_squared_error(kernels(), ensemble, rows, regression, scale, loss, value, gradients, threads);
+}
+
+void critics_output(const Ensemble& ensemble, const EnsembleRows& rows, float* output, int threads) {
+  critics_output(kernels(), ensemble, rows, output, threads);
 }
 
 }  // namespace twohot::ops

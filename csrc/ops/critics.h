@@ -1,5 +1,5 @@
-// CPU kernels of an ensemble of value classifiers over (step, discount, action): rows go through the first layer, the hidden
-// ones, the last one, the two-hot operation and back, piece by piece, while they are in the cache of a core.
+// CPU kernels of an ensemble of critics over (step, discount, action), which classify values or are one number: rows go through
+// the first layer, the hidden ones, the last one, the loss and back, piece by piece, while they are in the cache of a core.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,8 @@
 
 namespace twohot::ops {
 
-// `depth` hidden layers of `width` units with leaky ReLU stand between the first layer and the `bins` logits. The first
+// `depth` hidden layers of `width` units with leaky ReLU stand between the first layer and the `bins` logits,
+// or the one output of critics that are no classifiers. The first
 // layer is a sum of what a row's step, its entry in a table and its action contribute.
 struct Ensemble {
   std::int64_t critics;
@@ -53,9 +54,17 @@ struct EnsembleGradients {
   float* head_bias;
 };
 
-// Both sum in float32. With bfloat16 products are of bfloat16 where the processor has them. The same bits for any number of
-// threads. Throw std::bad_alloc before anything is written. Preconditions, which the binding checks: those of two_hot.h, 1 <=
-// width; the caller vouches for every index. Cost: O(critics * rows * width * (depth * width + bins)); memory of some pieces
+// What an output x of each row is to be: factor x + offset is to be the target.
+struct Regression {
+  const float* target;       // [rows]
+  const float* factor;       // [rows]
+  const float* offset;       // [rows]
+  const std::uint8_t* mask;  // [rows] whether a row counts, or null
+};
+
+// All sum in float32. With bfloat16 products are of bfloat16 where the processor has them. The same bits for any number of
+// threads. Throw std::bad_alloc before anything is written. Preconditions, which the binding checks: those of two_hot.h for classifiers,
+// `bins` 1 for others, 1 <= width; the caller vouches for every index. Cost: O(critics * rows * width * (depth * width + bins)); memory of some pieces
 // for each thread, and of some copies of weights.
 
 // labels.targets is the number of rows, its offset 0. `loss` and `readout` are [critics, rows]; gradients are those of the
@@ -66,5 +75,13 @@ void critics_cross_entropy(const Ensemble& ensemble, const EnsembleRows& rows, c
 // readout [critics, rows].
 void critics_expectation(const Ensemble& ensemble, const EnsembleRows& rows, const Support& support, float* readout,
                          int threads);
+
+// As critics_cross_entropy(), of the loss (factor x + offset - target)^2; `value` [critics, rows] is factor x + offset, 0 where a
+// row does not count.
+void critics_squared_error(const Ensemble& ensemble, const EnsembleRows& rows, const Regression& regression, float scale,
+                           float* loss, float* value, const EnsembleGradients& gradients, int threads);
+
+// output [critics, rows], x.
+void critics_output(const Ensemble& ensemble, const EnsembleRows& rows, float* output, int threads);
 
 }  // namespace twohot::ops

@@ -51,13 +51,14 @@ struct CriticLayout {
 struct CriticPass {
   const Ensemble& ensemble;
   const EnsembleRows& rows;
-  const CriticLayout& layout;
+  CriticLayout layout;
   const std::uint32_t* packed;  // [critics, layout.packed()]
-  const Values& values;
-  float* readout;  // [critics, rows]
+  const Values* values;  // null for critics that are no classifiers
+  float* readout;        // [critics, rows]
 
   // Only with gradients.
-  const Labels* labels = nullptr;
+  const Labels* labels = nullptr;          // of classifiers
+  const Regression* regression = nullptr;  // of others
   float scale = 0;
   float* loss = nullptr;  // [critics, rows]
   const EnsembleGradients* gradients = nullptr;
@@ -92,5 +93,10 @@ void critics_cross_entropy(const CriticKernels& kernels, const Ensemble& ensembl
                            const EnsembleGradients& gradients, int threads);
 void critics_expectation(const CriticKernels& kernels, const Ensemble& ensemble, const EnsembleRows& rows,
                          const Support& support, float* readout, int threads);
+void critics_squared_error(const CriticKernels& kernels, const Ensemble& ensemble, const EnsembleRows& rows,
+                           const Regression& regression, float scale, float* loss, float* value,
+                           const EnsembleGradients& gradients, int threads);
+void critics_output(const CriticKernels& kernels, const Ensemble& ensemble, const EnsembleRows& rows, float* output,
+                    int threads);
 
 }  // namespace twohot::ops

@@ -70,18 +70,20 @@ class Piece {
   }
 
   void read(const Kernels& two_hot) const noexcept {
-    two_hot.expectation(rows(), pass_.values, {nullptr, pass_.readout + place(), nullptr}, 0, count_);
+    if (pass_.values == nullptr) {
+      std::copy_n(logits(), count_, pass_.readout + place());
+    } else {
+      two_hot.expectation(rows(), *pass_.values, {nullptr, pass_.readout + place(), nullptr}, 0, count_);
+    }
   }
 
   // Fills losses and values, and adds to a slice's sums and to the state's gradients.
   void loss_and_backward(const Kernels& two_hot, float* sums) const noexcept {
-    Labels labels = *pass_.labels;
-    labels.target += begin_;
-    labels.targets = count_;
-    if (labels.mask != nullptr) labels.mask += begin_;
-    const CrossEntropy wanted{nullptr, pass_.scale, pass_.loss + place(), pass_.readout + place(), logits()};
-    two_hot.cross_entropy(rows(), pass_.values, labels, wanted, 0, count_, false);
-
+    if (pass_.values == nullptr) {
+      squared_error();
+    } else {
+      cross_entropy(two_hot);
+    }
     const std::int64_t depth = layout_.depth;
     Panels<pairs> gradient = of_logits(sums + layout_.bias_sums(depth));
     std::int64_t columns = layout_.bins;
@@ -132,6 +134,29 @@ class Piece {
   // What of a gradient g of features passes their leaky ReLU.
   Pair through(const Panels<pairs>& output, std::int64_t panel, std::int64_t r, const Lanes (&g)[2]) const noexcept {
     return leaky_backward({g[0], g[1]}, output.get(panel, r), pass_.ensemble.slope);
+  }
+
+  // Losses and values, and the gradient of the logits in their place.
+  void cross_entropy(const Kernels& two_hot) const noexcept {
+    Labels labels = *pass_.labels;
+    labels.target += begin_;
+    labels.targets = count_;
+    if (labels.mask != nullptr) labels.mask += begin_;
+    const CrossEntropy wanted{nullptr, pass_.scale, pass_.loss + place(), pass_.readout + place(), logits()};
+    two_hot.cross_entropy(rows(), *pass_.values, labels, wanted, 0, count_, false);
+  }
+
+  void squared_error() const noexcept {
+    const Regression& wanted = *pass_.regression;
+    for (std::int64_t r = 0; r < count_; ++r) {
+      const std::int64_t row = begin_ + r;
+      const bool counts = wanted.mask == nullptr || wanted.mask[row] != 0;
+      const float value = wanted.factor[row] * logits()[r] + wanted.offset[row];
+      const float error = value - wanted.target[row];
+      pass_.readout[place() + r] = counts ? value : 0;
+      pass_.loss[place() + r] = counts ? error * error : 0;
+      logits()[r] = counts ? 2 * pass_.scale * error * wanted.factor[row] : 0;
+    }
   }
 
   // The first layer of the rows; those that fill up the last tile are 0.

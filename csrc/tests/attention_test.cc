@@ -284,9 +284,10 @@ void test_transformer(const AttentionKernels& form) {
 std::vector<float> through_layers(const AttentionKernels& form, std::int64_t rows, bool with_norm) {
   RandomStream random(9);
   std::vector<std::vector<float>> parameters;
+  parameters.reserve(10);
   const auto numbers = [&](std::int64_t count) {
-    std::vector<float> made(static_cast<std::size_t>(count));
-    for (float& x : made) x = static_cast<float>(random.uniform() - 0.5);
+    std::vector<float> made;
+    for (std::int64_t i = 0; i < count; ++i) made.push_back((static_cast<float>(random.below(256)) - 128) / 512);
     parameters.push_back(made);
     return static_cast<const float*>(parameters.back().data());
   };

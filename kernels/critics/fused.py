@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
 
 import torch
 from torch import Tensor
 
 from twohot.kernels.backend import choose_two_hot, native
+from twohot.kernels.critics.ensemble import Critics, Rows
 from twohot.kernels.critics.layers import SLOPE
-
-if TYPE_CHECKING:
-    from twohot.kernels.critics.op import Critics, Rows
 
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -21,6 +19,8 @@ def runs(critics: Critics) -> bool:
     head = critics.head
     if not head.is_cpu or head.dtype not in _NAMES or critics.state.dtype != head.dtype:
         return False
+    if head.shape[2] == 1:
+        return native is not None and os.environ.get("TWOHOT_BACKEND", "auto") in ("auto", "native")
     return choose_two_hot(head.device, head.dtype, head.shape[2]).name == "native"
 
 
@@ -45,7 +45,6 @@ def fill_cross_entropy(
     """
     critics, rows = _contiguous(critics), _contiguous(rows)
     target, mask = target.contiguous(), None if mask is None else mask.contiguous()
-    of_state = gradients.state
     native.critics_cross_entropy(
         _ensemble(critics),
         rows.step.shape[0],
@@ -58,9 +57,38 @@ def fill_cross_entropy(
         scale=scale,
         loss=loss.data_ptr(),
         readout=readout.data_ptr(),
-        of_critic_stride=of_state.stride(0),
-        of_step_stride=of_state.stride(1),
-        **{f"of_{name}": address for name, address in _addresses(gradients).items()},
+        **_gradients(gradients),
+        threads=torch.get_num_threads(),
+    )
+
+
+def fill_squared_error(
+    critics: Critics,
+    rows: Rows,
+    wanted: tuple[Tensor, Tensor, Tensor],
+    mask: Tensor | None,
+    scale: float,
+    *,
+    loss: Tensor,
+    value: Tensor,
+    gradients: Critics,
+) -> None:
+    """As `fill_cross_entropy`, of the squared error of values; `wanted`: target, factor and offset [R] float32."""
+    critics, rows = _contiguous(critics), _contiguous(rows)
+    target, factor, offset = (x.contiguous() for x in wanted)
+    mask = None if mask is None else mask.contiguous()
+    native.critics_squared_error(
+        _ensemble(critics),
+        rows.step.shape[0],
+        **_addresses(rows),
+        target=target.data_ptr(),
+        factor=factor.data_ptr(),
+        offset=offset.data_ptr(),
+        mask=0 if mask is None else mask.data_ptr(),
+        scale=scale,
+        loss=loss.data_ptr(),
+        value=value.data_ptr(),
+        **_gradients(gradients),
         threads=torch.get_num_threads(),
     )
 
@@ -76,6 +104,13 @@ def fill_expectation(critics: Critics, rows: Rows, support: tuple[float, float, 
         readout=readout.data_ptr(),
         threads=torch.get_num_threads(),
     )
+
+
+def fill_output(critics: Critics, rows: Rows, *, output: Tensor) -> None:
+    """Fill output [C, R]."""
+    critics, rows = _contiguous(critics), _contiguous(rows)
+    arguments = {**_addresses(rows), "output": output.data_ptr(), "threads": torch.get_num_threads()}
+    native.critics_output(_ensemble(critics), rows.step.shape[0], **arguments)
 
 
 def _ensemble(critics: Critics) -> native.Ensemble:
@@ -107,6 +142,12 @@ def _contiguous(tensors):
 
 def _addresses(tensors: Critics | Rows) -> dict[str, int]:
     return {name: 0 if x is None else x.data_ptr() for name, x in tensors._asdict().items()}
+
+
+def _gradients(gradients: Critics) -> dict[str, int]:
+    critic_stride, step_stride, _ = gradients.state.stride()
+    addresses = {f"of_{name}": address for name, address in _addresses(gradients).items()}
+    return {"of_critic_stride": critic_stride, "of_step_stride": step_stride, **addresses}
 
 
 def _support(support: tuple[float, float, str, bool]) -> dict:

@@ -321,6 +321,34 @@ def critics_expectation(
     readout: int,
     threads: int,
 ) -> None: ...
+def critics_squared_error(
+    ensemble: Ensemble,
+    rows: int,
+    *,
+    step: int,
+    entry: int,
+    action: int,
+    target: int,
+    factor: int,
+    offset: int,
+    mask: int,
+    scale: float,
+    loss: int,
+    value: int,
+    of_state: int,
+    of_critic_stride: int,
+    of_step_stride: int,
+    of_table: int,
+    of_action_weight: int,
+    of_weights: int,
+    of_biases: int,
+    of_head: int,
+    of_head_bias: int,
+    threads: int,
+) -> None: ...
+def critics_output(
+    ensemble: Ensemble, rows: int, *, step: int, entry: int, action: int, output: int, threads: int
+) -> None: ...
 def pack_weight(
     weight: int, outputs: int, inputs: int, *, backward: bool, dtype: str, packed: int, threads: int
 ) -> None:
