@@ -36,6 +36,7 @@ _AUTO_ATTENTION = ("TWOHOT_ATTENTION", "auto")
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 FUSED_HEAD_SIZES = (16, 256)
 TRITON_FLOAT32_HEAD_SIZE = 128  # beyond, float32 spills registers
+CHANNEL_STEP, MOST_CHANNELS = 16, 1024  # of images
 FUSED_CACHES = (torch.float32, torch.bfloat16)
 
 
@@ -79,6 +80,13 @@ def choose_attention(device: torch.device, dtype: torch.dtype, size: int, softca
         RuntimeError: as `choose_decode`.
     """
     return _look_up(_attention, _forced("TWOHOT_ATTENTION", "TWOHOT_BACKEND"), device, dtype, size, softcap)
+
+
+def images_run_natively(device: torch.device, dtype: torch.dtype, channels: int) -> bool:
+    """Whether native code runs between convolutions for images of this device, dtype and channels."""
+    asked = _forced("TWOHOT_BACKEND")[1]
+    fits = dtype == torch.float32 and channels % CHANNEL_STEP == 0 and channels <= MOST_CHANNELS
+    return native is not None and asked in ("auto", "native") and device.type == "cpu" and fits
 
 
 def runs_triton(logits: Tensor) -> bool:

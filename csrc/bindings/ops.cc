@@ -7,6 +7,7 @@
 
 #include "bindings/attention.h"
 #include "bindings/critics.h"
+#include "bindings/images.h"
 #include "bindings/transformer_layer.h"
 #include "core/buffer_pool.h"
 #include "ops/two_hot.h"
@@ -91,6 +92,7 @@ void bind_ops(py::module_& module) {
   using namespace py::literals;
   bind_attention(module);
   bind_critics(module);
+  bind_images(module);
   bind_transformer_layer(module);
   module.def("cross_entropy", &cross_entropy, "logits"_a, "dtype"_a, "rows"_a, "bins"_a, "low"_a, "high"_a, "transform"_a,
              "raw"_a, py::kw_only(), "target"_a, "targets"_a, "offset"_a = 0, "mask"_a = 0, "sigma"_a = 0.0f,

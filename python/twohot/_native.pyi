@@ -423,6 +423,39 @@ def after_attention_backward(
     """
 
 def dropout(to: int, source: int, count: int, *, seed: int, dropout: float, threads: int) -> None: ...
+def max_pool(shape: Sequence[int], *, x: int, out: int, place: int, threads: int) -> None:
+    """The maxima of every second square of 3 x 3 pixels, and where (uint8) they were; x is [M, H, W, C] float32."""
+
+def max_pool_backward(shape: Sequence[int], *, upstream: int, place: int, of_x: int, threads: int) -> None: ...
+def residual_norm(
+    shape: Sequence[int],
+    groups: int,
+    *,
+    weight: int,
+    bias: int,
+    epsilon: float,
+    x: int,
+    residual: int,
+    sum: int,
+    out: int,
+    threads: int,
+) -> None:
+    """sum = x + residual, out = group_norm(sum), each [M, H, W, C] float32."""
+
+def residual_norm_backward(
+    shape: Sequence[int],
+    groups: int,
+    *,
+    weight: int,
+    bias: int,
+    epsilon: float,
+    upstream: int,
+    sum: int,
+    of_sum: int,
+    of_weight: int,
+    of_bias: int,
+    threads: int,
+) -> None: ...
 def recycled(bytes: int) -> np.ndarray:
     """An uninitialised array of bytes whose memory is kept for the next caller when the array goes."""
 

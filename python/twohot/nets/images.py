@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from twohot.kernels.images.op import max_pool, residual_norm
 from twohot.spaces import SpaceError
 
 
@@ -57,7 +58,16 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [M, C, H, W] to the same shape."""
         hidden = functional.leaky_relu(self.first(functional.leaky_relu(x)), inplace=True)
-        return self.norm(x + self.second(hidden))
+        norm = self.norm
+        return residual_norm(x, self.second(hidden), norm.num_groups, norm.weight, norm.bias, norm.eps)
+
+
+class HalvingPool(nn.Module):
+    """Maxima of 3 x 3 pixels, every second one in both directions, without padding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [M, C, H, W] to [M, C, (H - 1) // 2, (W - 1) // 2]."""
+        return max_pool(x)
 
 
 def impala(channels: int) -> nn.Sequential:
@@ -67,7 +77,7 @@ def impala(channels: int) -> nn.Sequential:
     """
     modules: list[nn.Module] = []
     for before, after in ((channels, 16), (16, 32), (32, 32)):
-        modules += [nn.Conv2d(before, after, 3, padding=1), nn.MaxPool2d(3, stride=2)]
+        modules += [nn.Conv2d(before, after, 3, padding=1), HalvingPool()]
         modules += [ResidualBlock(after), ResidualBlock(after)]
     return nn.Sequential(*modules, nn.LeakyReLU())
 

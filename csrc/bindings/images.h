@@ -1,0 +1,10 @@
+// Binds what lies between convolutions, of csrc/ops.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace twohot {
+
+void bind_images(pybind11::module_& module);
+
+}  // namespace twohot

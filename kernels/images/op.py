@@ -1,0 +1,121 @@
+"""The pools and residual norms between convolutions: natively in float32 on a CPU, by torch elsewhere.
+
+Shapes: `M` images, `C` channels, `H` and `W` pixels. Images lie in memory as [M, H, W, C], torch's channels-last form.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from twohot.kernels.backend import images_run_natively, native, plain_eager
+from twohot.kernels.two_hot.op import raise_second_derivative
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """Maxima of 3 x 3 pixels, every second one in both directions.
+
+    x [M, C, H, W] to [M, C, (H - 1) // 2, (W - 1) // 2].
+    """
+    if _fits(x) and min(x.shape[2:]) >= 3:
+        return _MaxPool.apply(x)
+    return functional.max_pool2d(x, 3, stride=2)
+
+
+def residual_norm(x: Tensor, residual: Tensor, groups: int, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+    """group_norm(x + residual), both [M, C, H, W], with weight and bias [C]."""
+    if _fits(x) and residual.dtype == weight.dtype == x.dtype and residual.shape == x.shape:
+        return _ResidualNorm.apply(x, residual, groups, weight, bias, epsilon)
+    return functional.group_norm(x + residual, groups, weight, bias, epsilon)
+
+
+def _fits(x: Tensor) -> bool:
+    return plain_eager(x) and x.dim() == 4 and x.numel() > 0 and images_run_natively(x.device, x.dtype, x.shape[1])
+
+
+def _shape(x: Tensor) -> tuple[int, ...]:
+    images, channels, height, width = x.shape
+    return images, height, width, channels
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _require_one_derivative(ctx) -> None:
+    if torch.is_grad_enabled():  # as for create_graph=True
+        raise_second_derivative(ctx)
+
+
+class _MaxPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        x = _channels_last(x)
+        images, height, width, channels = ctx.shape = _shape(x)
+        small = images, (height - 1) // 2, (width - 1) // 2, channels
+        out, place = x.new_empty(small), torch.empty(small, dtype=torch.uint8)
+        native.max_pool(
+            ctx.shape,
+            x=x.data_ptr(),
+            out=out.data_ptr(),
+            place=place.data_ptr(),
+            threads=torch.get_num_threads(),
+        )
+        ctx.save_for_backward(place)
+        return out.permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx, upstream: Tensor):
+        _require_one_derivative(ctx)
+        (place,) = ctx.saved_tensors
+        upstream = _channels_last(upstream)
+        of_x = upstream.new_empty(ctx.shape)
+        native.max_pool_backward(
+            ctx.shape,
+            upstream=upstream.data_ptr(),
+            place=place.data_ptr(),
+            of_x=of_x.data_ptr(),
+            threads=torch.get_num_threads(),
+        )
+        return of_x.permute(0, 3, 1, 2)
+
+
+class _ResidualNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, residual: Tensor, groups: int, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+        x, residual = _channels_last(x), _channels_last(residual)
+        total, out = torch.empty_like(x), torch.empty_like(x)
+        ctx.groups, ctx.epsilon = groups, epsilon
+        _call(native.residual_norm, ctx, (weight, bias), x=x, residual=residual, sum=total, out=out)
+        ctx.save_for_backward(total, weight, bias)
+        return out
+
+    @staticmethod
+    def backward(ctx, upstream: Tensor):
+        _require_one_derivative(ctx)
+        total, weight, bias = ctx.saved_tensors
+        of_sum, of_weight, of_bias = (torch.empty_like(like) for like in (total, weight, bias))
+        gradients = {"of_sum": of_sum, "of_weight": of_weight, "of_bias": of_bias}
+        _call(
+            native.residual_norm_backward,
+            ctx,
+            (weight, bias),
+            sum=total,
+            upstream=_channels_last(upstream),
+            **gradients,
+        )
+        return of_sum, of_sum, None, of_weight, of_bias, None
+
+
+def _call(function, ctx, parameters: tuple[Tensor, Tensor], **arrays: Tensor) -> None:
+    weight, bias = (parameter.contiguous() for parameter in parameters)
+    function(
+        _shape(arrays["sum"]),
+        ctx.groups,
+        weight=weight.data_ptr(),
+        bias=bias.data_ptr(),
+        epsilon=ctx.epsilon,
+        threads=torch.get_num_threads(),
+        **{name: array.data_ptr() for name, array in arrays.items()},
+    )
