@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
+import small
 import toy_suite
 from twohot import envs
 from twohot.config import EnvironmentConfig
@@ -20,6 +22,7 @@ from twohot.replay import Replay
 from twohot.rl.exploration import Exploration, Schedule
 from twohot.rollout import Rollout, UniformPolicy, seeded_generator
 from twohot.spaces import replay_schema
+from twohot.train import train
 
 
 @pytest.fixture(autouse=True)
@@ -281,3 +284,14 @@ def test_an_evaluation_closes_its_environments(diary, workers):
     config = EnvironmentConfig(suite="counters", tasks=("2",))
     evaluate(UniformPolicy(spaces.Discrete(2)), config, trials=2, seed=0, workers=workers)
     assert diary() == ["began"] * 2 + ["closed"] * 2
+
+
+def test_a_run_closes_its_environments(diary, tmp_path, monkeypatch):
+    monkeypatch.setattr(toy_suite.Counter, "action_space", spaces.Discrete(2))
+    config = small.with_epochs(1)
+    environment = EnvironmentConfig(suite="counters", tasks=("3",))
+    agent = dataclasses.replace(config.agent, hidden_entries=("image",))
+    train(dataclasses.replace(config, environment=environment, agent=agent), tmp_path / "run", small.quiet())
+    found = diary()
+    assert found.count("began") > config.collect.environments
+    assert found.count("closed") == found.count("began")
