@@ -213,9 +213,8 @@ GROUPS: dict[str, Group] = {
     "environments": Group(
         (environment_steps_per_second, metaworld_start),
         (
-            "test_workers.py",
-            "test_rollout.py",
-            *(f"test_{suite}.py" for suite in ("metaworld", "procgen", "atari", "babyai")),
+            *("test_workers.py", "test_rollout.py", "test_batched_trials.py", "test_python_batch.py"),
+            *(f"test_{suite}.py" for suite in ("metaworld", "procgen", "atari", "popgym", "babyai")),
         ),
         long=True,
     ),

@@ -129,6 +129,13 @@ def test_what_is_not_finite_is_refused_with_its_task_and_step(made, value):
         together.step(np.zeros(3, int))
 
 
+def test_large_numbers_are_finite(made):
+    together, _ = both(("box",), context_features=False)
+    together.reset(seed=0)
+    next(env for env in made if hasattr(env, "time")).bad = 3e38
+    assert together.step(np.zeros(3, int))[0].max() == np.float32(3e38)
+
+
 def test_games_are_released_and_closed(made):
     together, _ = both(("hidden",), attempts=2)
     together.reset(seed=0)

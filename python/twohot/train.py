@@ -127,6 +127,7 @@ class Session:
         try:
             self.agent = AgentNetworks(config.agent, *spaces).to(self.device).eval()
         except SpaceError as error:
+            self.environments.close()
             raise ConfigurationError(f"environment.tasks: {error}") from error
         self.learner = Learner(self.agent, config.objective, config.optimizer)
         collect = config.collect

@@ -65,6 +65,7 @@ class BatchedTrials(VectorEnv):
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
         self.single_observation_space = self._space(observation_size)
         self.single_action_space = batch.action_space
+        self._count = int(batch.action_space.n) if isinstance(batch.action_space, spaces.Discrete) else 0
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         rows = self.num_envs
@@ -148,13 +149,7 @@ class BatchedTrials(VectorEnv):
 
     def step(self, actions: np.ndarray):
         """Rows that have ended stand still. Raises ValueError for actions that the space does not have."""
-        actions = np.asarray(actions)
-        fits = actions.shape == self.action_space.shape
-        if fits and isinstance(self.single_action_space, spaces.Discrete):
-            fits = actions.min() >= 0 and actions.max() < self.single_action_space.n
-        if not fits:
-            raise ValueError(f"expected actions [{self.num_envs}] of {self.single_action_space}, got {actions}")
-        reward, terminated, truncated = self.batch.step(actions)
+        reward, terminated, truncated = self.batch.step(self._checked(actions))
         success = self.batch.success
         if self._any_ended:
             live = ~self._ended
@@ -167,7 +162,8 @@ class BatchedTrials(VectorEnv):
         self._attempt_return += self._last_reward
         self._attempt_success |= success
         counted = self._last_reward * self._multiplier
-        counted[self._free] = 0.0
+        if self.free_attempts:
+            counted[self._free] = 0.0
         over = terminated | truncated
         cut = self._steps >= self._step_limit if self._step_limit else self._never
         stops = over | cut if self._step_limit else over
@@ -195,6 +191,16 @@ class BatchedTrials(VectorEnv):
         if began:
             results["task"], results["_task"] = results["task"] + began["task"], results["_task"] | began["_task"]
         return observation, counted, terminated, truncated, began | results
+
+    def _checked(self, actions: np.ndarray) -> np.ndarray:
+        actions = np.asarray(actions)
+        fits = actions.shape == self.action_space.shape
+        if fits and self._count:
+            listed = actions.tolist()
+            fits = min(listed) >= 0 and max(listed) < self._count
+        if not fits:
+            raise ValueError(f"expected actions [{self.num_envs}] of {self.single_action_space}, got {actions}")
+        return actions
 
     def _begun(self) -> dict[str, np.ndarray]:
         """Begin anew where a row could not at its reset, and say so as where a worker has died: nothing counts yet."""
