@@ -13,7 +13,7 @@ TRITON := triton==3.9.0
 # cannot say so.
 PROCGEN := procgen-mirror==0.10.7 ; python_version >= "3.11" and python_version < "3.13"
 
-.PHONY: help train test lint cpp-test format bench gpu readme wheel clean
+.PHONY: help train test lint cpp-test format bench gpu readme wheel resolve clean
 
 help:
 	@echo "make train   train the quickstart agent (about 5 minutes on two cores) and write its report"
@@ -21,8 +21,9 @@ help:
 	@echo "make format  format the Python sources"
 	@echo "make bench   measure what takes minutes, into bench/results"
 	@echo "make gpu     test and measure the kernels on the GPU of this machine"
-	@echo "make readme  write the README's tables from bench/results"
+	@echo "make readme  write the tables of README and docs/results.md from bench/results"
 	@echo "make wheel   build a wheel into dist/"
+	@echo "make resolve ask whether all extras go together on every Python that is supported"
 	@echo "make clean   remove the virtual environment and all build products"
 
 $(VENV)/.ready: $(SOURCES)
@@ -72,6 +73,14 @@ readme: $(VENV)/.ready
 
 wheel: $(VENV)/.ready
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# Nothing is installed but uv, which asks the package index; each package has to have a wheel.
+resolve: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	for version in 3.10 3.11 3.12 3.13; do \
+	    $(BIN)/uv pip compile --quiet --no-build --python-version $$version --extra all pyproject.toml > /dev/null \
+	        && echo "Python $$version: all extras go together" || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) build dist

@@ -13,6 +13,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 
 from attention import attention_beside_peers
+from collecting import collecting_beside_the_official_code
 from environments import environment_steps_per_second, metaworld_start
 from frame import Group, Row, SeedResult, interleaved, percentiles
 from gpu import losses_on_a_gpu
@@ -205,13 +206,15 @@ def quickstart_seeds() -> list[Row | SeedResult]:
 
 
 GROUPS: dict[str, Group] = {
-    "rollout": Group((rollout_steps_per_second,), ("test_envs.py", "test_rollout.py", "test_attention.py")),
+    "rollout": Group(
+        (rollout_steps_per_second, collecting_beside_the_official_code),
+        ("test_envs.py", "test_rollout.py", "test_attention.py"),
+    ),
     "environments": Group(
         (environment_steps_per_second, metaworld_start),
         (
-            "test_workers.py",
-            "test_rollout.py",
-            *(f"test_{suite}.py" for suite in ("metaworld", "procgen", "atari", "babyai")),
+            *("test_workers.py", "test_rollout.py", "test_batched_trials.py", "test_python_batch.py"),
+            *(f"test_{suite}.py" for suite in ("metaworld", "procgen", "atari", "popgym", "babyai")),
         ),
         long=True,
     ),

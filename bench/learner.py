@@ -39,28 +39,29 @@ class Provider:
 def providers() -> dict[str, Provider | None]:
     """Everybody by name; None for whom there is none."""
     ours = Provider(sys.executable, HERE / "learner_step.py", {})
-    found: dict[str, Provider | None] = {
-        OURS: ours,
-        HALF: replace(ours, precision="bfloat16"),
-        **dict.fromkeys(OFFICIAL),
-    }
-    python, checkout = (os.environ.get(f"TWOHOT_OFFICIAL_{name}") for name in ("PYTHON", "CHECKOUT"))
-    if python and checkout:
-        script = HERE / "official" / "step.py"
-        common = {"PYTHONPATH": checkout, "WANDB_MODE": "disabled"}
-        forms = ({"TORCHDYNAMO_DISABLE": "1"}, {"TORCHINDUCTOR_SIZE_ASSERTS": "0"})
-        for name, form in zip(OFFICIAL, forms, strict=True):
-            found[name] = Provider(python, script, {**common, **form})
+    found: dict[str, Provider | None] = {OURS: ours, HALF: replace(ours, precision="bfloat16")}
+    forms = ({"TORCHDYNAMO_DISABLE": "1"}, {"TORCHINDUCTOR_SIZE_ASSERTS": "0"})
+    for name, form in zip(OFFICIAL, forms, strict=True):
+        found[name] = official("step.py", form)
     return found
+
+
+def official(script: str, environment: dict[str, str]) -> Provider | None:
+    """A script of bench/official run by the official code's interpreter, if docs/official.md was followed."""
+    python, checkout = (os.environ.get(f"TWOHOT_OFFICIAL_{name}") for name in ("PYTHON", "CHECKOUT"))
+    if not python or not checkout:
+        return None
+    common = {"PYTHONPATH": checkout, "WANDB_MODE": "disabled"}
+    return Provider(python, HERE / "official" / script, {**common, **environment})
 
 
 class Worker:
     """The running process of a provider; it is ready to be asked, or has an obstacle."""
 
-    def __init__(self, name: str, provider: Provider, work: Work) -> None:
+    def __init__(self, name: str, provider: Provider, argument: str) -> None:
         print(f"    {name}: starts", flush=True)
         environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "1", "OMP_WAIT_POLICY": "passive", **provider.environment}
-        command = [provider.python, str(provider.script), as_argument(replace(work, precision=provider.precision))]
+        command = [provider.python, str(provider.script), argument]
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
@@ -103,7 +104,8 @@ def measure(work: Work, names: tuple[str, ...], rounds: int = ROUNDS) -> tuple[F
             if known[name] is None:
                 figures.obstacles[name] = NOT_INSTALLED
                 continue
-            worker = stack.enter_context(Worker(name, known[name], work))
+            argument = as_argument(replace(work, precision=known[name].precision))
+            worker = stack.enter_context(Worker(name, known[name], argument))
             if worker.obstacle:
                 figures.obstacles[name] = worker.obstacle
             else:
@@ -183,11 +185,11 @@ def growth_of_the_step() -> list[Row]:
     known = providers()[OURS]
     for less, more, what in GROWTH:
         print(f"  {what}", flush=True)
-        with Worker(less.shape, known, less) as one, Worker(more.shape, known, more) as other:
+        with Worker(less.shape, known, as_argument(less)) as one, Worker(more.shape, known, as_argument(more)) as two:
             times = {"less": [], "more": []}
             for _ in range(2 * ROUNDS):
                 times["less"].append(one.ask("step"))
-                times["more"].append(other.ask("step"))
+                times["more"].append(two.ask("step"))
         growth = more.flops / less.flops
         figures = Figures({"more": times["more"], "less": [growth * seconds for seconds in times["less"]]})
         text = f"{what} ({growth:.2f} x the operations): time, against as many times the time of less"

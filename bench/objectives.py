@@ -88,7 +88,7 @@ CASES = {
     "scalar, dependent, MultiDiscrete": Case(MultiDiscrete([3, 4]), SCALAR, CLIMB),
     "two-hot, independent, MultiBinary": Case(MultiBinary(4), rounds=2 * ROUNDS),
     "scalar, dependent, MultiBinary": Case(MultiBinary(4), SCALAR, CLIMB),
-    "two-hot, independent, tanh-Gaussian": Case(NUMBERS),
+    "two-hot, independent, tanh-Gaussian": Case(NUMBERS, rounds=2 * ROUNDS),
     "two-hot, independent, Beta": Case(NUMBERS, {"continuous": "beta"}),
     "two-hot, independent, mixture": Case(NUMBERS, {"continuous": "gaussian_mixture"}),
     "scalar, dependent, tanh-Gaussian": Case(NUMBERS, SCALAR, CLIMB),

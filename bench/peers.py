@@ -7,7 +7,8 @@ the same passes over them as the original.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -123,9 +124,17 @@ def release(distribution: str) -> str | None:
         return None
 
 
-def hide_procgen() -> None:
-    """Before torchrl is imported: it imports a procgen that it finds, and ours lacks what that import needs."""
-    sys.modules.setdefault("procgen", None)
+@contextmanager
+def without_procgen() -> Iterator[None]:
+    """For the import of torchrl: it imports a procgen that it finds, and ours lacks what that import needs."""
+    hidden = "procgen" not in sys.modules
+    if hidden:
+        sys.modules["procgen"] = None
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["procgen"]
 
 
 def torchrl(logits: Tensor, target: Tensor, bins: Tensor) -> Pair:
@@ -134,8 +143,8 @@ def torchrl(logits: Tensor, target: Tensor, bins: Tensor) -> Pair:
     Args:
         logits: [R, N]. target: [R]. bins: [N] in units of the return.
     """
-    hide_procgen()
-    from torchrl.objectives import two_hot_cross_entropy, two_hot_decode
+    with without_procgen():
+        from torchrl.objectives import two_hot_cross_entropy, two_hot_decode
 
     loss = two_hot_cross_entropy(logits, target, bins).mean()
     with torch.no_grad():

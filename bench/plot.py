@@ -18,7 +18,7 @@ def headline(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """The rows to draw: of a contest, those with the most threads and huge pages; of other groups, all."""
     contest = [row for row in rows if row.get("times_ours")]
     if not contest:
-        return [row for row in rows if row["mode"] != "failed"]
+        return [row for row in rows if row["mode"] != "failed" and row["case"] != "goal" and row["unit"]]
     threads = max(int(row["threads"]) for row in contest)
     return [row for row in contest if int(row["threads"]) == threads and row["mode"] == "huge pages"]
 

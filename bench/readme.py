@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/learner.md from bench/results/*.csv.
+"""Write the tables of README.md, docs/results.md and docs/learner.md from bench/results/*.csv.
 
 python bench/readme.py           # rewrite what stands between <!-- table:NAME --> and <!-- end -->
 python bench/readme.py --check   # change nothing; exit 1 where a table is not what the results say
@@ -83,18 +83,77 @@ def quickstart() -> list[str]:
     ]
 
 
+HEADLINES = (
+    ("loss, value and gradient, 172,032 x 128 logits", "losses", "two-hot: loss, gradient, readout", "twohot"),
+    ("a batch of 24 windows of 256 steps, vectors", "replay", "S1, B 24", "twohot in memory"),
+    ("the same, images", "replay", "S2, B 24", "twohot in memory"),
+    (
+        "attention, 24 x 256 steps, both passes",
+        "attention",
+        "training: float32, 24 x 256 steps, 8 heads of 32",
+        "twohot",
+    ),
+    ("a policy's step with its memory, 16 actors", "attention", "whole cached step: 16 environments", "twohot"),
+    ("a learner's step, 8 x 128 steps", "learner", "step: B 8 L 128 G 7 C 4, 6 actions", "twohot"),
+    ("a learner's step, 24 x 256 steps", "learner", "step: B 24 L 256 G 7 C 4, 6 actions", "twohot"),
+    ("collecting with 16 actors", "rollout", "collecting, 16 actors, width 128 x 3", "twohot"),
+)
+"""What the README shows: its words, the group, the case, and which provider is ours."""
+OWN_FORMS = ("twohot", "copy", "C gather", "the products", "numpy", "plain PyTorch")
+
+
+def summary() -> list[str]:
+    """What each part takes beside the official code and beside the best of the others, and how many goals are met."""
+    head = ["", "unit", "twohot", "official AMAGO", "best of the others"]
+    body = []
+    for words, group, case, name in HEADLINES:
+        own = {
+            row["provider"]: row
+            for row in read(group)
+            if row["case"] == case and row["unit"] and row["mode"] != "as is" and row["threads"] == "2"
+        }
+        if name not in own:
+            continue
+        best = max if own[name]["unit"].endswith("/s") else min
+        cells = []
+        for official in (True, False):
+            found = [row for at, row in own.items() if at.startswith("official") is official and not _ours(at)]
+            cells.append(best(found, key=lambda row: float(row["p50"])) if found else None)
+        official, other = cells
+        named = "" if other is None else f"{_cell(other, 'p50')} ({re.split(r', | [0-9]', other['provider'])[0]})"
+        body.append([words, own[name]["unit"], _cell(own[name], "p50"), _cell(official or {}, "p50"), named])
+    goals = []
+    for name in ("losses", "replay", "attention", "learner", "rollout", "environments"):
+        rows = [row for row in read(name) if row["case"] == "goal"]
+        met = sum(row["met"] == "yes" for row in rows)
+        goals.append(f"[{name}](docs/results.md) {met} of {len(rows)}")
+    return [
+        *table(head, body),
+        "",
+        "Medians on two threads of a shared CPU, huge pages for everybody; of steps/s, more is better. Goals that were "
+        f"set beforehand and are met: {', '.join(goals)}.",
+    ]
+
+
+def _ours(provider: str) -> bool:
+    return provider.startswith(OWN_FORMS)
+
+
 def figures(*names: str) -> Callable[[], list[str]]:
     """Median and percentiles of every row of some results files."""
 
     def write() -> list[str]:
         records = [row for name in names for row in read(name)]
+        goals = [row for row in records if row["case"] == "goal"]
+        records = [row for row in records if row["case"] != "goal" and row["unit"]]
         body = [_figure(row) for row in records]
         head = ["what", "median", "p20 to p80", "unit", "against"]
         shapes = dict.fromkeys(f"{row['case']}: {row['shape']}" for row in records if row["shape"])
         about = "; ".join(dict.fromkeys(conditions(row) for row in records))
         threads = " or ".join(sorted({row["threads"] for row in records}))
         note = f"Threads of torch: {threads}. {'; '.join(shapes)}. {about}. `python bench/run.py {' '.join(names)}`."
-        return [*table(head, body), "", note]
+        asked = ["Goals:", "", *_goals(goals), ""] if goals else []
+        return [*table(head, body), "", *asked, note]
 
     return write
 
@@ -387,6 +446,7 @@ def _number(text: str) -> str:
 
 TABLES = {
     "quickstart": quickstart,
+    "summary": summary,
     "speed": figures("rollout", "quickstart"),
     "learner": learner,
     "profile": profile,
@@ -398,14 +458,15 @@ TABLES = {
 }
 
 
-PLACES = {"profile": ROOT / "docs" / "learner.md"}
-"""Tables that stand elsewhere than in README.md."""
+README = ("quickstart", "versus", "summary")
+PLACES = {"profile": ROOT / "docs" / "learner.md", **dict.fromkeys(README, ROOT / "README.md")}
+"""Where tables stand that are not in docs/results.md."""
 
 
 def main() -> int:
     texts: dict[Path, str] = {}
     for name, write in TABLES.items():
-        path = PLACES.get(name, ROOT / "README.md")
+        path = PLACES.get(name, ROOT / "docs" / "results.md")
         text = texts.get(path) or path.read_text()
         pattern = re.compile(rf"(<!-- table:{name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not pattern.search(text):

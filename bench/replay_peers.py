@@ -162,8 +162,8 @@ def torchrl(stored: Trajectories, batch_size: int, length: int, cached: bool) ->
     """
     from tensordict import TensorDict
 
-    peers.hide_procgen()
-    from torchrl.data import SliceSampler, TensorDictReplayBuffer, TensorStorage
+    with peers.without_procgen():
+        from torchrl.data import SliceSampler, TensorDictReplayBuffer, TensorStorage
 
     columns = ("observation", "action", "reward", "terminated", "last")
     data = TensorDict(

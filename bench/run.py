@@ -5,6 +5,7 @@
     python bench/run.py losses             # beside every peer: about eight minutes on two cores
     python bench/run.py replay             # beside every peer: about five minutes, 8 GB of memory and 12 GB of disk
     python bench/run.py learner            # beside the official code, where docs/official.md set it up: 15 minutes
+    python bench/run.py rollout            # beside the official code, where docs/official.md set it up: a minute
     python bench/run.py attention          # beside torch and the official code: about five minutes on two cores
     python bench/run.py environments       # steps/s of the benchmarks' environments: about five minutes on two cores
     python bench/run.py objectives         # trains every objective, two seeds each: some ten minutes on two cores

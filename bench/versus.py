@@ -21,7 +21,7 @@ import numpy as np
 
 from contest import NOT_INSTALLED
 from frame import Row, percentiles
-from twohot.config import load_config, to_json
+from twohot.config_files import load_config, to_json
 from twohot.metrics import read_metrics
 from twohot.presets import PRESETS
 

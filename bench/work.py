@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -107,13 +107,31 @@ class Work:
         }
 
 
-def serve(build: Callable[[Work], Callable[[], float]], warm: int) -> None:
+@dataclass(frozen=True)
+class Collecting:
+    """Steps of RepeatPreviousEasy with an agent of width 128, 3 layers, which explores; stored."""
+
+    steps: int = 200
+    """Of each actor, at a time."""
+    mode: Literal["sync", "async"] = "sync"
+    """Environments in the agent's process, or each in its own: what the official code calls them."""
+    actors: int = 16
+    context: int = 128
+    threads: int = 2
+
+    @property
+    def shape(self) -> str:
+        """What a row of results says of the work."""
+        return f"{self.actors} actors, width 128 x 3"
+
+
+def serve(build: Callable[[Any], Callable[[], float]], warm: int, kind: type[Work | Collecting] = Work) -> None:
     """Build the step that the command line describes, take `warm` steps, and one more for each line that comes in.
 
-    A step returns its loss. Answers on the standard output are JSON: {"warm": seconds, "loss": of the first step} once,
-    {"seconds"} for "step", for "product" {"flops"}: operations/s of a large torch.mm in float32, and for "peak" {"mb"}:
-    what the process held at the peak of the steps asked for, beyond the libraries imported before `build`. Whatever
-    else the code prints goes to the standard error.
+    A step returns its loss, or another number. Answers on the standard output are JSON: {"warm": seconds, "loss": of
+    the first step} once, {"seconds"} for "step", for "product" {"flops"}: operations/s of a large torch.mm in float32,
+    and for "peak" {"mb"}: what the process held at the peak of the steps asked for, beyond the libraries imported
+    before `build`. Whatever else the code prints goes to the standard error.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -121,7 +139,7 @@ def serve(build: Callable[[Work], Callable[[], float]], warm: int) -> None:
     def answer(**values: float) -> None:
         print(json.dumps(values), file=answers, flush=True)
 
-    work = Work(**json.loads(sys.argv[1]))
+    work = kind(**json.loads(sys.argv[1]))
     torch.set_num_threads(work.threads)
     torch.manual_seed(0)
     libraries = resident()
@@ -154,6 +172,6 @@ def _rate_of_products(size: int = 2048, repeats: int = 3) -> float:
     return 2 * size**3 * repeats / (time.perf_counter() - start)
 
 
-def as_argument(work: Work) -> str:
+def as_argument(work: Work | Collecting) -> str:
     """What `serve` reads from the command line."""
     return json.dumps(asdict(work))

@@ -76,7 +76,7 @@ def test_what_batched_trials_refuse():
         batched.step(np.array([0, -1]))
     with pytest.raises(ValueError, match="reset_mask"):
         batched.reset(options={"reset_mask": np.zeros(2, bool)})
-    with pytest.raises(ValueError, match="seed: expected 2, got 1"):
+    with pytest.raises(ValueError, match="expected 2 seeds, one for each row, got 1"):
         batched.reset(seed=[1])
     with pytest.raises(ValueError, match="raise observation_size"):
         envs.make_vector("frozen_lake", ("4x4",), environments=2, observation_size=2)
@@ -114,9 +114,14 @@ def test_a_seed_for_all_rows_counts_up():
     np.testing.assert_array_equal(batched.batch.lake, lakes)
 
 
-def test_several_tasks_more_actions_and_pictures_take_the_ordinary_way():
-    for tasks, options in ((("4x4", "5x5"), {}), (("4x4",), {"actions": 7}), (("4x4",), {"render": True})):
-        assert isinstance(envs.make_vector("frozen_lake", tasks, environments=2, **options), envs.TrialVector)
+def test_several_tasks_more_actions_and_pictures_are_played_row_by_row():
+    for tasks, options in ((("4x4", "5x5"), {}), (("4x4",), {"actions": 7})):
+        vector = envs.make_vector("frozen_lake", tasks, environments=2, **options)
+        assert isinstance(vector.batch, envs.PythonBatch)
+    for options in ({"render": True}, {"workers": "processes"}):
+        vector = envs.make_vector("frozen_lake", ("4x4",), environments=2, **options)
+        assert isinstance(vector, envs.TrialVector)
+        vector.close()
 
 
 @pytest.mark.parametrize("suite", ["frozen_lake", "tmaze", "dark_key"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from twohot.config import save_config
+from twohot.config_files import save_config
 from twohot.metrics import MetricsWriter
 from twohot.presets import PRESETS
 

@@ -17,11 +17,8 @@ from twohot.config import (
     OptimizerConfig,
     ReplayConfig,
     TrainConfig,
-    from_json,
-    load_config,
-    save_config,
-    to_json,
 )
+from twohot.config_files import from_json, load_config, save_config, to_json
 from twohot.envs import get_suite
 from twohot.losses import ValueBins
 from twohot.presets import PRESETS

@@ -7,8 +7,7 @@ import torch
 from gymnasium import spaces
 
 from compare import assert_accurate, error_in_eps
-from twohot.kernels import backend
-from twohot.kernels.critics import layers, op
+from twohot.kernels.critics import fused, op, pieces
 from twohot.losses import ValueBins, linear_bin_expectation, linear_hl_gauss_cross_entropy, linear_two_hot_cross_entropy
 from twohot.nets.critic import CriticEnsemble
 from twohot.nets.values import ClassValues
@@ -28,16 +27,16 @@ SPACES = {
 
 @pytest.fixture
 def form(request, monkeypatch):
-    """Which layers run: the native ones, or those of plain PyTorch; rows in pieces of a few."""
+    """Who computes: native code, or products of torch; rows in pieces of a few."""
     if request.param == "plain":
-        monkeypatch.setattr(layers, "native", None)
-    monkeypatch.setattr(op, "_PIECE_ELEMENTS", 250)
+        monkeypatch.setattr(fused, "runs", lambda critics: False)
+    monkeypatch.setattr(pieces, "_PIECE_ELEMENTS", 250)
     return request.param
 
 
-def make(space, depth: int, hidden: int = 7) -> CriticEnsemble:
+def make(space, depth: int, hidden: int = 7, outputs: int = BINS.count) -> CriticEnsemble:
     torch.manual_seed(0)
-    critics = CriticEnsemble(WIDTH, hidden, depth, CRITICS, DISCOUNTS, space, BINS.count)
+    critics = CriticEnsemble(WIDTH, hidden, depth, CRITICS, DISCOUNTS, space, outputs)
     with torch.no_grad():
         for parameter in critics.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -98,6 +97,41 @@ def test_loss_values_and_every_gradient(form, kind, depth, sigma, dtype) -> None
         assert error_in_eps(actual[name], right, wide) <= bound, name
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("kind", "depth"), [("discrete", 1), ("box", 2)])
+@pytest.mark.parametrize("form", ["native", "plain"], indirect=True)
+def test_squared_errors_of_one_output_and_every_gradient(form, kind, depth, dtype) -> None:
+    space = SPACES[kind]
+    h, action, target, mask = example(space)
+    target = target / 30
+    critics = make(space, depth, outputs=1)
+    factor, offset = torch.tensor([0.5, -2.0, 1.0]), torch.tensor([0.0, 3.0, -1.0])
+
+    def plain(critics, h):
+        features = critics.features(critics.state_features(h), action.unsqueeze(1))
+        weight, bias = critics.head
+        x = factor * ((features * weight.unsqueeze(1)).sum(-1) + bias.unsqueeze(-1)) + offset
+        counted = mask.unsqueeze(-1)
+        loss = ((x - target) * counted).square().sum() / (counted.sum() * x.shape[0] * x.shape[2])
+        return loss, x.detach() * counted
+
+    truth = outcome(critics, h, plain)
+    critics, h, target = critics.to(dtype), h.to(dtype), target.float() if dtype != torch.float64 else target
+
+    def in_pieces(critics, h):
+        return critics.squared_error(critics.state_features(h), action, target, factor, offset, mask)
+
+    actual, composed = outcome(critics, h, in_pieces), outcome(critics, h, plain)
+    for name, right in truth.items():
+        wide = torch.float32 if dtype == torch.bfloat16 else dtype
+        bound = 2 * error_in_eps(composed[name], right, wide) + (16 if dtype != torch.bfloat16 else 2**16)
+        assert error_in_eps(actual[name], right, wide) <= bound, name
+    if dtype != torch.bfloat16:
+        step, discount = mask.nonzero().squeeze(-1), torch.ones(int(mask.sum()), dtype=torch.int64)
+        output = critics.outputs(critics.state_features(h), step, discount, action[step])
+        assert_accurate(factor[1] * output + offset[1], truth["value"][:, step, 1], floor=64)
+
+
 @pytest.mark.parametrize("kind", SPACES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("form", ["native", "plain"], indirect=True)
@@ -154,9 +188,9 @@ def test_where_the_number_of_rows_is_fixed_nothing_else_changes(monkeypatch, kin
         assert_accurate(fixed[name], right, floor=64)
 
 
-def arguments(dtype=torch.float32) -> tuple:
+def arguments(dtype=torch.float32, outputs: int = BINS.count) -> tuple:
     """Of the operation, for the critics and steps of the example."""
-    critics = make(SPACES["discrete"], 2).to(dtype)
+    critics = make(SPACES["discrete"], 2, outputs=outputs).to(dtype)
     h, action, target, mask = example(SPACES["discrete"])
     ensemble = [
         None if x is None else x.detach().requires_grad_()
@@ -191,56 +225,17 @@ def test_no_rows_at_all() -> None:
     assert critics.state.grad.eq(0).all()
 
 
-@pytest.mark.parametrize("hidden", [1, 16, 33, 64, 200])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_native_layers_equal_plain_ones(monkeypatch, dtype, hidden) -> None:
-    assert backend.native is not None
-    generator = torch.Generator().manual_seed(5)
-    rows, steps, entries = 700, 30, 4
-
-    def draw(*shape, dtype=torch.float32):
-        return torch.randn(shape, generator=generator).to(dtype)
-
-    x, g, state, table = (
-        draw(rows, hidden, dtype=dtype),
-        draw(rows, hidden, dtype=dtype),
-        draw(steps, 3, hidden),
-        draw(entries, hidden),
-    )
-    x[5, 0] = float("nan")
-    step, entry = (
-        torch.randint(steps, (rows,), generator=generator),
-        torch.randint(entries, (rows,), generator=generator),
-    )
-
-    def run(threads):
-        torch.set_num_threads(threads)
-        first, added, out, gradient, other = (t.clone() for t in (x, x, x, g, g))
-        of_bias, of_table, of_state = torch.ones(hidden), torch.ones(entries, hidden), torch.ones(steps, 3, hidden)
-        layers.first(first, state[:, 1].to(dtype), table, step, entry, add=False)
-        layers.first(added, state[:, 1], table, step, entry, add=True)
-        layers.hidden(out, table[0])
-        layers.hidden_backward(gradient, x, of_bias)
-        layers.first_backward(other, x, step, entry, of_state[:, 1], of_table)
-        torch.set_num_threads(1)
-        return [first, added, out, gradient, other, of_bias, of_table, of_state]
-
-    native, again = run(1), run(2)
-    monkeypatch.setattr(layers, "native", None)
-    plain = run(1)
-    for index, (one, two, right) in enumerate(zip(native, again, plain, strict=True)):
-        assert torch.equal(one.nan_to_num(nan=7), two.nan_to_num(nan=7)), index  # the same bits on any threads
-        # Sums over rows: in another order, and of what is not rounded first.
-        floor = 2 if one.dtype != torch.float32 else 700 if dtype == torch.float32 else 700_000
-        assert_accurate(one, right.double(), floor=floor)
-
-
 def test_the_operations_are_registered_well() -> None:
     everything = arguments()
     checks = ("test_schema", "test_faketensor", "test_aot_dispatch_static")
     torch.library.opcheck(op.critics_cross_entropy, everything, test_utils=checks)
     values = [x.detach() if isinstance(x, torch.Tensor) else x for x in everything[:10]]
     torch.library.opcheck(op.critics_expectation, (*values, *BINS.support), test_utils=checks)
+    *one, target, mask = arguments(outputs=1)[:12]
+    everything = (*one, target, torch.ones_like(target), torch.zeros_like(target), mask)
+    torch.library.opcheck(op.critics_squared_error, everything, test_utils=checks)
+    values = [x.detach() if isinstance(x, torch.Tensor) else x for x in one]
+    torch.library.opcheck(op.critics_output, tuple(values), test_utils=checks)
 
 
 def test_under_autocast_products_run_in_bfloat16_and_sums_in_float32() -> None:

@@ -71,7 +71,9 @@ EXAMPLES = ("atari", "babyai", "frozen_lake", "gymnasium", "maze_runner", "metaw
 def test_the_page_of_a_benchmark_runs(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     page = (ROOT / "docs" / "benchmarks" / f"{name}.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert blocks
+    code = "\n".join(blocks)
     exec(code, {})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 import toy_suite
-from twohot import envs
+from twohot import envs, video
 from twohot.config import EnvironmentConfig, EvaluateConfig
 from twohot.envs import registry
 from twohot.envs import vector as vector_module
@@ -147,3 +148,22 @@ def test_a_suite_without_images_says_so(tmp_path, monkeypatch):
     lines = list(record(POLICY, ENVIRONMENT, EvaluateConfig(), tmp_path / "videos", layout=layout, seed=0))
     assert lines == ["2: draws no images", "3: draws no images"]
     assert not (tmp_path / "videos").exists()
+
+
+def test_a_suite_that_fails_to_draw_says_why(tmp_path, monkeypatch):
+    def fail(self):
+        raise OSError("no display")
+
+    monkeypatch.setattr(toy_suite.Counter, "render", fail)
+    layout = agent_layout(ENVIRONMENT, EvaluateConfig())
+    lines = list(record(POLICY, ENVIRONMENT, EvaluateConfig(), tmp_path / "videos", layout=layout, seed=0))
+    assert lines == [f"{task}: cannot be drawn here (OSError: no display)" for task in ("2", "3")]
+
+
+def test_where_drawing_is_slow_some_steps_are_not_drawn(tmp_path, monkeypatch):
+    clock, counts = itertools.count(step=0.125), []
+    monkeypatch.setattr(video.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(video, "write_gif", lambda frames, path: counts.append(len(frames)))
+    layout = agent_layout(ENVIRONMENT, EvaluateConfig())
+    list(record(POLICY, ENVIRONMENT, EvaluateConfig(), tmp_path, layout=layout, seed=0))
+    assert counts == [3, 4]  # of 4 and 6 steps the first, and then every third

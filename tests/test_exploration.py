@@ -73,9 +73,7 @@ def test_numbers_get_gaussian_noise_and_stay_in_bounds():
     assert np.abs(noise(np.ones((ROWS, 3), np.float32), 0)).max() == 1
 
 
-@pytest.mark.parametrize(
-    ("space", "shape"), [(spaces.MultiDiscrete([3, 4]), (2,)), (spaces.MultiBinary(3), (3,)), (spaces.Discrete(4), ())]
-)
+@pytest.mark.parametrize(("space", "shape"), [(spaces.MultiDiscrete([3, 4]), (2,)), (spaces.Discrete(4), ())])
 def test_all_parts_of_an_action_are_replaced_together(space, shape):
     noise = explore(space, Schedule(0.5, 0.5, 0), random_multiplier=False)
     policy = np.full((ROWS, *shape), 9)
@@ -84,6 +82,43 @@ def test_all_parts_of_an_action_are_replaced_together(space, shape):
     assert (replaced | (found == 9).all(1)).all()
     assert abs(replaced.mean() - 0.5) < 5 * np.sqrt(0.25 / ROWS)
     assert all(space.contains(row.reshape(shape).astype(space.dtype)) for row in found[replaced])
+
+
+def test_buttons_are_flipped_as_often_as_scheduled():
+    noise = explore(spaces.MultiBinary(12), Schedule(0.5, 0.5, 0), random_multiplier=False, flip=0.2)
+    pressed = np.tile(np.arange(12) % 2, (ROWS, 1))
+    flipped = np.stack([noise(pressed, 0) != pressed for _ in range(20)])
+    explored = 20 * ROWS * 0.5
+    assert abs(flipped.sum() / (12 * explored) - 0.2) < 5 * np.sqrt(0.25 / explored)
+    assert np.ptp(flipped.sum((0, 1))) < 10 * np.sqrt(0.1 * 20 * ROWS)
+    # Whether an actor explores is drawn once for all of its buttons.
+    assert abs((~flipped.any(2)).mean() - (0.5 + 0.5 * 0.8**12)) < 5 * np.sqrt(0.25 / (20 * ROWS))
+
+
+def test_buttons_stay_flipped_for_their_steps_and_not_into_the_next_trial():
+    noise = explore(spaces.MultiBinary(6), Schedule(1.0, 1.0, 0), random_multiplier=False, flip=0.5, flip_steps=3)
+    draw = np.random.default_rng(1)
+    flips = []
+    for _ in range(9):
+        pressed = draw.integers(2, size=(ROWS, 6))
+        flips.append(noise(pressed, 0) != pressed)
+    for first in (0, 3, 6):
+        assert all((flips[first] == flips[first + i]).all() for i in range(3))
+        assert first == 0 or (flips[first] != flips[first - 1]).any(1).mean() > 0.9
+    pressed = np.zeros((ROWS, 6), int)
+    held = noise(pressed, 0)
+    noise.begin(np.arange(ROWS) < 500)
+    again = noise(pressed, 0)
+    assert (again[:500] != held[:500]).any(1).mean() > 0.9
+    np.testing.assert_array_equal(again[500:], held[500:])
+
+
+def test_a_button_that_is_not_legal_is_not_pressed():
+    noise = explore(spaces.MultiBinary(4), Schedule(1.0, 1.0, 0), random_multiplier=False, flip=0.5)
+    legal = np.tile(np.int8([0, 1, 0, 1]), (ROWS, 1))
+    found = noise(np.zeros((ROWS, 4), int), 0, legal)
+    assert not found[:, [0, 2]].any()
+    assert (np.abs(found[:, [1, 3]].mean(0) - 0.5) < 5 * np.sqrt(0.25 / ROWS)).all()
 
 
 def test_only_legal_choices_are_taken():

@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from batched_envs import check_vectors_equal
 from twohot import envs
 from twohot.envs import MissingExtraError, UnknownEnvironmentError, procgen
 
@@ -196,3 +197,28 @@ def test_a_trial_of_two_attempts():
         levels.append(level)
     assert len(set(levels)) == 30
     assert set(rewards) == {(0, 10.0), (1, 1000.0)}
+
+
+@pytest.mark.parametrize(
+    ("split", "options"),
+    [
+        ("train", {"attempts": 2, "reward_multipliers": (1.0, 100.0, 3.0), "step_limit": 260}),
+        ("test", {"attempts": 3, "free_attempts": 1, "assignment": "fixed", "step_limit": 200}),
+        ("train", {"context_features": False, "step_limit": 100}),
+    ],
+)
+def test_games_in_threads_play_as_one_by_one(split, options, monkeypatch):
+    monkeypatch.setattr(procgen, "cpus", lambda: 3)
+    tasks, rows = ("bigfish-easy", "starpilot-hard", "maze-memory"), 4
+    together = envs.make_vector("procgen", tasks, environments=rows, split=split, **options)
+    assert isinstance(together, envs.BatchedTrials)
+    # Pictures are for people only: with them, rows are played one by one.
+    alone = envs.make_vector("procgen", tasks, environments=rows, split=split, render=True, **options)
+    assert check_vectors_equal(together, alone) == {0, 1, 2}
+    task = envs.reset_where(together, np.ones(rows, bool), ["maze-memory", None, "bigfish-easy", "maze-memory"])[1]
+    assert task["task"][[0, 2, 3]].tolist() == [2, 0, 2]
+    with pytest.raises(UnknownEnvironmentError, match="expected a task of this environment"):
+        envs.reset_where(together, np.ones(rows, bool), "coinrun-easy")
+    together.close()
+    together.close()
+    alone.close()

@@ -20,7 +20,8 @@ from small import CONFIG, agent_bytes, quiet, with_epochs
 from twohot import checkpoint, run_replay
 from twohot.acting import load_networks
 from twohot.checkpoint import CheckpointError
-from twohot.config import ConfigurationError, TrainConfig, load_config, save_config
+from twohot.config import ConfigurationError, TrainConfig
+from twohot.config_files import load_config, save_config
 from twohot.envs import NonFiniteError, Suite, register, suites
 from twohot.learner import NonFiniteLossError
 from twohot.metrics import read_metrics

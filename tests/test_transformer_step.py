@@ -105,9 +105,9 @@ def assert_current(module, monkeypatch):
 def test_every_change_of_a_parameter_is_seen(monkeypatch):
     module = transformer()
     before = assert_current(module, monkeypatch)
-    addresses = module._packed._addresses
+    addresses = module._packed._weights._addresses
     assert_current(module, monkeypatch)
-    assert module._packed._addresses is addresses  # packed once
+    assert module._packed._weights._addresses is addresses  # packed once
     for name, parameter in module.named_parameters():
         with torch.no_grad():
             parameter.mul_(1.1 + 0.1 * torch.rand_like(parameter))
@@ -134,7 +134,7 @@ def test_a_copy_packs_for_itself(monkeypatch):
     before = assert_current(module, monkeypatch)
     for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert other._packed is not module._packed
-        assert other._packed._addresses == []
+        assert other._packed._weights._addresses == []
         with torch.no_grad():
             other.norm.weight.mul_(2)
         assert not torch.equal(assert_current(other, monkeypatch), before)

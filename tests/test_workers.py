@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -9,21 +10,25 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
+import small
 import toy_suite
 from twohot import envs
+from twohot.config import EnvironmentConfig
 from twohot.envs import registry
 from twohot.envs import vector as vector_module
 from twohot.errors import TwohotError
+from twohot.evaluate import evaluate
 from twohot.replay import Replay
 from twohot.rl.exploration import Exploration, Schedule
 from twohot.rollout import Rollout, UniformPolicy, seeded_generator
 from twohot.spaces import replay_schema
+from twohot.train import train
 
 
 @pytest.fixture(autouse=True)
 def counters(monkeypatch):
     monkeypatch.setattr(registry, "_SUITES", {**registry.suites(), "counters": toy_suite.COUNTERS})
-    monkeypatch.setattr(vector_module, "_cpus", lambda: 2)
+    monkeypatch.setattr(vector_module, "cpus", lambda: 2)
 
 
 @pytest.fixture
@@ -256,3 +261,37 @@ def test_a_death_begins_no_trial_that_had_ended(make, caplog):
         observation, *_, info = vector.step(np.array([0, toy_suite.DIE, 0, 0]))
     np.testing.assert_array_equal(info["lost"], [False, True, False, False])
     np.testing.assert_array_equal(observation["number"][0], shown["number"][0])
+
+
+@pytest.fixture
+def diary(monkeypatch, tmp_path):
+    """What environments of all processes noted, as a function."""
+    path = tmp_path / "diary"
+    monkeypatch.setenv(toy_suite.DIARY, str(path))
+    return lambda: sorted(path.read_text().split())
+
+
+@pytest.mark.parametrize("workers", ["in-process", "processes"])
+def test_every_environment_is_closed_at_the_end(make, diary, workers):
+    vector = make(workers)
+    vector.reset(seed=[1, 2, 3])
+    vector.close()
+    assert diary() == ["began"] * 3 + ["closed"] * 3
+
+
+@pytest.mark.parametrize("workers", ["in-process", "processes"])
+def test_an_evaluation_closes_its_environments(diary, workers):
+    config = EnvironmentConfig(suite="counters", tasks=("2",))
+    evaluate(UniformPolicy(spaces.Discrete(2)), config, trials=2, seed=0, workers=workers)
+    assert diary() == ["began"] * 2 + ["closed"] * 2
+
+
+def test_a_run_closes_its_environments(diary, tmp_path, monkeypatch):
+    monkeypatch.setattr(toy_suite.Counter, "action_space", spaces.Discrete(2))
+    config = small.with_epochs(1)
+    environment = EnvironmentConfig(suite="counters", tasks=("3",))
+    agent = dataclasses.replace(config.agent, hidden_entries=("image",))
+    train(dataclasses.replace(config, environment=environment, agent=agent), tmp_path / "run", small.quiet())
+    found = diary()
+    assert found.count("began") > config.collect.environments
+    assert found.count("closed") == found.count("began")

@@ -12,6 +12,14 @@ from twohot.envs import Suite
 
 DIE, RAISE = 2, 3
 """Actions after which the process ends at once, and an exception is raised."""
+DIARY = "TOY_SUITE_DIARY"
+"""Environment variable: a file to which each environment, of any process, adds a line when it begins and is closed."""
+
+
+def note(what: str) -> None:
+    if DIARY in os.environ:
+        with open(os.environ[DIARY], "a") as diary:
+            diary.write(f"{what}\n")
 
 
 class Counter(gym.Env):
@@ -31,8 +39,14 @@ class Counter(gym.Env):
     def observe(self):
         return {"number": np.float32([self.number, self.steps]), "image": np.full((2, 2, 1), self.steps, np.uint8)}
 
+    def close(self):
+        if hasattr(self, "steps"):
+            note("closed")
+
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
+        if not hasattr(self, "steps"):
+            note("began")
         self.number, self.steps = self.np_random.random(), 0
         return self.observe(), {}
 

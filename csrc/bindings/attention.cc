@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <stdexcept>
@@ -174,6 +175,27 @@ void transformer_step(std::uintptr_t input, std::uintptr_t output, std::int64_t 
   ops::transformer_step(step, given, threads);
 }
 
+void mlp_step(std::uintptr_t input, std::uintptr_t output, std::int64_t rows, const std::vector<std::int64_t>& sizes,
+              const std::vector<std::uintptr_t>& parameters, float epsilon, float slope, int threads) {
+  const std::size_t layers = sizes.empty() ? 0 : sizes.size() - 1;
+  const bool norm = parameters.size() == 2 * layers + 2;
+  if (layers < 1 || rows < 0 || std::any_of(sizes.begin(), sizes.end(), [](std::int64_t size) { return size < 1; }) ||
+      (parameters.size() != 2 * layers && !norm) || (norm && sizes.back() % ops::head_size_step != 0)) {
+    throw std::invalid_argument("expected sizes >= 1 of inputs and of the outputs of each layer, a weight and a bias for each "
+                                "layer and, behind outputs that are a multiple of " + std::to_string(ops::head_size_step) +
+                                ", perhaps those of a norm");
+  }
+  if (rows > 0 && (!input || !output)) throw std::invalid_argument("expected the addresses of input and output, got a zero");
+  const auto at = [&](std::size_t i) { return pointer<const float>(parameters[i]); };
+  std::vector<ops::StepLinear> given;
+  for (std::size_t l = 0; l < layers; ++l) given.push_back({at(2 * l), at(2 * l + 1), sizes[l], sizes[l + 1]});
+  const ops::StepNorm last = norm ? ops::StepNorm{at(2 * layers), at(2 * layers + 1)} : ops::StepNorm{};
+  const ops::MlpStep step{rows,    pointer<const float>(input), slope, norm ? &last : nullptr,
+                          epsilon, pointer<float>(output)};
+  const py::gil_scoped_release release;
+  ops::mlp_step(step, given, threads);
+}
+
 }  // namespace
 
 void bind_attention(py::module_& module) {
@@ -197,6 +219,10 @@ void bind_attention(py::module_& module) {
              "One cached step of a whole Transformer. Parameters are addresses: weight and bias of each layer's norm "
              "before attention, qkv, out, norm, norm, up, norm and down, then of the last norm; linear weights are "
              "[outputs / 32, inputs, 32].");
+  module.def("mlp_step", &mlp_step, "input"_a, "output"_a, "rows"_a, "sizes"_a, "parameters"_a, py::kw_only(), "epsilon"_a,
+             "slope"_a, "threads"_a,
+             "Linear layers with leaky ReLU between them, of `sizes` inputs, outputs, outputs ...; parameters as for "
+             "transformer_step, with those of a norm behind the last layer or without.");
 }
 
 }  // namespace twohot

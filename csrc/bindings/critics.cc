@@ -1,5 +1,6 @@
 #include "bindings/critics.h"
 
+#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 #include <string>
@@ -16,84 +17,170 @@ T* pointer(std::uintptr_t address) noexcept {
   return reinterpret_cast<T*>(address);
 }
 
-ops::Float float_of(const std::string& dtype) {
-  if (dtype == "float32") return ops::Float::float32;
-  if (dtype == "bfloat16") return ops::Float::bfloat16;
-  if (dtype == "float16") return ops::Float::float16;
-  throw std::invalid_argument("expected float32, bfloat16 or float16, got " + dtype);
-}
-
-ops::Features features_of(std::uintptr_t data, const std::string& dtype, std::int64_t rows, std::int64_t width,
-                          float slope) {
-  if (rows < 0 || width < 1 || (rows > 0 && data == 0)) {
-    throw std::invalid_argument("expected the address of rows >= 0 of width >= 1, got " + std::to_string(rows) + " of " +
-                                std::to_string(width));
-  }
-  if (!(slope >= 0 && std::isfinite(slope))) {
-    throw std::invalid_argument("expected a slope of at least 0, got " + std::to_string(slope));
-  }
-  return {pointer<void>(data), float_of(dtype), rows, width};
-}
-
 void require_addresses(bool all) {
   if (!all) throw std::invalid_argument("expected addresses, got a zero");
 }
 
-void first_layer(std::uintptr_t features, const std::string& dtype, std::int64_t rows, std::int64_t width,
-                 std::uintptr_t state, const std::string& state_dtype, std::int64_t state_stride, std::uintptr_t table,
-                 std::uintptr_t step, std::uintptr_t entry, float slope, bool add, int threads) {
-  const ops::Features out = features_of(features, dtype, rows, width, slope);
-  require_addresses(rows == 0 || (state && table && step && entry));
-  const ops::FirstLayer layer{pointer<const void>(state),        float_of(state_dtype),
-                              state_stride,                      pointer<const float>(table),
-                              pointer<const std::int64_t>(step), pointer<const std::int64_t>(entry),
-                              add};
-  const py::gil_scoped_release release;
-  ops::first_layer(out, layer, slope, threads);
+ops::Ensemble ensemble(std::int64_t critics, std::int64_t steps, std::int64_t entries, std::int64_t actions,
+                       std::int64_t depth, std::int64_t width, std::int64_t bins, float slope, const std::string& dtype,
+                       std::uintptr_t state, std::int64_t critic_stride, std::int64_t step_stride, std::uintptr_t table,
+                       std::uintptr_t action_weight, std::uintptr_t weights, std::uintptr_t biases, std::uintptr_t head,
+                       std::uintptr_t head_bias) {
+  if (critics < 0 || steps < 0 || entries < 0 || actions < 0 || depth < 0 || width < 1 || bins < 1 || bins > ops::most_bins) {
+    throw std::invalid_argument("expected sizes of at least 0, a width of at least 1 and 1 to " +
+                                std::to_string(ops::most_bins) + " bins, got a width of " + std::to_string(width) + " and " +
+                                std::to_string(bins) + " bins");
+  }
+  if (!(slope >= 0 && std::isfinite(slope))) {
+    throw std::invalid_argument("expected a slope of at least 0, got " + std::to_string(slope));
+  }
+  if (dtype != "float32" && dtype != "bfloat16") {
+    throw std::invalid_argument("expected float32 or bfloat16, got " + dtype);
+  }
+  require_addresses(critics == 0 || (head && head_bias && (depth == 0 || (weights && biases)) && (steps == 0 || state) &&
+                                     (entries == 0 || table) && (actions == 0 || action_weight)));
+  const ops::Float kind = dtype == "float32" ? ops::Float::float32 : ops::Float::bfloat16;
+  return {critics,
+          steps,
+          entries,
+          actions,
+          depth,
+          width,
+          bins,
+          slope,
+          kind,
+          pointer<const void>(state),
+          critic_stride,
+          step_stride,
+          pointer<const float>(table),
+          pointer<const void>(action_weight),
+          pointer<const void>(weights),
+          pointer<const float>(biases),
+          pointer<const void>(head),
+          pointer<const float>(head_bias)};
 }
 
-void hidden_layer(std::uintptr_t features, const std::string& dtype, std::int64_t rows, std::int64_t width,
-                  std::uintptr_t bias, float slope, int threads) {
-  const ops::Features x = features_of(features, dtype, rows, width, slope);
-  require_addresses(rows == 0 || bias);
-  const py::gil_scoped_release release;
-  ops::hidden_layer(x, pointer<const float>(bias), slope, threads);
+ops::EnsembleRows rows_of(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t step, std::uintptr_t entry,
+                          std::uintptr_t action) {
+  if (rows < 0) throw std::invalid_argument("expected rows >= 0, got " + std::to_string(rows));
+  require_addresses(rows == 0 || (step && entry && (ensemble.actions == 0 || action)));
+  return {rows, pointer<const std::int64_t>(step), pointer<const std::int64_t>(entry), pointer<const void>(action)};
 }
 
-void hidden_layer_backward(std::uintptr_t gradient, const std::string& dtype, std::int64_t rows, std::int64_t width,
-                           std::uintptr_t output, std::uintptr_t of_bias, float slope, int threads) {
-  const ops::Features g = features_of(gradient, dtype, rows, width, slope);
-  require_addresses(rows == 0 || (output && of_bias));
-  const py::gil_scoped_release release;
-  ops::hidden_layer_backward(g, pointer<const void>(output), pointer<float>(of_bias), slope, threads);
+void require_bins(const ops::Ensemble& ensemble, bool several) {
+  if ((ensemble.bins > 1) != several) {
+    throw std::invalid_argument(std::string("expected critics of ") + (several ? "at least 2 bins" : "one output") + ", got " +
+                                std::to_string(ensemble.bins));
+  }
 }
 
-void first_layer_backward(std::uintptr_t gradient, const std::string& dtype, std::int64_t rows, std::int64_t width,
-                          std::uintptr_t output, std::uintptr_t step, std::uintptr_t entry, std::uintptr_t of_state,
-                          std::int64_t of_state_stride, std::uintptr_t of_table, float slope, int threads) {
-  const ops::Features g = features_of(gradient, dtype, rows, width, slope);
-  require_addresses(rows == 0 || (output && step && entry && of_state && of_table));
-  const ops::FirstLayerGradient into{pointer<const std::int64_t>(step), pointer<const std::int64_t>(entry),
-                                     pointer<float>(of_state), of_state_stride, pointer<float>(of_table)};
+// Addresses of gradients are of what the ensemble has.
+ops::EnsembleGradients gradients_of(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t state,
+                                    std::int64_t critic_stride, std::int64_t step_stride, std::uintptr_t table,
+                                    std::uintptr_t action_weight, std::uintptr_t weights, std::uintptr_t biases,
+                                    std::uintptr_t head, std::uintptr_t head_bias) {
+  require_addresses(ensemble.critics == 0 || (head && head_bias && (ensemble.depth == 0 || (weights && biases)) &&
+                                              (ensemble.entries == 0 || table) && (ensemble.actions == 0 || action_weight) &&
+                                              (rows == 0 || state)));
+  return {pointer<float>(state),   critic_stride,          step_stride,           pointer<float>(table), pointer<float>(action_weight),
+          pointer<float>(weights), pointer<float>(biases), pointer<float>(head), pointer<float>(head_bias)};
+}
+
+ops::Support support_of(double low, double high, const std::string& transform, bool raw) {
+  if (!(low < high)) {
+    throw std::invalid_argument("expected low < high, got " + std::to_string(low) + " and " + std::to_string(high));
+  }
+  if (transform == "linear") return {low, high, ops::Transform::linear, raw};
+  if (transform == "symlog") return {low, high, ops::Transform::symlog, raw};
+  if (transform == "signed_sqrt") return {low, high, ops::Transform::signed_sqrt, raw};
+  throw std::invalid_argument("expected the transform linear, symlog or signed_sqrt, got " + transform);
+}
+
+void cross_entropy(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t step, std::uintptr_t entry,
+                   std::uintptr_t action, double low, double high, const std::string& transform, bool raw,
+                   std::uintptr_t target, std::uintptr_t mask, float sigma, bool raw_labels, float scale,
+                   std::uintptr_t loss, std::uintptr_t readout, std::uintptr_t of_state, std::int64_t of_critic_stride,
+                   std::int64_t of_step_stride, std::uintptr_t of_table, std::uintptr_t of_action_weight,
+                   std::uintptr_t of_weights, std::uintptr_t of_biases, std::uintptr_t of_head,
+                   std::uintptr_t of_head_bias, int threads) {
+  const ops::EnsembleRows all = rows_of(ensemble, rows, step, entry, action);
+  const ops::Support support = support_of(low, high, transform, raw);
+  if (!(sigma >= 0)) throw std::invalid_argument("expected sigma >= 0, got " + std::to_string(sigma));
+  if (sigma > 0 && raw_labels) {
+    throw std::invalid_argument("expected sigma = 0 for raw labels, got " + std::to_string(sigma));
+  }
+  require_bins(ensemble, true);
+  require_addresses(ensemble.critics == 0 || rows == 0 || (target && loss && readout));
+  const ops::Labels labels{
+      pointer<const float>(target), pointer<const std::uint8_t>(mask), std::max<std::int64_t>(rows, 1), 0, sigma, raw_labels};
+  const ops::EnsembleGradients gradients =
+      gradients_of(ensemble, rows, of_state, of_critic_stride, of_step_stride, of_table, of_action_weight, of_weights,
+                   of_biases, of_head, of_head_bias);
   const py::gil_scoped_release release;
-  ops::first_layer_backward(g, pointer<const void>(output), into, slope, threads);
+  ops::critics_cross_entropy(ensemble, all, support, labels, scale, pointer<float>(loss), pointer<float>(readout), gradients,
+                             threads);
+}
+
+void expectation(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t step, std::uintptr_t entry,
+                 std::uintptr_t action, double low, double high, const std::string& transform, bool raw,
+                 std::uintptr_t readout, int threads) {
+  const ops::EnsembleRows all = rows_of(ensemble, rows, step, entry, action);
+  const ops::Support support = support_of(low, high, transform, raw);
+  require_bins(ensemble, true);
+  require_addresses(ensemble.critics == 0 || rows == 0 || readout);
+  const py::gil_scoped_release release;
+  ops::critics_expectation(ensemble, all, support, pointer<float>(readout), threads);
+}
+
+void squared_error(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t step, std::uintptr_t entry,
+                   std::uintptr_t action, std::uintptr_t target, std::uintptr_t factor, std::uintptr_t offset,
+                   std::uintptr_t mask, float scale, std::uintptr_t loss, std::uintptr_t value, std::uintptr_t of_state,
+                   std::int64_t of_critic_stride, std::int64_t of_step_stride, std::uintptr_t of_table,
+                   std::uintptr_t of_action_weight, std::uintptr_t of_weights, std::uintptr_t of_biases,
+                   std::uintptr_t of_head, std::uintptr_t of_head_bias, int threads) {
+  const ops::EnsembleRows all = rows_of(ensemble, rows, step, entry, action);
+  require_bins(ensemble, false);
+  require_addresses(ensemble.critics == 0 || rows == 0 || (target && factor && offset && loss && value));
+  const ops::Regression wanted{pointer<const float>(target), pointer<const float>(factor), pointer<const float>(offset),
+                               pointer<const std::uint8_t>(mask)};
+  const ops::EnsembleGradients gradients =
+      gradients_of(ensemble, rows, of_state, of_critic_stride, of_step_stride, of_table, of_action_weight, of_weights,
+                   of_biases, of_head, of_head_bias);
+  const py::gil_scoped_release release;
+  ops::critics_squared_error(ensemble, all, wanted, scale, pointer<float>(loss), pointer<float>(value), gradients, threads);
+}
+
+void output(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t step, std::uintptr_t entry,
+            std::uintptr_t action, std::uintptr_t output, int threads) {
+  const ops::EnsembleRows all = rows_of(ensemble, rows, step, entry, action);
+  require_bins(ensemble, false);
+  require_addresses(ensemble.critics == 0 || rows == 0 || output);
+  const py::gil_scoped_release release;
+  ops::critics_output(ensemble, all, pointer<float>(output), threads);
 }
 
 }  // namespace
 
 void bind_critics(py::module_& module) {
   using namespace py::literals;
-  module.def("first_layer", &first_layer, "features"_a, "dtype"_a, "rows"_a, "width"_a, py::kw_only(), "state"_a,
-             "state_dtype"_a, "state_stride"_a, "table"_a, "step"_a, "entry"_a, "slope"_a, "add"_a, "threads"_a,
-             "Rows of a factored first layer with leaky ReLU. Arrays are addresses of CPU memory, which the caller has "
-             "checked, indices too.");
-  module.def("hidden_layer", &hidden_layer, "features"_a, "dtype"_a, "rows"_a, "width"_a, py::kw_only(), "bias"_a,
-             "slope"_a, "threads"_a, "Bias and leaky ReLU, in place.");
-  module.def("hidden_layer_backward", &hidden_layer_backward, "gradient"_a, "dtype"_a, "rows"_a, "width"_a,
-             py::kw_only(), "output"_a, "of_bias"_a, "slope"_a, "threads"_a, "The derivative of hidden_layer().");
-  module.def("first_layer_backward", &first_layer_backward, "gradient"_a, "dtype"_a, "rows"_a, "width"_a, py::kw_only(),
-             "output"_a, "step"_a, "entry"_a, "of_state"_a, "of_state_stride"_a, "of_table"_a, "slope"_a, "threads"_a,
-             "The derivative of first_layer().");
+  py::class_<ops::Ensemble>(module, "Ensemble", "Critics as addresses of CPU memory, which the caller has checked.")
+      .def(py::init(&ensemble), py::kw_only(), "critics"_a, "steps"_a, "entries"_a, "actions"_a, "depth"_a, "width"_a, "bins"_a,
+           "slope"_a, "dtype"_a, "state"_a, "critic_stride"_a, "step_stride"_a, "table"_a, "action_weight"_a, "weights"_a,
+           "biases"_a, "head"_a, "head_bias"_a);
+  module.def("critics_cross_entropy", &cross_entropy, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a,
+             "low"_a, "high"_a, "transform"_a, "raw"_a, "target"_a, "mask"_a, "sigma"_a, "raw_labels"_a, "scale"_a, "loss"_a,
+             "readout"_a, "of_state"_a, "of_critic_stride"_a, "of_step_stride"_a, "of_table"_a, "of_action_weight"_a,
+             "of_weights"_a, "of_biases"_a, "of_head"_a, "of_head_bias"_a, "threads"_a,
+             "Losses and values of rows, and gradients; what reaches a step is added. Arrays are addresses of CPU memory, "
+             "which the caller has checked, indices too.");
+  module.def("critics_expectation", &expectation, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a,
+             "low"_a, "high"_a, "transform"_a, "raw"_a, "readout"_a, "threads"_a, "Values of rows.");
+  module.def("critics_squared_error", &squared_error, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a,
+             "target"_a, "factor"_a, "offset"_a, "mask"_a, "scale"_a, "loss"_a, "value"_a, "of_state"_a, "of_critic_stride"_a,
+             "of_step_stride"_a, "of_table"_a, "of_action_weight"_a, "of_weights"_a, "of_biases"_a, "of_head"_a,
+             "of_head_bias"_a, "threads"_a, "As critics_cross_entropy, of the squared error of critics with one output.");
+  module.def("critics_output", &output, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a, "output"_a,
+             "threads"_a, "The one output of rows.");
 }
 
 }  // namespace twohot

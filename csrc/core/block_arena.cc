@@ -4,8 +4,6 @@
 #include <cstdlib>
 #include <new>
 
-#include "core/huge_pages.h"
-
 namespace twohot {
 
 BlockArena::~BlockArena() {
@@ -24,7 +22,7 @@ std::shared_ptr<std::byte> BlockArena::take(std::size_t bytes) {
     if (next == nullptr) {
       slabs_.reserve(slabs_.size() + 1);
       auto slab = std::make_unique<Slab>();
-      slab->memory = static_cast<std::byte*>(allocate_huge(slab_bytes));
+      slab->memory = static_cast<std::byte*>(source_.take());
       next = slab.get();
       slabs_.push_back(std::move(slab));
     }

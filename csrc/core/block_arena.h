@@ -7,6 +7,8 @@
 #include <mutex>
 #include <vector>
 
+#include "core/huge_pages.h"
+
 namespace twohot {
 
 // Thread-safe. Held by shared_ptr; every block keeps it alive. A slab is used again when all of its blocks are gone;
@@ -16,7 +18,7 @@ class BlockArena : public std::enable_shared_from_this<BlockArena> {
   static constexpr std::size_t slab_bytes = std::size_t{4} << 20;
 
   // Larger blocks get memory of their own.
-  static constexpr std::size_t largest_bytes = slab_bytes / 64;
+  static constexpr std::size_t largest_bytes = slab_bytes / 8;
 
   BlockArena() = default;
   ~BlockArena();
@@ -36,6 +38,7 @@ class BlockArena : public std::enable_shared_from_this<BlockArena> {
   void give(Slab* slab) noexcept;
 
   std::mutex mutex_;
+  SlabSource source_{slab_bytes};
   std::vector<std::unique_ptr<Slab>> slabs_;
   Slab* current_ = nullptr;
   Slab* spare_ = nullptr;

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "core/huge_pages.h"
-
 namespace twohot {
 namespace {
 
@@ -15,7 +13,8 @@ std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit
 ChunkPool::ChunkPool(std::size_t bytes)
     : chunk_bytes_(round_up(std::max<std::size_t>(bytes, 1), 64)),
       slab_bytes_(round_up(chunk_bytes_, huge_page)),
-      per_slab_(slab_bytes_ / chunk_bytes_) {}
+      per_slab_(slab_bytes_ / chunk_bytes_),
+      source_(slab_bytes_) {}
 
 ChunkPool::~ChunkPool() {
   for (const auto& slab : slabs_) std::free(slab->memory);
@@ -28,7 +27,7 @@ Chunk ChunkPool::take() {
     available_.reserve(slabs_.size() + 1);
     auto slab = std::make_unique<Slab>();
     slab->free.reserve(per_slab_);
-    slab->memory = static_cast<std::byte*>(allocate_huge(slab_bytes_));
+    slab->memory = static_cast<std::byte*>(source_.take());
     for (std::size_t i = per_slab_; i-- > 0;) slab->free.push_back(slab->memory + i * chunk_bytes_);
     free_bytes_ += per_slab_ * chunk_bytes_;
     available_.push_back(slab.get());

@@ -6,6 +6,8 @@
 #include <mutex>
 #include <vector>
 
+#include "core/huge_pages.h"
+
 namespace twohot {
 
 // One chunk, aligned to 64 bytes; goes back to its pool, which it keeps alive, when the last owner lets go.
@@ -38,6 +40,7 @@ class ChunkPool : public std::enable_shared_from_this<ChunkPool> {
   const std::size_t slab_bytes_;
   const std::size_t per_slab_;
   std::mutex mutex_;
+  SlabSource source_;
   std::vector<std::unique_ptr<Slab>> slabs_;
   std::vector<Slab*> available_;  // those with a free chunk; room for all of them
   std::size_t free_bytes_ = 0;

@@ -6,6 +6,6 @@
 namespace twohot::ops {
 
 const AttentionKernels avx2_attention{"avx2", avx2::decode_heads, avx2::forward_head, avx2::backward_head,
-                                      avx2::step_transformer};
+                                      avx2::step_transformer, avx2::step_mlp};
 
 }  // namespace twohot::ops

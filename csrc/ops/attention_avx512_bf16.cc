@@ -6,6 +6,6 @@
 namespace twohot::ops {
 
 const AttentionKernels avx512_bf16_attention{"avx512_bf16", avx512_bf16::decode_heads, avx512_bf16::forward_head, avx512_bf16::backward_head,
-                                             avx512_bf16::step_transformer};
+                                             avx512_bf16::step_transformer, avx512_bf16::step_mlp};
 
 }  // namespace twohot::ops

@@ -24,6 +24,8 @@ struct AttentionKernels {
   // Environments begin .. end - 1, at most most_step_rows; `scratch` has step_scratch_floats().
   void (*transformer)(const TransformerStep&, std::span<const StepLayer>, std::int64_t begin, std::int64_t end,
                       float* scratch) noexcept;
+  // Rows begin .. end - 1, at most most_step_rows; `scratch` has mlp_scratch_floats().
+  void (*mlp)(const MlpStep&, std::span<const StepLinear>, std::int64_t begin, std::int64_t end, float* scratch) noexcept;
 };
 
 extern const AttentionKernels portable_attention;
@@ -53,6 +55,17 @@ constexpr std::int64_t most_step_rows = 32;
 constexpr std::int64_t step_scratch_floats(const TransformerStep& step) noexcept {
   return most_step_rows *
          (3 * round_up(step.width, panel) + round_up(3 * step.width, panel) + round_up(step.feed_forward, panel));
+}
+
+// Floats of a row of the widest layer, aligned to 64 bytes.
+constexpr std::int64_t widest_row(std::span<const StepLinear> layers) noexcept {
+  std::int64_t widest = layers.front().inputs;
+  for (const StepLinear& layer : layers) widest = layer.outputs > widest ? layer.outputs : widest;
+  return round_up(widest, panel);
+}
+
+constexpr std::int64_t mlp_scratch_floats(std::span<const StepLinear> layers) noexcept {
+  return 2 * most_step_rows * widest_row(layers);
 }
 
 // The form that this processor runs.

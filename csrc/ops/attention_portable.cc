@@ -6,6 +6,6 @@
 namespace twohot::ops {
 
 const AttentionKernels portable_attention{"portable", portable::decode_heads, portable::forward_head, portable::backward_head,
-                                          portable::step_transformer};
+                                          portable::step_transformer, portable::step_mlp};
 
 }  // namespace twohot::ops

@@ -1,7 +1,11 @@
 #include "ops/critics.h"
 
 #include <algorithm>
+#include <atomic>
+#include <functional>
+#include <vector>
 
+#include "core/buffer_pool.h"
 #include "ops/critics_kernels.h"
 #include "ops/dispatch.h"
 
@@ -20,49 +24,191 @@ const CriticKernels& kernels() noexcept {
   return portable_critics;
 }
 
-// Below this many numbers a second thread costs more than it brings.
-constexpr std::int64_t numbers_for_threads = std::int64_t{1} << 17;
-// Rows or columns of a turn are a multiple of this: whole cache lines and whole vectors.
-constexpr std::int64_t step = 64;
+// Bytes of a piece's features: little enough that they and the weights of a layer stay in the cache of a core.
+constexpr std::int64_t piece_bytes = std::int64_t{1} << 17;
+constexpr std::int64_t most_piece_rows = 480;
+// Rows of a slice, at least: each costs sums as large as the weights. The number of slices does not depend on threads, so
+// that results do not.
+constexpr std::int64_t slice_rows = 2048;
+constexpr std::int64_t most_slices = 8;
+// Pieces that a thread takes at a time where nothing is summed.
+constexpr std::int64_t pieces_per_turn = 8;
 
-// Shares 0 .. size - 1 out in one turn for each thread.
-template <class Work>
-void parallel(const Features& features, std::int64_t size, int threads, const Work& work) {
-  if (threads <= 1 || features.rows * features.width < numbers_for_threads) {
-    work(0, size);
+constexpr std::int64_t up_to(std::int64_t x, std::int64_t step) noexcept { return (x + step - 1) / step * step; }
+
+CriticLayout layout_of(const CriticKernels& kernels, const Ensemble& e) noexcept {
+  CriticLayout layout{kernels.columns, up_to(e.width, kernels.columns), up_to(e.bins, kernels.columns), e.depth, e.entries,
+                      e.actions,       0,                               kernels.pairs && e.dtype == Float::bfloat16};
+  const std::int64_t fitting = piece_bytes / (layout.width * (layout.pairs ? 2 : 4));
+  layout.rows = std::max(std::min(fitting, most_piece_rows) / kernels.tile_rows, std::int64_t{1}) * kernels.tile_rows;
+  return layout;
+}
+
+// Calls turn(i, worker) once for each i in 0 .. turns - 1. No two threads are the same worker at a time.
+void share(std::int64_t turns, int threads, const std::function<void(std::int64_t, std::int64_t)>& turn) {
+  if (threads <= 1 || turns <= 1) {
+    for (std::int64_t i = 0; i < turns; ++i) turn(i, 0);
     return;
   }
-  const std::int64_t share = ((size + threads - 1) / threads + step - 1) / step * step;
-  process_pool(threads)->run((size + share - 1) / share, [&](std::int64_t turn) {
-    work(turn * share, std::min(size, (turn + 1) * share));
+  std::atomic<std::int64_t> next{0};
+  process_pool(threads)->run(std::min<std::int64_t>(threads, turns), [&](std::int64_t worker) {
+    for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < turns;) turn(i, worker);
+  });
+}
+
+// The ends of slices, each where the step changes, so that no two of them add to the gradient of one step: one slice unless
+// steps only grow.
+std::vector<std::int64_t> slices_of(const EnsembleRows& rows) {
+  const std::int64_t* step = rows.step;
+  const std::int64_t most =
+      std::is_sorted(step, step + rows.count) ? std::clamp<std::int64_t>(rows.count / slice_rows, 1, most_slices) : 1;
+  std::vector<std::int64_t> ends{0};
+  for (std::int64_t s = 1; s <= most; ++s) {
+    std::int64_t end = std::max(rows.count * s / most, ends.back());
+    while (end > 0 && end < rows.count && step[end] == step[end - 1]) ++end;
+    ends.push_back(end);
+  }
+  return ends;
+}
+
+// to [inner, outer] = the sum of all slices' matrices in panels.
+void gather(float* to, const float* sums, std::int64_t slices, std::int64_t next, std::int64_t columns, std::int64_t filled,
+            std::int64_t inner, std::int64_t outer) noexcept {
+  for (std::int64_t s = 0; s < slices; ++s) {
+    for (std::int64_t first = 0; first < outer; first += columns) {
+      const std::int64_t count = std::min(columns, outer - first);
+      for (std::int64_t k = 0; k < inner; ++k) {
+        const float* from = sums + s * next + (first / columns * filled + k) * columns;
+        float* row = to + k * outer + first;
+        for (std::int64_t n = 0; n < count; ++n) row[n] = s == 0 ? from[n] : row[n] + from[n];
+      }
+    }
+  }
+}
+
+void gather_critic(const Ensemble& e, const CriticLayout& layout, std::int64_t critic, const float* sums, std::int64_t slices,
+                   const EnsembleGradients& to) noexcept {
+  const std::int64_t next = layout.sums();
+  const auto rows = [&](float* out, std::int64_t place, std::int64_t count, std::int64_t width, std::int64_t filled) {
+    for (std::int64_t r = 0; r < count; ++r) {
+      gather(out + r * width, sums + place + r * filled, slices, next, filled, 1, 1, width);
+    }
+  };
+  for (std::int64_t layer = 0; layer < e.depth; ++layer) {
+    const std::int64_t place = layer * e.critics + critic;
+    gather(to.weights + place * e.width * e.width, sums + layout.weight_sums(layer), slices, next, layout.columns,
+           layout.width, e.width, e.width);
+    rows(to.biases + place * e.width, layout.bias_sums(layer), 1, e.width, layout.width);
+  }
+  gather(to.head + critic * e.width * e.bins, sums + layout.weight_sums(e.depth), slices, next, layout.columns, layout.width,
+         e.width, e.bins);
+  rows(to.head_bias + critic * e.bins, layout.bias_sums(e.depth), 1, e.bins, layout.bins);
+  rows(to.table + critic * e.entries * e.width, layout.table_sums(), e.entries, e.width, layout.width);
+  if (e.actions > 0) {
+    rows(to.action_weight + critic * e.actions * e.width, layout.action_sums(), e.actions, e.width, layout.width);
+  }
+}
+
+// `pass` lacks what is packed.
+void train(const CriticKernels& kernels, CriticPass pass, int threads) {
+  const Ensemble& e = pass.ensemble;
+  const CriticLayout& layout = pass.layout;
+  const std::vector<std::int64_t> ends = slices_of(pass.rows);
+  const auto slices = static_cast<std::int64_t>(ends.size()) - 1;
+  const std::int64_t turns = e.critics * slices;
+  const std::int64_t workers = std::clamp<std::int64_t>(turns, 1, std::max(threads, 1));
+  const std::int64_t packed = e.critics * layout.packed(true);
+  const std::int64_t summed = turns * layout.sums();
+  const std::int64_t words = packed + summed + workers * layout.piece(true);
+  const BufferPool::Block block = BufferPool::process().take(static_cast<std::size_t>(words) * sizeof(float));
+  auto* const memory = static_cast<std::uint32_t*>(block.data());
+  float* const sums = reinterpret_cast<float*>(memory + packed);
+  std::uint32_t* const scratch = memory + packed + summed;
+
+  pass.packed = memory;
+  share(e.critics, threads, [&](std::int64_t critic, std::int64_t) {
+    kernels.pack(e, layout, critic, true, memory + critic * layout.packed(true));
+  });
+  share(turns, threads, [&](std::int64_t turn, std::int64_t worker) {
+    const std::int64_t slice = turn % slices;
+    float* const mine = sums + turn * layout.sums();
+    std::fill_n(mine, layout.sums(), 0.0f);
+    kernels.train(pass, *kernels.two_hot, turn / slices, ends[slice], ends[slice + 1], mine,
+                  scratch + worker * layout.piece(true));
+  });
+  share(e.critics, threads, [&](std::int64_t critic, std::int64_t) {
+    gather_critic(e, layout, critic, sums + critic * slices * layout.sums(), slices, *pass.gradients);
+  });
+}
+
+void read(const CriticKernels& kernels, CriticPass pass, int threads) {
+  const Ensemble& e = pass.ensemble;
+  const CriticLayout& layout = pass.layout;
+  const std::int64_t rows = pass.rows.count;
+  const std::int64_t per_turn = layout.rows * pieces_per_turn;
+  const std::int64_t slices = (rows + per_turn - 1) / per_turn;
+  const std::int64_t turns = e.critics * slices;
+  const std::int64_t workers = std::clamp<std::int64_t>(turns, 1, std::max(threads, 1));
+  const std::int64_t packed = e.critics * layout.packed(false);
+  const std::int64_t words = packed + workers * layout.piece(false);
+  const BufferPool::Block block = BufferPool::process().take(static_cast<std::size_t>(words) * sizeof(float));
+  auto* const memory = static_cast<std::uint32_t*>(block.data());
+
+  pass.packed = memory;
+  share(e.critics, threads, [&](std::int64_t critic, std::int64_t) {
+    kernels.pack(e, layout, critic, false, memory + critic * layout.packed(false));
+  });
+  share(turns, threads, [&](std::int64_t turn, std::int64_t worker) {
+    const std::int64_t begin = turn % slices * per_turn;
+    kernels.read(pass, *kernels.two_hot, turn / slices, begin, std::min(rows, begin + per_turn),
+                 memory + packed + worker * layout.piece(false));
   });
 }
 
 }  // namespace
 
-void first_layer(const Features& features, const FirstLayer& layer, float slope, int threads) {
-  parallel(features, features.rows, threads, [&](std::int64_t begin, std::int64_t end) {
-    kernels().first(features, layer, slope, begin, end);
-  });
+void critics_cross_entropy(const CriticKernels& kernels, const Ensemble& e, const EnsembleRows& rows, const Support& support,
+                           const Labels& labels, float scale, float* loss, float* readout,
+                           const EnsembleGradients& gradients, int threads) {
+  const Values values(support, e.bins, true, labels.raw);
+  train(kernels, {e, rows, layout_of(kernels, e), nullptr, &values, readout, &labels, nullptr, scale, loss, &gradients},
+        threads);
 }
 
-void hidden_layer(const Features& features, const float* bias, float slope, int threads) {
-  parallel(features, features.rows, threads, [&](std::int64_t begin, std::int64_t end) {
-    kernels().hidden(features, bias, slope, begin, end);
-  });
+void critics_expectation(const CriticKernels& kernels, const Ensemble& e, const EnsembleRows& rows, const Support& support,
+                         float* readout, int threads) {
+  const Values values(support, e.bins, true, false);
+  read(kernels, {e, rows, layout_of(kernels, e), nullptr, &values, readout}, threads);
 }
 
-void hidden_layer_backward(const Features& gradient, const void* output, float* of_bias, float slope, int threads) {
-  parallel(gradient, gradient.width, threads, [&](std::int64_t begin, std::int64_t end) {
-    kernels().hidden_backward(gradient, output, of_bias, slope, begin, end);
-  });
+void critics_squared_error(const CriticKernels& kernels, const Ensemble& e, const EnsembleRows& rows,
+                           const Regression& regression, float scale, float* loss, float* value,
+                           const EnsembleGradients& gradients, int threads) {
+  train(kernels, {e, rows, layout_of(kernels, e), nullptr, nullptr, value, nullptr, &regression, scale, loss, &gradients},
+        threads);
 }
 
-void first_layer_backward(const Features& gradient, const void* output, const FirstLayerGradient& into, float slope,
-                          int threads) {
-  parallel(gradient, gradient.width, threads, [&](std::int64_t begin, std::int64_t end) {
-    kernels().first_backward(gradient, output, into, slope, begin, end);
-  });
+void critics_output(const CriticKernels& kernels, const Ensemble& e, const EnsembleRows& rows, float* output, int threads) {
+  read(kernels, {e, rows, layout_of(kernels, e), nullptr, nullptr, output}, threads);
+}
+
+void critics_cross_entropy(const Ensemble& ensemble, const EnsembleRows& rows, const Support& support, const Labels& labels,
+                           float scale, float* loss, float* readout, const EnsembleGradients& gradients, int threads) {
+  critics_cross_entropy(kernels(), ensemble, rows, support, labels, scale, loss, readout, gradients, threads);
+}
+
+void critics_expectation(const Ensemble& ensemble, const EnsembleRows& rows, const Support& support, float* readout,
+                         int threads) {
+  critics_expectation(kernels(), ensemble, rows, support, readout, threads);
+}
+
+void critics_squared_error(const Ensemble& ensemble, const EnsembleRows& rows, const Regression& regression, float scale,
+                           float* loss, float* value, const EnsembleGradients& gradients, int threads) {
+  critics_squared_error(kernels(), ensemble, rows, regression, scale, loss, value, gradients, threads);
+}
+
+void critics_output(const Ensemble& ensemble, const EnsembleRows& rows, float* output, int threads) {
+  critics_output(kernels(), ensemble, rows, output, threads);
 }
 
 }  // namespace twohot::ops

@@ -3,7 +3,7 @@
 
 namespace twohot::ops {
 
-const CriticKernels avx2_critics{"avx2", avx2::first_rows, avx2::hidden_rows, avx2::hidden_backward_columns,
-                                 avx2::first_backward_columns};
+const CriticKernels avx2_critics{"avx2",         &avx2_kernels,  avx2::panel_columns, avx2::product_rows, avx2::pair_products,
+                                avx2::pack_critic, avx2::read_rows, avx2::train_rows};
 
 }  // namespace twohot::ops

@@ -3,7 +3,7 @@
 
 namespace twohot::ops {
 
-const CriticKernels avx512_critics{"avx512", avx512::first_rows, avx512::hidden_rows, avx512::hidden_backward_columns,
-                                 avx512::first_backward_columns};
+const CriticKernels avx512_critics{"avx512",         &avx512_kernels,  avx512::panel_columns, avx512::product_rows, avx512::pair_products,
+                                avx512::pack_critic, avx512::read_rows, avx512::train_rows};
 
 }  // namespace twohot::ops

@@ -3,7 +3,7 @@
 
 namespace twohot::ops {
 
-const CriticKernels portable_critics{"portable", portable::first_rows, portable::hidden_rows, portable::hidden_backward_columns,
-                                 portable::first_backward_columns};
+const CriticKernels portable_critics{"portable",         &portable_kernels,  portable::panel_columns, portable::product_rows, portable::pair_products,
+                                portable::pack_critic, portable::read_rows, portable::train_rows};
 
 }  // namespace twohot::ops

@@ -1,4 +1,4 @@
-// One cached step of a whole Transformer (python/twohot/nets/transformer.py) on the CPU.
+// One step of the networks that act (python/twohot/nets/packed.py) on the CPU: a whole Transformer, an MLP.
 #pragma once
 
 #include <cstdint>
@@ -58,5 +58,19 @@ struct TransformerStep {
 // are read once for some environments; a ring as in decode_attention(). Preconditions, which the binding checks: rings as
 // in decode_attention(), width = heads * size of each ring, feed_forward a multiple of head_size_step.
 void transformer_step(const TransformerStep& step, std::span<const StepLayer> layers, int threads);
+
+// Linear layers with leaky ReLU between them and, where there is one, a norm behind the last.
+struct MlpStep {
+  std::int64_t rows;
+  const float* input;  // [rows, inputs of the first layer]
+  float slope;         // of the leaky ReLU below 0
+  const StepNorm* norm;
+  float epsilon;
+  float* output;  // [rows, outputs of the last layer]
+};
+
+// As transformer_step(). Preconditions, which the binding checks: at least one layer, each takes what the one before gives, and
+// with a norm the last outputs are a multiple of head_size_step.
+void mlp_step(const MlpStep& step, std::span<const StepLinear> layers, int threads);
 
 }  // namespace twohot::ops

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <utility>
 
 #include "ops/attention_kernels.h"
 #include "ops/vector_math.h"
@@ -133,6 +134,30 @@ inline void step_transformer(const TransformerStep& step, std::span<const StepLa
   }
   for (std::int64_t r = 0; r < rows; ++r) {
     normalise(step.output + (begin + r) * width, x + r * x_row, width, step.norm, step.epsilon, false);
+  }
+}
+
+inline void step_mlp(const MlpStep& step, std::span<const StepLinear> layers, std::int64_t begin, std::int64_t end,
+                     float* scratch) noexcept {
+  const std::int64_t rows = end - begin;
+  const std::int64_t row = widest_row(layers);
+  const std::int64_t inputs = layers.front().inputs;
+  const std::int64_t outputs = layers.back().outputs;
+  if (rows % tile_rows != 0) std::fill_n(scratch, mlp_scratch_floats(layers), 0.0f);
+  float* from = take(scratch, most_step_rows * row);
+  float* to = take(scratch, most_step_rows * row);
+  for (std::int64_t r = 0; r < rows; ++r) std::copy_n(step.input + (begin + r) * inputs, inputs, from + r * row);
+  for (const StepLinear& layer : layers) {
+    linear(to, row, from, row, rows, layer, &layer == &layers.back() ? 1 : step.slope, false);
+    std::swap(from, to);
+  }
+  for (std::int64_t r = 0; r < rows; ++r) {
+    float* const output = step.output + (begin + r) * outputs;
+    if (step.norm == nullptr) {
+      std::copy_n(from + r * row, outputs, output);
+    } else {
+      normalise(output, from + r * row, outputs, *step.norm, step.epsilon, false);
+    }
   }
 }
 

@@ -281,6 +281,43 @@ void test_transformer(const AttentionKernels& form) {
   }
 }
 
+std::vector<float> through_layers(const AttentionKernels& form, std::int64_t rows, bool with_norm) {
+  RandomStream random(9);
+  std::vector<std::vector<float>> parameters;
+  parameters.reserve(10);
+  const auto numbers = [&](std::int64_t count) {
+    std::vector<float> made;
+    for (std::int64_t i = 0; i < count; ++i) made.push_back((static_cast<float>(random.below(256)) - 128) / 512);
+    parameters.push_back(made);
+    return static_cast<const float*>(parameters.back().data());
+  };
+  const std::vector<std::int64_t> sizes{21, 40, 5, 48};
+  std::vector<StepLinear> layers;
+  for (std::size_t l = 0; l + 1 < sizes.size(); ++l) {
+    const std::int64_t filled = round_up(sizes[l + 1], panel);
+    layers.push_back({numbers(filled * sizes[l]), numbers(filled), sizes[l], sizes[l + 1]});
+  }
+  const StepNorm norm{numbers(48), numbers(48)};
+  std::vector<float> output(static_cast<std::size_t>(rows * 48));
+  const MlpStep step{rows, numbers(rows * 21), 0.01f, with_norm ? &norm : nullptr, 1e-5f, output.data()};
+  for (std::int64_t r = 0; r < rows; r += most_step_rows) {
+    std::vector<float> scratch(static_cast<std::size_t>(mlp_scratch_floats(layers)), std::nanf(""));
+    form.mlp(step, layers, r, std::min(r + most_step_rows, rows), scratch.data());
+  }
+  return output;
+}
+
+// The portable form is the truth here: tests/test_packed_mlp.py holds each against float64.
+void test_mlp(const AttentionKernels& form) {
+  for (const std::int64_t rows : {1, 8, 13, 40}) {
+    for (const bool norm : {false, true}) {
+      const std::vector<float> truth = through_layers(portable_attention, rows, norm);
+      const std::vector<float> actual = through_layers(form, rows, norm);
+      for (std::size_t i = 0; i < truth.size(); ++i) CHECK(std::fabs(actual[i] - truth[i]) < 1e-4f);
+    }
+  }
+}
+
 // Several threads write where one does, and nowhere twice.
 void test_threads() {
   RandomStream random(7);
@@ -312,6 +349,7 @@ int main() {
   for (const AttentionKernels* form : forms()) {
     at = form->name;
     test_transformer(*form);
+    test_mlp(*form);
     for (const Float dtype : {Float::float32, Float::bfloat16}) {
       for (const Shape& shape : {Shape{1, 1, 1, 1, 16, 0, 0, 0}, Shape{3, 49, 2, 1, 16, 0, 0, 0}, Shape{2, 97, 1, 3, 48, 0, 0, 2},
                                  Shape{2, 150, 1, 2, 32, 10, 100, 0}, Shape{1, 145, 1, 1, 64, 60, 0, 0},

@@ -1,14 +1,23 @@
 // The checksum, the pool of chunks and the sum tree.
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <set>
+#include <thread>
 #include <vector>
 
 #include "core/block_arena.h"
 #include "core/chunk_pool.h"
 #include "core/hash.h"
+#include "core/huge_pages.h"
 #include "core/random.h"
 #include "core/sum_tree.h"
 #include "tests/support.h"
@@ -131,6 +140,38 @@ void test_slabs_go_back() {
   CHECK(again == stay);
 }
 
+// Whether the system has given every page of this memory already.
+bool resident(void* memory, std::size_t bytes) {
+#if defined(__linux__)
+  constexpr std::size_t page = 4096;
+  std::vector<unsigned char> pages(bytes / page);
+  if (::mincore(memory, bytes, pages.data()) != 0) return false;
+  return std::all_of(pages.begin(), pages.end(), [](unsigned char each) { return (each & 1) != 0; });
+#else
+  (void)memory, (void)bytes;
+  return true;
+#endif
+}
+
+void test_slabs_are_made_ahead() {
+  constexpr std::size_t bytes = 2 * huge_page;
+  SlabSource source(bytes);
+  std::vector<void*> taken;
+  std::set<void*> places;
+  bool ahead = false;
+  for (int i = 0; i < 200 && !(ahead && i > 5); ++i) {
+    taken.push_back(source.take());
+    places.insert(taken.back());
+    ahead = ahead || (i > 1 && resident(taken.back(), bytes));
+    std::memset(taken.back(), i, bytes);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  CHECK(ahead && places.size() == taken.size());
+  for (void* memory : taken) std::free(memory);
+  SlabSource left(bytes);  // while its thread is at work
+  for (int i = 0; i < 3; ++i) std::free(left.take());
+}
+
 void test_sum_tree() {
   RandomStream random(3);
   for (const std::size_t size : {std::size_t{1}, std::size_t{2}, std::size_t{7}, std::size_t{64}}) {
@@ -167,6 +208,7 @@ int main() {
   test_chunks_are_used_again();
   test_a_chunk_outlives_its_pool();
   test_slabs_go_back();
+  test_slabs_are_made_ahead();
   test_sum_tree();
   return report();
 }

@@ -1,4 +1,4 @@
-"""An ensemble of value classifiers, registered with torch.library: values of rows, and their loss with all gradients.
+"""An ensemble of critics, registered with torch.library: values of rows, and their loss with all gradients.
 
 Row r is a step of the batch, a discount and an action. The first layer is linear, so that its output is a sum:
 x = state[c, step_r] + table[c, entry_r] + action_r A[c], where the table holds what discounts and discrete actions
@@ -13,118 +13,14 @@ in the dtype of `weights`; biases, the table and sums are float32 (float64 for f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from twohot.kernels.backend import choose_two_hot
-from twohot.kernels.critics import layers
-from twohot.kernels.two_hot import reference
-from twohot.kernels.two_hot.op import (
-    differentiable,
-    empty_recycled,
-    fill_expectation,
-    fill_rows,
-    mean_scale,
-    rows_that_count,
-    scaled,
-)
-
-# Numbers in one piece of features: enough for matrix products at full speed, few enough for the cache of a core.
-_PIECE_ELEMENTS = 3 << 17
-_PIECE_ELEMENTS_GPU = 1 << 25
-
-
-class Critics(NamedTuple):
-    """What the ensemble computes with."""
-
-    state: Tensor
-    """[C, M, E] a step's share of the first layer."""
-    table: Tensor
-    """[C, T, E]"""
-    action_weight: Tensor | None
-    """[C, A, E]"""
-    weights: Tensor
-    """[D, C, E, E] of the hidden layers, from inputs to outputs."""
-    biases: Tensor
-    """[D, C, E]"""
-    head: Tensor
-    """[C, E, N]"""
-    head_bias: Tensor
-    """[C, N]"""
-
-
-class Rows(NamedTuple):
-    """Which rows are computed."""
-
-    step: Tensor
-    """[R] int64 in 0 .. M - 1."""
-    entry: Tensor
-    """[R] int64 in 0 .. T - 1."""
-    action: Tensor | None
-    """[R, A]"""
-
-
-class _Buffers:
-    """Memory of one piece: the outputs of the first and of the hidden layers, logits, and a gradient's two."""
-
-    def __init__(self, critics: Critics, rows: int, gradients: bool) -> None:
-        width, bins = critics.head.shape[1:]
-        most = _PIECE_ELEMENTS if critics.head.is_cpu else _PIECE_ELEMENTS_GPU
-        pieces = max(-(-rows * width // most), 1)
-        self.rows = max(-(-rows // pieces), 1)
-        depth = critics.weights.shape[0] + 1
-        self.features = [critics.head.new_empty(self.rows, width) for _ in range(depth if gradients else min(depth, 2))]
-        self.logits = critics.head.new_empty(self.rows, bins)
-        self.gradients = [critics.head.new_empty(self.rows, width) for _ in range(min(depth, 2) if gradients else 0)]
-
-    def pieces(self, rows: int) -> Iterator[slice]:
-        for start in range(0, rows, self.rows):
-            yield slice(start, min(rows, start + self.rows))
-
-
-def _forward(critics: Critics, rows: Rows, c: int, piece: slice, buffers: _Buffers) -> tuple[list[Tensor], Tensor]:
-    """Outputs of every layer but the last for a piece of critic c (as many as there are buffers), and its logits."""
-    count = piece.stop - piece.start
-    features = [buffer[:count] for buffer in buffers.features]
-    x = features[0]
-    if rows.action is not None:
-        torch.mm(rows.action[piece], critics.action_weight[c], out=x)
-    layers.first(x, critics.state[c], critics.table[c], rows.step[piece], rows.entry[piece], rows.action is not None)
-    for depth, (weight, bias) in enumerate(zip(critics.weights[:, c], critics.biases[:, c], strict=True), start=1):
-        y = features[depth % len(features)]
-        torch.mm(x, weight, out=y)
-        layers.hidden(y, bias)
-        x = y
-    logits = torch.mm(x, critics.head[c], out=buffers.logits[:count])
-    layers.hidden(logits, critics.head_bias[c], layers.LINEAR)
-    return features, logits
-
-
-def _two_hot(
-    logits: Tensor,
-    target: Tensor,
-    mask: Tensor | None,
-    scale: float | Tensor,
-    support: tuple[float, float, str, bool],
-    sigma: float,
-    loss: Tensor,
-    readout: Tensor,
-) -> None:
-    """Fill loss [P] and readout [P], and overwrite logits [P, N] by their gradient times `scale`."""
-    low, high, transform, raw = support
-    if choose_two_hot(logits.device, logits.dtype, logits.shape[1]).name != "reference":
-        fill_rows(logits, target, mask, None, scale, *support, sigma, loss=loss, readout=readout, gradient=logits)
-        return
-    labelled = (target, low, high, logits.shape[1], transform)
-    labels = reference.hl_gauss(*labelled, sigma) if sigma > 0 else reference.two_hot(*labelled, raw=sigma < 0)
-    counts = torch.ones_like(target) if mask is None else mask.to(target.dtype)
-    wide = logits.to(target.dtype)
-    loss.copy_(reference.cross_entropy(wide, labels) * counts)
-    readout.copy_(reference.bin_expectation(wide, low, high, transform, "raw" if raw else "transformed") * counts)
-    logits.copy_((wide.softmax(-1) - labels) * (counts * scale).unsqueeze(-1))
+from twohot.kernels.critics import fused, pieces
+from twohot.kernels.critics.ensemble import Critics, Rows
+from twohot.kernels.two_hot.op import differentiable, empty_recycled, mean_scale, rows_that_count, scaled
 
 
 @torch.library.custom_op("twohot::critics_cross_entropy", mutates_args=())
@@ -158,76 +54,109 @@ def critics_cross_entropy(
         The loss [], with gradients; the readout [C, R], 0 where a row does not count; then the gradients of the first
         seven arguments ([0] where there is none).
     """
-    critics = Critics(state, table, action_weight, weights, biases, head, head_bias)
-    rows = Rows(step, entry, action)
-    count, wide = step.shape[0], biases.dtype
-    scale = mean_scale(rows_that_count(mask, count, count) * state.shape[0])
-    loss, readout = (torch.empty(state.shape[0], count, dtype=wide, device=state.device) for _ in range(2))
+    critics, rows = Critics(state, table, action_weight, weights, biases, head, head_bias), Rows(step, entry, action)
     support = (low, high, transform, raw)
-    of_state = empty_recycled((state.shape[1], state.shape[0], state.shape[2]), biases).zero_().transpose(0, 1)
-    of_action = None if action_weight is None else torch.zeros_like(action_weight, dtype=wide)
-    others = (torch.zeros_like(x, dtype=wide) for x in (table, weights, biases, head, head_bias))
-    of_table, of_weights, of_biases, of_head, of_head_bias = others
-    buffers = _Buffers(critics, count, gradients=True)
-    for c in range(state.shape[0]):
-        for piece in buffers.pieces(count):
-            features, g = _forward(critics, rows, c, piece, buffers)
+
+    def fill(scale: float | Tensor, loss: Tensor, readout: Tensor, gradients: Critics) -> None:
+        def finish(logits: Tensor, c: int, piece: slice) -> None:
             own = None if mask is None else mask[piece]
-            _two_hot(g, target[piece], own, scale, support, sigma, loss[c, piece], readout[c, piece])
-            x = features[-1]
-            _add_product(of_head[c], x, g)
-            layers.hidden_backward(g, g, of_head_bias[c], layers.LINEAR)
-            g = torch.mm(g, head[c].t(), out=buffers.gradients[0][: len(x)])
-            for depth in range(len(features) - 1, 0, -1):
-                layers.hidden_backward(g, features[depth], of_biases[depth - 1, c])
-                _add_product(of_weights[depth - 1, c], features[depth - 1], g)
-                other = buffers.gradients[(len(features) - depth) % 2][: len(x)]
-                g = torch.mm(g, weights[depth - 1, c].t(), out=other)
-            layers.first_backward(g, features[0], step[piece], entry[piece], of_state[c], of_table[c])
-            if of_action is not None:
-                _add_product(of_action[c], action[piece], g)
-    gradients = (of_state, of_table, of_action, of_weights, of_biases, of_head, of_head_bias)
-    return loss.sum() * scale, readout, *_of_dtypes(gradients, critics)
+            outputs = loss[c, piece], readout[c, piece]
+            pieces.two_hot_loss(logits, target[piece], own, scale, support, sigma, *outputs)
+
+        if fused.runs(critics):
+            outputs = {"loss": loss, "readout": readout, "gradients": gradients}
+            fused.fill_cross_entropy(critics, rows, target, mask, scale, support, sigma, **outputs)
+        else:
+            pieces.fill_loss(critics, rows, finish, gradients)
+
+    return _loss(critics, rows, mask, fill)
 
 
-def _add_product(total: Tensor, x: Tensor, g: Tensor) -> None:
-    """total += x^T g; half-precision products are summed in float32."""
-    if total.dtype == g.dtype:
-        total.addmm_(x.t(), g)
-    else:
-        total += torch.mm(x.t(), g)
+def _loss(critics: Critics, rows: Rows, mask: Tensor | None, fill: Callable[..., None]) -> tuple[Tensor, ...]:
+    """What a loss returns: `fill` gets the scale of a row, the losses and values [C, R] and the gradients to fill."""
+    state, wide, count = critics.state, critics.biases.dtype, rows.step.shape[0]
+    scale = mean_scale(rows_that_count(mask, count, count) * state.shape[0])
+    loss, value = (torch.empty(state.shape[0], count, dtype=wide, device=state.device) for _ in range(2))
+    of_state = empty_recycled((state.shape[1], state.shape[0], state.shape[2]), critics.biases).zero_().transpose(0, 1)
+    others = (None if x is None else x.new_zeros(x.shape, dtype=wide) for x in critics[1:])
+    gradients = Critics(of_state, *others)
+    fill(scale, loss, value, gradients)
+    empty = state.new_empty(0)
+    typed = (empty if x is None else x.to(like.dtype) for x, like in zip(gradients, critics, strict=True))
+    return loss.sum() * scale, value, *typed
 
 
-def _of_dtypes(gradients: tuple[Tensor | None, ...], critics: Critics) -> list[Tensor]:
-    empty = critics.state.new_empty(0)
-    return [empty if x is None else x.to(like.dtype) for x, like in zip(gradients, critics, strict=True)]
-
-
-@critics_cross_entropy.register_fake
-def _(state, table, action_weight, weights, biases, head, head_bias, step, *_):
+def _loss_fake(state, table, action_weight, weights, biases, head, head_bias, step, *_):
     of_state = state.new_empty(state.shape[1], state.shape[0], state.shape[2]).transpose(0, 1)
     others = (table, action_weight, weights, biases, head, head_bias)
-    gradients = [state.new_empty(0) if x is None else torch.empty_like(x) for x in others]
+    gradients = [state.new_empty(0) if x is None else x.new_empty(x.shape) for x in others]
     return biases.new_empty(()), biases.new_empty(state.shape[0], step.shape[0]), of_state, *gradients
 
 
 def _save(ctx, inputs, output) -> None:
-    _, readout, *gradients = output
-    ctx.mark_non_differentiable(readout, *gradients)
+    _, value, *gradients = output
+    ctx.mark_non_differentiable(value, *gradients)
     ctx.save_for_backward(*gradients)
-    ctx.with_action = inputs[2] is not None
+    ctx.with_action, ctx.others = inputs[2] is not None, len(inputs) - len(gradients)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx, loss, *_):
-    gradients = [None] * 7
+    gradients = [None] * len(Critics._fields)
     if loss is not None:
         gradients = scaled(ctx, loss)
         gradients[2] = gradients[2] if ctx.with_action else None
-    return *gradients, *[None] * 10
+    return *gradients, *[None] * ctx.others
 
 
+critics_cross_entropy.register_fake(_loss_fake)
 cross_entropy = differentiable(critics_cross_entropy, _save, _backward, inputs=7, visible=2)
+
+
+@torch.library.custom_op("twohot::critics_squared_error", mutates_args=())
+def critics_squared_error(
+    state: Tensor,
+    table: Tensor,
+    action_weight: Tensor | None,
+    weights: Tensor,
+    biases: Tensor,
+    head: Tensor,
+    head_bias: Tensor,
+    step: Tensor,
+    entry: Tensor,
+    action: Tensor | None,
+    target: Tensor,
+    factor: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Mean of (factor x + offset - target)^2 over all critics' rows, x being the one output of a critic (N = 1).
+
+    Args:
+        target, factor, offset: [R] of the dtype of `biases`. The others: as `critics_cross_entropy`.
+
+    Returns:
+        As `critics_cross_entropy`; the values are factor x + offset.
+    """
+    critics, rows = Critics(state, table, action_weight, weights, biases, head, head_bias), Rows(step, entry, action)
+
+    def fill(scale: float | Tensor, loss: Tensor, value: Tensor, gradients: Critics) -> None:
+        def finish(output: Tensor, c: int, piece: slice) -> None:
+            own = None if mask is None else mask[piece]
+            wanted = target[piece], factor[piece], offset[piece]
+            pieces.squared_error(output, *wanted, own, scale, loss[c, piece], value[c, piece])
+
+        if fused.runs(critics):
+            outputs = {"loss": loss, "value": value, "gradients": gradients}
+            fused.fill_squared_error(critics, rows, (target, factor, offset), mask, scale, **outputs)
+        else:
+            pieces.fill_loss(critics, rows, finish, gradients)
+
+    return _loss(critics, rows, mask, fill)
+
+
+critics_squared_error.register_fake(_loss_fake)
+squared_error = differentiable(critics_squared_error, _save, _backward, inputs=7, visible=2)
 
 
 @torch.library.custom_op("twohot::critics_expectation", mutates_args=())
@@ -248,22 +177,36 @@ def critics_expectation(
     raw: bool,
 ) -> Tensor:
     """Readout [C, R] of all critics' rows, without gradient; arguments as `critics_cross_entropy`."""
-    critics = Critics(state, table, action_weight, weights, biases, head, head_bias)
-    rows = Rows(step, entry, action)
+    critics, rows = Critics(state, table, action_weight, weights, biases, head, head_bias), Rows(step, entry, action)
     readout = torch.empty(state.shape[0], step.shape[0], dtype=biases.dtype, device=state.device)
-    buffers = _Buffers(critics, step.shape[0], gradients=False)
-    fused = choose_two_hot(head.device, head.dtype, head.shape[2]).name != "reference"
-    for c in range(state.shape[0]):
-        for piece in buffers.pieces(step.shape[0]):
-            _, logits = _forward(critics, rows, c, piece, buffers)
-            if fused:
-                fill_expectation(logits, low, high, transform, raw, readout=readout[c, piece])
-            else:
-                kind = "raw" if raw else "transformed"
-                readout[c, piece] = reference.bin_expectation(logits.to(readout.dtype), low, high, transform, kind)
+    fill = fused.fill_expectation if fused.runs(critics) else pieces.fill_readout
+    fill(critics, rows, (low, high, transform, raw), readout=readout)
     return readout
 
 
-@critics_expectation.register_fake
-def _(state, table, action_weight, weights, biases, head, head_bias, step, *_):
+@torch.library.custom_op("twohot::critics_output", mutates_args=())
+def critics_output(
+    state: Tensor,
+    table: Tensor,
+    action_weight: Tensor | None,
+    weights: Tensor,
+    biases: Tensor,
+    head: Tensor,
+    head_bias: Tensor,
+    step: Tensor,
+    entry: Tensor,
+    action: Tensor | None,
+) -> Tensor:
+    """The one output [C, R] of all critics' rows, without gradient; arguments as `critics_squared_error`."""
+    critics, rows = Critics(state, table, action_weight, weights, biases, head, head_bias), Rows(step, entry, action)
+    output = torch.empty(state.shape[0], step.shape[0], dtype=biases.dtype, device=state.device)
+    (fused if fused.runs(critics) else pieces).fill_output(critics, rows, output=output)
+    return output
+
+
+def _rows_fake(state, table, action_weight, weights, biases, head, head_bias, step, *_):
     return biases.new_empty(state.shape[0], step.shape[0])
+
+
+critics_expectation.register_fake(_rows_fake)
+critics_output.register_fake(_rows_fake)

@@ -358,7 +358,13 @@ def scaled(ctx, factor: Tensor) -> list[Tensor]:
     number, given, ctx.given = factor.item(), getattr(ctx, "given", False), True
     if number == 1 and not given:
         return list(ctx.saved_tensors)
-    return [torch.mul(gradient, number, out=empty_recycled(gradient.shape, gradient)) for gradient in ctx.saved_tensors]
+    return [_scaled(gradient, number) for gradient in ctx.saved_tensors]
+
+
+def _scaled(gradient: Tensor, factor: float) -> Tensor:
+    if not gradient.is_contiguous():
+        return gradient * factor  # keeps the order of its dimensions
+    return torch.mul(gradient, factor, out=empty_recycled(gradient.shape, gradient))
 
 
 def _save_loss(ctx, inputs, output) -> None:

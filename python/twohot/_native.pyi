@@ -235,42 +235,119 @@ def transformer_step(
     norm, norm, up, norm and down, then of the last norm. Linear weights are [outputs / 32, inputs, 32], filled up.
     """
 
-def first_layer(
-    features: int,
-    dtype: str,
-    rows: int,
-    width: int,
-    *,
-    state: int,
-    state_dtype: str,
-    state_stride: int,
-    table: int,
-    step: int,
-    entry: int,
-    slope: float,
-    add: bool,
-    threads: int,
-) -> None: ...
-def hidden_layer(
-    features: int, dtype: str, rows: int, width: int, *, bias: int, slope: float, threads: int
-) -> None: ...
-def hidden_layer_backward(
-    gradient: int, dtype: str, rows: int, width: int, *, output: int, of_bias: int, slope: float, threads: int
-) -> None: ...
-def first_layer_backward(
-    gradient: int,
-    dtype: str,
-    rows: int,
-    width: int,
-    *,
+def mlp_step(
+    input: int,
     output: int,
-    step: int,
-    entry: int,
-    of_state: int,
-    of_state_stride: int,
-    of_table: int,
+    rows: int,
+    sizes: Sequence[int],
+    parameters: Sequence[int],
+    *,
+    epsilon: float,
     slope: float,
     threads: int,
+) -> None:
+    """Linear layers with leaky ReLU between them, float32, of `sizes` inputs, outputs, outputs and so on.
+
+    Parameters are addresses as for `transformer_step`: weight and bias of each layer, and those of a norm behind the
+    last or nothing.
+    """
+
+class Ensemble:
+    """Critics as addresses of CPU memory, which the caller has checked; dtype is float32 or bfloat16."""
+
+    def __init__(
+        self,
+        *,
+        critics: int,
+        steps: int,
+        entries: int,
+        actions: int,
+        depth: int,
+        width: int,
+        bins: int,
+        slope: float,
+        dtype: str,
+        state: int,
+        critic_stride: int,
+        step_stride: int,
+        table: int,
+        action_weight: int,
+        weights: int,
+        biases: int,
+        head: int,
+        head_bias: int,
+    ) -> None: ...
+
+def critics_cross_entropy(
+    ensemble: Ensemble,
+    rows: int,
+    *,
+    step: int,
+    entry: int,
+    action: int,
+    low: float,
+    high: float,
+    transform: str,
+    raw: bool,
+    target: int,
+    mask: int,
+    sigma: float,
+    raw_labels: bool,
+    scale: float,
+    loss: int,
+    readout: int,
+    of_state: int,
+    of_critic_stride: int,
+    of_step_stride: int,
+    of_table: int,
+    of_action_weight: int,
+    of_weights: int,
+    of_biases: int,
+    of_head: int,
+    of_head_bias: int,
+    threads: int,
+) -> None: ...
+def critics_expectation(
+    ensemble: Ensemble,
+    rows: int,
+    *,
+    step: int,
+    entry: int,
+    action: int,
+    low: float,
+    high: float,
+    transform: str,
+    raw: bool,
+    readout: int,
+    threads: int,
+) -> None: ...
+def critics_squared_error(
+    ensemble: Ensemble,
+    rows: int,
+    *,
+    step: int,
+    entry: int,
+    action: int,
+    target: int,
+    factor: int,
+    offset: int,
+    mask: int,
+    scale: float,
+    loss: int,
+    value: int,
+    of_state: int,
+    of_critic_stride: int,
+    of_step_stride: int,
+    of_table: int,
+    of_action_weight: int,
+    of_weights: int,
+    of_biases: int,
+    of_head: int,
+    of_head_bias: int,
+    threads: int,
+) -> None: ...
+def critics_output(
+    ensemble: Ensemble, rows: int, *, step: int, entry: int, action: int, output: int, threads: int
 ) -> None: ...
 def pack_weight(
     weight: int, outputs: int, inputs: int, *, backward: bool, dtype: str, packed: int, threads: int

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 
 from twohot import checkpoint
 from twohot.agent import AgentNetworks
-from twohot.config import TrainConfig, from_json
+from twohot.config import TrainConfig
+from twohot.config_files import from_json
 from twohot.errors import TwohotError
 from twohot.spaces import action_dtype, as_dict, space_from_json
 

@@ -1,22 +1,16 @@
-"""Configuration: frozen dataclasses, which through tyro are the command line, and their JSON form.
+"""Configuration: frozen dataclasses, which through tyro are the command line; `config_files.py` saves them.
 
 Every field is documented where it stands; `twohot train PRESET --help` prints the same text.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
-import types
-import typing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from twohot.errors import TwohotError
-from twohot.files import replacing
-from twohot.losses import BinsError, ValueBins
+from twohot.losses import ValueBins
 
 
 class ConfigurationError(TwohotError):
@@ -325,13 +319,17 @@ class CollectConfig:
     """Steps of a trial over which its epsilon falls (bilevel exploration); 0 keeps it the same."""
     random_multiplier: bool = True
     """Multiply epsilon by a number drawn from U(0, 1) for each trial."""
+    flip: float = 0.15
+    """Probability of each button (MultiBinary actions) to be flipped in an action that explores."""
+    flip_steps: int = 1
+    """Steps for which the same buttons stay flipped."""
 
     def __post_init__(self) -> None:
-        for name in ("environments", "steps_per_epoch"):
+        for name in ("environments", "steps_per_epoch", "flip_steps"):
             _require(getattr(self, name) >= 1, f"collect.{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("first_epoch", "epsilon_steps", "trial_epsilon_steps"):
             _require(getattr(self, name) >= 0, f"collect.{name}: expected at least 0, got {getattr(self, name)}")
-        for name in ("epsilon_start", "epsilon_end", "trial_epsilon_start", "trial_epsilon_end"):
+        for name in ("epsilon_start", "epsilon_end", "trial_epsilon_start", "trial_epsilon_end", "flip"):
             _require(0 <= getattr(self, name) <= 1, f"collect.{name}: expected [0, 1], got {getattr(self, name)}")
 
 
@@ -466,81 +464,3 @@ class TrainConfig:
             f"agent.context: expected at most replay.capacity_steps = {self.replay.capacity_steps}, "
             f"got {self.agent.context}",
         )
-
-
-def to_json(config: Any) -> dict[str, Any]:
-    """A dataclass tree as plain JSON values."""
-    return dataclasses.asdict(config)
-
-
-def from_json(cls: type, data: Any, where: str = "") -> Any:
-    """The dataclass `cls` from what `to_json` made of it.
-
-    Raises:
-        ConfigurationError: on an unknown or missing key, or a value of the wrong type, naming its path.
-    """
-    if not isinstance(data, dict):
-        raise ConfigurationError(f"{where or 'configuration'}: expected a JSON object, got {data!r}")
-    hints = typing.get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls)]
-    prefix = f"{where}." if where else ""
-    unknown = sorted(set(data) - set(names))
-    if unknown:
-        raise ConfigurationError(f"{prefix}{unknown[0]}: unknown setting; known are {', '.join(names)}")
-    missing = [name for name in names if name not in data]
-    if missing:
-        raise ConfigurationError(f"{prefix}{missing[0]}: setting is missing")
-    values = {name: _value(hints[name], data[name], prefix + name) for name in names}
-    try:
-        return cls(**values)
-    except BinsError as error:
-        raise ConfigurationError(f"{where}: {error}") from error
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return from_json(hint, value, where)
-    origin = typing.get_origin(hint)
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigurationError(f"{where}: expected a list, got {value!r}")
-        return tuple(_value(typing.get_args(hint)[0], item, where) for item in value)
-    if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        return _value(next(kind for kind in typing.get_args(hint) if kind is not type(None)), value, where)
-    if origin is Literal:
-        fits = value in typing.get_args(hint)
-    elif hint is float:
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-    else:
-        fits = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
-    if not fits:
-        raise ConfigurationError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
-    return float(value) if hint is float else value
-
-
-def save_json(data: dict[str, Any], path: Path) -> None:
-    """Write indented JSON that is there whole or not at all, whatever happens meanwhile."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-
-
-def save_config(config: TrainConfig, path: Path) -> None:
-    """Write the resolved configuration."""
-    save_json(to_json(config), path)
-
-
-def load_config(path: Path) -> TrainConfig:
-    """Read what `save_config` wrote.
-
-    Raises:
-        ConfigurationError: when the file is missing, is not JSON, or does not fit `TrainConfig`.
-    """
-    try:
-        data = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigurationError(f"{path.parent}: no run here (expected the file {path.name})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not JSON ({error})") from None
-    return from_json(TrainConfig, data)

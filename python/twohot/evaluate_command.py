@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twohot.acting import load_networks
-from twohot.config import TrainConfig, save_json
+from twohot.config import TrainConfig
+from twohot.config_files import save_json
 from twohot.errors import UsageError
 from twohot.evaluate import agent_layout, evaluate_all
 from twohot.options import EvaluateOptions

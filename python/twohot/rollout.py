@@ -121,6 +121,7 @@ class Rollout:
         self.environments, self.policy, self.device = environments, policy, torch.device(device)
         self.generator, self.writer, self.exploration, self.greedy = generator, writer, exploration, greedy
         self.follow = follow
+        self._on_cpu = self.device.type == "cpu"
         self.environment_steps = 0
         """Steps taken, of all environments together."""
 
@@ -170,9 +171,9 @@ class Rollout:
         for _ in range(steps):
             actions = self.policy.act(
                 self._state,
-                {name: torch.from_numpy(x).to(self.device) for name, x in as_dict(self._observation).items()},
-                torch.from_numpy(self._previous_action).to(self.device),
-                torch.from_numpy(self._previous_reward).to(self.device),
+                {name: self._tensor(x) for name, x in as_dict(self._observation).items()},
+                self._tensor(self._previous_action),
+                self._tensor(self._previous_reward),
                 greedy=self.greedy,
                 generator=self.generator,
             )
@@ -204,6 +205,10 @@ class Rollout:
                 if start.mask.any():
                     self._begin(start)
         return trials
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor if self._on_cpu else tensor.to(self.device)
 
 
 def seeded_generator(seed: int, stream: int) -> torch.Generator:

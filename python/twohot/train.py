@@ -15,7 +15,8 @@ import torch
 
 from twohot import checkpoint, run_replay
 from twohot.agent import AgentNetworks
-from twohot.config import ConfigurationError, TrainConfig, load_config, save_config, save_json, to_json
+from twohot.config import ConfigurationError, TrainConfig
+from twohot.config_files import load_config, save_config, save_json, to_json
 from twohot.envs import Layout, TrialVector, check_split, get_suite, make_vector, reset_seeds
 from twohot.evaluate import agent_layout, evaluate_all
 from twohot.experience import Experience
@@ -126,6 +127,7 @@ class Session:
         try:
             self.agent = AgentNetworks(config.agent, *spaces).to(self.device).eval()
         except SpaceError as error:
+            self.environments.close()
             raise ConfigurationError(f"environment.tasks: {error}") from error
         self.learner = Learner(self.agent, config.objective, config.optimizer)
         collect = config.collect
@@ -138,6 +140,8 @@ class Session:
             ),
             np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(EXPLORATION_STREAM,))),
             collect.random_multiplier,
+            collect.flip,
+            collect.flip_steps,
         )
         self.experience = Experience(config, self.agent.observation_space, self.agent.action_space)
         self.epoch = 0

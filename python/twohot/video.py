@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,16 +14,23 @@ import numpy as np
 from PIL import Image
 
 from twohot.config import EnvironmentConfig, EvaluateConfig
-from twohot.envs import Layout, get_suite, make_vector
+from twohot.envs import Layout, TrialVector, get_suite, make_vector
+from twohot.errors import TwohotError
 from twohot.evaluate import EVALUATION_STREAM
 from twohot.files import replacing
 from twohot.rollout import Policy, Rollout, Start, seeded_generator
 
 FRAMES = 1200
 """Frames of a video at most."""
+DRAWING_SECONDS = 60
+"""What the frames of a video may take to draw, about: where they take longer, only every so many steps is drawn."""
 FRAMES_A_SECOND = 15
 SMALLEST_SIDE = 256
 """Pixels of the shorter side, at least: smaller images are magnified by a whole factor."""
+
+
+class DrawingError(TwohotError):
+    """An environment that should draw images failed to."""
 
 
 def record(
@@ -43,16 +53,19 @@ def record(
         directory: made where it is missing.
 
     Yields:
-        A sentence for each task: its file, or that it draws no images.
+        A sentence for each task: its file, or why there is none.
     """
+    if sys.platform == "linux" and not os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}:
+        os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo would ask for a window
     splits = get_suite(environment.suite).splits
     jobs = [(task, split) for split in evaluation.splits for task in environment.tasks]
     jobs += [(task, splits[-1]) for task in evaluation.held_out_tasks]
     for task, split in jobs:
         one = replace(environment, tasks=(task,), reward_multipliers=())
-        frames = _film(policy, one, split, layout, seed, device, greedy, evaluation.step_limit)
-        if not frames:
-            yield f"{task}: draws no images"
+        try:
+            frames = _film(policy, one, split, layout, seed, device, greedy, evaluation.step_limit)
+        except DrawingError as error:
+            yield f"{task}: {error}"
             continue
         directory.mkdir(parents=True, exist_ok=True)
         name = task.replace("/", "-") + ("-test" if split == "test" else "")
@@ -69,7 +82,11 @@ def _film(
     greedy: bool,
     step_limit: int,
 ) -> list[np.ndarray]:
-    """The frames of one trial; none where the suite draws no images."""
+    """The frames of one trial.
+
+    Raises:
+        DrawingError: the suite draws no images, or fails to.
+    """
     vector = make_vector(
         **asdict(environment), environments=1, split=split, layout=layout, step_limit=step_limit, render=True
     )
@@ -78,16 +95,26 @@ def _film(
     rollout = Rollout(vector, policy, generator=generator, device=device, greedy=greedy, follow=lambda ended: standing)
     try:
         rollout.restart([seed])
-        frames = [*vector.render()]
-        if frames[0] is None:
-            return []
-        over = False
+        frames, over, stride = _draw(vector), False, 1
         while not over and len(frames) < FRAMES:
-            over = bool(rollout.collect(1))
-            frames += vector.render()
+            over = bool(rollout.collect(stride))
+            start = time.perf_counter()
+            frames += _draw(vector)
+            if len(frames) == 2:  # the first one opened the graphics library
+                stride = max(1, math.ceil((time.perf_counter() - start) * FRAMES / DRAWING_SECONDS))
         return frames
     finally:
         vector.close()
+
+
+def _draw(vector: TrialVector) -> list[np.ndarray]:
+    try:
+        frames = [*vector.render()]
+    except Exception as error:  # of any graphics library
+        raise DrawingError(f"cannot be drawn here ({type(error).__name__}: {error})") from error
+    if frames[0] is None:
+        raise DrawingError("draws no images")
+    return frames
 
 
 def write_gif(frames: Sequence[np.ndarray], path: Path, frames_a_second: float = FRAMES_A_SECOND) -> Path:

@@ -3,10 +3,11 @@
 Importing this package imports no suite's own packages.
 """
 
-from twohot.envs import babyai, dark_key, frozen_lake, gymnasium, half_cheetah, maze_runner, tmaze
+from twohot.envs import babyai, dark_key, frozen_lake, gym_vector, gymnasium, half_cheetah, maze_runner, tmaze
 from twohot.envs.actions import PadActions, PadBinary, PadChoices, RescaleActions, common_action_space, pad_actions
 from twohot.envs.atari import ATARI
 from twohot.envs.attempts import Attempts
+from twohot.envs.batched_trials import BatchedTrials
 from twohot.envs.layout import Layout, common_layout
 from twohot.envs.metaworld import METAWORLD
 from twohot.envs.multitask import CONTEXT_FEATURES, TrialEnv
@@ -14,6 +15,7 @@ from twohot.envs.one_hot import OneHotObservation
 from twohot.envs.padding import ACTION_MASK, PadObservation, PadParts, common_observation_space
 from twohot.envs.popgym import MULTITASK_27, MULTITASK_27_PROTOCOL, POPGYM
 from twohot.envs.procgen import PROCGEN
+from twohot.envs.python_batch import PythonBatch
 from twohot.envs.registry import (
     MissingExtraError,
     NonFiniteError,
@@ -28,10 +30,10 @@ from twohot.envs.registry import (
     suites,
 )
 from twohot.envs.retro import RETRO
-from twohot.envs.rows import Rows
+from twohot.envs.rows import LOST, Rows
 from twohot.envs.trial_vector import TrialVector, WorkerChoice
 from twohot.envs.vector import make_vector, reset_seeds, reset_where
-from twohot.envs.workers import LOST, DeadWorkerError, Workers
+from twohot.envs.workers import DeadWorkerError, Workers
 from twohot.envs.wrappers import FlatDiscreteAction, ScaleReward, TimeLimitTerminates
 
 for _suite in (
@@ -47,6 +49,7 @@ for _suite in (
     maze_runner.SUITE,
     babyai.SUITE,
     gymnasium.SUITE,
+    gym_vector.SUITE,
 ):
     register(_suite)
 
@@ -62,6 +65,7 @@ __all__ = [
     "PROCGEN",
     "RETRO",
     "Attempts",
+    "BatchedTrials",
     "DeadWorkerError",
     "FlatDiscreteAction",
     "Layout",
@@ -73,6 +77,7 @@ __all__ = [
     "PadChoices",
     "PadObservation",
     "PadParts",
+    "PythonBatch",
     "RescaleActions",
     "Rows",
     "ScaleReward",

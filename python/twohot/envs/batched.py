@@ -16,22 +16,45 @@ from gymnasium import spaces
 
 
 class EnvBatch(ABC):
-    """`rows` copies of one task, of which each is somewhere else in its episode.
+    """`rows` games, of which each is somewhere else in its episode: copies of one task, or of the one chosen for it.
 
     Attributes:
         rows: their number.
-        observation_space, action_space: of one row: a flat float32 Box and a Discrete.
+        observation_space, action_space: of one row: a flat float32 Box or an image, and a Discrete.
         hidden_task: whether several attempts share a hidden task; `reset` draws it anew where `new_task`.
         success: bool [rows], whether the last step of the row reached the goal.
+        legal: bool [rows], whether the last action of the row was one that its task has.
+        began: None, or bool [rows]: where a row that could not begin at once has begun with the last step, which was no
+            step of its attempt.
+        one_attempt: whether a row cannot begin an attempt before another step.
     """
 
     observation_space: spaces.Box
     action_space: spaces.Discrete
     hidden_task = False
+    began: np.ndarray | None = None
+    one_attempt = False
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
-        self.success = np.zeros(rows, bool)
+        self.success, self.legal = np.zeros(rows, bool), np.ones(rows, bool)
+
+    def choose(self, row: int, task: int) -> None:  # noqa: B027 (there is nothing to choose from)
+        """What a row plays from its next reset on, an index into the tasks that the batch was made for."""
+
+    def seed_actions(self, row: int, seed: int) -> None:  # noqa: B027 (all actions are legal)
+        """Seed what replaces actions that the row's task does not have."""
+
+    def restart(self, seed: int | None) -> None:  # noqa: B027 (rows have seeds of their own)
+        """All rows are about to begin a trial; `seed` is the first row's."""
+
+    def begin(self, row: int, seed: int, attempt: int) -> None:
+        """Begin an attempt in one row from a seed, an int in [0, 2**31 - 1)."""
+        random = np.random.Generator(np.random.PCG64(seed))  # gymnasium's own seeding, without its checks
+        self.reset(row, random, new_task=not self.hidden_task or attempt == 0)
+
+    def stop(self, row: int) -> None:  # noqa: B027 (what such a row does has no meaning)
+        """The row's trial has been cut off: nothing is asked of it until its next attempt begins."""
 
     @abstractmethod
     def reset(self, row: int, random: np.random.Generator, *, new_task: bool = True) -> None:
@@ -39,7 +62,7 @@ class EnvBatch(ABC):
 
     @abstractmethod
     def observe(self) -> np.ndarray:
-        """What every row shows now: float32 [rows, size], a new array."""
+        """What every row shows now: [rows, *shape] of the space's dtype, a new array."""
 
     @abstractmethod
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -59,6 +82,9 @@ class EnvBatch(ABC):
     @abstractmethod
     def picture(self, row: int) -> np.ndarray:
         """What a person sees of one row: uint8 [height, width, 3]."""
+
+    def close(self) -> None:  # noqa: B027 (numpy has nothing to free)
+        """Free what is not Python's."""
 
 
 class OneRow(gym.Env[np.ndarray, int]):

@@ -14,7 +14,7 @@ from twohot.envs.actions import PadActions, PadBinary, PadChoices, RescaleAction
 from twohot.envs.attempts import Attempts, check_attempts, draw_seed
 from twohot.envs.layout import Layout, common_layout
 from twohot.envs.padding import PadObservation, PadParts
-from twohot.envs.registry import NonFiniteError, UnknownEnvironmentError, check_split, check_tasks, make_task
+from twohot.envs.registry import UnknownEnvironmentError, check_split, check_tasks, make_task, non_finite
 from twohot.envs.wrappers import ScaleReward
 
 CONTEXT = "context"
@@ -228,11 +228,7 @@ class TrialEnv(gym.Env[Any, Any]):
         values[-1] = attempts.last_reward * game.multiplier
 
     def _refuse(self, game: _Game, observation: Any) -> None:
-        raise NonFiniteError(
-            f"expected finite observations and rewards from {self.suite} task {self.tasks[self._task]!r}, got "
-            f"observation {observation} and reward {game.attempts.last_reward} at step {self._steps} of the trial: "
-            "mend the environment or leave the task out"
-        )
+        raise non_finite(self.suite, self.tasks[self._task], observation, game.attempts.last_reward, self._steps)
 
 
 def _all_finite(values: np.ndarray) -> bool:

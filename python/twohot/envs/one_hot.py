@@ -32,7 +32,7 @@ class OneHotObservation(gym.Wrapper):
 
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
-        low, high, self._write = _one_hot_writer(env.observation_space, 0)
+        low, high, self._write = _encoding(env.observation_space, 0)
         self._size = low.size
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
 
@@ -50,7 +50,12 @@ class OneHotObservation(gym.Wrapper):
         return encoded
 
 
-def _one_hot_writer(space: gym.Space, start: int) -> tuple[np.ndarray, np.ndarray, _Write]:
+def one_hot_writer(space: gym.Space) -> _Write:
+    """write(value, encoded) that sets what `OneHotObservation` shows of a value of `space`, in zeros of its size."""
+    return _encoding(space, 0)[2]
+
+
+def _encoding(space: gym.Space, start: int) -> tuple[np.ndarray, np.ndarray, _Write]:
     """Bounds of the encoded space and a function that writes a value of it into entries from `start` on."""
     if isinstance(space, spaces.Discrete):
         offset, size = start - int(space.start), int(space.n)
@@ -80,7 +85,7 @@ def _one_hot_writer(space: gym.Space, start: int) -> tuple[np.ndarray, np.ndarra
         keys = list(space.spaces) if isinstance(space, spaces.Dict) else list(range(len(space.spaces)))
         lows, highs, writers = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)], []
         for key in keys:
-            low, high, write_part = _one_hot_writer(space.spaces[key], start)
+            low, high, write_part = _encoding(space.spaces[key], start)
             start += low.size
             lows.append(low)
             highs.append(high)

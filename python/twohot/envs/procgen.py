@@ -7,17 +7,22 @@ that their Python code needs. That code is not imported.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_float, c_int, c_int32, c_uint8, c_void_p
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from twohot.envs.machine import cpus
 from twohot.envs.registry import MissingExtraError, Suite, UnknownEnvironmentError
+
+if TYPE_CHECKING:
+    from twohot.envs.batched import EnvBatch
 
 INSTALL = "pip install --no-deps procgen-mirror==0.10.7"
 
@@ -47,6 +52,22 @@ _NEVER = 2**31 - 1
 _STATE_BYTES = 2**20
 
 
+class ProcgenMemory:
+    """What the library reads and writes of `rows` games, each a row of these arrays.
+
+    Attributes:
+        image: uint8 [rows, 64, 64, 3]. action: int32 [rows]. reward: float32 [rows].
+        first: uint8 [rows], whether the image is the first of an episode. complete: uint8 [rows], whether the last
+            episode ended with its level completed.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.image = np.zeros((rows, _SIZE, _SIZE, 3), np.uint8)
+        self.action = np.zeros(rows, np.int32)
+        self.reward = np.zeros(rows, np.float32)
+        self.first, self.complete = np.zeros((2, rows), np.uint8)
+
+
 class Procgen(gym.Env[np.ndarray, int]):
     """One game in one mode; its hidden task is one level.
 
@@ -62,6 +83,11 @@ class Procgen(gym.Env[np.ndarray, int]):
         task: one of `TASKS`.
         split: "train" plays levels 0 to 9999, "test" later ones up to ten million.
         render: whether `render` returns frames of 512 x 512.
+        memory, row: where the library reads its action and writes what it shows; None takes memory of its own.
+
+    Attributes:
+        level: that is played; -1 before the first.
+        over: whether the game has ended its episode, and the library is in the next.
 
     Raises:
         UnknownEnvironmentError: a game, mode or split that does not exist; the library would end the process.
@@ -70,7 +96,15 @@ class Procgen(gym.Env[np.ndarray, int]):
 
     hidden_task = True
 
-    def __init__(self, task: str, split: str = "train", *, render: bool = False) -> None:
+    def __init__(
+        self,
+        task: str,
+        split: str = "train",
+        *,
+        render: bool = False,
+        memory: ProcgenMemory | None = None,
+        row: int = 0,
+    ) -> None:
         # The library ends the process on a mode that a game lacks, so nothing unknown may reach it.
         if task not in TASKS:
             raise UnknownEnvironmentError(f"there is no procgen task named {task!r}: `twohot envs procgen` lists all")
@@ -79,17 +113,22 @@ class Procgen(gym.Env[np.ndarray, int]):
         self._game, mode = task.rsplit("-", 1)
         self._mode = _MODES[mode]
         self.levels = LEVELS[split]
-        self.level = -1
+        self.level, self.over = -1, False
         self.render_mode = "rgb_array" if render else None
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": 15}
         self.observation_space = spaces.Box(0, 255, (_SIZE, _SIZE, 3), np.uint8)
         self.action_space = spaces.Discrete(ACTIONS)
         self._library = _load()
         self._handle: int | None = None
-        self._image = np.zeros((_SIZE, _SIZE, 3), np.uint8)
+        memory = memory or ProcgenMemory(1)
+        self._image = memory.image[row]
         self._frame = np.zeros((_RENDER_SIZE, _RENDER_SIZE, 3), np.uint8) if render else None
-        self._action, self._reward, self._first = c_int32(), c_float(), c_uint8()
-        self._previous_seed, self._complete, self._seed = c_int32(), c_uint8(), c_int32()
+        self._action, self._reward = (
+            c_int32.from_buffer(memory.action, 4 * row),
+            c_float.from_buffer(memory.reward, 4 * row),
+        )
+        self._first, self._complete = c_uint8.from_buffer(memory.first, row), c_uint8.from_buffer(memory.complete, row)
+        self._previous_seed, self._seed = c_int32(), c_int32()
         info = [byref(self._previous_seed), byref(self._complete), byref(self._seed)]
         if render:
             info.append(self._frame.ctypes.data_as(c_void_p))
@@ -104,7 +143,6 @@ class Procgen(gym.Env[np.ndarray, int]):
         self._last = self._image
         self._steps = self._limit = 0
         self._attempt = 0
-        self._fresh = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Starts an episode; `options={"attempt": 0}`, or none, draws a level, a later attempt keeps it."""
@@ -113,25 +151,34 @@ class Procgen(gym.Env[np.ndarray, int]):
         if not self._attempt:
             self.level = int(self.np_random.integers(*self.levels))
             self._open()
-        elif not self._fresh:
+        elif not self.over:
             self._action.value = _RESET
-            self._library.libenv_act(self._handle)
+            self.act()
         self._stop_clock()
-        self._steps, self._fresh = 0, False
+        self._steps, self.over = 0, False
         return self._observe(), {}
 
     def step(self, action):
-        if self._handle is None or self._fresh:
+        if self._handle is None or self.over:
             raise gym.error.ResetNeeded("expected reset() before the first step and after an episode's end, got step()")
         self._action.value = action
-        self._library.libenv_act(self._handle)
+        self.act()
         self._steps += 1
         reward = self._reward.value
         if self._first.value:
             # The library is in its next episode, at the same level, since this one knows no other.
-            self._fresh = True
+            self.over = True
             return self._last, reward, True, False, {"success": bool(self._complete.value)}
         return self._observe(), reward, False, self._steps >= self._limit, {}
+
+    @property
+    def limit(self) -> int:
+        """Steps after which the present episode is truncated."""
+        return self._limit
+
+    def act(self) -> None:
+        """Have the library take the action that stands in the memory. Other threads may run meanwhile."""
+        self._library.libenv_act(self._handle)
 
     def render(self):
         self._library.libenv_observe(self._handle)
@@ -263,6 +310,13 @@ def make_procgen(task: str, split: str = "train", render: bool = False) -> Procg
     return Procgen(task, split, render=render)
 
 
+def make_mixed_batch(tasks: Sequence[str], split: str, rows: int) -> EnvBatch:
+    """`rows` games, stepped by as many threads as there are CPUs."""
+    from twohot.envs.procgen_batch import ProcgenBatch
+
+    return ProcgenBatch(tasks, split, rows, threads=cpus())
+
+
 PROCGEN = Suite(
     name="procgen",
     summary="Procgen: sixteen games with generated levels, each easy or hard, six of them also for the memory.",
@@ -270,6 +324,7 @@ PROCGEN = Suite(
     install=INSTALL,
     tasks=TASKS,
     make=make_procgen,
+    make_mixed_batch=make_mixed_batch,
     splits=("train", "test"),
     uniform=True,
     tells_success=True,

@@ -35,6 +35,14 @@ class NonFiniteError(TwohotError, ValueError):
     """A NaN or an infinity in an observation or a reward of an environment."""
 
 
+def non_finite(suite: str, task: str, observation: Any, reward: float, step: int) -> NonFiniteError:
+    """The error of a NaN or an infinity that a task has given at a step of a trial."""
+    return NonFiniteError(
+        f"expected finite observations and rewards from {suite} task {task!r}, got observation {observation} and "
+        f"reward {reward} at step {step} of the trial: mend the environment or leave the task out"
+    )
+
+
 @dataclass(frozen=True)
 class Suite:
     """A named family of tasks that are made the same way.
@@ -49,6 +57,8 @@ class Suite:
             what it needs when it is called. Call it through `make_task`, which checks the names first.
         make_batch: make_batch(task, split, rows) -> an `EnvBatch` that plays the same in one call for all rows; None
             where the suite has no such form.
+        make_mixed_batch: make_mixed_batch(tasks, split, rows) -> an `EnvBatch` whose rows play any of several tasks of
+            the same spaces; None where the suite has no such form.
         splits: the sets of levels, seeds or goals that its tasks have, of "train" and "test".
         uniform: whether all tasks have the same spaces, so that one need only be made to know them.
         open_ended: whether `make` knows more tasks than `tasks` lists and says itself which it does not know.
@@ -67,6 +77,7 @@ class Suite:
     tasks: tuple[str, ...]
     make: Callable[..., gym.Env]
     make_batch: Callable[[str, str, int], EnvBatch] | None = None
+    make_mixed_batch: Callable[[Sequence[str], str, int], EnvBatch] | None = None
     splits: tuple[str, ...] = ("train",)
     uniform: bool = False
     open_ended: bool = False

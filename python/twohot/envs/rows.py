@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,10 @@ import gymnasium as gym
 import numpy as np
 
 from twohot.envs.padding import OBSERVATION
+
+LOST = "lost"
+"""In the info of a row of which nothing since its reset counts, and in which another episode has begun with this step:
+its worker died, or it could not begin at its reset."""
 
 Infos = list[tuple[int, dict[str, Any]]]
 """What rows have to say besides numbers: their index and their info."""
@@ -50,6 +54,36 @@ def allocate(
         empty((rows, *action_space.shape), action_space.dtype),
         *(empty((rows,), np.dtype(dtype)) for dtype in (np.float64, bool, bool)),
     )
+
+
+def reset_mask(options: Mapping[str, Any], rows: int) -> np.ndarray:
+    """The rows to reset: `options["reset_mask"]`, bool [rows], or all.
+
+    Raises:
+        ValueError, TypeError: it has another shape or dtype, or no True.
+    """
+    mask = options.get("reset_mask")
+    if mask is None:
+        return np.ones(rows, bool)
+    if not isinstance(mask, np.ndarray) or mask.dtype != bool:
+        raise TypeError(f"expected reset_mask to be a bool array, got {mask!r}")
+    if mask.shape != (rows,) or not mask.any():
+        raise ValueError(f"expected a reset_mask of shape ({rows},) with at least one True, got {mask}")
+    return mask
+
+
+def row_seeds(seed: int | Sequence[int | None] | None, rows: int) -> Sequence[int | None]:
+    """One seed for each row: those given, or counting up from one, or None for all.
+
+    Raises:
+        ValueError: another number of seeds.
+    """
+    if seed is None:
+        return [None] * rows
+    seeds = [seed + row for row in range(rows)] if isinstance(seed, int) else seed
+    if len(seeds) != rows:
+        raise ValueError(f"expected {rows} seeds, one for each row, got {len(seeds)}")
+    return seeds
 
 
 class Rows:

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from twohot.envs.padding import OBSERVATION
-from twohot.envs.rows import Rows
+from twohot.envs.rows import Rows, reset_mask, row_seeds
 from twohot.envs.workers import Workers
 
 WorkerChoice = Literal["auto", "in-process", "processes"]
@@ -55,17 +55,9 @@ class TrialVector(VectorEnv):
 
     def reset(self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None):
         options = dict(options or {})
-        mask = options.pop("reset_mask", np.ones(self.num_envs, bool))
-        if not isinstance(mask, np.ndarray) or mask.dtype != bool:
-            raise TypeError(f"expected reset_mask to be a bool array, got {mask!r}")
-        if mask.shape != (self.num_envs,) or not mask.any():
-            raise ValueError(f"expected a reset_mask of shape ({self.num_envs},) with at least one True, got {mask}")
-        rows = np.flatnonzero(mask).tolist()
-        seeds = (
-            [seed + row for row in range(self.num_envs)] if isinstance(seed, int) else seed or [None] * self.num_envs
-        )
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"expected {self.num_envs} seeds, one for each row, got {len(seeds)}")
+        rows = np.flatnonzero(reset_mask(options, self.num_envs)).tolist()
+        options.pop("reset_mask", None)
+        seeds = row_seeds(seed, self.num_envs)
         task = options.pop("task", None)
         tasks = [task] * self.num_envs if task is None or isinstance(task, str) else task
         each = [{**options, "task": tasks[row]} for row in rows]

@@ -6,17 +6,20 @@ finished rows with `reset_where`, so no dummy transition ever appears.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+from gymnasium import spaces
 
+from twohot.envs.batched import EnvBatch
 from twohot.envs.batched_trials import BatchedTrials
 from twohot.envs.layout import Layout, common_layout
+from twohot.envs.machine import cpus
 from twohot.envs.multitask import TrialEnv
+from twohot.envs.python_batch import PythonBatch
 from twohot.envs.registry import check_split, check_tasks, get_suite
 from twohot.envs.rows import Rows, allocate
 from twohot.envs.trial_vector import TrialVector, WorkerChoice
@@ -69,19 +72,25 @@ def make_vector(
     tasks = check_tasks(suite, tasks)
     check_split(suite, split)
     layout = layout or common_layout(suite, tasks, observation_size, actions, split)
-    make_batch = get_suite(suite).make_batch
-    if make_batch is not None and len(tasks) == 1 and not render and workers != "processes":
-        batch = make_batch(tasks[0], split, environments)
-        if layout.action == batch.action_space:
-            return BatchedTrials(
+    plays = [_dealt(row, environments, len(tasks)) if assignment == "fixed" else () for row in range(environments)]
+    together = None
+    if not render and workers != "processes" and not get_suite(suite).one_per_process:
+        batch = _batch(suite, tasks, split, environments, layout)
+        if batch is not None:
+            together = BatchedTrials(
                 batch,
+                suite,
+                tasks,
                 attempts=attempts,
                 free_attempts=free_attempts,
-                multiplier=reward_multipliers[0] if reward_multipliers else 1.0,
-                observation_size=layout.observation.shape[0],
+                reward_multipliers=reward_multipliers,
+                observation_size=layout.observation.shape[0] if isinstance(layout.observation, spaces.Box) else 0,
                 context_features=context_features,
                 step_limit=step_limit,
+                plays=plays if assignment == "fixed" else (),
             )
+            if not isinstance(batch, PythonBatch):
+                return together
     makes = [
         partial(
             TrialEnv,
@@ -95,22 +104,37 @@ def make_vector(
             context_features=context_features,
             step_limit=step_limit,
             render=render,
-            plays=_dealt(row, environments, len(tasks)) if assignment == "fixed" else (),
+            plays=plays[row],
         )
         for row in range(environments)
     ]
     if get_suite(suite).one_per_process and environments > 1:
         return _apart(makes, environments)
-    processes = min(environments, _cpus())
+    processes = min(environments, cpus())
     if workers == "processes":
         return _apart(makes, processes)
-    here = _here(makes)
+    here = together or _here(makes)
     if workers == "in-process" or processes == 1 or (seconds := seconds_a_step(here)) < CHEAP_SECONDS:
         return here
     apart = _apart(makes, processes)
     loser, winner = (here, apart) if seconds_a_step(apart) < seconds else (apart, here)
     loser.close()
     return winner
+
+
+def _batch(suite: str, tasks: Sequence[str], split: str, rows: int, layout: Layout) -> EnvBatch | None:
+    """All rows in one object, where the suite knows how or their spaces are simple."""
+    found = get_suite(suite)
+    batch = None
+    if found.make_mixed_batch is not None:
+        batch = found.make_mixed_batch(tasks, split, rows)
+    elif found.make_batch is not None and len(tasks) == 1:
+        batch = found.make_batch(tasks[0], split, rows)
+    if batch is not None and layout.action == batch.action_space:
+        return batch
+    if isinstance(layout.observation, spaces.Box) and isinstance(layout.action, spaces.Discrete):
+        return PythonBatch(suite, tasks, split, rows, layout.observation, layout.action)
+    return None
 
 
 def _here(makes: Sequence[Callable[[], TrialEnv]]) -> TrialVector:
@@ -123,10 +147,6 @@ def _apart(makes: Sequence[Callable[[], TrialEnv]], processes: int) -> TrialVect
     first = makes[0]()  # makes no game: it says which spaces there are
     workers = Workers(makes, get_suite(first.suite), first.observation_space, first.action_space, processes)
     return TrialVector(workers, len(makes), first.observation_space, first.action_space)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def seconds_a_step(vector: TrialVector) -> float:

@@ -19,11 +19,9 @@ import gymnasium as gym
 import numpy as np
 
 from twohot.envs.registry import Suite, register, suites
-from twohot.envs.rows import Infos, Rows, allocate
+from twohot.envs.rows import LOST, Infos, Rows, allocate
 from twohot.errors import TwohotError
 
-LOST = "lost"
-"""In the info of a row whose worker died: its episode is lost, and another has begun."""
 DEATHS_IN_A_ROW = 3
 _DEATH = (EOFError, ConnectionError)
 

@@ -7,6 +7,7 @@ could do.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -39,9 +40,13 @@ class FlatDiscreteAction(gym.Wrapper):
             raise UnsupportedSpaceError(f"expected an action space of Discrete or MultiDiscrete, got {space}")
 
     def step(self, action):
-        if self._counts is not None:
-            action = (action // self._strides % self._counts + self._first).reshape(self._shape)
-        return self.env.step(action)
+        return self.env.step(self.own_action(action))
+
+    def own_action(self, action: int) -> Any:
+        """What the inner environment takes for one of `action_space`."""
+        if self._counts is None:
+            return action
+        return (action // self._strides % self._counts + self._first).reshape(self._shape)
 
 
 class ScaleReward(gym.Wrapper):

@@ -66,8 +66,7 @@ class Actor(nn.Module):
 
     def acting(self, h: Tensor, action_mask: Tensor | None = None) -> Policy:
         """h [..., E] to the policy [...] at the last discount, the one that acts."""
-        last = self.network[-1]
-        x = functional.linear(self.network.features(h), last.weight[-self.outputs :], last.bias[-self.outputs :])
+        x = self.network.step(h, last=self.outputs)
         return self.policy(_wide(x), None if action_mask is None else action_mask.bool())
 
 

@@ -117,24 +117,27 @@ class CriticEnsemble(nn.Module):
         Returns:
             The mean over real steps, critics and discounts, and values [C, M, G] without gradient, 0 where masked.
         """
-        discounts = len(self.horizons)
-        (step,) = places(mask)
-        discount = torch.arange(discounts, device=mask.device)
+        step, rows, counted = self._taken(state, action, mask)
         ensemble = self._ensemble(state)
-        rows = self._rows(
-            step.repeat_interleave(discounts),
-            discount.repeat(len(step)),
-            action[step].repeat_interleave(discounts, 0),
-            ensemble[3].dtype,
-        )
-        # Masked steps among them are computed, and count for nothing.
-        counted = mask[step].repeat_interleave(discounts)
         labels = bins.two_hot_sigma if sigma is None else sigma
         target = target[step].flatten().to(ensemble[4].dtype)
         loss, readout = op.cross_entropy(*ensemble, *rows, target, counted, *bins.support, labels)
-        value = readout.new_zeros(self.critics, len(mask), discounts)
-        value[:, step] = readout.unflatten(1, (-1, discounts))
-        return loss, value
+        return loss, self._of_steps(readout, step, len(mask))
+
+    def squared_error(
+        self, state: Tensor, action: Tensor, target: Tensor, factor: Tensor, offset: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The mean of (factor x + offset - target)^2 of critics with one output x, and their factor x + offset.
+
+        Args:
+            factor, offset: [G]. The others, and what is returned: as `cross_entropy`.
+        """
+        step, rows, counted = self._taken(state, action, mask)
+        ensemble = self._ensemble(state)
+        wide = ensemble[4].dtype
+        each = (x.to(wide).repeat(len(step)) for x in (factor, offset))
+        loss, value = op.squared_error(*ensemble, *rows, target[step].flatten().to(wide), *each, counted)
+        return loss, self._of_steps(value, step, len(mask))
 
     @torch.no_grad()
     def values(self, state: Tensor, step: Tensor, discount: Tensor, action: Tensor, bins: ValueBins) -> Tensor:
@@ -148,6 +151,12 @@ class CriticEnsemble(nn.Module):
         """
         ensemble = self._ensemble(state)
         return op.critics_expectation(*ensemble, *self._rows(step, discount, action, ensemble[3].dtype), *bins.support)
+
+    @torch.no_grad()
+    def outputs(self, state: Tensor, step: Tensor, discount: Tensor, action: Tensor) -> Tensor:
+        """The one output of each critic [C, R], without gradient; arguments as `values`."""
+        ensemble = self._ensemble(state)
+        return op.critics_output(*ensemble, *self._rows(step, discount, action, ensemble[3].dtype))
 
     def choice_values(self, state: Tensor, wanted: Tensor, bins: ValueBins) -> Tensor:
         """Values [C, M, G, A] of the actions of a Discrete space that are `wanted` [M, G, A] (bool).
@@ -178,6 +187,30 @@ class CriticEnsemble(nn.Module):
         biases = torch.cat(list(self.biases[:-1]), 1).transpose(0, 1).to(wide) if hidden else table.new_empty(shape)
         head, head_bias = self.weights[-1].to(state.dtype), self.biases[-1].squeeze(1).to(wide)
         return state.squeeze(2), table, action, weights, biases.contiguous(), head, head_bias
+
+    def _taken(
+        self, state: Tensor, action: Tensor, mask: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor | None], Tensor]:
+        """Steps of what was done, their rows for all discounts, and which of the rows count.
+
+        Masked steps among them are computed, and count for nothing.
+        """
+        discounts = len(self.horizons)
+        (step,) = places(mask)
+        discount = torch.arange(discounts, device=mask.device)
+        rows = self._rows(
+            step.repeat_interleave(discounts),
+            discount.repeat(len(step)),
+            action[step].repeat_interleave(discounts, 0),
+            state.dtype,
+        )
+        return step, rows, mask[step].repeat_interleave(discounts)
+
+    def _of_steps(self, value: Tensor, step: Tensor, steps: int) -> Tensor:
+        """Values [C, M, G] of those [C, R] of all discounts of some steps; 0 elsewhere."""
+        found = value.new_zeros(self.critics, steps, len(self.horizons))
+        found[:, step] = value.unflatten(1, (-1, len(self.horizons)))
+        return found
 
     def _rows(
         self, step: Tensor, discount: Tensor, action: Tensor, dtype: torch.dtype

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from twohot.nets.packed import PackedMLP
+
 
 class SigmaLinear(nn.Module):
     """y = (g / sigma(W)) W x + b, where sigma is the spectral norm (Zhai et al. 2023, arXiv 2303.06296).
@@ -73,6 +75,20 @@ class MLP(nn.Sequential):
         for before, after in zip(sizes[:-1], sizes[1:], strict=True):
             modules += [nn.Linear(before, after), nn.LeakyReLU(inplace=True)]
         super().__init__(*modules, nn.Linear(sizes[-1], outputs))
+        self._packed = PackedMLP()
+
+    def step(self, x: Tensor, norm: nn.LayerNorm | None = None, last: int | None = None) -> Tensor:
+        """As `forward`, x [B, inputs] to [B, outputs], without gradient: native for few rows.
+
+        Args:
+            norm: what follows the last layer, if anything. last: how many outputs to give, the last ones; None for all.
+        """
+        layers = [module for module in self if isinstance(module, nn.Linear)]
+        if self._packed.fits(layers, x):
+            return self._packed.run(layers, x, norm, last)
+        weight, bias = layers[-1].weight, layers[-1].bias
+        out = functional.linear(self.features(x), weight[-last:], bias[-last:]) if last else self(x)
+        return out if norm is None else norm(out)
 
     def features(self, x: Tensor) -> Tensor:
         """Input of the last layer: x [..., inputs] to [..., hidden]."""

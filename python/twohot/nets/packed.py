@@ -1,7 +1,8 @@
-"""The native form of a Transformer's cached step: weights packed once per version of the parameters."""
+"""The native forms of the networks that act: weights packed once per version of the parameters."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 PANEL = 32
 """Outputs that stand side by side in a packed weight."""
+MOST_ROWS = 256
+"""Rows from which on large matrix products are faster than the native form of an MLP."""
 _CACHES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
@@ -26,11 +29,10 @@ def pack(weight: Tensor, bias: Tensor | None) -> list[Tensor | None]:
     return [panels, None if bias is None else functional.pad(bias, (0, more))]
 
 
-class PackedStep:
-    """The cached step of a `Transformer` in one native call: float32 on a CPU, where the native attention runs.
+class PackedWeights:
+    """Tensors made of modules' parameters, anew where one has changed by torch's own count of in-place changes.
 
-    Weights are folded (gain over spectral norm, scales of heads) and packed once per version of the parameters, by
-    torch's own count of in-place changes; see `SigmaLinear.folded_weight`. A copy of the module starts with none.
+    See `SigmaLinear.folded_weight` for optimisers that do not count theirs. A copy starts with none.
     """
 
     def __init__(self) -> None:
@@ -40,11 +42,38 @@ class PackedStep:
         self._tensors: list[Tensor | None] = []
         self._addresses: list[int] = []
 
-    def __deepcopy__(self, memo: dict) -> PackedStep:
-        return PackedStep()
+    def __deepcopy__(self, memo: dict) -> PackedWeights:
+        return PackedWeights()
 
-    def __reduce__(self) -> tuple[type[PackedStep], tuple[()]]:
-        return PackedStep, ()
+    def __reduce__(self) -> tuple[type[PackedWeights], tuple[()]]:
+        return PackedWeights, ()
+
+    def addresses(self, modules: Sequence[nn.Module], make: Callable[[], Iterable[Tensor | None]]) -> list[int]:
+        """Addresses of what `make` makes of the modules, always the same ones; 0 for None."""
+        if not self._modules or any(now != then for now, then in self._modules):
+            # Dictionaries instead of what is in them: a module or parameter may be replaced by another of its name.
+            every = [each for module in modules for each in module.modules()]
+            self._modules = [(module._modules, dict(module._modules)) for module in every]
+            parts = [values for module in every for values in (module._parameters, module._buffers)]
+            self._owners = [(values, name) for values in parts for name in values]
+            self._version = []
+        tensors = [values[name] for values, name in self._owners]
+        version = [number for x in tensors if x is not None for number in (x.data_ptr(), x._version)]
+        if version != self._version:
+            self._tensors = list(make())
+            self._addresses = [0 if x is None else x.data_ptr() for x in self._tensors]
+            self._version = version
+        return self._addresses
+
+
+class PackedStep:
+    """The cached step of a `Transformer` in one native call: float32 on a CPU, where the native attention runs.
+
+    Weights are folded (gain over spectral norm, scales of heads) and packed once per version of the parameters.
+    """
+
+    def __init__(self) -> None:
+        self._weights = PackedWeights()
 
     def fits(self, transformer: Transformer, x: Tensor, cache: KVCache) -> bool:
         """Whether the native step gives what the layers one by one would, for x [B, E] and this cache."""
@@ -73,7 +102,7 @@ class PackedStep:
             environments,
             transformer.width,
             transformer.feed_forward,
-            self._current(transformer),
+            self._weights.addresses((transformer,), lambda: _of_transformer(transformer)),
             epsilon=transformer.norm.eps,
             slope=0.01,  # of functional.leaky_relu
             keys=cache.keys.data_ptr(),
@@ -91,28 +120,64 @@ class PackedStep:
         )
         return out
 
-    def _current(self, transformer: Transformer) -> list[int]:
-        """Addresses of the packed weights, which are made anew where a parameter or buffer has changed."""
-        if not self._modules or any(now != then for now, then in self._modules):
-            # Dictionaries instead of what is in them: a module or parameter may be replaced by another of its name.
-            self._modules = [(module._modules, dict(module._modules)) for module in transformer.modules()]
-            parts = [values for module in transformer.modules() for values in (module._parameters, module._buffers)]
-            self._owners = [(values, name) for values in parts for name in values]
-            self._version = []
-        tensors = [values[name] for values, name in self._owners]
-        version = [number for x in tensors if x is not None for number in (x.data_ptr(), x._version)]
-        if version != self._version:
-            self._tensors = [
-                *(x for layer in transformer.layers for x in _of_layer(layer)),
-                *_of_norm(transformer.norm),
-            ]
-            self._addresses = [0 if x is None else x.data_ptr() for x in self._tensors]
-            self._version = version
-        return self._addresses
+
+class PackedMLP:
+    """Linear layers with leaky ReLU between them, and a norm behind or none, in one native call for few rows."""
+
+    def __init__(self) -> None:
+        self._weights = PackedWeights()
+
+    def fits(self, layers: Sequence[nn.Linear], x: Tensor) -> bool:
+        """Whether the native form gives what the layers one by one would, for x [B, inputs]."""
+        return (
+            not torch.is_grad_enabled()
+            and x.dim() == 2
+            and len(x) <= MOST_ROWS
+            and x.dtype == layers[0].weight.dtype == torch.float32
+            and choose_decode(x.device, x.dtype, x.dtype, PANEL).name == "native"
+            and plain_eager(x)
+            and not torch.is_autocast_enabled("cpu")
+        )
+
+    def run(self, layers: Sequence[nn.Linear], x: Tensor, norm: nn.LayerNorm | None, last: int | None) -> Tensor:
+        """x [B, inputs] to [B, outputs]; `last` says of how many outputs, the last ones; a norm takes all of them."""
+        x = x.contiguous()
+        sizes = [layers[0].in_features, *(layer.out_features for layer in layers)]
+        sizes[-1] = last or sizes[-1]
+        out = x.new_empty(len(x), sizes[-1])
+        native.mlp_step(
+            x.data_ptr(),
+            out.data_ptr(),
+            len(x),
+            sizes,
+            self._weights.addresses((*layers, *_some(norm)), lambda: _of_layers(layers, norm, sizes[-1])),
+            epsilon=0.0 if norm is None else norm.eps,
+            slope=0.01,  # of nn.LeakyReLU
+            threads=torch.get_num_threads(),
+        )
+        return out
+
+
+def _some(norm: nn.LayerNorm | None) -> tuple[nn.LayerNorm, ...]:
+    return () if norm is None else (norm,)
+
+
+def _of_layers(layers: Sequence[nn.Linear], norm: nn.LayerNorm | None, last: int) -> Iterator[Tensor | None]:
+    for layer in layers[:-1]:
+        yield from pack(layer.weight.detach(), layer.bias.detach())
+    yield from pack(layers[-1].weight.detach()[-last:], layers[-1].bias.detach()[-last:])
+    for each in _some(norm):
+        yield from _of_norm(each)
 
 
 def _of_norm(norm: nn.LayerNorm) -> list[Tensor | None]:
     return [norm.weight.detach(), norm.bias.detach()]
+
+
+def _of_transformer(transformer: Transformer) -> Iterator[Tensor | None]:
+    for layer in transformer.layers:
+        yield from _of_layer(layer)
+    yield from _of_norm(transformer.norm)
 
 
 def _of_layer(layer: TransformerLayer) -> list[Tensor | None]:

@@ -73,9 +73,9 @@ class Categorical:
         index = action.long().expand(self.log_pi.shape[:-1]).unsqueeze(-1)
         return self.log_pi.gather(-1, index).squeeze(-1)
 
-    @torch.no_grad()
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        return sample_actions(self.log_pi, generator)
+        with torch.no_grad():  # as a decorator it would break a compiled graph
+            return sample_actions(self.log_pi, generator)
 
     def shares(self, samples: int) -> Tensor:
         """[batch, A], how often each action is among `samples` drawn ones, over their number; 0: its probability."""
@@ -154,9 +154,9 @@ class TanhGaussian:
         a = _inside(action, self.mean.dtype)
         return (_normal_log_density(a.atanh(), self.mean, self.log_std) - (1 - a.square()).log()).sum(-1)
 
-    @torch.no_grad()
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        return self.rsample(generator)
+        with torch.no_grad():
+            return self.rsample(generator)
 
     def rsample(self, generator: torch.Generator | None = None) -> Tensor:
         return (self.mean + self.log_std.exp() * _draw("normal_", self.mean, generator)).tanh()
@@ -191,9 +191,9 @@ class TanhGaussianMixture:
         each = _normal_log_density(z, self.mean, self.log_std).sum(-1)
         return (self.component.log_pi + each).logsumexp(-1) - (1 - a.square()).log().sum(-1)
 
-    @torch.no_grad()
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        return self.rsample(generator)
+        with torch.no_grad():
+            return self.rsample(generator)
 
     def rsample(self, generator: torch.Generator | None = None) -> Tensor:
         """The choice of the component is straight-through, as that of `Categorical`."""
@@ -227,9 +227,9 @@ class ScaledBeta:
         x = (_inside(action, self.alpha_less_one.dtype) + 1) / 2
         return (self._beta.log_prob(x) - math.log(2)).sum(-1)
 
-    @torch.no_grad()
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        return self.rsample(generator)
+        with torch.no_grad():
+            return self.rsample(generator)
 
     def rsample(self, generator: torch.Generator | None = None) -> Tensor:
         """From two Gamma numbers, with their implicit gradients (arXiv 1805.08498)."""

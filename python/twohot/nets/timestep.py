@@ -146,7 +146,10 @@ class TimestepEncoder(nn.Module):
         total = shares[0]
         for share in shares[1:]:
             total = total + share
-        return self.norm(self.hidden(functional.leaky_relu(total, inplace=True)))
+        total = functional.leaky_relu(total, inplace=True)
+        if not torch.is_grad_enabled():
+            return self.hidden.step(total, self.norm)
+        return self.norm(self.hidden(total))
 
 
 def _encode(encoder: nn.Module, x: Tensor, leading: torch.Size, mask: Tensor | None) -> Tensor:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from twohot.bins import ValueBins
 from twohot.losses import linear_bin_expectation
 from twohot.nets.critic import places
-from twohot.rl.advantages import masked_mean
 from twohot.rl.popart import PopArt
 
 
@@ -114,21 +113,34 @@ class ScalarValues(nn.Module):
         return self.popart.denormalize(self.normalized(critics, features).movedim(2, -1)).movedim(-1, 2)
 
     def read_actions(self, critics: nn.Module, state: Tensor, action: Tensor, counts: Tensor) -> Tensor:
-        """As `ClassValues.read_actions`, of every step."""
-        return self.read(critics, critics.features(state, action))
+        """As `ClassValues.read_actions`."""
+        wanted = counts.unsqueeze(-1).expand(action.shape[:2])
+        step, discount = places(wanted)
+        read = self._values(critics.outputs(state, step, discount, action[step, discount]), discount)
+        q = read.new_zeros(critics.critics, *wanted.shape)
+        q[:, step, discount] = read
+        return q
 
     def read_choices(self, critics: nn.Module, state: Tensor, wanted: Tensor) -> Tensor:
-        """As `ClassValues.read_choices`, of every choice."""
-        return self.read(critics, critics.all_features(state))
+        """As `ClassValues.read_choices`."""
+        step, discount, action = places(wanted)
+        read = self._values(critics.outputs(state, step, discount, action), discount)
+        q = read.new_zeros(critics.critics, *wanted.shape)
+        q[:, step, discount, action] = read
+        return q
+
+    def _values(self, x: Tensor, discount: Tensor) -> Tensor:
+        """Values, in units of the multiplied return, of outputs x [..., R] for discounts [R]."""
+        x = self.factor[discount] * x + self.offset[discount]
+        return (self.popart.deviation[discount] * x + self.popart.mean[discount]).to(x.dtype)
 
     def loss(
         self, critics: nn.Module, state: Tensor, action: Tensor, target: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         """As `ClassValues.loss`."""
-        features = critics.features(state, action.flatten(0, 1).unsqueeze(1)).unflatten(1, mask.shape)
-        x = self.factor * self._outputs(critics, features) + self.offset
-        loss = masked_mean((x - self.popart.normalize(target)).square().mean(0), mask)
-        return loss, self.popart.denormalize(x.detach()).masked_fill(~mask.unsqueeze(-1), 0)
+        flat = (each.flatten(0, 1) for each in (action, self.popart.normalize(target)))
+        loss, x = critics.squared_error(state, *flat, self.factor, self.offset, mask.flatten())
+        return loss, self.popart.denormalize(x.unflatten(1, mask.shape)).masked_fill(~mask.unsqueeze(-1), 0)
 
     def update(self, target: Tensor, mask: Tensor) -> None:
         """As `ClassValues.update`; the values that are read do not change."""

@@ -49,7 +49,9 @@ class Exploration:
     """Noise of size epsilon x multiplier on the actions of `environments` actors.
 
     Choices become, with that probability, uniformly random legal ones; numbers get Gaussian noise of that standard
-    deviation and stay in [-1, 1]. The multiplier is drawn from U(0, 1) for each trial, so that at any time some trials
+    deviation and stay in [-1, 1]. Buttons (MultiBinary) are flipped: with that probability the actor draws which, each
+    with the probability `flip`, and flips these for `flip_steps` steps; a random combination of all buttons would undo
+    what the policy does. The multiplier is drawn from U(0, 1) for each trial, so that at any time some trials
     are played nearly without noise (Grigsby et al. 2023).
 
     Args:
@@ -57,6 +59,7 @@ class Exploration:
         schedule: epsilon.
         generator: numpy stream of all draws; saved by whoever owns it.
         random_multiplier: whether there is a multiplier; without it, it is 1.
+        flip, flip_steps: of MultiBinary actions.
     """
 
     def __init__(
@@ -66,15 +69,19 @@ class Exploration:
         schedule: Schedule,
         generator: np.random.Generator,
         random_multiplier: bool = True,
+        flip: float = 0.15,
+        flip_steps: int = 1,
     ) -> None:
         self.action_space, self.schedule = action_space, schedule
         self.generator, self.random_multiplier = generator, random_multiplier
+        self.flip, self.flip_steps = flip, flip_steps
         self.multiplier = np.ones(environments)
-        self._step = np.zeros(environments, np.int64)
+        self._step, self._flips_left = np.zeros((2, environments), np.int64)
+        self._flips = np.zeros((environments, *(action_space.shape or ())), bool)
 
     def begin(self, mask: np.ndarray) -> None:
         """A trial begins where mask [environments] (bool) is True: draw its multiplier."""
-        self._step[mask] = 0
+        self._step[mask] = self._flips_left[mask] = 0
         if self.random_multiplier:
             self.multiplier = np.where(mask, self.generator.random(len(mask)), self.multiplier)
 
@@ -94,11 +101,22 @@ class Exploration:
             noise = self.generator.standard_normal(actions.shape, np.float32)
             return np.clip(actions + epsilon.astype(np.float32)[:, None] * noise, -1.0, 1.0)
         explore = self.generator.random(len(actions)) < epsilon
+        if isinstance(self.action_space, spaces.MultiBinary):
+            return self._flipped(actions, explore, action_mask)
         return np.where(
             _like(explore, actions),
             random_choices(self.action_space, self.generator, len(actions), action_mask),
             actions,
         )
+
+    def _flipped(self, actions: np.ndarray, explore: np.ndarray, action_mask: np.ndarray | None) -> np.ndarray:
+        begin = explore & (self._flips_left == 0)
+        drawn = self.generator.random(self._flips.shape) < self.flip
+        self._flips = np.where(begin[:, None], drawn, self._flips)
+        self._flips_left[begin] = self.flip_steps
+        buttons = actions ^ (self._flips & (self._flips_left > 0)[:, None])
+        self._flips_left = np.maximum(self._flips_left - 1, 0)
+        return buttons if action_mask is None else buttons * (action_mask != 0)
 
 
 def random_choices(
