@@ -209,8 +209,8 @@ def environments() -> list[str]:
         *_goals(goals),
         "",
         "16 actors in one process with random actions, medians of rounds in turn. *Bare*: the benchmark's own "
-        "environments in a loop, without any wrapper. *Trials*: attempts, padding and context features; Procgen's games "
-        f"are played by {threads} threads then, bare by one. *Into replay*: "
+        "environments in a loop, without any wrapper. *Trials*: attempts, padding and context features; Procgen's "
+        f"games are played by {threads} threads then, bare by one. *Into replay*: "
         "a rollout with the uniformly random policy, previous action and reward, stored. "
         f"{conditions(records[0])}. `python bench/run.py environments`.",
     ]
