@@ -254,6 +254,7 @@ def environments() -> list[str]:
         if row["case"] not in ("goal", "ML45"):
             cases.setdefault(row["case"], {})[row["provider"]] = row
     wrapped, replayed = "wrapped environments", "uniform policy and replay"
+    threads = max(int(row["threads"]) for row in records)
     body = []
     for case, own in cases.items():
         bare = _cell(own["bare environments in a loop"], "p50")
@@ -267,7 +268,8 @@ def environments() -> list[str]:
         *_goals(goals),
         "",
         "16 actors in one process with random actions, medians of rounds in turn. *Bare*: the benchmark's own "
-        "environments in a loop, without any wrapper. *Trials*: attempts, padding and context features. *Into replay*: "
+        "environments in a loop, without any wrapper. *Trials*: attempts, padding and context features; Procgen's "
+        f"games are played by {threads} threads then, bare by one. *Into replay*: "
         "a rollout with the uniformly random policy, previous action and reward, stored. "
         f"{conditions(records[0])}. `python bench/run.py environments`.",
     ]

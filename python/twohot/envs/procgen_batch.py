@@ -24,8 +24,9 @@ class ProcgenBatch(EnvBatch):
     def __init__(self, tasks: Sequence[str], split: str, rows: int, threads: int) -> None:
         super().__init__(rows)
         self._memory = ProcgenMemory(rows)
-        self._games = [[Procgen(task, split, memory=self._memory, row=row) for task in tasks] for row in range(rows)]
-        self._playing = [games[0] for games in self._games]
+        self._tasks, self._split = tuple(tasks), split
+        self._games: list[dict[int, Procgen]] = [{} for _ in range(rows)]
+        self._playing = [self._game(row, 0) for row in range(rows)]
         self.observation_space, self.action_space = self._playing[0].observation_space, self._playing[0].action_space
         self._helpers = min(threads, rows) - 1
         self._pool = ThreadPoolExecutor(self._helpers, "procgen") if self._helpers else None
@@ -35,7 +36,7 @@ class ProcgenBatch(EnvBatch):
         self._steps, self._limit = np.zeros((2, rows), np.int64)
 
     def choose(self, row: int, task: int) -> None:
-        game = self._games[row][task]
+        game = self._game(row, task)
         if game is not self._playing[row]:
             self._playing[row].close()  # a new level is a new game in any case
             self._playing[row] = game
@@ -72,10 +73,16 @@ class ProcgenBatch(EnvBatch):
 
     def close(self) -> None:
         for games in self._games:
-            for game in games:
+            for game in games.values():
                 game.close()
         if self._pool is not None:
             self._pool.shutdown()
+
+    def _game(self, row: int, task: int) -> Procgen:
+        games = self._games[row]
+        if task not in games:
+            games[task] = Procgen(self._tasks[task], self._split, memory=self._memory, row=row)
+        return games[task]
 
     def _act(self, games: Sequence[Procgen]) -> None:
         """Each thread takes the next game that none has taken."""
