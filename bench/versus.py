@@ -22,6 +22,7 @@ import numpy as np
 from contest import NOT_INSTALLED
 from frame import Row, percentiles
 from twohot.config import load_config, to_json
+from twohot.envs import dark_key, frozen_lake
 from twohot.metrics import read_metrics
 from twohot.presets import PRESETS
 
@@ -85,13 +86,20 @@ def train_official(preset: str, seed: int, seconds: float, agent: str = "agent")
     if not python or not checkout:
         return None
     config = replace(PRESETS[preset].config, seed=seed)
-    order = json.dumps({"config": to_json(config), "seconds": seconds, "agent": agent})
+    order = json.dumps({"config": to_json(config), "seconds": seconds, "agent": agent, "task": task_options(preset)})
     own = {"PYTHONPATH": checkout, "WANDB_MODE": "disabled", "TORCHDYNAMO_DISABLE": "1"}
     environment = {**_environment(preset), **own}
     done = subprocess.run([python, str(SCRIPT), order], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the official code failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     return official_outcome(json.loads(done.stdout.splitlines()[-1]))
+
+
+def task_options(preset: str) -> dict[str, Any]:
+    """The options of the preset's one task, as its suite has them."""
+    environment = PRESETS[preset].config.environment
+    (task,) = environment.tasks
+    return {"dark_key": dark_key, "frozen_lake": frozen_lake}[environment.suite].TASKS[task]
 
 
 def official_outcome(answer: dict[str, Any]) -> Outcome:
