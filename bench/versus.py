@@ -45,7 +45,7 @@ class Task:
 
 TASKS = (
     Task("Meta-Frozen-Lake 4 x 4", "frozen-lake-small", last=0.8, rise=1.2),
-    Task("Dark-Key-To-Door 5 x 5", "dark-key-small", last=4.0, rise=1.2),
+    Task("Dark-Key-To-Door 4 x 4", "dark-key-small", last=1.6, rise=1.2),
 )
 
 
