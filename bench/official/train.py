@@ -104,7 +104,8 @@ def bind(config: dict[str, Any], name: str) -> dict[str, Any]:
         for at in ("start", "end"):
             own |= {f"eps_start_{at}": collect[f"epsilon_{at}"], f"eps_end_{at}": collect[f"trial_epsilon_{at}"]}
     own |= {"steps_anneal": collect["epsilon_steps"] // collect["environments"]}  # each actor counts its own
-    exploration = cli_utils.switch_exploration(bound, strategy, randomize_eps=collect["random_multiplier"], **own)
+    # The random multiplier stays on: without it the wrapper raises at the end of its first trial.
+    exploration = cli_utils.switch_exploration(bound, strategy, **own)
     for head in ("Actor", "NCritics", "NCriticsTwoHot"):
         bound |= {f"{head}.n_layers": agent["head_layers"], f"{head}.d_hidden": agent["head_hidden"]}
     bound |= {
