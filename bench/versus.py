@@ -22,6 +22,7 @@ import numpy as np
 from contest import NOT_INSTALLED
 from frame import Row, percentiles
 from twohot.config_files import load_config, to_json
+from twohot.envs import dark_key, frozen_lake
 from twohot.metrics import read_metrics
 from twohot.presets import PRESETS
 
@@ -44,7 +45,7 @@ class Task:
 
 TASKS = (
     Task("Meta-Frozen-Lake 4 x 4", "frozen-lake-small", last=0.8, rise=1.2),
-    Task("Dark-Key-To-Door 5 x 5", "dark-key-small", last=4.0, rise=1.2),
+    Task("Dark-Key-To-Door 4 x 4", "dark-key-small", last=1.6, rise=1.2),
 )
 
 
@@ -85,13 +86,20 @@ def train_official(preset: str, seed: int, seconds: float, agent: str = "agent")
     if not python or not checkout:
         return None
     config = replace(PRESETS[preset].config, seed=seed)
-    order = json.dumps({"config": to_json(config), "seconds": seconds, "agent": agent})
+    order = json.dumps({"config": to_json(config), "seconds": seconds, "agent": agent, "task": task_options(preset)})
     own = {"PYTHONPATH": checkout, "WANDB_MODE": "disabled", "TORCHDYNAMO_DISABLE": "1"}
     environment = {**_environment(preset), **own}
     done = subprocess.run([python, str(SCRIPT), order], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the official code failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     return official_outcome(json.loads(done.stdout.splitlines()[-1]))
+
+
+def task_options(preset: str) -> dict[str, Any]:
+    """The options of the preset's one task, as its suite has them."""
+    environment = PRESETS[preset].config.environment
+    (task,) = environment.tasks
+    return {"dark_key": dark_key, "frozen_lake": frozen_lake}[environment.suite].TASKS[task]
 
 
 def official_outcome(answer: dict[str, Any]) -> Outcome:

@@ -26,6 +26,7 @@ ANSWERING = """
 import json, os, sys
 order = json.loads(sys.argv[1])
 assert os.environ["OMP_NUM_THREADS"] == str(order["config"]["threads"])
+assert order["task"] == {"size": 4}
 print("what else is printed")
 seed, window = order["config"]["seed"], order["config"]["window"]
 returns = [[0.0, 1.0], [1.0, 1.0], [0.5, 1.0]]

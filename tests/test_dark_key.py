@@ -32,9 +32,10 @@ def play(env, policy, seed):
     return rewards, info
 
 
-@pytest.mark.parametrize("task", ["8x8", "5x5-shuffled", "9x9-onehot"])
+@pytest.mark.parametrize("task", ["8x8", "5x5-shuffled", "9x9-onehot", "4x4-short"])
 def test_the_rules_against_a_plain_model(task):
     env, size = dark_key.make(task), int(task[0])
+    limit, steps = (25, 100) if "short" in task else (50, 500)
     draw = np.random.default_rng(0)
     for seed in range(4):
         env.reset(seed=seed)
@@ -42,7 +43,7 @@ def test_the_rules_against_a_plain_model(task):
         moves = env.batch.moves[0].tolist()
         assert sorted(map(tuple, moves)) == sorted(MOVES)
         position, has_key, attempt_time = start, False, 0
-        for time in range(1, 501):
+        for time in range(1, steps + 1):
             action = int(draw.integers(5))
             observation, reward, terminated, truncated, _ = env.step(action)
             position = tuple(min(max(p + m, 0), size - 1) for p, m in zip(position, moves[action], strict=True))
@@ -50,13 +51,13 @@ def test_the_rules_against_a_plain_model(task):
             opened, found = has_key and position == door, not has_key and position == key
             has_key |= found
             assert reward == float(opened or found)
-            if opened or attempt_time == 50:
+            if opened or attempt_time == limit:
                 position, has_key, attempt_time = start, False, 0
             where = (
                 np.eye(size * size)[position[0] * size + position[1]] if "onehot" in task else np.divide(position, size)
             )
-            np.testing.assert_allclose(observation, [*where, has_key, attempt_time / 50], rtol=1e-6)
-            assert (terminated, truncated) == (time == 500, False)
+            np.testing.assert_allclose(observation, [*where, has_key, attempt_time / limit], rtol=1e-6)
+            assert (terminated, truncated) == (time == steps, False)
 
 
 def test_the_shortest_way_earns_what_geometry_says():
@@ -117,7 +118,7 @@ def test_every_task_has_its_size():
     assert (sizes["8x8-light"], sizes["8x8-onehot"], sizes["9x9-onehot"]) == (8, 66, 83)
 
 
-@pytest.mark.parametrize("task", ["8x8", "5x5-onehot", "9x9-light", "5x5-shuffled"])
+@pytest.mark.parametrize("task", ["8x8", "5x5-onehot", "9x9-light", "5x5-shuffled", "5x5-short"])
 def test_rows_equal_single_environments(task):
     batched_envs.check_rows_equal_single(dark_key, task, rows=3, steps=1100)
 

@@ -1,8 +1,9 @@
 """The official AMAGO code trained on a small task, by its own interpreter: python train.py ORDER, from its checkout.
 
 docs/official.md says how to set both up. ORDER is JSON: "config", a run's configuration as twohot saves it; "seconds"
-of training, which ends with the first epoch after them; and "agent", a name that the official code registers. The last
-line printed is JSON: "returns" [trials, attempts], "steps", "updates" and "seconds".
+of training, which ends with the first epoch after them; "agent", a name that the official code registers; and "task",
+the options of the suite's task. The last line printed is JSON: "returns" [trials, attempts], "steps", "updates" and
+"seconds".
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from amago.loading import DiskTrajDataset
 from amago.nets import transformer
 from amago.utils import call_async_env
 
-PARTS, HORIZON = 10, 500
-"""Parts in which a trial of Dark-Key-To-Door is reported, and its steps."""
+PARTS = 10
+"""Parts in which a trial of Dark-Key-To-Door is reported."""
 RETURNS = "returns"
 
 
@@ -52,21 +53,20 @@ class Attempts(gym.Wrapper):
         return observation, reward, terminated, truncated, info
 
 
-def environment(settings: dict[str, Any]) -> tuple[Callable[[], AMAGOEnv], int, int]:
+def environment(settings: dict[str, Any], task: dict[str, Any]) -> tuple[Callable[[], AMAGOEnv], int, int]:
     """What makes the task, its attempts, and the most steps of a trial."""
-    (task,) = settings["tasks"]
-    size = int(task.split("x")[0])
+    size = task["size"]
     if settings["suite"] == "frozen_lake":
         attempts, steps = settings["attempts"], size * size * settings["attempts"]
 
         def make() -> gym.Env:
             return Attempts(MetaFrozenLake(size, k_episodes=attempts), attempts, lambda lake: lake.current_k)
     else:
-        attempts, steps = PARTS, HORIZON
+        attempts, steps, limit = PARTS, task["trial_steps"], task["attempt_steps"]
 
         def make() -> gym.Env:
-            room = RoomKeyDoor(size=size, meta_rollout_horizon=HORIZON)
-            return Attempts(room, PARTS, lambda room: room.global_time * PARTS // HORIZON)
+            room = RoomKeyDoor(size=size, max_episode_steps=limit, meta_rollout_horizon=steps)
+            return Attempts(room, PARTS, lambda room: room.global_time * PARTS // steps)
 
     return lambda: AMAGOEnv(make(), env_name=settings["suite"].replace("_", "-")), attempts, steps
 
@@ -104,7 +104,8 @@ def bind(config: dict[str, Any], name: str) -> dict[str, Any]:
         for at in ("start", "end"):
             own |= {f"eps_start_{at}": collect[f"epsilon_{at}"], f"eps_end_{at}": collect[f"trial_epsilon_{at}"]}
     own |= {"steps_anneal": collect["epsilon_steps"] // collect["environments"]}  # each actor counts its own
-    exploration = cli_utils.switch_exploration(bound, strategy, randomize_eps=collect["random_multiplier"], **own)
+    # The random multiplier stays on: without it the wrapper raises at the end of its first trial.
+    exploration = cli_utils.switch_exploration(bound, strategy, **own)
     for head in ("Actor", "NCritics", "NCriticsTwoHot"):
         bound |= {f"{head}.n_layers": agent["head_layers"], f"{head}.d_hidden": agent["head_hidden"]}
     bound |= {
@@ -123,9 +124,10 @@ def bind(config: dict[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def experiment_of(config: dict[str, Any], name: str, directory: str) -> tuple[amago.Experiment, int, int]:
+def experiment_of(order: dict[str, Any], directory: str) -> tuple[amago.Experiment, int, int]:
     """The official experiment with the configuration's schedule, the task's attempts, and the most steps of a trial."""
-    make, attempts, steps = environment(config["environment"])
+    config = order["config"]
+    make, attempts, steps = environment(config["environment"], order["task"])
     optimizer, collect = config["optimizer"], config["collect"]
     experiment = amago.Experiment(
         run_name="run",
@@ -152,7 +154,7 @@ def experiment_of(config: dict[str, Any], name: str, directory: str) -> tuple[am
         ckpt_interval=None,
         always_save_latest=False,
         verbose=False,
-        **bind(config, name),
+        **bind(config, order["agent"]),
     )
     experiment.start()
     return experiment, attempts, steps
@@ -178,7 +180,7 @@ def main(order: dict[str, Any]) -> dict[str, Any]:
     np.random.seed(config["seed"])
     torch.manual_seed(config["seed"])
     with tempfile.TemporaryDirectory() as directory:
-        experiment, attempts, steps = experiment_of(config, order["agent"], directory)
+        experiment, attempts, steps = experiment_of(order, directory)
         start, epoch = time.perf_counter(), 0
         while time.perf_counter() - start < order["seconds"]:
             experiment.epoch, experiment.epochs = epoch, epoch + 1

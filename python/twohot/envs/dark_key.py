@@ -28,7 +28,8 @@ _KINDS: dict[str, dict[str, Any]] = {
     "-light": {"light": True},
 }
 TASKS: dict[str, dict[str, Any]] = {
-    f"{size}x{size}{kind}": {"size": size, **options} for size in (5, 8, 9) for kind, options in _KINDS.items()
+    **{f"{size}x{size}{kind}": {"size": size, **options} for size in (5, 8, 9) for kind, options in _KINDS.items()},
+    **{f"{size}x{size}-short": {"size": size, "attempt_steps": 25, "trial_steps": 100} for size in (4, 5)},
 }
 
 

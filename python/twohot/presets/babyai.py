@@ -14,7 +14,7 @@ from twohot.config import (
 )
 from twohot.envs.babyai import TRAIN_50
 from twohot.losses import ValueBins
-from twohot.presets.preset import Preset, small_agent
+from twohot.presets.preset import FEW_REWARDS, Preset, small_agent
 
 PRESETS: dict[str, Preset] = {
     "babyai": Preset(
@@ -40,9 +40,9 @@ PRESETS: dict[str, Preset] = {
             window=64,
             threads=1,
             environment=EnvironmentConfig(suite="babyai", tasks=("GoToRedBall", "GoToLocal", "PickupLoc"), attempts=2),
-            agent=small_agent(context=64),
+            agent=small_agent(context=64, **FEW_REWARDS),
             objective=ObjectiveConfig(
-                reward_multiplier=100.0, action_samples=0, target_action_samples=1, target_rate=0.01
+                reward_multiplier=1.0, action_samples=0, target_action_samples=0, target_rate=0.01
             ),
             optimizer=OptimizerConfig(learning_rate=1e-3, warmup_updates=100),
             collect=CollectConfig(environments=16, steps_per_epoch=260, epsilon_steps=80_000),

@@ -12,7 +12,7 @@ from twohot.config import (
     ReplayConfig,
     TrainConfig,
 )
-from twohot.presets.preset import Preset, small_agent
+from twohot.presets.preset import FEW_REWARDS, Preset, small_agent
 
 PRESETS: dict[str, Preset] = {
     "dark-key": Preset(
@@ -30,30 +30,31 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "dark-key-small": Preset(
-        "Dark-Key-To-Door, 5 x 5, a small agent that looks back 128 steps; minutes on two cores.",
+        "Dark-Key-To-Door, 4 x 4, 100 steps a trial, a small agent; minutes on two cores.",
         TrainConfig(
-            epochs=40,
-            updates_per_epoch=120,
-            warmup_epochs=1,
+            epochs=63,
+            updates_per_epoch=100,
+            warmup_epochs=3,
             batch_size=16,
-            window=128,
+            window=100,
             threads=1,
-            environment=EnvironmentConfig(suite="dark_key", tasks=("5x5",)),
-            agent=small_agent(context=128, discount=0.93, training_discounts=(0.5, 0.8)),
+            environment=EnvironmentConfig(suite="dark_key", tasks=("4x4-short",)),
+            agent=small_agent(context=100, discount=0.9, training_discounts=(0.5,), **FEW_REWARDS),
             objective=ObjectiveConfig(
-                reward_multiplier=100.0, action_samples=0, target_action_samples=1, target_rate=0.01
+                reward_multiplier=1.0,
+                action_samples=0,
+                target_action_samples=0,
+                target_rate=0.01,
+                # The binary filter would settle on one action long before the critics know of key and door.
+                filter="exponential",
+                filter_beta=50.0,
             ),
-            optimizer=OptimizerConfig(learning_rate=2e-3, warmup_updates=100),
+            optimizer=OptimizerConfig(learning_rate=3e-3, warmup_updates=100),
             collect=CollectConfig(
-                environments=32,
-                steps_per_epoch=500,
-                epsilon_end=0.3,
-                epsilon_steps=200_000,
-                trial_epsilon_steps=500,
-                random_multiplier=False,
+                environments=64, steps_per_epoch=100, epsilon_end=0.1, epsilon_steps=150_000, random_multiplier=False
             ),
             replay=ReplayConfig(capacity_steps=400_000),
-            evaluate=EvaluateConfig(every=10, trials=8, final_trials=32),
+            evaluate=EvaluateConfig(every=10, trials=32, final_trials=128),
         ),
     ),
 }

@@ -12,7 +12,7 @@ from twohot.config import (
     ReplayConfig,
     TrainConfig,
 )
-from twohot.presets.preset import Preset, small_agent
+from twohot.presets.preset import FEW_REWARDS, Preset, small_agent
 
 PRESETS: dict[str, Preset] = {
     "frozen-lake": Preset(
@@ -39,9 +39,9 @@ PRESETS: dict[str, Preset] = {
             window=48,
             threads=1,
             environment=EnvironmentConfig(suite="frozen_lake", tasks=("4x4",), attempts=5),
-            agent=small_agent(context=48),  # a trial of a good agent has 30 steps
+            agent=small_agent(context=48, **FEW_REWARDS),  # a trial of a good agent has 30 steps
             objective=ObjectiveConfig(
-                reward_multiplier=100.0, action_samples=0, target_action_samples=1, target_rate=0.01
+                reward_multiplier=1.0, action_samples=0, target_action_samples=0, target_rate=0.01
             ),
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_updates=100),
             collect=CollectConfig(environments=32, steps_per_epoch=320, epsilon_steps=120_000),

@@ -12,7 +12,7 @@ from twohot.config import (
     ReplayConfig,
     TrainConfig,
 )
-from twohot.presets.preset import Preset, small_agent
+from twohot.presets.preset import FEW_REWARDS, Preset, small_agent
 
 PRESETS: dict[str, Preset] = {
     "maze-runner": Preset(
@@ -38,9 +38,9 @@ PRESETS: dict[str, Preset] = {
             window=128,
             threads=1,
             environment=EnvironmentConfig(suite="maze_runner", tasks=("11x11-k1",)),
-            agent=small_agent(context=128, discount=0.98),
+            agent=small_agent(context=128, discount=0.98, **FEW_REWARDS),
             objective=ObjectiveConfig(
-                reward_multiplier=100.0, action_samples=0, target_action_samples=1, target_rate=0.01
+                reward_multiplier=1.0, action_samples=0, target_action_samples=0, target_rate=0.01
             ),
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_updates=100),
             collect=CollectConfig(environments=16, steps_per_epoch=500, epsilon_steps=120_000),

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from twohot.config import AgentConfig, TrainConfig
 from twohot.losses import ValueBins
+
+FEW_REWARDS: dict[str, Any] = {
+    "bins": ValueBins(-6.0, 6.0, 48, "linear"),
+    "probability_floor": 1e-5,
+    "probability_ceiling": 1.0,
+}
+"""Settings of an agent whose discounted returns are a few rewards of 1.
+
+The readout takes the mean before it transforms back: under symlog a reward of 100 that comes one time in 30 reads as
+0.17, where its mean is 3.3, so what may be found is worth next to nothing, and so is looking for it. Linear bins read
+means. And a probability that is clipped has no gradient: a policy that settles early on one action, as critics that
+know nothing yet make it, could not be talked out of it by imitation.
+"""
 
 
 @dataclass(frozen=True)
