@@ -84,7 +84,7 @@ class MLP(nn.Sequential):
             norm: what follows the last layer, if anything. last: how many outputs to give, the last ones; None for all.
         """
         layers = [module for module in self if isinstance(module, nn.Linear)]
-        if self._packed.fits(layers, x):
+        if self._packed.fits(layers, x, norm):
             return self._packed.run(layers, x, norm, last)
         weight, bias = layers[-1].weight, layers[-1].bias
         out = functional.linear(self.features(x), weight[-last:], bias[-last:]) if last else self(x)

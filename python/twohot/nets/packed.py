@@ -127,13 +127,14 @@ class PackedMLP:
     def __init__(self) -> None:
         self._weights = PackedWeights()
 
-    def fits(self, layers: Sequence[nn.Linear], x: Tensor) -> bool:
+    def fits(self, layers: Sequence[nn.Linear], x: Tensor, norm: nn.LayerNorm | None) -> bool:
         """Whether the native form gives what the layers one by one would, for x [B, inputs]."""
         return (
             not torch.is_grad_enabled()
             and x.dim() == 2
             and len(x) <= MOST_ROWS
             and x.dtype == layers[0].weight.dtype == torch.float32
+            and (norm is None or layers[-1].out_features % 16 == 0)
             and choose_decode(x.device, x.dtype, x.dtype, PANEL).name == "native"
             and plain_eager(x)
             and not torch.is_autocast_enabled("cpu")
