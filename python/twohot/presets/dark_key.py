@@ -32,12 +32,12 @@ PRESETS: dict[str, Preset] = {
     "dark-key-small": Preset(
         "Dark-Key-To-Door, 4 x 4, 100 steps a trial, a small agent; minutes on two cores.",
         TrainConfig(
-            epochs=63,
+            epochs=83,
             updates_per_epoch=100,
             warmup_epochs=3,
             batch_size=16,
             window=100,
-            threads=1,
+            threads=2,
             environment=EnvironmentConfig(suite="dark_key", tasks=("4x4-short",)),
             agent=small_agent(context=100, discount=0.9, training_discounts=(0.5,), **FEW_REWARDS),
             objective=ObjectiveConfig(
