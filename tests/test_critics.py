@@ -71,7 +71,7 @@ def outcome(critics: CriticEnsemble, h, evaluate) -> dict[str, torch.Tensor]:
     return {"loss": loss.detach(), "value": value, "gradient of h": h.grad, **found}
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(
     ("kind", "depth", "sigma"),
     [("discrete", 1, None), ("discrete", 2, 0.75), ("box", 3, None), ("several", 2, None), ("binary", 2, None)],
@@ -92,8 +92,8 @@ def test_loss_values_and_every_gradient(form, kind, depth, sigma, dtype) -> None
     plain = outcome(critics, h, lambda critics, h: by_layers(critics, h, action, target, mask, sigma))
     assert actual["value"][:, ~mask].eq(0).all()
     for name, right in truth.items():
-        wide = torch.float32 if dtype == torch.bfloat16 else dtype
-        bound = 2 * error_in_eps(plain[name], right, wide) + (16 if dtype != torch.bfloat16 else 2**16)
+        wide = torch.float32 if dtype.itemsize == 2 else dtype
+        bound = 2 * error_in_eps(plain[name], right, wide) + (16 if dtype.itemsize > 2 else 2**16)
         assert error_in_eps(actual[name], right, wide) <= bound, name
 
 
