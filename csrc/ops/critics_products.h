@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "ops/float.h"
+#include "ops/pairs.h"
 #include "ops/vector_math.h"
 
 namespace twohot::ops::TWOHOT_CAPABILITY {
@@ -24,13 +25,6 @@ constexpr bool pair_products = true;
 constexpr bool pair_products = false;
 #endif
 
-// Neighbouring columns of a row.
-struct Pair {
-  Lanes first;
-  Lanes second;
-};
-
-inline Pair operator+(Pair x, Pair y) noexcept { return {x.first + y.first, x.second + y.second}; }
 inline Pair operator*(float x, Pair y) noexcept { return {x * y.first, x * y.second}; }
 
 inline Pair load_pair(const float* from) noexcept { return {load<Lanes>(from), load<Lanes>(from + lanes)}; }

@@ -12,11 +12,6 @@ namespace twohot::ops::TWOHOT_CAPABILITY {
 
 inline Lanes leaky(Lanes x, float slope) noexcept { return select(x > 0.0f, x, slope * x); }
 
-// The derivative of leaky() by its output.
-inline Pair leaky_backward(Pair g, Pair y, float slope) noexcept {
-  return {select(y.first > 0.0f, g.first, slope * g.first), select(y.second > 0.0f, g.second, slope * g.second)};
-}
-
 inline float number(const void* from, Float dtype, std::int64_t i) noexcept {
   return std::bit_cast<float>(bits_of(from, dtype, i));
 }
