@@ -49,7 +49,7 @@ PRESETS: dict[str, Preset] = {
                 filter="exponential",
                 filter_beta=50.0,
             ),
-            optimizer=OptimizerConfig(learning_rate=3e-3, warmup_updates=100),
+            optimizer=OptimizerConfig(learning_rate=2e-3, warmup_updates=100),
             collect=CollectConfig(
                 environments=64, steps_per_epoch=100, epsilon_end=0.1, epsilon_steps=150_000, random_multiplier=False
             ),
