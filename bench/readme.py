@@ -100,6 +100,7 @@ HEADLINES = (
 )
 """What the README shows: its words, the group, the case, and which provider is ours."""
 OWN_FORMS = ("twohot", "copy", "C gather", "the products", "numpy", "plain PyTorch")
+"""How providers begin that are no peer: ours, limits, and plain baselines in our lines."""
 
 
 def summary() -> list[str]:
@@ -301,7 +302,7 @@ def versus() -> list[str]:
         *_goals(goals),
         "",
         "Medians over seeds; returns without exploration noise. The attempts of Dark-Key-To-Door are tenths of a "
-        "trial. *Training* is in seconds of one thread of an otherwise idle machine, evaluations included; the "
+        "trial. *Training* is in seconds on the preset's threads of an otherwise idle machine, evaluations included; the "
         "official code, with the preset's sizes and constants, gets as many. `docs/official.md` says how it is set up "
         f"and what differs. {conditions(records[0])}. `python bench/run.py versus`.",
     ]

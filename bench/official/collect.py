@@ -6,7 +6,6 @@ exploration, environments, and whole trajectories written to disk.
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -34,15 +33,15 @@ def build(work: Collecting) -> Callable[[], float]:
     agent = cli_utils.switch_agent(bound, "multitask")
     exploration = cli_utils.switch_exploration(bound, "egreedy", steps_anneal=1_000_000)
     cli_utils.use_config(bound)
-    directory = tempfile.mkdtemp(dir=os.environ.get("TMPDIR"))
+    directory = tempfile.TemporaryDirectory()
 
     def make() -> POPGymAMAGO:
         return POPGymAMAGO("popgym-RepeatPreviousEasy-v0", truncated_is_done=True)
 
     experiment = amago.Experiment(
         run_name="run",
-        ckpt_base_dir=directory,
-        dataset=DiskTrajDataset(directory, "run", 1_000_000),
+        ckpt_base_dir=directory.name,
+        dataset=DiskTrajDataset(directory.name, "run", 1_000_000),
         make_train_env=make,
         make_val_env=make,
         env_mode=work.mode,

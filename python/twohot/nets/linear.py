@@ -78,7 +78,7 @@ class MLP(nn.Sequential):
         self._packed = PackedMLP()
 
     def step(self, x: Tensor, norm: nn.LayerNorm | None = None, last: int | None = None) -> Tensor:
-        """As `forward`, x [B, inputs] to [B, outputs], without gradient: native for few rows.
+        """As `forward`, x [B, inputs] to [B, outputs]: native for few rows where no gradient is wanted.
 
         Args:
             norm: what follows the last layer, if anything. last: how many outputs to give, the last ones; None for all.
