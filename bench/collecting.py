@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 
@@ -23,13 +24,15 @@ ROUNDS = 7
 def collecting_beside_the_official_code() -> list[Row]:
     """Environment steps/s of 16 actors with one network: ours, and the official loop in one process and in many."""
     work = Collecting()
-    known = official("collect.py", {"TORCHDYNAMO_DISABLE": "1"})
-    ours = Provider(sys.executable, HERE / "collect_step.py", {})
-    who = {OURS: (ours, work), **{name: (known, replace(work, mode=mode)) for name, mode in OFFICIAL.items()}}
     case = f"collecting, {work.shape}"
     rates: dict[str, list[float]] = {}
     rows = []
     with ExitStack() as stack:
+        # The processes are killed, and leave their files.
+        directory = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+        known = official("collect.py", {"TORCHDYNAMO_DISABLE": "1", "TMPDIR": directory})
+        ours = Provider(sys.executable, HERE / "collect_step.py", {})
+        who = {OURS: (ours, work), **{name: (known, replace(work, mode=mode)) for name, mode in OFFICIAL.items()}}
         workers = {}
         for name, (provider, own) in who.items():
             worker = provider and stack.enter_context(Worker(name, provider, json.dumps(asdict(own))))

@@ -1,7 +1,7 @@
 """The official AMAGO code's collecting, run by its own interpreter: python collect.py WORK, from its checkout.
 
 docs/official.md says how to set both up. What is timed is its `Experiment.collect_new_training_data`: policy,
-exploration, environments, and whole trajectories written to disk.
+exploration, environments, and whole trajectories written to a directory in TMPDIR.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def build(work: Collecting) -> Callable[[], float]:
     agent = cli_utils.switch_agent(bound, "multitask")
     exploration = cli_utils.switch_exploration(bound, "egreedy", steps_anneal=1_000_000)
     cli_utils.use_config(bound)
-    directory = tempfile.TemporaryDirectory()
+    directory = tempfile.mkdtemp()
 
     def make() -> POPGymAMAGO:
         return POPGymAMAGO("popgym-RepeatPreviousEasy-v0", truncated_is_done=True)
 
     experiment = amago.Experiment(
         run_name="run",
-        ckpt_base_dir=directory.name,
-        dataset=DiskTrajDataset(directory.name, "run", 1_000_000),
+        ckpt_base_dir=directory,
+        dataset=DiskTrajDataset(directory, "run", 1_000_000),
         make_train_env=make,
         make_val_env=make,
         env_mode=work.mode,
