@@ -303,8 +303,8 @@ def versus() -> list[str]:
         "",
         "Medians over seeds; returns without exploration noise. The attempts of Dark-Key-To-Door are tenths of a "
         "trial. *Training* is in seconds on the preset's threads of an otherwise idle machine, evaluations included; "
-        "the official code, with the preset's sizes and constants, gets as many. `docs/official.md` says how it is set up "
-        f"and what differs. {conditions(records[0])}. `python bench/run.py versus`.",
+        "the official code, with the preset's sizes and constants, gets as many. `docs/official.md` says how it is set "
+        f"up and what differs. {conditions(records[0])}. `python bench/run.py versus`.",
     ]
 
 
