@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "bindings/addresses.h"
 #include "ops/attention_decode.h"
 #include "ops/attention_window.h"
 #include "ops/transformer_step.h"
@@ -18,11 +19,6 @@ namespace twohot {
 namespace {
 
 namespace py = pybind11;
-
-template <class T>
-T* pointer(std::uintptr_t address) noexcept {
-  return reinterpret_cast<T*>(address);
-}
 
 ops::Float float_of(const std::string& dtype) {
   if (dtype == "float32") return ops::Float::float32;

@@ -5,17 +5,13 @@
 #include <stdexcept>
 #include <string>
 
+#include "bindings/addresses.h"
 #include "ops/critics.h"
 
 namespace twohot {
 namespace {
 
 namespace py = pybind11;
-
-template <class T>
-T* pointer(std::uintptr_t address) noexcept {
-  return reinterpret_cast<T*>(address);
-}
 
 void require_addresses(bool all) {
   if (!all) throw std::invalid_argument("expected addresses, got a zero");
@@ -84,16 +80,6 @@ ops::EnsembleGradients gradients_of(const ops::Ensemble& ensemble, std::int64_t 
                                               (rows == 0 || state)));
   return {pointer<float>(state),   critic_stride,          step_stride,           pointer<float>(table), pointer<float>(action_weight),
           pointer<float>(weights), pointer<float>(biases), pointer<float>(head), pointer<float>(head_bias)};
-}
-
-ops::Support support_of(double low, double high, const std::string& transform, bool raw) {
-  if (!(low < high)) {
-    throw std::invalid_argument("expected low < high, got " + std::to_string(low) + " and " + std::to_string(high));
-  }
-  if (transform == "linear") return {low, high, ops::Transform::linear, raw};
-  if (transform == "symlog") return {low, high, ops::Transform::symlog, raw};
-  if (transform == "signed_sqrt") return {low, high, ops::Transform::signed_sqrt, raw};
-  throw std::invalid_argument("expected the transform linear, symlog or signed_sqrt, got " + transform);
 }
 
 void cross_entropy(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t step, std::uintptr_t entry,

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "bindings/addresses.h"
 #include "ops/images_kernels.h"
 
 namespace twohot {
@@ -14,11 +15,6 @@ namespace {
 namespace py = pybind11;
 
 using Shape = std::array<std::int64_t, 4>;
-
-template <class T>
-T* pointer(std::uintptr_t address) noexcept {
-  return reinterpret_cast<T*>(address);
-}
 
 ops::Images images_of(const Shape& shape, std::int64_t least) {
   const auto [images, height, width, channels] = shape;

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "bindings/addresses.h"
 #include "bindings/attention.h"
 #include "bindings/critics.h"
 #include "bindings/images.h"
@@ -17,11 +18,6 @@ namespace {
 
 namespace py = pybind11;
 
-template <class T>
-T* pointer(std::uintptr_t address) noexcept {
-  return reinterpret_cast<T*>(address);
-}
-
 ops::Rows rows_of(std::uintptr_t logits, const std::string& dtype, std::int64_t rows, std::int64_t bins) {
   if (rows < 0 || bins < 2 || bins > ops::most_bins) {
     throw std::invalid_argument("expected rows >= 0 and 2 to " + std::to_string(ops::most_bins) + " bins, got " +
@@ -32,16 +28,6 @@ ops::Rows rows_of(std::uintptr_t logits, const std::string& dtype, std::int64_t 
   if (dtype == "bfloat16") return {pointer<const void>(logits), ops::Float::bfloat16, rows, bins};
   if (dtype == "float16") return {pointer<const void>(logits), ops::Float::float16, rows, bins};
   throw std::invalid_argument("expected logits of float32, bfloat16 or float16, got " + dtype);
-}
-
-ops::Support support_of(double low, double high, const std::string& transform, bool raw) {
-  if (!(low < high)) {
-    throw std::invalid_argument("expected low < high, got " + std::to_string(low) + " and " + std::to_string(high));
-  }
-  if (transform == "linear") return {low, high, ops::Transform::linear, raw};
-  if (transform == "symlog") return {low, high, ops::Transform::symlog, raw};
-  if (transform == "signed_sqrt") return {low, high, ops::Transform::signed_sqrt, raw};
-  throw std::invalid_argument("expected the transform linear, symlog or signed_sqrt, got " + transform);
 }
 
 double cross_entropy(std::uintptr_t logits, const std::string& dtype, std::int64_t rows, std::int64_t bins, double low,
