@@ -23,7 +23,7 @@ from losses import losses_beside_peers
 from objectives import objectives_learn
 from profile_step import where_the_time_goes
 from replay import replay_beside_peers, replay_costs
-from versus import trained_beside_the_official_code
+from versus import dark_key_beside_the_official_code, frozen_lake_beside_the_official_code
 
 
 def rollout_steps_per_second() -> list[Row]:
@@ -223,9 +223,14 @@ GROUPS: dict[str, Group] = {
         ("test_objectives.py", "test_learner.py", "test_critics.py"),
     ),
     "objectives": Group((objectives_learn,), ("test_objectives.py", "test_policies.py", "test_learner.py"), long=True),
-    "versus": Group(
-        (trained_beside_the_official_code,),
-        ("test_bench_versus.py", "test_frozen_lake.py", "test_dark_key.py", "test_learner.py"),
+    "frozen_lake": Group(
+        (frozen_lake_beside_the_official_code,),
+        ("test_bench_versus.py", "test_frozen_lake.py", "test_learner.py"),
+        long=True,
+    ),
+    "dark_key": Group(
+        (dark_key_beside_the_official_code,),
+        ("test_bench_versus.py", "test_dark_key.py", "test_learner.py"),
         long=True,
     ),
     "losses": Group(

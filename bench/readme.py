@@ -278,9 +278,10 @@ def environments() -> list[str]:
 
 def versus() -> list[str]:
     """For each task, who got how much in which attempt after which training; and the goals."""
-    if not (RESULTS / "versus.csv").exists():
-        return ["Not measured yet: `python bench/run.py versus`."]
-    records = read("versus")
+    groups = [group for group in ("frozen_lake", "dark_key") if (RESULTS / f"{group}.csv").exists()]
+    records = [row for group in groups for row in read(group)]
+    if not records:
+        return ["Not measured yet: `python bench/run.py frozen_lake dark_key`."]
     goals = [row for row in records if row["case"] == "goal"]
     measured = [row for row in records if row["case"] != "goal"]
     lines: list[str] = []
@@ -304,7 +305,7 @@ def versus() -> list[str]:
         "Medians over seeds; returns without exploration noise. The attempts of Dark-Key-To-Door are tenths of a "
         "trial. *Training* is in seconds on the preset's threads of an otherwise idle machine, evaluations included; "
         "the official code, with the preset's sizes and constants, gets as many. `docs/official.md` says how it is set "
-        f"up and what differs. {conditions(records[0])}. `python bench/run.py versus`.",
+        f"up and what differs. {conditions(records[0])}. `python bench/run.py frozen_lake dark_key`.",
     ]
 
 

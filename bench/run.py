@@ -9,7 +9,8 @@
     python bench/run.py attention          # beside torch and the official code: about five minutes on two cores
     python bench/run.py environments       # steps/s of the benchmarks' environments: about five minutes on two cores
     python bench/run.py objectives         # trains every objective, two seeds each: some ten minutes on two cores
-    python bench/run.py versus             # trains small tasks beside the official code: half an hour on two cores
+    python bench/run.py frozen_lake        # trains it, and by the official code for as long: half an hour on two cores
+    python bench/run.py dark_key           # the same of Dark-Key-To-Door
     python bench/run.py quickstart         # trains three seeds: about a quarter of an hour on two cores
     python bench/run.py --no-gate rollout  # skip the tests, for a quick look; rows say "gate: skipped"
 

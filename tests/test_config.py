@@ -263,6 +263,8 @@ def test_the_limits_themselves_are_allowed():
     ("settings", "path"),
     [
         ({"warmup_updates": -1}, "optimizer.warmup_updates"),
+        ({"decay_updates": -1}, "optimizer.decay_updates"),
+        ({"decay_to": 0.0}, "optimizer.decay_to"),
         ({"weight_decay": -1e-3}, "optimizer.weight_decay"),
         ({"learning_rate": float("nan")}, "optimizer.learning_rate"),
         ({"learning_rate": float("inf")}, "optimizer.learning_rate"),

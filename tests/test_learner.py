@@ -146,6 +146,15 @@ def test_the_step_size_rises_linearly_to_its_full_value():
     assert make_learner().learning_rate() == 1e-2
 
 
+def test_the_step_size_falls_linearly_to_its_share():
+    optimizer = OptimizerConfig(learning_rate=1e-2, warmup_updates=2, decay_updates=4, decay_to=0.2)
+    learner = make_learner(optimizer=optimizer)
+    rates = []
+    for learner.updates in range(6):
+        rates.append(learner.learning_rate())
+    assert rates == pytest.approx([5e-3, 8e-3, 6e-3, 4e-3, 2e-3, 2e-3])
+
+
 def test_the_first_update_is_adamw_of_the_clipped_gradient():
     optimizer = OptimizerConfig(learning_rate=1e-2, weight_decay=0.3, gradient_clip=0.5, warmup_updates=2)
     learner = make_learner(optimizer=optimizer, dropout=0.0)

@@ -271,6 +271,10 @@ class OptimizerConfig:
     """Largest global gradient norm."""
     warmup_updates: int = 500
     """Updates over which the step size rises linearly from zero."""
+    decay_updates: int = 0
+    """Updates, counted from the first, over which the step size falls linearly to `decay_to` of itself; 0 keeps it."""
+    decay_to: float = 0.1
+    """Share of the step size that is left after decay_updates."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the matrix products of an update; parameters, sums and losses are float32 in both."""
     accumulate: int = 1
@@ -281,10 +285,11 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _require(0 < self.learning_rate < math.inf, f"optimizer.learning_rate: expected > 0, got {self.learning_rate}")
-        for name in ("weight_decay", "warmup_updates"):
+        for name in ("weight_decay", "warmup_updates", "decay_updates"):
             _require(
                 0 <= getattr(self, name) < math.inf, f"optimizer.{name}: expected at least 0, got {getattr(self, name)}"
             )
+        _require(0 < self.decay_to <= 1, f"optimizer.decay_to: expected a share in (0, 1], got {self.decay_to}")
         _require(self.gradient_clip > 0, f"optimizer.gradient_clip: expected > 0, got {self.gradient_clip}")
         _require(self.accumulate >= 1, f"optimizer.accumulate: expected at least 1, got {self.accumulate}")
 

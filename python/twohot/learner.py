@@ -16,7 +16,7 @@ class NonFiniteLossError(TwohotError, FloatingPointError):
 
 
 class Learner:
-    """AdamW on the agent's losses: gradient clipping, linear warm-up, moving-average targets.
+    """AdamW on the agent's losses: gradient clipping, linear warm-up and decay, moving-average targets.
 
     Args:
         agent: trained in place. objective, optimizer: settings.
@@ -38,8 +38,13 @@ class Learner:
 
     def learning_rate(self) -> float:
         """Step size of the next update."""
-        warmup = self.config.warmup_updates
-        return self.config.learning_rate * min(1.0, (self.updates + 1) / warmup if warmup else 1.0)
+        config = self.config
+        rate = config.learning_rate
+        if self.updates + 1 < config.warmup_updates:
+            rate *= (self.updates + 1) / config.warmup_updates
+        if config.decay_updates:
+            rate *= 1 - (1 - config.decay_to) * min(1.0, self.updates / config.decay_updates)
+        return rate
 
     def pieces(self, batch) -> list:
         """The parts of a `twohot.replay.Batch` whose gradients are added up: `optimizer.accumulate`, of equal size."""
