@@ -1,11 +1,29 @@
 #include "core/thread_pool.h"
 
+#include <chrono>
 #include <stdexcept>
 #include <string>
 
 #include "core/files.h"
 
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#endif
+
 namespace twohot {
+namespace {
+
+constexpr std::chrono::microseconds patience{100};
+
+void pause() noexcept {
+#if defined(__x86_64__) || defined(__i386__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
 
 ThreadPool::ThreadPool(int threads) : process_(process_generation()) {
   if (threads < 1 || threads > 1024) {
@@ -45,9 +63,13 @@ void ThreadPool::run(std::int64_t count, const std::function<void(std::int64_t)>
   }
   wake_.notify_all();
   consume(task, count);
+  // The others are about to be done as well. Sleeping until then costs more than a small task takes, most of all on a
+  // virtual machine, whose processor halts.
+  const auto end = std::chrono::steady_clock::now() + patience;
+  while (active_.load(std::memory_order_relaxed) != 0 && std::chrono::steady_clock::now() < end) pause();
   std::unique_lock lock(mutex_);
   task_ = nullptr;
-  idle_.wait(lock, [this] { return active_ == 0; });
+  idle_.wait(lock, [this] { return active_.load(std::memory_order_relaxed) == 0; });
 }
 
 void ThreadPool::consume(const std::function<void(std::int64_t)>& task, std::int64_t count) noexcept {
@@ -63,11 +85,11 @@ void ThreadPool::work() {
     seen = round_;
     const auto* task = task_;
     const std::int64_t count = count_;
-    ++active_;
+    active_.fetch_add(1, std::memory_order_relaxed);
     lock.unlock();
     consume(*task, count);
     lock.lock();
-    if (--active_ == 0) idle_.notify_all();
+    if (active_.fetch_sub(1, std::memory_order_relaxed) == 1) idle_.notify_all();
   }
 }
 

@@ -43,7 +43,7 @@ class ThreadPool {
   const std::function<void(std::int64_t)>* task_ = nullptr;
   std::int64_t count_ = 0;
   std::uint64_t round_ = 0;
-  int active_ = 0;
+  std::atomic<int> active_{0};  // changes under the mutex
   bool stopping_ = false;
   std::atomic<std::int64_t> next_{0};
   std::vector<std::thread> workers_;

@@ -12,6 +12,7 @@ from gymnasium import Space, spaces
 from torch import Tensor
 
 from twohot.envs import ACTION_MASK, LOST, TrialVector
+from twohot.nets.packed import steady_weights
 from twohot.rl.exploration import Exploration
 from twohot.spaces import action_dtype, as_dict
 
@@ -167,6 +168,10 @@ class Rollout:
         `restart` comes first. Each transition is stored with the observation that the step truly gave; where a
         trial ended, the next one begins at once, and its first observation is no transition.
         """
+        with steady_weights():
+            return self._collect(steps)
+
+    def _collect(self, steps: int) -> list[Trial]:
         trials: list[Trial] = []
         for _ in range(steps):
             actions = self.policy.act(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from gymnasium import Space, spaces
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from twohot.nets.actions import every_action
 from twohot.nets.linear import MLP
+from twohot.nets.packed import faster_in_numpy
 from twohot.nets.policies import Categorical, Categoricals, Policy, ScaledBeta, TanhGaussian, TanhGaussianMixture
 
 LEAST_LOG_STD, GREATEST_LOG_STD = -5.0, 2.0
@@ -25,6 +27,11 @@ def bounded_log_softmax(logits: Tensor, legal: Tensor | None, floor: float, ceil
             None for all.
     """
     if legal is None:
+        if faster_in_numpy(logits):
+            x = logits.numpy()
+            share = np.exp(x - x.max(-1, keepdims=True))
+            share = np.clip(share / share.sum(-1, keepdims=True), floor, ceiling)
+            return torch.from_numpy(np.log(share / share.sum(-1, keepdims=True)))
         probability = functional.softmax(logits, dim=-1).clamp(floor, ceiling)
         return (probability / probability.sum(-1, keepdim=True)).log()
     probability = functional.softmax(logits.masked_fill(~legal, -math.inf), dim=-1).clamp(floor, ceiling)

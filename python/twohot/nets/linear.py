@@ -77,13 +77,18 @@ class MLP(nn.Sequential):
         super().__init__(*modules, nn.Linear(sizes[-1], outputs))
         self._packed = PackedMLP()
 
+    @property
+    def layers(self) -> list[nn.Linear]:
+        """The linear ones, in order."""
+        return [module for module in self if isinstance(module, nn.Linear)]
+
     def step(self, x: Tensor, norm: nn.LayerNorm | None = None, last: int | None = None) -> Tensor:
         """As `forward`, x [B, inputs] to [B, outputs]: native for few rows where no gradient is wanted.
 
         Args:
             norm: what follows the last layer, if anything. last: how many outputs to give, the last ones; None for all.
         """
-        layers = [module for module in self if isinstance(module, nn.Linear)]
+        layers = self.layers
         if self._packed.fits(layers, x, norm):
             return self._packed.run(layers, x, norm, last)
         weight, bias = layers[-1].weight, layers[-1].bias

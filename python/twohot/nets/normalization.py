@@ -13,6 +13,9 @@ class RunningNormalization(nn.Module):
         size: features, normalised one by one.
     """
 
+    LEAST_VARIANCE, MOST = 1e-4, 10.0
+    """What is added to the variance, and the bound of what comes out."""
+
     def __init__(self, size: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(size))
@@ -37,4 +40,4 @@ class RunningNormalization(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., size] to [..., size]."""
-        return ((x - self.mean) * torch.rsqrt(self.variance + 1e-4)).clamp(-10, 10)
+        return ((x - self.mean) * torch.rsqrt(self.variance + self.LEAST_VARIANCE)).clamp(-self.MOST, self.MOST)

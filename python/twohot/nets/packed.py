@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import local
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,12 +15,16 @@ from twohot.attention import KVCache
 from twohot.kernels.backend import choose_decode, native, plain_eager
 
 if TYPE_CHECKING:
+    from twohot.nets.timestep import TimestepEncoder
     from twohot.nets.transformer import Transformer, TransformerLayer
 
 PANEL = 32
 """Outputs that stand side by side in a packed weight."""
 MOST_ROWS = 256
 """Rows from which on large matrix products are faster than the native form of an MLP."""
+MOST_NUMBERS = 4096
+"""Of a tensor that is handled by numpy."""
+_STEADY = local()
 _CACHES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
@@ -27,6 +33,26 @@ def pack(weight: Tensor, bias: Tensor | None) -> list[Tensor | None]:
     more = -weight.shape[0] % PANEL
     panels = functional.pad(weight, (0, 0, 0, more)).unflatten(0, (-1, PANEL)).transpose(1, 2).contiguous()
     return [panels, None if bias is None else functional.pad(bias, (0, more))]
+
+
+@contextmanager
+def steady_weights() -> Iterator[None]:
+    """Within, in this thread, parameters do not change: whether they have is asked once instead of at each step."""
+    before = getattr(_STEADY, "time", None)
+    _STEADY.time = object()
+    try:
+        yield
+    finally:
+        _STEADY.time = before
+
+
+def faster_in_numpy(x: Tensor) -> bool:
+    """Whether x is small, float32 and on a CPU, without a gradient: operations of torch take longer to begin then.
+
+    It asks its threads even for little, and on a virtual machine that alone takes a hundred microseconds.
+    """
+    small = not torch.is_grad_enabled() and x.is_cpu and x.dtype == torch.float32 and x.numel() <= MOST_NUMBERS
+    return small and plain_eager(x)
 
 
 class PackedWeights:
@@ -41,6 +67,7 @@ class PackedWeights:
         self._version: list[int] = []
         self._tensors: list[Tensor | None] = []
         self._addresses: list[int] = []
+        self._asked: object = None
 
     def __deepcopy__(self, memo: dict) -> PackedWeights:
         return PackedWeights()
@@ -50,6 +77,9 @@ class PackedWeights:
 
     def addresses(self, modules: Sequence[nn.Module], make: Callable[[], Iterable[Tensor | None]]) -> list[int]:
         """Addresses of what `make` makes of the modules, always the same ones; 0 for None."""
+        time = getattr(_STEADY, "time", None)
+        if time is not None and time is self._asked:
+            return self._addresses
         if not self._modules or any(now != then for now, then in self._modules):
             # Dictionaries instead of what is in them: a module or parameter may be replaced by another of its name.
             every = [each for module in modules for each in module.modules()]
@@ -63,6 +93,7 @@ class PackedWeights:
             self._tensors = list(make())
             self._addresses = [0 if x is None else x.data_ptr() for x in self._tensors]
             self._version = version
+        self._asked = time
         return self._addresses
 
 
@@ -129,38 +160,75 @@ class PackedMLP:
 
     def fits(self, layers: Sequence[nn.Linear], x: Tensor, norm: nn.LayerNorm | None) -> bool:
         """Whether the native form gives what the layers one by one would, for x [B, inputs]."""
-        return (
-            not torch.is_grad_enabled()
-            and x.dim() == 2
-            and len(x) <= MOST_ROWS
-            and x.dtype == layers[0].weight.dtype == torch.float32
-            and (norm is None or layers[-1].out_features % 16 == 0)
-            and choose_decode(x.device, x.dtype, x.dtype, PANEL).name == "native"
-            and plain_eager(x)
-            and not torch.is_autocast_enabled("cpu")
-        )
+        return x.dim() == 2 and _fits(x, layers, norm)
 
     def run(self, layers: Sequence[nn.Linear], x: Tensor, norm: nn.LayerNorm | None, last: int | None) -> Tensor:
         """x [B, inputs] to [B, outputs]; `last` says of how many outputs, the last ones; a norm takes all of them."""
-        x = x.contiguous()
         sizes = [layers[0].in_features, *(layer.out_features for layer in layers)]
         sizes[-1] = last or sizes[-1]
-        out = x.new_empty(len(x), sizes[-1])
-        native.mlp_step(
-            x.data_ptr(),
-            out.data_ptr(),
-            len(x),
-            sizes,
-            self._weights.addresses((*layers, *_some(norm)), lambda: _of_layers(layers, norm, sizes[-1])),
-            epsilon=0.0 if norm is None else norm.eps,
-            slope=0.01,  # of nn.LeakyReLU
-            threads=torch.get_num_threads(),
+        weights = self._weights.addresses((*layers, *_some(norm)), lambda: _of_layers(layers, norm, sizes[-1]))
+        return _mlp(x.contiguous(), sizes, weights, norm)
+
+
+class PackedEncoder:
+    """The layers of a `TimestepEncoder` of vectors in one native call: its first ones, as one, and its MLP."""
+
+    def __init__(self) -> None:
+        self._weights = PackedWeights()
+
+    def fits(self, encoder: TimestepEncoder, previous_reward: Tensor) -> bool:
+        """Whether the native form gives what the layers one by one would, for previous_reward [B]."""
+        return (
+            not encoder.parts
+            and encoder.inputs is not None
+            and previous_reward.dim() == 1
+            and _fits(previous_reward, (encoder.inputs, *encoder.hidden.layers), encoder.norm)
         )
-        return out
+
+    def run(self, encoder: TimestepEncoder, x: Tensor) -> Tensor:
+        """x [B, features + entries of the previous action, if it is shown] to embeddings [B, E]."""
+        behind = encoder.hidden.layers
+        sizes = [x.shape[1], encoder.inputs.out_features, *(layer.out_features for layer in behind)]
+        shown = (encoder.inputs, *_some(encoder.previous_action))
+
+        def make() -> Iterator[Tensor | None]:
+            parts = [encoder.inputs.weight.detach(), *(each.table.detach().T for each in shown[1:])]
+            yield from pack(torch.cat(parts, dim=1), encoder.inputs.bias.detach())
+            yield from _of_layers(behind, encoder.norm, sizes[-1])
+
+        return _mlp(x, sizes, self._weights.addresses((*shown, *behind, encoder.norm), make), encoder.norm)
 
 
-def _some(norm: nn.LayerNorm | None) -> tuple[nn.LayerNorm, ...]:
-    return () if norm is None else (norm,)
+def _fits(x: Tensor, layers: Sequence[nn.Linear], norm: nn.LayerNorm | None) -> bool:
+    """Whether `_mlp` may run for these rows [B, ...]."""
+    return (
+        not torch.is_grad_enabled()
+        and len(x) <= MOST_ROWS
+        and x.dtype == layers[0].weight.dtype == torch.float32
+        and (norm is None or layers[-1].out_features % 16 == 0)
+        and choose_decode(x.device, x.dtype, x.dtype, PANEL).name == "native"
+        and plain_eager(x)
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _mlp(x: Tensor, sizes: list[int], weights: list[int], norm: nn.LayerNorm | None) -> Tensor:
+    out = x.new_empty(len(x), sizes[-1])
+    native.mlp_step(
+        x.data_ptr(),
+        out.data_ptr(),
+        len(x),
+        sizes,
+        weights,
+        epsilon=0.0 if norm is None else norm.eps,
+        slope=0.01,  # of nn.LeakyReLU
+        threads=torch.get_num_threads(),
+    )
+    return out
+
+
+def _some(module: nn.Module | None) -> tuple[nn.Module, ...]:
+    return () if module is None else (module,)
 
 
 def _of_layers(layers: Sequence[nn.Linear], norm: nn.LayerNorm | None, last: int) -> Iterator[Tensor | None]:

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.distributions import Beta
 from torch.nn import functional
 
+from twohot.nets.packed import faster_in_numpy
+
 EDGE = 1e-6
 """Continuous actions count as at least this far from -1 and 1, where densities may be infinite."""
 ENTROPY_NODES, ENTROPY_SAMPLES = 32, 8
@@ -51,6 +53,10 @@ def _draw(fill: str, like: Tensor, generator: torch.Generator | None) -> Tensor:
 
 def sample_actions(log_pi: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """One action from log pi [..., A], by inversion of the cumulative distribution; returns [...] int64."""
+    if generator is not None and faster_in_numpy(log_pi):
+        total = np.exp(log_pi.numpy()).cumsum(-1)
+        drawn = _draw("uniform_", log_pi[..., :1], generator).numpy()
+        return torch.from_numpy((drawn * total[..., -1:] >= total[..., :-1]).sum(-1))
     cumulative = log_pi.exp().cumsum(-1)
     like = cumulative[..., :1]
     # Without a generator in the form that torch.export can write.

@@ -18,6 +18,7 @@ from twohot.nets.grids import GridEncoder
 from twohot.nets.images import ImageEncoder, RandomShift
 from twohot.nets.linear import MLP
 from twohot.nets.normalization import RunningNormalization
+from twohot.nets.packed import PackedEncoder
 from twohot.nets.tokens import TokenEncoder
 from twohot.spaces import SpaceError
 
@@ -96,6 +97,7 @@ class TimestepEncoder(nn.Module):
         self.inputs = nn.Linear(size, hidden) if size else None
         self.hidden = MLP(hidden, hidden, layers - 1, width)
         self.norm = nn.LayerNorm(width)
+        self._packed = PackedEncoder()
         self.random_shift = random_shift or RandomShift(0)
         self.parts = nn.ModuleDict()
         for name, kind in kinds.items():
@@ -134,6 +136,8 @@ class TimestepEncoder(nn.Module):
             mask: [...] bool, True where a step is real. On a CPU, images, grids and tokens of other steps are not
                 read, which saves their time. None: all are real.
         """
+        if self._packed.fits(self, previous_reward):
+            return self._packed.run(self, self._side_by_side(observation, previous_action, previous_reward, time))
         shares = []
         if self.inputs is not None:
             features = self._features(observation, previous_reward)
@@ -150,6 +154,37 @@ class TimestepEncoder(nn.Module):
         if not torch.is_grad_enabled():
             return self.hidden.step(total, self.norm)
         return self.norm(self.hidden(total))
+
+    def _side_by_side(
+        self, observation: dict[str, Tensor], previous_action: Tensor, previous_reward: Tensor, time: Tensor
+    ) -> Tensor:
+        """[B, size + entries of an action]: the normalised features, and the previous action as a vector.
+
+        In numpy, because so many small operations of torch would take longer than the layers behind them.
+        """
+        size, normalization, shown = self.inputs.in_features, self.normalization, self.previous_action
+        entries = 0 if shown is None else len(shown.table)
+        out = np.zeros((len(time), size + entries), np.float32)
+        place = 0
+        for name in self.vectors:
+            vector = observation[name].numpy().reshape(len(out), -1)
+            out[:, place : place + vector.shape[1]] = vector
+            place += vector.shape[1]
+        if self.show_reward:
+            reward = previous_reward.numpy()
+            out[:, place] = np.copysign(np.log1p(np.abs(reward)), reward)
+        if normalization is not None:
+            features = out[:, :size]
+            features -= normalization.mean.numpy()
+            features /= np.sqrt(normalization.variance.numpy() + normalization.LEAST_VARIANCE)
+            np.clip(features, -normalization.MOST, normalization.MOST, out=features)
+        if shown is not None:
+            began = time.numpy() > 0
+            if shown.chooses:
+                out[np.arange(len(out)), size + previous_action.numpy()] = began
+            else:
+                out[:, size:] = shown.vector(previous_action).numpy() * began[:, None]
+        return torch.from_numpy(out)
 
 
 def _encode(encoder: nn.Module, x: Tensor, leading: torch.Size, mask: Tensor | None) -> Tensor:

@@ -171,11 +171,11 @@ class Transformer(nn.Module):
 
         While an episode fits in `context`, equals the last row of `forward` over the whole episode (without dropout).
         """
-        x = x + self.positions(time)
         if self._packed.fits(self, x, cache):
-            h = self._packed.run(self, x, cache)
+            h = self._packed.run(self, x + self.positions.rows(time), cache)
             cache.advance()
             return h
+        x = x + self.positions(time)
         for index, layer in enumerate(self.layers):
             x = layer.step(x, cache, index)
         cache.advance()

@@ -12,7 +12,7 @@ from twohot.config import (
     ReplayConfig,
     TrainConfig,
 )
-from twohot.presets.preset import FEW_REWARDS, Preset, small_agent
+from twohot.presets.preset import Preset, small_agent
 
 PRESETS: dict[str, Preset] = {
     "dark-key": Preset(
@@ -39,17 +39,26 @@ PRESETS: dict[str, Preset] = {
             window=100,
             threads=2,
             environment=EnvironmentConfig(suite="dark_key", tasks=("4x4-short",)),
-            agent=small_agent(context=100, discount=0.9, training_discounts=(0.5,), **FEW_REWARDS),
+            agent=small_agent(
+                context=100,
+                discount=0.9,
+                training_discounts=(0.5,),
+                critic="scalar",
+                probability_floor=1e-5,
+                probability_ceiling=1.0,
+            ),
+            # Rewards that are all 1 have no scale to be independent of, and what imitation alone learns here in an
+            # hour the climb of the critics learns in minutes. The binary filter settles on one action too early.
             objective=ObjectiveConfig(
+                actor="dependent",
+                filter="exponential",
+                filter_beta=50.0,
                 reward_multiplier=1.0,
                 action_samples=0,
                 target_action_samples=0,
                 target_rate=0.01,
-                # The binary filter would settle on one action long before the critics know of key and door.
-                filter="exponential",
-                filter_beta=50.0,
             ),
-            optimizer=OptimizerConfig(learning_rate=2e-3, warmup_updates=100),
+            optimizer=OptimizerConfig(learning_rate=2e-3, warmup_updates=100, decay_updates=8000),
             collect=CollectConfig(
                 environments=64, steps_per_epoch=100, epsilon_end=0.1, epsilon_steps=150_000, random_multiplier=False
             ),
