@@ -128,7 +128,7 @@ def test_a_window_and_a_gradient_go_layer_by_layer(calls):
 @torch.no_grad()
 def test_positions_are_kept_in_a_table():
     positions = SinusoidalPositions(32)
-    for times in ([0, 3], [], [200, 7, 64], [5, 1000], [MOST_KEPT - 1, 0], [MOST_KEPT + 9, 1]):
+    for times in ([0, 3], [], [200, 7, 64], [5, 1000], [MOST_KEPT - 1, 0], [MOST_KEPT, 1], [MOST_KEPT + 9]):
         time = torch.tensor(times, dtype=torch.int64)
         torch.testing.assert_close(positions.rows(time), positions(time), rtol=0, atol=2e-7)
     assert len(positions._kept) == MOST_KEPT
@@ -191,6 +191,8 @@ def test_steady_weights_are_asked_for_once():
         assert look() == 2
         with steady_weights():
             assert look() == 3
+        assert look() == 3
+        change()
         assert look() == 3
         other = threading.Thread(target=lambda: (change(), look()))
         other.start()
