@@ -303,7 +303,7 @@ def versus() -> list[str]:
         *_goals(goals),
         "",
         "Medians over seeds; returns without exploration noise. The attempts of Dark-Key-To-Door are tenths of a "
-        "trial. *Training* is in seconds on the preset's threads of an otherwise idle machine, evaluations included; "
+        "trial. *Training* is in seconds on the preset's threads, evaluations included; "
         "the official code, with the preset's sizes and constants, gets as many. `docs/official.md` says how it is set "
         f"up and what differs. {conditions(records[0])}. `python bench/run.py frozen_lake dark_key`.",
     ]
