@@ -32,16 +32,19 @@ PRESETS: dict[str, Preset] = {
         "HalfCheetahVel with 200 steps an episode, a small agent; minutes on two cores.",
         TrainConfig(
             epochs=30,
-            updates_per_epoch=200,
+            updates_per_epoch=600,
             warmup_epochs=1,
             batch_size=32,
             window=24,
             threads=1,
             environment=EnvironmentConfig(suite="half_cheetah", tasks=("vel-200",)),
-            agent=small_agent(context=24, discount=0.97),
-            objective=ObjectiveConfig(reward_multiplier=1.0, target_rate=0.01),
-            optimizer=OptimizerConfig(learning_rate=1e-3, warmup_updates=100),
-            collect=CollectConfig(environments=8, steps_per_epoch=400, epsilon_steps=60_000),
+            agent=small_agent(context=24, discount=0.95, training_discounts=(0.9,), critic="scalar"),
+            # Imitation would narrow a density around what few random torques happened to do well.
+            objective=ObjectiveConfig(actor="dependent", imitation_weight=0.0, reward_multiplier=1.0, target_rate=0.01),
+            optimizer=OptimizerConfig(learning_rate=5e-4, warmup_updates=100),
+            collect=CollectConfig(
+                environments=8, steps_per_epoch=400, epsilon_end=0.2, epsilon_steps=60_000, random_multiplier=False
+            ),
             replay=ReplayConfig(capacity_steps=200_000),
             evaluate=EvaluateConfig(every=10, trials=8, final_trials=16),
         ),
