@@ -46,7 +46,7 @@ PRESETS: dict[str, Preset] = {
                 environments=8, steps_per_epoch=400, epsilon_end=0.2, epsilon_steps=60_000, random_multiplier=False
             ),
             replay=ReplayConfig(capacity_steps=200_000),
-            evaluate=EvaluateConfig(every=10, trials=8, final_trials=16),
+            evaluate=EvaluateConfig(every=10, trials=8, final_trials=64),
         ),
     ),
 }
