@@ -49,7 +49,7 @@ def steady_weights() -> Iterator[None]:
 def faster_in_numpy(x: Tensor) -> bool:
     """Whether x is small, float32 and on a CPU, without a gradient: operations of torch take longer to begin then.
 
-    It asks its threads even for little, and on a virtual machine that alone takes a hundred microseconds.
+    Some wake its threads even for little, which on a virtual machine takes longer than the work.
     """
     small = not torch.is_grad_enabled() and x.is_cpu and x.dtype == torch.float32 and x.numel() <= MOST_NUMBERS
     return small and plain_eager(x)

@@ -47,8 +47,8 @@ PRESETS: dict[str, Preset] = {
                 probability_floor=1e-5,
                 probability_ceiling=1.0,
             ),
-            # Rewards that are all 1 have no scale to be independent of, and what imitation alone learns here in an
-            # hour the climb of the critics learns in minutes. The binary filter settles on one action too early.
+            # Rewards that are all 1 have no scale to be independent of, and climbing the critics learns faster than
+            # imitation alone. The binary filter settles on one action too early.
             objective=ObjectiveConfig(
                 actor="dependent",
                 filter="exponential",

@@ -10,8 +10,7 @@ from gymnasium import Space, spaces
 
 def linear_schedule(step: int | np.ndarray, start: float, end: float, over: int) -> float | np.ndarray:
     """From `start` at step 0 to `end` at step `over`, and `end` from there on."""
-    progress = step / over if over > 0 else 1.0
-    share = min(1.0, progress) if isinstance(progress, float) else np.minimum(1.0, progress)
+    share = np.minimum(1.0, step / over) if over > 0 else 1.0
     return start + (end - start) * share
 
 
