@@ -8,6 +8,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import pytest
 import torch
 
+from twohot import _native
+
 IMPLEMENTATIONS = [
     ("native", torch.float32),
     ("native", torch.bfloat16),
@@ -48,3 +50,24 @@ def small_pieces(monkeypatch) -> None:
     from twohot.kernels.linear_two_hot import op
 
     monkeypatch.setattr(op, "_PIECE_ELEMENTS", 1)
+
+
+@pytest.fixture
+def nothing_forced(monkeypatch):
+    """Every operation chooses its implementation by itself."""
+    monkeypatch.delenv("TWOHOT_BACKEND", raising=False)
+    monkeypatch.delenv("TWOHOT_ATTENTION", raising=False)
+
+
+@pytest.fixture
+def mlp_calls(monkeypatch):
+    """The sizes of each native call of an MLP."""
+    made = []
+    step = _native.mlp_step
+
+    def counted(*arguments, **options):
+        made.append(arguments[3])
+        return step(*arguments, **options)
+
+    monkeypatch.setattr("twohot.nets.packed.native.mlp_step", counted)
+    return made

@@ -8,7 +8,6 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from twohot import _native
 from twohot.nets.actor import bounded_log_softmax
 from twohot.nets.linear import MLP
 from twohot.nets.packed import MOST_NUMBERS, PackedEncoder, PackedWeights, faster_in_numpy, steady_weights
@@ -27,24 +26,7 @@ ACTIONS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _by_itself(monkeypatch):
-    monkeypatch.delenv("TWOHOT_BACKEND", raising=False)
-    monkeypatch.delenv("TWOHOT_ATTENTION", raising=False)
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """How many sizes each native call had."""
-    made = []
-    step = _native.mlp_step
-
-    def counted(*arguments, **options):
-        made.append(len(arguments[3]))
-        return step(*arguments, **options)
-
-    monkeypatch.setattr("twohot.nets.packed.native.mlp_step", counted)
-    return made
+pytestmark = pytest.mark.usefixtures("nothing_forced")
 
 
 def encoder(space, **options):
@@ -83,13 +65,13 @@ def layer_by_layer(module, seen, action, reward, time, monkeypatch):
     ids=["all", "as they are", "no reward", "no action"],
 )
 @torch.no_grad()
-def test_a_step_of_vectors_is_one_native_call(space, options, calls, monkeypatch):
+def test_a_step_of_vectors_is_one_native_call(space, options, mlp_calls, monkeypatch):
     module = encoder(space, **options)
     given = steps(space, 13)
     exact = copy.deepcopy(module).double()
     truth = layer_by_layer(exact, given[0], given[1], given[2].double(), given[3], monkeypatch)
     found = module(*given)
-    assert calls == [4]
+    assert [len(sizes) for sizes in mlp_calls] == [4]
     torch.testing.assert_close(found, truth.float(), rtol=2e-5, atol=2e-5)
     if options.get("previous_action", True):
         begun = module(*given[:3], torch.zeros_like(given[3]))
@@ -114,15 +96,15 @@ def test_a_step_after_changes_is_of_the_new_weights(monkeypatch):
         assert not torch.allclose(before, module(*given))
 
 
-def test_a_window_and_a_gradient_go_layer_by_layer(calls):
+def test_a_window_and_a_gradient_go_layer_by_layer(mlp_calls):
     module = encoder(ACTIONS["choice"])
     seen, action, reward, time = steps(ACTIONS["choice"], 6)
     assert module(seen, action, reward, time).requires_grad
-    assert not calls
+    assert not mlp_calls
     with torch.no_grad():
         window = {name: part[None] for name, part in seen.items()}
         module(window, action[None], reward[None], time[None])
-    assert not calls
+    assert not mlp_calls
 
 
 @torch.no_grad()

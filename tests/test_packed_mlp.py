@@ -11,25 +11,7 @@ from twohot import _native
 from twohot.nets.linear import MLP
 from twohot.nets.packed import MOST_ROWS, PackedMLP
 
-
-@pytest.fixture(autouse=True)
-def _by_itself(monkeypatch):
-    monkeypatch.delenv("TWOHOT_BACKEND", raising=False)
-    monkeypatch.delenv("TWOHOT_ATTENTION", raising=False)
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """How often native code ran."""
-    made = []
-    step = _native.mlp_step
-
-    def counted(*arguments, **options):
-        made.append(arguments)
-        return step(*arguments, **options)
-
-    monkeypatch.setattr("twohot.nets.packed.native.mlp_step", counted)
-    return made
+pytestmark = pytest.mark.usefixtures("nothing_forced")
 
 
 def networks(inputs=21, hidden=40, layers=2, outputs=48, seed=0):
@@ -50,7 +32,7 @@ def layer_by_layer(network, x, norm, last, monkeypatch):
 @pytest.mark.parametrize("rows", [0, 1, 8, 13, 100])
 @pytest.mark.parametrize(("layers", "with_norm", "last"), [(0, False, None), (2, True, None), (1, False, 5)])
 @torch.no_grad()
-def test_it_is_accurate(rows, layers, with_norm, last, calls, monkeypatch):
+def test_it_is_accurate(rows, layers, with_norm, last, mlp_calls, monkeypatch):
     network, norm = networks(layers=layers)
     norm = norm if with_norm else None
     x = torch.randn(rows, 21)
@@ -58,7 +40,7 @@ def test_it_is_accurate(rows, layers, with_norm, last, calls, monkeypatch):
     truth = layer_by_layer(exact, x.double(), exact_norm and exact_norm.double(), last, monkeypatch)
     assert truth.shape == (rows, last or 48)
     assert_accurate(network.step(x, norm, last), truth, layer_by_layer(network, x, norm, last, monkeypatch))
-    assert len(calls) == 1
+    assert len(mlp_calls) == 1
 
 
 @torch.no_grad()
@@ -91,7 +73,7 @@ def test_changed_weights_count(monkeypatch):
         assert not torch.allclose(before, network.step(x, norm))
 
 
-def test_it_runs_for_few_rows_without_gradient_alone(calls):
+def test_it_runs_for_few_rows_without_gradient_alone(mlp_calls):
     network, _ = networks()
     with torch.no_grad():
         network.step(torch.randn(MOST_ROWS + 1, 21))
@@ -99,10 +81,10 @@ def test_it_runs_for_few_rows_without_gradient_alone(calls):
         network.double().step(torch.randn(2, 21, dtype=torch.float64))
         network.float()
     network.step(torch.randn(2, 21))
-    assert not calls
+    assert not mlp_calls
     with torch.no_grad():
         network.step(torch.randn(2, 21))
-    assert len(calls) == 1
+    assert len(mlp_calls) == 1
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,7 @@ from twohot.attention import KVCache
 from twohot.nets.packed import PANEL, PackedStep, pack
 from twohot.nets.transformer import Transformer
 
-
-@pytest.fixture(autouse=True)
-def _by_itself(monkeypatch):
-    monkeypatch.delenv("TWOHOT_BACKEND", raising=False)
-    monkeypatch.delenv("TWOHOT_ATTENTION", raising=False)
+pytestmark = pytest.mark.usefixtures("nothing_forced")
 
 
 def transformer(width=64, layers=2, heads=2, feed_forward=80, context=12, seed=0):
