@@ -140,9 +140,10 @@ def choices(space, x, legal):
     return [choice(list(x[f : f + n]), legal[f : f + n].tolist()) for f, n in zip(firsts, counts, strict=True)]
 
 
-def density(kind, x, action):
+def density(kind, x, action, limit):
     """Log density of numbers, before the change of variables from z = atanh(a) where there is one."""
     size = len(action)
+    action = [a if abs(float(a)) <= limit else torch.full_like(a, math.copysign(limit, float(a))) for a in action]
 
     def normal(mean, spread, z):
         log_std = -5 + 3.5 * (spread.tanh() + 1)
@@ -171,7 +172,7 @@ def log_prob(agent, actor, h, g, action, legal):
     """Log-probability (density) of one action at one step and discount."""
     space, x = agent.action_space, mlp(actor.network, h).unflatten(0, (len(CONFIG.discounts), -1))[g]
     if isinstance(space, Box):
-        return density(agent.config.continuous, x, action)
+        return density(agent.config.continuous, x, action, agent.config.density_limit)
     parts = choices(space, x, legal)
     return sum(p[int(a)].log() for p, a in zip(parts, action.reshape(-1), strict=True))
 
@@ -197,7 +198,18 @@ def as_input(space, action, dtype):
     )
 
 
-def critic_outputs(agent, critics, c, h, g, action):
+def as_seen(agent, action, taken, dtype):
+    """The input that the critics make of an action: clipped, and softened where it is a choice that was taken."""
+    space, config = agent.action_space, agent.config
+    x = as_input(space, action, dtype)
+    if taken and config.soften_actions and not action.is_floating_point() and not isinstance(space, MultiBinary):
+        parts = x.split(space.nvec.tolist() if isinstance(space, MultiDiscrete) else [len(x)])
+        parts = [[min(max(float(e), config.probability_floor), config.probability_ceiling) for e in p] for p in parts]
+        x = torch.tensor([e / sum(p) for p in parts for e in p], dtype=dtype)
+    return x.clamp(-config.action_limit, config.action_limit)
+
+
+def critic_outputs(agent, critics, c, h, g, action, taken=False):
     """Outputs of one critic: an MLP over concat(h, symlog(1 / (1 - gamma)), action)."""
     horizon = math.log1p(1 / (1 - CONFIG.discounts[g]))
     weight = critics.state[c * critics.hidden : (c + 1) * critics.hidden]
@@ -205,7 +217,7 @@ def critic_outputs(agent, critics, c, h, g, action):
     x = (
         weight @ h
         + horizon * critics.discount[c, 0]
-        + table.T @ as_input(agent.action_space, action, h.dtype)
+        + table.T @ as_seen(agent, action, taken, h.dtype)
         + critics.bias[c, 0]
     )
     for weight, bias in zip(critics.weights, critics.biases, strict=True):
@@ -221,12 +233,17 @@ def centers(bins):
     return [low + k * (high - low) / (bins.count - 1) for k in range(bins.count)]
 
 
+def deviation(agent, g):
+    """What PopArt divides by."""
+    least, greatest = agent.config.popart_deviation
+    return min(max(math.sqrt(float(agent.values.popart.variance[g])), least), greatest)
+
+
 def readout(agent, outputs, g):
     """The value that a critic's outputs mean, differentiable."""
-    popart = agent.values.popart
     if agent.config.critic == "scalar":
         x = agent.values.factor[g] * outputs[0] + agent.values.offset[g]
-        return x * popart.variance[g].sqrt() + popart.mean[g]
+        return x * deviation(agent, g) + agent.values.popart.mean[g]
     probability = outputs.exp() / outputs.exp().sum()
     x = sum(p * b for p, b in zip(probability, centers(CONFIG.bins), strict=True))
     return x.sign() * x.abs().expm1()
@@ -245,9 +262,8 @@ def label(agent, y):
 
 def critic_loss(agent, outputs, y, g):
     if agent.config.critic == "scalar":
-        popart = agent.values.popart
         x = agent.values.factor[g] * outputs[0] + agent.values.offset[g]
-        return (x - (y - popart.mean[g]) / popart.variance[g].sqrt()) ** 2
+        return (x - (y - agent.values.popart.mean[g]) / deviation(agent, g)) ** 2
     log_p = outputs - outputs.exp().sum().log()
     return -sum(share * each for share, each in zip(label(agent, y), log_p, strict=True))
 
@@ -261,10 +277,12 @@ def weight_of(config, advantage):
         # Where all samples are the action taken it is 0, but for the rounding errors of these loops.
         return 1.0 if advantage > 1e-12 else 0.0
     if config.filter == "exponential":
-        return min(math.exp(config.filter_beta * advantage), 20.0)
+        grown = math.exp(config.filter_beta * advantage)
+        return grown if config.filter_maximum is None else min(grown, config.filter_maximum)
     if config.filter == "leaky_ramp":
         grown = 0.05 * min(advantage, 0.01) + max(advantage - 0.01, 0)
-        return min(max(0.01 + grown / 2, 0.0), 10.0)
+        more = 1.0 if config.filter_adds_binary and advantage > 0 else 0.0
+        return min(max(0.01 + grown / 2, 0.0), 10.0) + more
     return 1.0
 
 
@@ -332,17 +350,25 @@ def losses_by_loops(agent, batch, config, critics_drawn, target_actions=None, ac
 
     def climbed(b, t, g):
         """PopArt(min_c Q_c) of the policy's actions, with a gradient for the policy alone."""
-        popart, here = agent.values.popart, h[b, t].detach()
+        here = h[b, t].detach()
 
-        def least(action):
-            worst = min((q(frozen, c, here, g, action) for c in range(critics)), key=torch.Tensor.item)
-            return (worst - popart.mean[g]) / popart.variance[g].sqrt()
+        def worth(c, action):
+            return (q(frozen, c, here, g, action) - agent.values.popart.mean[g]) / deviation(agent, g)
+
+        def least(each):
+            return min(each, key=torch.Tensor.item)
 
         if climbing is None:
-            pairs = every(agent, agent.actor, h[b, t], g, legal[b, t])
-            return sum(p * least(a).detach() for a, p in pairs)
-        drawn = climbing[b * steps + t, g]
-        return sum(least(a) for a in drawn) / len(drawn)
+            pairs = [(p, a) for a, p in every(agent, agent.actor, h[b, t], g, legal[b, t])]
+        else:
+            drawn = climbing[b * steps + t, g]
+            pairs = [(1 / len(drawn), a) for a in drawn]
+        values = [
+            [worth(c, a) if climbing is not None else worth(c, a).detach() for _, a in pairs] for c in range(critics)
+        ]
+        if config.policy_gradient_order == "mean_first":
+            return least([sum(p * x for (p, _), x in zip(pairs, own, strict=True)) for own in values])
+        return sum(p * least(each) for (p, _), each in zip(pairs, zip(*values, strict=True), strict=True))
 
     target = targets_by_loops(agent, batch, config, next_value)
     value = torch.full((critics, rows, steps, discounts), math.nan, dtype=torch.float64)
@@ -351,7 +377,7 @@ def losses_by_loops(agent, batch, config, critics_drawn, target_actions=None, ac
     for b, t in batch.mask.nonzero().tolist():
         action = batch.action[b, t]
         for g in range(discounts):
-            outputs = [critic_outputs(agent, agent.critics, c, h[b, t], g, action) for c in range(critics)]
+            outputs = [critic_outputs(agent, agent.critics, c, h[b, t], g, action, True) for c in range(critics)]
             critic_terms += [critic_loss(agent, x, float(target[b, t, g]), g) for x in outputs]
             with torch.no_grad():
                 for c in range(critics):
@@ -362,6 +388,8 @@ def losses_by_loops(agent, batch, config, critics_drawn, target_actions=None, ac
                 )
                 advantage[b, t, g] = (float(value[:, b, t, g].sum()) - v) / critics
             log_pi = log_prob(agent, agent.actor, h[b, t], g, action, legal[b, t])
+            if config.binary_log_prob == "mean" and isinstance(agent.action_space, MultiBinary):
+                log_pi = log_pi / agent.action_space.n
             approved[b, t, g] = 0 if log_pi.item() == -math.inf else weight_of(config, float(advantage[b, t, g]))
             imitation_terms.append(-approved[b, t, g] * log_pi if approved[b, t, g] else 0 * h.sum())
             if gradient_weight:

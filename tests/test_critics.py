@@ -192,11 +192,11 @@ def arguments(dtype=torch.float32, outputs: int = BINS.count) -> tuple:
     """Of the operation, for the critics and steps of the example."""
     critics = make(SPACES["discrete"], 2, outputs=outputs).to(dtype)
     h, action, target, mask = example(SPACES["discrete"])
+    rows = critics._rows(torch.arange(STEPS), torch.arange(STEPS) % len(DISCOUNTS), action, dtype)
     ensemble = [
         None if x is None else x.detach().requires_grad_()
-        for x in critics._ensemble(critics.state_features(h.to(dtype)))
+        for x in critics._ensemble(critics.state_features(h.to(dtype)), rows)
     ]
-    rows = critics._rows(torch.arange(STEPS), torch.arange(STEPS) % len(DISCOUNTS), action, dtype)
     return *ensemble, *rows, target[:, 0].to(dtype).contiguous(), mask, *BINS.support, 0.0
 
 

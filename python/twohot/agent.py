@@ -62,7 +62,9 @@ class AgentNetworks(nn.Module):
         self.timestep_encoder = make_timestep_encoder(config, self.observation_space, action_space)
         self.trajectory_encoder = make_trajectory_encoder(config)
         self.actor = make_actor(config, action_space)
-        self.values = make_values(config.critic, len(config.discounts), config.bins, config.hl_gauss_sigma)
+        self.values = make_values(
+            config.critic, len(config.discounts), config.bins, config.hl_gauss_sigma, config.popart_deviation
+        )
         self.critics = CriticEnsemble(
             config.width,
             config.head_hidden,
@@ -71,6 +73,8 @@ class AgentNetworks(nn.Module):
             config.discounts,
             action_space,
             self.values.outputs,
+            action_limit=config.action_limit,
+            softened=(config.probability_floor, config.probability_ceiling) if config.soften_actions else None,
         )
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)

@@ -99,7 +99,7 @@ def _values(
     """The columns of `Values`, of h [M, E] and action [M, *action]."""
     critics = networks.critics
     state = critics.state_features(h)
-    q = networks.values.read(critics, critics.features(state, action.unsqueeze(1)))
+    q = networks.values.read(critics, critics.features(state, critics.taken(action).unsqueeze(1)))
     policy = networks.actor(h, legal)
     everywhere = torch.ones(len(h), dtype=torch.bool, device=h.device)
     each, share = action_values(networks, critics, state, policy, 0 if networks.enumerable else samples, everywhere)

@@ -87,6 +87,9 @@ class AgentConfig:
     """Different tokens in observations named tokens..., with 0, which is padding; larger ones count as the largest."""
     normalize: bool = True
     """Normalise vectors, and the previous reward, by running statistics."""
+    normalization: Literal["all_steps", "moving_average"] = "all_steps"
+    """Statistics of that: of all steps seen, with what comes out clipped to +-10; or moving averages (step size 1e-4),
+    clipped to +-10 000, where a feature that deviates by 0.01 or less is centred alone."""
     previous_action: bool = True
     """Show the previous action."""
     previous_reward: bool = True
@@ -96,6 +99,8 @@ class AgentConfig:
     memory: str = "transformer"
     """Trajectory encoder: transformer, gru, feedforward or identity (both without memory), or a name that you
     registered."""
+    input_layer: bool = False
+    """A linear layer between the timestep encoder and the Transformer."""
     positions: Literal["fixed", "learned", "rotary"] = "fixed"
     """How the Transformer knows a step's time in its trial: sines, a table, or rotated queries and keys."""
     learned_positions: int = 0
@@ -136,10 +141,21 @@ class AgentConfig:
     (a scalar, regressed in PopArt's normalisation)."""
     hl_gauss_sigma: float = 0.75
     """Standard deviation of HL-Gauss labels, in bin widths."""
+    soften_actions: bool = False
+    """Critics see a choice that was taken as a one-hot vector clipped to [probability_floor, probability_ceiling] and
+    normalised again; choices that are sampled stay one-hot."""
+    action_limit: float = 1.0
+    """Critics see entries of an action (numbers, bits, one-hot choices) clipped to +- this."""
+    popart_deviation: tuple[float, float] = (1e-4, 1e6)
+    """Least and greatest deviation that PopArt divides by, in units of the multiplied return."""
     continuous: Literal["tanh_gaussian", "beta", "gaussian_mixture"] = "tanh_gaussian"
     """The policy's distribution where actions are numbers."""
     mixture_components: int = 5
     """Components of a Gaussian mixture."""
+    density_limit: float = 0.999999
+    """Actions that are numbers are clipped to +- this where their density is asked for, which may be infinite at 1."""
+    gumbel_temperature: float = 1.0
+    """Temperature of relaxed choices, where the actor climbs the critics through sampled ones."""
     probability_floor: float = 0.001
     """Lowest probability of an action, before all are normalised again."""
     probability_ceiling: float = 0.99
@@ -154,7 +170,18 @@ class AgentConfig:
             self.width % self.heads == 0,
             f"agent.heads: expected a divisor of the width {self.width}, got {self.heads}",
         )
-        _require(0 < self.hl_gauss_sigma < math.inf, f"agent.hl_gauss_sigma: expected > 0, got {self.hl_gauss_sigma}")
+        for name in ("hl_gauss_sigma", "gumbel_temperature"):
+            _require(0 < getattr(self, name) < math.inf, f"agent.{name}: expected > 0, got {getattr(self, name)}")
+        _require(0 < self.action_limit <= 1, f"agent.action_limit: expected (0, 1], got {self.action_limit}")
+        _require(0 < self.density_limit < 1, f"agent.density_limit: expected (0, 1), got {self.density_limit}")
+        _require(
+            len(self.popart_deviation) == 2 and 0 < self.popart_deviation[0] <= self.popart_deviation[1] < math.inf,
+            f"agent.popart_deviation: expected two numbers with 0 < least <= greatest, got {self.popart_deviation}",
+        )
+        _require(
+            not self.input_layer or self.memory not in ("gru", "feedforward", "identity"),
+            f"agent.input_layer: expected the memory transformer, got {self.memory}",
+        )
         _require(self.width % 2 == 0, f"agent.width: expected an even width, got {self.width}")
         _require(
             self.positions != "rotary" or self.width // self.heads % 2 == 0,
@@ -203,6 +230,12 @@ class ObjectiveConfig:
     ramp of the advantage, or all alike."""
     filter_beta: float = 1.0
     """beta of the exponential filter, per unit of the multiplied return."""
+    filter_maximum: float | None = 20.0
+    """Largest weight of the exponential filter; None for no bound."""
+    filter_adds_binary: bool = False
+    """Add 1 to the weight of the leaky ramp where the advantage is positive."""
+    binary_log_prob: Literal["sum", "mean"] = "sum"
+    """What imitation takes as the log-probability of a MultiBinary action: the sum over its entries, or their mean."""
     reward_multiplier: float = 10.0
     """m, factor on every reward in the targets."""
     critic_weight: float = 10.0
@@ -220,8 +253,13 @@ class ObjectiveConfig:
     policy_gradient_samples: int | None = None
     """Actions sampled where the actor climbs the critics (choices are straight-through); 0 takes the exact expectation;
     None takes it where actions can be enumerated, else one sample."""
+    policy_gradient_order: Literal["minimum_first", "mean_first"] = "minimum_first"
+    """What the climb takes first: for each action the minimum over the critics, or for each critic the mean over the
+    actions."""
     target_rate: float = 0.003
     """tau, step of the moving average that the target heads follow."""
+    target_update: Literal["after_step", "before_step"] = "after_step"
+    """Move the target heads after the optimiser's step, or before it, towards the weights that the step changes."""
 
     def __post_init__(self) -> None:
         for name in ("critic_subset", "n_step"):
@@ -234,6 +272,8 @@ class ObjectiveConfig:
         for name in ("imitation_weight", "policy_gradient_weight", "filter_beta"):
             value = getattr(self, name)
             _require(value is None or 0 <= value < math.inf, f"objective.{name}: expected at least 0, got {value}")
+        maximum = self.filter_maximum
+        _require(maximum is None or 0 < maximum < math.inf, f"objective.filter_maximum: expected > 0, got {maximum}")
         _require(any(self.actor_weights), "objective: expected a positive weight of imitation or policy gradient")
         _require(0 < self.target_rate <= 1, f"objective.target_rate: expected (0, 1], got {self.target_rate}")
 
@@ -271,6 +311,8 @@ class OptimizerConfig:
     """Largest global gradient norm."""
     warmup_updates: int = 500
     """Updates over which the step size rises linearly from zero."""
+    warmup_from_zero: bool = False
+    """Begin the warm-up with a step size of 0, so that the first update moves nothing."""
     decay_updates: int = 0
     """Updates, counted from the first, over which the step size falls linearly to `decay_to` of itself; 0 keeps it."""
     decay_to: float = 0.1

@@ -13,6 +13,25 @@ from twohot.config import ConfigurationError, TrainConfig
 from twohot.files import replacing
 from twohot.losses import BinsError
 
+ADDED = frozenset(
+    {
+        "agent.normalization",
+        "agent.input_layer",
+        "agent.soften_actions",
+        "agent.action_limit",
+        "agent.popart_deviation",
+        "agent.density_limit",
+        "agent.gumbel_temperature",
+        "objective.filter_maximum",
+        "objective.filter_adds_binary",
+        "objective.binary_log_prob",
+        "objective.policy_gradient_order",
+        "objective.target_update",
+        "optimizer.warmup_from_zero",
+    }
+)
+"""Settings that configurations of former versions lack; their defaults do what those versions did."""
+
 
 def to_json(config: Any) -> dict[str, Any]:
     """A dataclass tree as plain JSON values."""
@@ -20,7 +39,7 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def from_json(cls: type, data: Any, where: str = "") -> Any:
-    """The dataclass `cls` from what `to_json` made of it.
+    """The dataclass `cls` from what `to_json` made of it, in this version or a former one (see `ADDED`).
 
     Raises:
         ConfigurationError: on an unknown or missing key, or a value of the wrong type, naming its path.
@@ -33,10 +52,10 @@ def from_json(cls: type, data: Any, where: str = "") -> Any:
     unknown = sorted(set(data) - set(names))
     if unknown:
         raise ConfigurationError(f"{prefix}{unknown[0]}: unknown setting; known are {', '.join(names)}")
-    missing = [name for name in names if name not in data]
+    missing = [name for name in names if name not in data and prefix + name not in ADDED]
     if missing:
         raise ConfigurationError(f"{prefix}{missing[0]}: setting is missing")
-    values = {name: _value(hints[name], data[name], prefix + name) for name in names}
+    values = {name: _value(hints[name], data[name], prefix + name) for name in names if name in data}
     try:
         return cls(**values)
     except BinsError as error:

@@ -40,8 +40,9 @@ class Learner:
         """Step size of the next update."""
         config = self.config
         rate = config.learning_rate
-        if self.updates + 1 < config.warmup_updates:
-            rate *= (self.updates + 1) / config.warmup_updates
+        risen = self.updates + (0 if config.warmup_from_zero else 1)
+        if risen < config.warmup_updates:
+            rate *= risen / config.warmup_updates
         if config.decay_updates:
             rate *= 1 - (1 - config.decay_to) * min(1.0, self.updates / config.decay_updates)
         return rate
@@ -89,13 +90,16 @@ class Learner:
                 f"update {self.updates}: the gradient norm is {norm.item()} (actor loss {losses.actor.item():.4g}"
                 f"{critic}); lower --optimizer.learning-rate or the reward multipliers"
             )
+        if self.objective.target_update == "before_step":
+            agent.update_targets(self.objective.target_rate)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         self.optimizer.step()
         for parameter in self.parameters:
             torch.autograd.graph.increment_version(parameter)  # the fused step does not
         agent.iterate_spectral_norms()
-        agent.update_targets(self.objective.target_rate)
+        if self.objective.target_update == "after_step":
+            agent.update_targets(self.objective.target_rate)
         if losses.target is not None:
             agent.values.update(torch.cat(targets), batch.mask)
         self.updates += 1

@@ -60,6 +60,7 @@ def _timestep(config: AgentConfig, observation_space: spaces.Dict, action_space:
         random_shift=RandomShift(config.random_shift, config.random_shift_share, config.random_shift_by),
         vocabulary=config.vocabulary,
         normalize=config.normalize,
+        normalization=config.normalization,
         previous_action=config.previous_action,
         previous_reward=config.previous_reward,
         hidden_entries=config.hidden_entries,
@@ -78,6 +79,7 @@ def _transformer(config: AgentConfig) -> Transformer:
         positions=config.positions,
         learned_positions=config.learned_positions,
         recompute=config.recompute,
+        input_layer=config.input_layer,
     )
 
 
@@ -108,4 +110,6 @@ def _actor(config: AgentConfig, action_space: Space) -> actor.Actor:
         ceiling=config.probability_ceiling,
         continuous=config.continuous,
         components=config.mixture_components,
+        density_limit=config.density_limit,
+        temperature=config.gumbel_temperature,
     )

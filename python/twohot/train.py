@@ -16,7 +16,7 @@ import torch
 from twohot import checkpoint, run_replay
 from twohot.agent import AgentNetworks
 from twohot.config import ConfigurationError, TrainConfig
-from twohot.config_files import load_config, save_config, save_json, to_json
+from twohot.config_files import from_json, load_config, save_config, save_json, to_json
 from twohot.envs import Layout, TrialVector, check_split, get_suite, make_vector, reset_seeds
 from twohot.evaluate import agent_layout, evaluate_all
 from twohot.experience import Experience
@@ -334,7 +334,8 @@ class Session:
 
     def restore(self, path: Path, state: dict[str, Any]) -> None:
         """Put back everything that `_save` took."""
-        checkpoint.require_same(state["config"], to_json(self.config), FREE_SETTINGS)
+        saved = to_json(from_json(TrainConfig, state["config"]))
+        checkpoint.require_same(saved, to_json(self.config), FREE_SETTINGS)
         checkpoint.require_same({"spaces": state["spaces"]}, {"spaces": self._spaces()}, frozenset())
         self.agent.load_state_dict(checkpoint.read_tensors(path, "agent"))
         checkpoint.load_optimizer(self.learner.optimizer, checkpoint.read_tensors(path, "optimizer"))

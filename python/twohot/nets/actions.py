@@ -34,17 +34,20 @@ class ActionLinear(nn.Module):
     Args:
         space: Discrete, MultiDiscrete, MultiBinary or a Box [n].
         outputs: of the layer. bound: of the weights at the beginning.
+        limit: entries of an action (numbers, bits, one-hot choices) are clipped to +- this, in (0, 1].
     """
 
-    def __init__(self, space: Space, outputs: int, bound: float) -> None:
+    def __init__(self, space: Space, outputs: int, bound: float, limit: float = 1.0) -> None:
         super().__init__()
-        self.space = space
+        self.space, self.limit = space, limit
         if isinstance(space, spaces.Discrete):
             rows, entries = int(space.n), 1
+            self.register_buffer("others", torch.full((rows,), rows - 1), persistent=False)
         elif isinstance(space, spaces.MultiDiscrete):
             rows, entries = int(space.nvec.sum()), len(space.nvec)
             first = torch.as_tensor([0, *space.nvec[:-1].cumsum().tolist()])
             self.register_buffer("first", first, persistent=False)
+            self.register_buffer("others", torch.as_tensor((space.nvec - 1).repeat(space.nvec)), persistent=False)
         else:
             rows = entries = space.shape[0]
         self.table = nn.Parameter(torch.empty(rows, outputs).uniform_(-bound, bound) / math.sqrt(entries))
@@ -54,10 +57,15 @@ class ActionLinear(nn.Module):
         if action.is_floating_point():
             return self.relaxed(action)
         if isinstance(self.space, spaces.Discrete):
-            return self.table[action.long()]
+            return self.rows[action.long()]
         if isinstance(self.space, spaces.MultiDiscrete):
-            return self.table[action.long() + self.first].sum(-2)
-        return action.to(self.table.dtype) @ self.table
+            return self.rows[action.long() + self.first].sum(-2)
+        return self.vector(action) @ self.table
+
+    @property
+    def rows(self) -> Tensor:
+        """What a choice of each row is mapped to, [rows, outputs]."""
+        return self.table if self.limit == 1 else self.table * self.limit
 
     @property
     def chooses(self) -> bool:
@@ -65,20 +73,38 @@ class ActionLinear(nn.Module):
         return isinstance(self.space, spaces.Discrete)
 
     def vector(self, action: Tensor) -> Tensor:
-        """action [..., *shape of the space] as the vector [..., rows] that the table is multiplied by."""
-        if isinstance(self.space, spaces.Discrete):
-            return nn.functional.one_hot(action.long(), len(self.table)).to(self.table.dtype)
-        if isinstance(self.space, spaces.MultiDiscrete):
+        """action as `forward` takes it to the vector [..., rows] that the table is multiplied by."""
+        if action.is_floating_point():
+            x = action.to(self.table.dtype)
+        elif isinstance(self.space, spaces.Discrete):
+            x = nn.functional.one_hot(action.long(), len(self.table)).to(self.table.dtype)
+        elif isinstance(self.space, spaces.MultiDiscrete):
             place = action.long() + self.first
-            return self.table.new_zeros(*action.shape[:-1], len(self.table)).scatter_(-1, place, 1)
-        return action.to(self.table.dtype)
+            x = self.table.new_zeros(*action.shape[:-1], len(self.table)).scatter_(-1, place, 1)
+        else:
+            x = action.to(self.table.dtype)
+        return x if self.limit == 1 else x.clamp(-self.limit, self.limit)
 
     def relaxed(self, probability: Tensor) -> Tensor:
         """Probabilities of the choices, [..., rows], or a continuous action, to [..., outputs]; differentiable."""
-        return probability.to(self.table.dtype) @ self.table
+        return self.vector(probability) @ self.table
+
+    def softened(self, action: Tensor, floor: float, ceiling: float) -> Tensor:
+        """Choices as vectors [..., rows]: each as one-hot, clipped to [floor, ceiling] and normalised again.
+
+        Other actions, [..., *shape of the space], are returned as they are.
+        """
+        if isinstance(self.space, spaces.Discrete):
+            chosen = action.long().unsqueeze(-1)
+        elif isinstance(self.space, spaces.MultiDiscrete):
+            chosen = action.long() + self.first
+        else:
+            return action
+        x = self.table.new_full((*chosen.shape[:-1], len(self.table)), floor).scatter_(-1, chosen, ceiling)
+        return x / (ceiling + self.others.to(x.dtype) * floor)
 
     def every(self) -> Tensor:
         """W a of every action, [S, outputs], in the order of `every_action`."""
         if isinstance(self.space, spaces.Discrete):
-            return self.table
+            return self.rows
         return self(every_action(self.space).to(self.table.device))

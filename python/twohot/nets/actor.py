@@ -13,7 +13,7 @@ from torch.nn import functional
 from twohot.nets.actions import every_action
 from twohot.nets.linear import MLP
 from twohot.nets.packed import faster_in_numpy
-from twohot.nets.policies import Categorical, Categoricals, Policy, ScaledBeta, TanhGaussian, TanhGaussianMixture
+from twohot.nets.policies import EDGE, Categorical, Categoricals, Policy, ScaledBeta, TanhGaussian, TanhGaussianMixture
 
 LEAST_LOG_STD, GREATEST_LOG_STD = -5.0, 2.0
 """Bounds of a Gaussian's log standard deviation, before tanh (those of the official AMAGO code)."""
@@ -83,19 +83,28 @@ class DiscreteActor(Actor):
     Args:
         width, hidden, layers, discounts: as `Actor`. actions: A.
         floor, ceiling: bounds of a probability before it is normalised again; floor keeps every legal action alive.
+        temperature: of relaxed choices, as `Categorical`.
     """
 
     def __init__(
-        self, width: int, hidden: int, layers: int, discounts: int, actions: int, floor: float, ceiling: float
+        self,
+        width: int,
+        hidden: int,
+        layers: int,
+        discounts: int,
+        actions: int,
+        floor: float,
+        ceiling: float,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__(width, hidden, layers, discounts, actions)
-        self.floor, self.ceiling = floor, ceiling
+        self.floor, self.ceiling, self.temperature = floor, ceiling, temperature
 
     def policy(self, x: Tensor, legal: Tensor | None) -> Categorical:
         """As `Actor.policy`; where no action is legal, all are."""
         if legal is not None:
             legal = legal | ~legal.any(-1, keepdim=True)
-        return Categorical(bounded_log_softmax(x, legal, self.floor, self.ceiling))
+        return Categorical(bounded_log_softmax(x, legal, self.floor, self.ceiling), self.temperature)
 
 
 class MultiActor(Actor):
@@ -106,7 +115,7 @@ class MultiActor(Actor):
 
     Args:
         width, hidden, layers, discounts: as `Actor`. space: MultiDiscrete or MultiBinary.
-        floor, ceiling: as `DiscreteActor`, of each choice.
+        floor, ceiling, temperature: as `DiscreteActor`, of each choice.
     """
 
     def __init__(
@@ -118,11 +127,12 @@ class MultiActor(Actor):
         space: spaces.MultiDiscrete | spaces.MultiBinary,
         floor: float,
         ceiling: float,
+        temperature: float = 1.0,
     ) -> None:
         binary = isinstance(space, spaces.MultiBinary)
         counts = torch.full(space.shape, 2) if binary else torch.as_tensor(space.nvec)
         super().__init__(width, hidden, layers, discounts, space.shape[0] if binary else int(counts.sum()))
-        self.binary, self.floor, self.ceiling = binary, floor, ceiling
+        self.binary, self.floor, self.ceiling, self.temperature = binary, floor, ceiling, temperature
         possible = torch.arange(int(counts.max())) < counts.unsqueeze(-1)  # [n, A]
         first = counts.cumsum(0) - counts
         place = (first.unsqueeze(-1) + torch.arange(possible.shape[-1])).where(possible, 0)
@@ -143,7 +153,7 @@ class MultiActor(Actor):
             allowed = self._choices(legal, True) & self.possible
             allowed = allowed | (self.possible & ~allowed.any(-1, keepdim=True))
         log_pi = bounded_log_softmax(self._choices(x, 0.0), allowed, self.floor, self.ceiling)
-        return Categoricals(log_pi, self.inputs, self.every)
+        return Categoricals(log_pi, self.inputs, self.every, self.temperature)
 
 
 def _log_std(x: Tensor) -> Tensor:
@@ -151,41 +161,60 @@ def _log_std(x: Tensor) -> Tensor:
 
 
 class TanhGaussianActor(Actor):
-    """A tanh-Gaussian for each of A numbers; arguments as `Actor`, and actions: A."""
+    """A tanh-Gaussian for each of A numbers.
 
-    def __init__(self, width: int, hidden: int, layers: int, discounts: int, actions: int) -> None:
+    Args:
+        width, hidden, layers, discounts: as `Actor`. actions: A. limit: of an action in densities.
+    """
+
+    def __init__(
+        self, width: int, hidden: int, layers: int, discounts: int, actions: int, limit: float = 1 - EDGE
+    ) -> None:
         super().__init__(width, hidden, layers, discounts, 2 * actions)
+        self.limit = limit
 
     def policy(self, x: Tensor, legal: Tensor | None) -> TanhGaussian:
         """As `Actor.policy`."""
         mean, spread = x.chunk(2, dim=-1)
-        return TanhGaussian(mean, _log_std(spread))
+        return TanhGaussian(mean, _log_std(spread), self.limit)
 
 
 class BetaActor(Actor):
     """A Beta distribution with one peak for each of A numbers; arguments as `TanhGaussianActor`."""
 
-    def __init__(self, width: int, hidden: int, layers: int, discounts: int, actions: int) -> None:
+    def __init__(
+        self, width: int, hidden: int, layers: int, discounts: int, actions: int, limit: float = 1 - EDGE
+    ) -> None:
         super().__init__(width, hidden, layers, discounts, 2 * actions)
+        self.limit = limit
 
     def policy(self, x: Tensor, legal: Tensor | None) -> ScaledBeta:
         """As `Actor.policy`."""
         # A little more than 0, so that the peak of a Beta(1, 1) is defined.
-        return ScaledBeta(*(functional.softplus(x) + 1e-4).chunk(2, dim=-1))
+        return ScaledBeta(*(functional.softplus(x) + 1e-4).chunk(2, dim=-1), self.limit)
 
 
 class GaussianMixtureActor(Actor):
     """A mixture of `components` tanh-Gaussians; the other arguments as `TanhGaussianActor`."""
 
-    def __init__(self, width: int, hidden: int, layers: int, discounts: int, actions: int, components: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        layers: int,
+        discounts: int,
+        actions: int,
+        components: int,
+        limit: float = 1 - EDGE,
+    ) -> None:
         super().__init__(width, hidden, layers, discounts, components * (1 + 2 * actions))
-        self.components = components
+        self.components, self.limit = components, limit
 
     def policy(self, x: Tensor, legal: Tensor | None) -> TanhGaussianMixture:
         """As `Actor.policy`."""
         weight, rest = x[..., : self.components], x[..., self.components :].unflatten(-1, (self.components, -1))
         mean, spread = rest.chunk(2, dim=-1)
-        return TanhGaussianMixture(weight.log_softmax(-1), mean, _log_std(spread))
+        return TanhGaussianMixture(weight.log_softmax(-1), mean, _log_std(spread), self.limit)
 
 
 def make_actor(
@@ -199,13 +228,15 @@ def make_actor(
     ceiling: float,
     continuous: str,
     components: int,
+    density_limit: float = 1 - EDGE,
+    temperature: float = 1.0,
 ) -> Actor:
     """The actor for an action space; `continuous` names the distribution of a Box, as in the configuration."""
     sizes = (width, hidden, layers, discounts)
     if isinstance(space, spaces.Discrete):
-        return DiscreteActor(*sizes, int(space.n), floor, ceiling)
+        return DiscreteActor(*sizes, int(space.n), floor, ceiling, temperature)
     if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
-        return MultiActor(*sizes, space, floor, ceiling)
+        return MultiActor(*sizes, space, floor, ceiling, temperature)
     if continuous == "gaussian_mixture":
-        return GaussianMixtureActor(*sizes, space.shape[0], components)
-    return (BetaActor if continuous == "beta" else TanhGaussianActor)(*sizes, space.shape[0])
+        return GaussianMixtureActor(*sizes, space.shape[0], components, density_limit)
+    return (BetaActor if continuous == "beta" else TanhGaussianActor)(*sizes, space.shape[0], density_limit)

@@ -35,6 +35,8 @@ class CriticEnsemble(nn.Module):
     Args:
         width: E. hidden: units of each hidden layer. layers: hidden layers, at least 1.
         critics: C. discounts: the G discounts. action_space: of the actions. bins: N.
+        action_limit: of `ActionLinear`. softened: floor and ceiling of choices that were taken, which `taken` makes of
+            them; None leaves them one-hot.
     """
 
     def __init__(
@@ -46,16 +48,19 @@ class CriticEnsemble(nn.Module):
         discounts: tuple[float, ...],
         action_space: Space,
         bins: int,
+        *,
+        action_limit: float = 1.0,
+        softened: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
-        self.critics, self.hidden = critics, hidden
+        self.critics, self.hidden, self.softened = critics, hidden, softened
         horizons = symlog(1 / (1 - torch.tensor(discounts, dtype=torch.float64))).float()
         self.register_buffer("horizons", horizons.unsqueeze(-1), persistent=False)
         # State, discount and action begin with equal shares of the first layer's variance. As one concatenated input,
         # the single number and the one-hot would drown in the `width` entries of h.
         self.state = nn.Parameter(torch.empty(critics * hidden, width).uniform_(-1, 1) / math.sqrt(width))
         self.discount = nn.Parameter(torch.empty(critics, 1, hidden).uniform_(-1, 1) / horizons.square().mean().sqrt())
-        self.action = ActionLinear(action_space, critics * hidden, 1.0)
+        self.action = ActionLinear(action_space, critics * hidden, 1.0, action_limit)
         self.bias = nn.Parameter(torch.zeros(critics, 1, hidden))
         bound = 1 / math.sqrt(hidden)
         sizes = [hidden] * layers + [bins]
@@ -66,6 +71,10 @@ class CriticEnsemble(nn.Module):
     def state_features(self, h: Tensor) -> Tensor:
         """h [M, E] to its share of the first layer, [C, M, 1, hidden] (a view of one matrix product)."""
         return functional.linear(h, self.state).unflatten(-1, (self.critics, 1, self.hidden)).transpose(0, 1)
+
+    def taken(self, action: Tensor) -> Tensor:
+        """Actions [..., *action] that were taken, as the critics see them: as they are, or softened choices."""
+        return action if self.softened is None else self.action.softened(action, *self.softened)
 
     def features(self, state: Tensor, action: Tensor) -> Tensor:
         """Input of the last layer for one action per step and discount.
@@ -118,7 +127,7 @@ class CriticEnsemble(nn.Module):
             The mean over real steps, critics and discounts, and values [C, M, G] without gradient, 0 where masked.
         """
         step, rows, counted = self._taken(state, action, mask)
-        ensemble = self._ensemble(state)
+        ensemble = self._ensemble(state, rows)
         labels = bins.two_hot_sigma if sigma is None else sigma
         target = target[step].flatten().to(ensemble[4].dtype)
         loss, readout = op.cross_entropy(*ensemble, *rows, target, counted, *bins.support, labels)
@@ -133,7 +142,7 @@ class CriticEnsemble(nn.Module):
             factor, offset: [G]. The others, and what is returned: as `cross_entropy`.
         """
         step, rows, counted = self._taken(state, action, mask)
-        ensemble = self._ensemble(state)
+        ensemble = self._ensemble(state, rows)
         wide = ensemble[4].dtype
         each = (x.to(wide).repeat(len(step)) for x in (factor, offset))
         loss, value = op.squared_error(*ensemble, *rows, target[step].flatten().to(wide), *each, counted)
@@ -149,14 +158,14 @@ class CriticEnsemble(nn.Module):
         Returns:
             [C, R].
         """
-        ensemble = self._ensemble(state)
-        return op.critics_expectation(*ensemble, *self._rows(step, discount, action, ensemble[3].dtype), *bins.support)
+        rows = self._rows(step, discount, action, state.dtype)
+        return op.critics_expectation(*self._ensemble(state, rows), *rows, *bins.support)
 
     @torch.no_grad()
     def outputs(self, state: Tensor, step: Tensor, discount: Tensor, action: Tensor) -> Tensor:
         """The one output of each critic [C, R], without gradient; arguments as `values`."""
-        ensemble = self._ensemble(state)
-        return op.critics_output(*ensemble, *self._rows(step, discount, action, ensemble[3].dtype))
+        rows = self._rows(step, discount, action, state.dtype)
+        return op.critics_output(*self._ensemble(state, rows), *rows)
 
     def choice_values(self, state: Tensor, wanted: Tensor, bins: ValueBins) -> Tensor:
         """Values [C, M, G, A] of the actions of a Discrete space that are `wanted` [M, G, A] (bool).
@@ -172,12 +181,13 @@ class CriticEnsemble(nn.Module):
     def _wide(state: Tensor) -> torch.dtype:
         return torch.promote_types(state.dtype, torch.float32)
 
-    def _ensemble(self, state: Tensor) -> tuple[Tensor | None, ...]:
-        """What `twohot.kernels.critics` computes with; products run in the dtype of `state`."""
+    def _ensemble(self, state: Tensor, rows: tuple[Tensor, Tensor, Tensor | None]) -> tuple[Tensor | None, ...]:
+        """What `twohot.kernels.critics` computes these rows with; products run in the dtype of `state`."""
         wide = self._wide(state)
         discount = (self.horizons * self.discount + self.bias).to(wide)  # [C, G, hidden]
-        action = self.action.table.unflatten(-1, (self.critics, self.hidden)).transpose(0, 1)  # [C, A, hidden]
-        if self.action.chooses:
+        table = self.action.rows if rows[2] is None else self.action.table
+        action = table.unflatten(-1, (self.critics, self.hidden)).transpose(0, 1)  # [C, A, hidden]
+        if rows[2] is None:
             table, action = (action.to(wide).unsqueeze(2) + discount.unsqueeze(1)).flatten(1, 2), None
         else:
             table, action = discount, action.to(state.dtype)
@@ -195,7 +205,7 @@ class CriticEnsemble(nn.Module):
 
         Masked steps among them are computed, and count for nothing.
         """
-        discounts = len(self.horizons)
+        discounts, action = len(self.horizons), self.taken(action)
         (step,) = places(mask)
         discount = torch.arange(discounts, device=mask.device)
         rows = self._rows(
@@ -215,8 +225,8 @@ class CriticEnsemble(nn.Module):
     def _rows(
         self, step: Tensor, discount: Tensor, action: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Rows as `twohot.kernels.critics` takes them."""
-        if self.action.chooses:
+        """Rows as `twohot.kernels.critics` takes them; vectors for actions that are no choice, or a softened one."""
+        if self.action.chooses and not action.is_floating_point():
             return step, action.long() * len(self.horizons) + discount, None
         return step, discount, self.action.vector(action).to(dtype)
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from twohot.rl.popart import update_moments
 
 
 class RunningNormalization(nn.Module):
@@ -41,3 +46,68 @@ class RunningNormalization(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., size] to [..., size]."""
         return ((x - self.mean) * torch.rsqrt(self.variance + self.LEAST_VARIANCE)).clamp(-self.MOST, self.MOST)
+
+    def write(self, x: np.ndarray) -> None:
+        """As `forward`, into x [B, size] itself."""
+        x -= self.mean.numpy()
+        x /= np.sqrt(self.variance.numpy() + self.LEAST_VARIANCE)
+        np.clip(x, -self.MOST, self.MOST, out=x)
+
+
+class MovingNormalization(nn.Module):
+    """(x - mean) / std by moving averages, clipped to +-10 000, as in the official AMAGO code.
+
+    A feature whose deviation is at most `STEADY` is centred alone. A mean of 0 and a variance of 1 stand at the
+    beginning, and weigh as much as one batch.
+
+    Args:
+        size: features, normalised one by one. rate: step size of the averages in the long run.
+    """
+
+    LEAST_VARIANCE, STEADY, MOST = 1e-5, 0.01, 1e4
+    """What is added to the variance, the deviation up to which a feature is steady, the bound of what comes out."""
+
+    def __init__(self, size: int, rate: float = 1e-4) -> None:
+        super().__init__()
+        self.rate = rate
+        # A step of 1e-4 would be lost in float32 once a mean is large.
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("variance", torch.ones(size, dtype=torch.float64))
+        self.register_buffer("batches", torch.ones((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(self, x: Tensor, mask: Tensor) -> None:
+        """Count the rows of x [..., size] where mask [...] (bool) is True as one batch, if there are any."""
+        rows = x[mask].to(torch.float64)
+        if rows.shape[0] == 0:
+            return
+        self.batches += 1
+        mean, variance = update_moments(self.mean, self.variance, self.batches, rows, self.rate)
+        self.mean.copy_(mean)
+        self.variance.copy_(variance)
+
+    def _affine(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What is subtracted, what divides then, and the bound of what comes out; each [size]."""
+        deviation = (self.variance + self.LEAST_VARIANCE).sqrt()
+        steady = deviation <= self.STEADY
+        bound = torch.full_like(deviation, self.MOST).masked_fill(steady, torch.inf)
+        return self.mean, deviation.masked_fill(steady, 1), bound
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., size] to [..., size]."""
+        mean, deviation, bound = (each.to(x.dtype) for each in self._affine())
+        return ((x - mean) / deviation).clamp(-bound, bound)
+
+    def write(self, x: np.ndarray) -> None:
+        """As `forward`, into x [B, size] itself."""
+        mean, deviation, bound = (each.to(torch.float32).numpy() for each in self._affine())
+        x -= mean
+        x /= deviation
+        np.clip(x, -bound, bound, out=x)
+
+
+def make_normalization(
+    kind: Literal["all_steps", "moving_average"], size: int
+) -> RunningNormalization | MovingNormalization:
+    """The normalisation of `size` features that the configuration names."""
+    return (MovingNormalization if kind == "moving_average" else RunningNormalization)(size)

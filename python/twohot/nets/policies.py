@@ -20,7 +20,7 @@ from torch.nn import functional
 from twohot.nets.packed import faster_in_numpy
 
 EDGE = 1e-6
-"""Continuous actions count as at least this far from -1 and 1, where densities may be infinite."""
+"""Continuous actions count as at least this far from -1 and 1, where densities may be infinite, by default."""
 ENTROPY_NODES, ENTROPY_SAMPLES = 32, 8
 """Gauss-Hermite nodes, and samples, of entropies without a closed form."""
 
@@ -65,10 +65,13 @@ def sample_actions(log_pi: Tensor, generator: torch.Generator | None = None) -> 
 
 
 class Categorical:
-    """One choice among A actions, from log pi [batch, A], -inf for actions that are illegal."""
+    """One choice among A actions, from log pi [batch, A], -inf for actions that are illegal.
 
-    def __init__(self, log_pi: Tensor) -> None:
-        self.log_pi = log_pi
+    `temperature` is that of the relaxed choices whose gradient `rsample` has.
+    """
+
+    def __init__(self, log_pi: Tensor, temperature: float = 1.0) -> None:
+        self.log_pi, self.temperature = log_pi, temperature
 
     @property
     def probabilities(self) -> Tensor:
@@ -92,11 +95,13 @@ class Categorical:
         return share.scatter_add_(-1, drawn, torch.full_like(drawn, 1 / samples, dtype=share.dtype))
 
     def rsample(self, generator: torch.Generator | None = None) -> Tensor:
-        """One-hot [batch, A] with the gradient of softmax(log pi + Gumbel noise) (straight-through, arXiv 1611.01144).
+        """One-hot [batch, A] with the gradient of softmax((log pi + Gumbel noise) / temperature).
 
-        The noise of an exponential number e is -log e; the choice itself is distributed as pi.
+        Straight-through (arXiv 1611.01144). The noise of an exponential number e is -log e; the choice itself is
+        distributed as pi.
         """
-        relaxed = (self.log_pi - _draw("exponential_", self.log_pi.detach(), generator).log()).softmax(-1)
+        noisy = self.log_pi - _draw("exponential_", self.log_pi.detach(), generator).log()
+        relaxed = (noisy / self.temperature).softmax(-1)
         chosen = functional.one_hot(relaxed.argmax(-1), relaxed.shape[-1]).to(relaxed.dtype)
         return chosen + (relaxed - relaxed.detach())
 
@@ -114,10 +119,11 @@ class Categoricals:
         log_pi: [batch, n, A], -inf for what is illegal or beyond a choice's own number.
         inputs: indices into the n x A probabilities of those that are inputs of an `ActionLinear`.
         every: [S, n] int64, all joint actions, where they are few enough to be enumerated.
+        temperature: as `Categorical`.
     """
 
-    def __init__(self, log_pi: Tensor, inputs: Tensor, every: Tensor | None) -> None:
-        self.each = Categorical(log_pi)
+    def __init__(self, log_pi: Tensor, inputs: Tensor, every: Tensor | None, temperature: float = 1.0) -> None:
+        self.each = Categorical(log_pi, temperature)
         self.inputs, self.every = inputs, every
 
     @property
@@ -142,8 +148,8 @@ class Categoricals:
         return self.each.entropy().sum(-1)
 
 
-def _inside(action: Tensor, dtype: torch.dtype) -> Tensor:
-    return action.to(dtype).clamp(EDGE - 1, 1 - EDGE)
+def _inside(action: Tensor, limit: float, dtype: torch.dtype) -> Tensor:
+    return action.to(dtype).clamp(-limit, limit)
 
 
 def _normal_log_density(z: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
@@ -151,13 +157,16 @@ def _normal_log_density(z: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
 
 
 class TanhGaussian:
-    """a = tanh(z), z ~ N(mean, std^2) for each of A numbers in (-1, 1); mean and log std [batch, A]."""
+    """a = tanh(z), z ~ N(mean, std^2) for each of A numbers in (-1, 1); mean and log std [batch, A].
 
-    def __init__(self, mean: Tensor, log_std: Tensor) -> None:
-        self.mean, self.log_std = mean, log_std
+    `limit`: actions are clipped to +- this in densities.
+    """
+
+    def __init__(self, mean: Tensor, log_std: Tensor, limit: float = 1 - EDGE) -> None:
+        self.mean, self.log_std, self.limit = mean, log_std, limit
 
     def log_prob(self, action: Tensor) -> Tensor:
-        a = _inside(action, self.mean.dtype)
+        a = _inside(action, self.limit, self.mean.dtype)
         return (_normal_log_density(a.atanh(), self.mean, self.log_std) - (1 - a.square()).log()).sum(-1)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
@@ -185,14 +194,15 @@ class TanhGaussianMixture:
 
     Args:
         log_weight: [batch, M], normalised. mean, log_std: [batch, M, A].
+        limit: actions are clipped to +- this in densities.
     """
 
-    def __init__(self, log_weight: Tensor, mean: Tensor, log_std: Tensor) -> None:
+    def __init__(self, log_weight: Tensor, mean: Tensor, log_std: Tensor, limit: float = 1 - EDGE) -> None:
         self.component = Categorical(log_weight)
-        self.mean, self.log_std = mean, log_std
+        self.mean, self.log_std, self.limit = mean, log_std, limit
 
     def log_prob(self, action: Tensor) -> Tensor:
-        a = _inside(action, self.mean.dtype)
+        a = _inside(action, self.limit, self.mean.dtype)
         z = a.atanh().unsqueeze(-2)
         each = _normal_log_density(z, self.mean, self.log_std).sum(-1)
         return (self.component.log_pi + each).logsumexp(-1) - (1 - a.square()).log().sum(-1)
@@ -220,17 +230,20 @@ class TanhGaussianMixture:
 
 
 class ScaledBeta:
-    """a = 2 x - 1, x ~ Beta(alpha, beta) for each of A numbers; alpha - 1 and beta - 1 [batch, A], positive."""
+    """a = 2 x - 1, x ~ Beta(alpha, beta) for each of A numbers; alpha - 1 and beta - 1 [batch, A], positive.
 
-    def __init__(self, alpha_less_one: Tensor, beta_less_one: Tensor) -> None:
-        self.alpha_less_one, self.beta_less_one = alpha_less_one, beta_less_one
+    `limit`: actions are clipped to +- this in densities.
+    """
+
+    def __init__(self, alpha_less_one: Tensor, beta_less_one: Tensor, limit: float = 1 - EDGE) -> None:
+        self.alpha_less_one, self.beta_less_one, self.limit = alpha_less_one, beta_less_one, limit
 
     @property
     def _beta(self) -> Beta:
         return Beta(self.alpha_less_one + 1, self.beta_less_one + 1, validate_args=False)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        x = (_inside(action, self.alpha_less_one.dtype) + 1) / 2
+        x = (_inside(action, self.limit, self.alpha_less_one.dtype) + 1) / 2
         return (self._beta.log_prob(x) - math.log(2)).sum(-1)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:

@@ -17,7 +17,7 @@ from twohot.nets.actions import ActionLinear
 from twohot.nets.grids import GridEncoder
 from twohot.nets.images import ImageEncoder, RandomShift
 from twohot.nets.linear import MLP
-from twohot.nets.normalization import RunningNormalization
+from twohot.nets.normalization import make_normalization
 from twohot.nets.packed import PackedEncoder
 from twohot.nets.tokens import TokenEncoder
 from twohot.spaces import SpaceError
@@ -60,7 +60,7 @@ class TimestepEncoder(nn.Module):
         hidden, layers: of the MLP. width: E, the embedding.
         images: the network for images, a name of `twohot.nets.images.NETWORKS`. random_shift: of images in training.
         vocabulary: different tokens.
-        normalize: whether vectors are normalised by running statistics.
+        normalize: whether vectors are normalised by running statistics. normalization: by which.
         previous_action, previous_reward: whether they are shown. hidden_entries: of the observation, left out.
 
     Raises:
@@ -79,6 +79,7 @@ class TimestepEncoder(nn.Module):
         random_shift: RandomShift | None = None,
         vocabulary: int = 256,
         normalize: bool = True,
+        normalization: Literal["all_steps", "moving_average"] = "all_steps",
         previous_action: bool = True,
         previous_reward: bool = True,
         hidden_entries: Collection[str] = ("action_mask",),
@@ -92,7 +93,7 @@ class TimestepEncoder(nn.Module):
         size = sum(math.prod(shown[name].shape) for name in self.vectors) + previous_reward
         if not shown and not size and not previous_action:
             raise SpaceError("observation: expected something to see, but every entry, action and reward is hidden")
-        self.normalization = RunningNormalization(size) if normalize and size else None
+        self.normalization = make_normalization(normalization, size) if normalize and size else None
         self.previous_action = ActionLinear(action_space, hidden, max(size, 1) ** -0.5) if previous_action else None
         self.inputs = nn.Linear(size, hidden) if size else None
         self.hidden = MLP(hidden, hidden, layers - 1, width)
@@ -174,10 +175,7 @@ class TimestepEncoder(nn.Module):
             reward = previous_reward.numpy()
             out[:, place] = np.copysign(np.log1p(np.abs(reward)), reward)
         if normalization is not None:
-            features = out[:, :size]
-            features -= normalization.mean.numpy()
-            features /= np.sqrt(normalization.variance.numpy() + normalization.LEAST_VARIANCE)
-            np.clip(features, -normalization.MOST, normalization.MOST, out=features)
+            normalization.write(out[:, :size])
         if shown is not None:
             began = time.numpy() > 0
             if shown.chooses:

@@ -104,6 +104,7 @@ class Transformer(nn.Module):
         positions: a kind of `make_positions`. learned_positions: times that have one of their own if they are learned;
             0 means the context.
         recompute: run each layer again in the backward pass, instead of keeping what it needs there.
+        input_layer: whether a linear layer comes first.
     """
 
     def __init__(
@@ -118,10 +119,12 @@ class Transformer(nn.Module):
         positions: Literal["fixed", "learned", "rotary"] = "fixed",
         learned_positions: int = 0,
         recompute: bool = False,
+        input_layer: bool = False,
     ) -> None:
         super().__init__()
         self.width, self.heads, self.feed_forward, self.context = width, heads, feed_forward, context
         self.recompute = recompute
+        self.inputs = nn.Linear(width, width) if input_layer else None
         self.positions = make_positions(positions, width, learned_positions or context)
         self.dropout = nn.Dropout(dropout)
         rotary = self.positions.rotary
@@ -131,9 +134,13 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self._packed = PackedStep()
 
+    def _mapped(self, x: Tensor) -> Tensor:
+        # Autocast would leave the residual stream in bfloat16.
+        return x if self.inputs is None else self.inputs(x).to(x.dtype)
+
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x [B, L, E] embeddings, time [B, L] index of each step in its trial; returns h [B, L, E]."""
-        x = x + self.positions(time)
+        x = self._mapped(x) + self.positions(time)
         x = fused.dropout(x, self.dropout.p) if self.training and fused.drops_out(x) else self.dropout(x)
         for layer in self.layers:
             x = checkpoint(layer, x, use_reentrant=False) if self.recompute else layer(x)
@@ -159,7 +166,7 @@ class Transformer(nn.Module):
 
         Leaves the cache as `step` would after each of these steps; h is meaningless from `lengths` on.
         """
-        x = self.dropout(x + self.positions(time))
+        x = self.dropout(self._mapped(x) + self.positions(time))
         for index, layer in enumerate(self.layers):
             x = layer.prefill(x, lengths, cache, index)
         cache.advance(lengths)
@@ -171,6 +178,7 @@ class Transformer(nn.Module):
 
         While an episode fits in `context`, equals the last row of `forward` over the whole episode (without dropout).
         """
+        x = self._mapped(x)
         if self._packed.fits(self, x, cache):
             h = self._packed.run(self, x + self.positions.rows(time), cache)
             cache.advance()

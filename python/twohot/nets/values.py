@@ -21,13 +21,13 @@ class ClassValues(nn.Module):
     PopArt's statistics are those of the targets too; an actor that climbs the values divides by them.
 
     Args:
-        discounts: G. bins: the support. sigma: of HL-Gauss labels, in bin widths; None for two-hot ones.
+        popart: with G discounts. bins: the support. sigma: of HL-Gauss labels, in bin widths; None for two-hot ones.
     """
 
-    def __init__(self, discounts: int, bins: ValueBins, sigma: float | None = None) -> None:
+    def __init__(self, popart: PopArt, bins: ValueBins, sigma: float | None = None) -> None:
         super().__init__()
         self.bins, self.sigma = bins, sigma
-        self.popart = PopArt(discounts)
+        self.popart = popart
 
     @property
     def outputs(self) -> int:
@@ -87,16 +87,16 @@ class ScalarValues(nn.Module):
     up the moves of the statistics, and are the same for the critics and their targets.
 
     Args:
-        discounts: G.
+        popart: with G discounts.
     """
 
     outputs = 1
 
-    def __init__(self, discounts: int) -> None:
+    def __init__(self, popart: PopArt) -> None:
         super().__init__()
-        self.popart = PopArt(discounts)
-        self.register_buffer("factor", torch.ones(discounts))
-        self.register_buffer("offset", torch.zeros(discounts))
+        self.popart = popart
+        self.register_buffer("factor", torch.ones(len(popart.mean)))
+        self.register_buffer("offset", torch.zeros(len(popart.mean)))
 
     def _outputs(self, critics: nn.Module, features: Tensor) -> Tensor:
         weight, bias = critics.head
@@ -147,8 +147,15 @@ class ScalarValues(nn.Module):
         self.popart.update(target, mask, [(self.factor, self.offset)])
 
 
-def make_values(kind: str, discounts: int, bins: ValueBins, sigma: float) -> ClassValues | ScalarValues:
-    """Values of a kind, as the configuration names it: "two_hot", "hl_gauss" or "scalar"."""
+def make_values(
+    kind: str, discounts: int, bins: ValueBins, sigma: float, deviation: tuple[float, float]
+) -> ClassValues | ScalarValues:
+    """Values of a kind, as the configuration names it: "two_hot", "hl_gauss" or "scalar".
+
+    Args:
+        discounts: G. bins, sigma: of classes. deviation: the least and the greatest that PopArt divides by.
+    """
+    popart = PopArt(discounts, minimum_deviation=deviation[0], maximum_deviation=deviation[1])
     if kind == "scalar":
-        return ScalarValues(discounts)
-    return ClassValues(discounts, bins, sigma if kind == "hl_gauss" else None)
+        return ScalarValues(popart)
+    return ClassValues(popart, bins, sigma if kind == "hl_gauss" else None)

@@ -7,13 +7,20 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from twohot.agent import AgentNetworks
 from twohot.config import ObjectiveConfig
 from twohot.nets.policies import Policy
 from twohot.objectives.values import action_values
-from twohot.rl.advantages import FILTERS, exponential_filter, filtered_behavior_cloning, masked_mean
+from twohot.rl.advantages import (
+    FILTERS,
+    exponential_filter,
+    filtered_behavior_cloning,
+    leaky_ramp_filter,
+    masked_mean,
+)
 
 
 def advantages(
@@ -30,7 +37,8 @@ def advantages(
     Args:
         state: of the critics, for M steps. policy: [M, G]. action: [M, *action]. value: Q_c(h_t, a_t) [C, M, G].
     """
-    q, share = action_values(agent, agent.critics, state, policy, config.action_samples, mask, (action, value))
+    known = (action, value) if agent.critics.softened is None else None  # a softened choice has a value of its own
+    q, share = action_values(agent, agent.critics, state, policy, config.action_samples, mask, known)
     # The mean of differences, not the difference of means: rounding errors would pass the filter.
     difference = value.mean(0).unsqueeze(-1) - q.mean(0)
     return (difference * share).sum(-1)
@@ -40,8 +48,17 @@ def approval(advantage: Tensor, log_prob: Tensor, config: ObjectiveConfig) -> Te
     """f(A), the weight of the actions taken, all [...]: 0 for one that is illegal, which no policy can imitate."""
     filter = FILTERS[config.filter]
     if filter is exponential_filter:
-        filter = partial(exponential_filter, beta=config.filter_beta)
+        filter = partial(exponential_filter, beta=config.filter_beta, maximum=config.filter_maximum)
+    elif filter is leaky_ramp_filter:
+        filter = partial(leaky_ramp_filter, add_binary=config.filter_adds_binary)
     return filter(advantage).masked_fill(log_prob.isneginf(), 0)
+
+
+def imitated_log_prob(agent: AgentNetworks, policy: Policy, action: Tensor, config: ObjectiveConfig) -> Tensor:
+    """log pi(a_t) [M, G] of actions [M, 1, *action]; of MultiBinary ones the mean over entries, if so configured."""
+    log_prob, space = policy.log_prob(action), agent.action_space
+    mean = config.binary_log_prob == "mean" and isinstance(space, spaces.MultiBinary)
+    return log_prob / space.n if mean else log_prob
 
 
 def imitation(log_prob: Tensor, approved: Tensor, mask: Tensor) -> Tensor:
@@ -54,25 +71,29 @@ def policy_gradient(
 ) -> Tensor:
     """- mean PopArt(min_c Q_c(h_t, a)), a ~ pi, over the steps where mask [B, L] is True.
 
-    Where actions can be enumerated, the expectation over pi is exact; else it is a mean over reparametrised samples
-    (one-hot choices are straight-through). The gradient reaches the policy alone: neither the critics, nor h through
-    them.
+    With the order "mean_first", - mean PopArt(min_c E_{a ~ pi} Q_c(h_t, a)). Where actions can be enumerated, the
+    expectation over pi is exact; else it is a mean over reparametrised samples (one-hot choices are straight-through).
+    The gradient reaches the policy alone: neither the critics, nor h through them.
 
     Args:
         state: of the critics, for M = B x L steps. policy: [M, G].
     """
     critics, values, state = agent.critics, agent.values, state.detach()
-    samples = config.policy_gradient_samples
+    samples, mean_first = config.policy_gradient_samples, config.policy_gradient_order == "mean_first"
     if samples is None:
         samples = 0 if agent.enumerable else 1
+
+    def least(worth: Tensor) -> Tensor:  # [C, M, G, ...], or [1, ...] where the mean comes first
+        return worth if mean_first else worth.amin(0, keepdim=True)
+
     if samples == 0:
         with torch.no_grad():
-            worth = values.normalized(critics, critics.all_features(state)).amin(0)
-        climbed = (policy.probabilities * worth).sum(-1)
+            worth = least(values.normalized(critics, critics.all_features(state)))
+        climbed = (policy.probabilities * worth).sum(-1).amin(0)
     else:
         with frozen(critics):
             features = (critics.features(state, policy.rsample()) for _ in range(samples))
-            climbed = sum(values.normalized(critics, each).amin(0) for each in features) / samples
+            climbed = (sum(least(values.normalized(critics, each)) for each in features) / samples).amin(0)
     return -masked_mean(climbed.unflatten(0, mask.shape), mask)
 
 

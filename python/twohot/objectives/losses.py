@@ -11,7 +11,7 @@ from torch.nn import functional
 from twohot.agent import AgentNetworks
 from twohot.config import ConfigurationError, ObjectiveConfig
 from twohot.nets.policies import Policy
-from twohot.objectives.actors import advantages, approval, imitation, policy_gradient
+from twohot.objectives.actors import advantages, approval, imitated_log_prob, imitation, policy_gradient
 from twohot.objectives.values import targets
 from twohot.spaces import ACTION_MASK
 
@@ -72,7 +72,7 @@ def compute_losses(agent: AgentNetworks, batch, config: ObjectiveConfig) -> Loss
 
     policy, actor = agent.actor(h_t, legal_t), 0.0
     if imitation_weight:
-        log_prob = policy.log_prob(action)
+        log_prob = imitated_log_prob(agent, policy, action, config)
         with torch.no_grad():
             advantage = torch.zeros_like(log_prob)
             if config.needs_critics:

@@ -13,15 +13,16 @@ def binary_filter(advantage: Tensor) -> Tensor:
     return (advantage > 0).to(advantage.dtype)
 
 
-def exponential_filter(advantage: Tensor, beta: float = 1.0, maximum: float = 20.0) -> Tensor:
+def exponential_filter(advantage: Tensor, beta: float = 1.0, maximum: float | None = 20.0) -> Tensor:
     """f(A) = min(exp(beta A), maximum) (AWAC, Nair et al. 2020; the exponential form of CRR, clipped at 20).
 
     Args:
         advantage: [...] in units of the return.
         beta: per unit of the advantage, at least 0. Some papers name its inverse.
-        maximum: the largest weight.
+        maximum: the largest weight; None for no bound.
     """
-    return (beta * advantage).exp().clamp(max=maximum)
+    weight = (beta * advantage).exp()
+    return weight if maximum is None else weight.clamp(max=maximum)
 
 
 def leaky_ramp_filter(
@@ -32,12 +33,13 @@ def leaky_ramp_filter(
     at_zero: float = 0.01,
     minimum: float = 0.0,
     maximum: float = 10.0,
+    add_binary: bool = False,
 ) -> Tensor:
     """A weight that grows with the advantage: steeply above the hinge, slowly below it.
 
     f(A) = clip(at_zero + (leak min(A, hinge) + max(A - hinge, 0)) / width, minimum, maximum), after the leaky filter of
     the official AMAGO code, whose constants these are, but for its minimum of 1e-7: with 0, an action far below the
-    policy's own is dropped altogether.
+    policy's own is dropped altogether. With `add_binary`, as there, 1[A > 0] is added.
 
     Args:
         advantage: [...] in units of the return.
@@ -46,9 +48,11 @@ def leaky_ramp_filter(
         leak: slope below the hinge as a share of that above it.
         at_zero: the weight of the advantage 0 (where hinge >= 0).
         minimum, maximum: bounds of the weight. A negative minimum would push actions away without limit.
+        add_binary: add 1 where the advantage is positive.
     """
     below, above = advantage.clamp(max=hinge), (advantage - hinge).clamp(min=0)
-    return (at_zero + (leak * below + above) / width).clamp(minimum, maximum)
+    weight = (at_zero + (leak * below + above) / width).clamp(minimum, maximum)
+    return weight + binary_filter(advantage) if add_binary else weight
 
 
 def no_filter(advantage: Tensor) -> Tensor:
