@@ -210,7 +210,13 @@ def as_seen(agent, action, taken, dtype):
 
 
 def critic_outputs(agent, critics, c, h, g, action, taken=False):
-    """Outputs of one critic: an MLP over concat(h, symlog(1 / (1 - gamma)), action)."""
+    """Outputs of one critic: an MLP over concat(h, symlog(1 / (1 - gamma)), action), or over h to one for each."""
+    if agent.config.critic_actions == "outputs":
+        x = h
+        for i, (weight, bias) in enumerate(zip(critics.weights, critics.biases, strict=True)):
+            x = weight[c].T @ (torch.where(x > 0, x, 0.01 * x) if i else x) + bias[c, 0]
+        x = x.unflatten(0, (len(CONFIG.discounts), -1))[g]
+        return (x * as_seen(agent, action, taken, h.dtype)).sum().unsqueeze(0)
     horizon = math.log1p(1 / (1 - CONFIG.discounts[g]))
     weight = critics.state[c * critics.hidden : (c + 1) * critics.hidden]
     table = critics.action.table.unflatten(-1, (critics.critics, -1))[:, c]

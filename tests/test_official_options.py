@@ -14,12 +14,14 @@ from objective_loops import CONFIG, make_agent, make_batch
 from small_spaces import flat
 from test_objectives import EXACT, SAMPLED, assert_equals_loops
 from twohot.agent import AgentNetworks
+from twohot.analysis import trajectory_values
 from twohot.config import AgentConfig, ConfigurationError, ObjectiveConfig, OptimizerConfig
 from twohot.learner import Learner
 from twohot.nets.normalization import MovingNormalization, RunningNormalization
+from twohot.nets.output_critic import OutputCritics
 from twohot.nets.policies import Categorical
 from twohot.nets.transformer import Transformer
-from twohot.objectives import compute_losses
+from twohot.objectives import compute_losses, statistics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NUMBERS = Box(-1, 1, (2,))
@@ -34,6 +36,8 @@ LOSSES = [
     (MultiDiscrete([2, 3]), {"soften_actions": True, "critic": "scalar"}, DEPENDENT),
     (MultiBinary(2), {"soften_actions": True, "action_limit": 0.7}, DEPENDENT),
     (Discrete(4), {"action_limit": 0.8, "critic": "scalar"}, {"actor": "dependent"}),
+    (Discrete(4), {"critic_actions": "outputs", "critic": "scalar"}, {"actor": "dependent", "n_step": 2}),
+    (Discrete(4), {"critic_actions": "outputs", "critic": "scalar", "soften_actions": True}, DEPENDENT),
     (MultiDiscrete([2, 3]), {"action_limit": 0.8}, {}),
     (NUMBERS, {"action_limit": 0.4}, DEPENDENT),
     (NUMBERS, {"density_limit": 0.5, "continuous": "tanh_gaussian"}, {}),
@@ -63,7 +67,7 @@ def test_losses_equal_loops(monkeypatch, space, agent_settings, objective):
 
 
 SETTINGS = {
-    "agent": ("soften_actions", "action_limit", "popart_deviation", "density_limit"),
+    "agent": ("critic_actions", "soften_actions", "action_limit", "popart_deviation", "density_limit"),
     "objective": ("filter_maximum", "filter_adds_binary", "binary_log_prob", "policy_gradient_order"),
 }
 
@@ -110,6 +114,25 @@ def test_what_the_critics_see_does_not_reach_the_previous_action():
     batch = make_batch(Discrete(4))
     seen = batch.observation, batch.previous_action, batch.previous_reward, batch.time
     assert torch.equal(plain.encode(*seen), changed.encode(*seen))
+
+
+def test_critics_with_an_output_for_each_choice_learn_act_and_are_looked_at():
+    config = dataclasses.replace(CONFIG, critic="scalar", critic_actions="outputs", soften_actions=True)
+    agent, batch = make_agent(Discrete(4), torch.float32, config), make_batch(Discrete(4), torch.float32)
+    assert isinstance(agent.critics, OutputCritics)
+    assert not isinstance(make_agent(MultiBinary(2), config=config).critics, OutputCritics)
+    before = [weight.clone() for weight in agent.critics.weights]
+    learner = Learner(agent, dataclasses.replace(EXACT, actor="dependent"), OptimizerConfig(warmup_updates=0))
+    losses, _ = learner.step(batch)
+    assert all((a != b).any() for a, b in zip(before, agent.critics.weights, strict=True))
+    assert (losses.value[:, ~batch.mask] == 0).all()
+    found = statistics(losses, agent, batch, ("a", "b", "c"))
+    assert "units/dormant_actor" in found
+    assert "units/dormant_critics" not in found  # no unit sees an action
+    observation = {"observation": np.zeros((4, 3), np.float32)}
+    trajectory = {"observation": observation, "action": np.array([0, 1, 2]), "reward": np.zeros(3, np.float32)}
+    (values,) = trajectory_values(agent.eval(), [trajectory])
+    assert values.advantage.shape == (3, 2)
 
 
 # The networks in front of the actor and the critics
@@ -243,6 +266,7 @@ def test_a_warm_up_from_zero():
         (AgentConfig, {"action_limit": 0.0}, r"agent\.action_limit: expected \(0, 1\], got 0"),
         (AgentConfig, {"action_limit": 1.5}, r"agent\.action_limit: expected \(0, 1\], got 1.5"),
         (AgentConfig, {"action_limit": math.nan}, r"agent\.action_limit: expected \(0, 1\], got nan"),
+        (AgentConfig, {"critic_actions": "outputs"}, r"agent\.critic_actions: expected inputs for the critic two_hot"),
         (AgentConfig, {"density_limit": 1.0}, r"agent\.density_limit: expected \(0, 1\), got 1"),
         (AgentConfig, {"density_limit": 0.0}, r"agent\.density_limit: expected \(0, 1\), got 0"),
         (AgentConfig, {"gumbel_temperature": 0.0}, r"agent\.gumbel_temperature: expected > 0, got 0"),

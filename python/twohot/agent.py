@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from twohot.config import AgentConfig
 from twohot.nets.actions import every_action
-from twohot.nets.critic import CriticEnsemble
 from twohot.nets.linear import SigmaLinear
 from twohot.nets.values import make_values
-from twohot.networks import make_actor, make_timestep_encoder, make_trajectory_encoder
+from twohot.networks import make_actor, make_critics, make_timestep_encoder, make_trajectory_encoder
 from twohot.spaces import ACTION_MASK, as_dict_space, check_action_mask, check_action_space
 
 
@@ -65,17 +64,7 @@ class AgentNetworks(nn.Module):
         self.values = make_values(
             config.critic, len(config.discounts), config.bins, config.hl_gauss_sigma, config.popart_deviation
         )
-        self.critics = CriticEnsemble(
-            config.width,
-            config.head_hidden,
-            config.head_layers,
-            config.critics,
-            config.discounts,
-            action_space,
-            self.values.outputs,
-            action_limit=config.action_limit,
-            softened=(config.probability_floor, config.probability_ceiling) if config.soften_actions else None,
-        )
+        self.critics = make_critics(config, action_space, self.values.outputs)
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.register_buffer("discounts", torch.tensor(config.discounts), persistent=False)

@@ -141,6 +141,9 @@ class AgentConfig:
     (a scalar, regressed in PopArt's normalisation)."""
     hl_gauss_sigma: float = 0.75
     """Standard deviation of HL-Gauss labels, in bin widths."""
+    critic_actions: Literal["inputs", "outputs"] = "inputs"
+    """How scalar critics know an action that is one choice: as an input, or by an output for each choice. Other actions
+    are inputs in both."""
     soften_actions: bool = False
     """Critics see a choice that was taken as a one-hot vector clipped to [probability_floor, probability_ceiling] and
     normalised again; choices that are sampled stay one-hot."""
@@ -172,6 +175,10 @@ class AgentConfig:
         )
         for name in ("hl_gauss_sigma", "gumbel_temperature"):
             _require(0 < getattr(self, name) < math.inf, f"agent.{name}: expected > 0, got {getattr(self, name)}")
+        _require(
+            self.critic_actions == "inputs" or self.critic == "scalar",
+            f"agent.critic_actions: expected inputs for the critic {self.critic}, got {self.critic_actions}",
+        )
         _require(0 < self.action_limit <= 1, f"agent.action_limit: expected (0, 1], got {self.action_limit}")
         _require(0 < self.density_limit < 1, f"agent.density_limit: expected (0, 1), got {self.density_limit}")
         _require(

@@ -17,6 +17,7 @@ ADDED = frozenset(
     {
         "agent.normalization",
         "agent.input_layer",
+        "agent.critic_actions",
         "agent.soften_actions",
         "agent.action_limit",
         "agent.popart_deviation",

@@ -7,7 +7,9 @@ from torch import nn
 
 from twohot.config import AgentConfig
 from twohot.nets import actor
+from twohot.nets.critic import CriticEnsemble
 from twohot.nets.images import RandomShift
+from twohot.nets.output_critic import OutputCritics
 from twohot.nets.registry import (
     ACTORS,
     TIMESTEP_ENCODERS,
@@ -37,6 +39,16 @@ def make_trajectory_encoder(config: AgentConfig) -> nn.Module:
         UnknownNetworkError: when it names none.
     """
     return TRAJECTORY_ENCODERS.make(config.memory, config)
+
+
+def make_critics(config: AgentConfig, action_space: Space, outputs: int) -> CriticEnsemble | OutputCritics:
+    """The critics; `outputs` of each, for an action that is an input."""
+    sizes = config.width, config.head_hidden, config.head_layers, config.critics
+    softened = (config.probability_floor, config.probability_ceiling) if config.soften_actions else None
+    if config.critic_actions == "outputs" and isinstance(action_space, spaces.Discrete):
+        return OutputCritics(*sizes, len(config.discounts), action_space, softened=softened)
+    own = {"action_limit": config.action_limit, "softened": softened}
+    return CriticEnsemble(*sizes, config.discounts, action_space, outputs, **own)
 
 
 def make_actor(config: AgentConfig, action_space: Space) -> nn.Module:

@@ -25,6 +25,16 @@ def every_action(space: Space) -> Tensor | None:
     return torch.from_numpy(np.indices(counts).reshape(len(counts), -1).T.copy())
 
 
+def soften(chosen: Tensor, others: Tensor, floor: float, ceiling: float) -> Tensor:
+    """One-hot vectors [..., rows], clipped to [floor, ceiling] and normalised again, choice by choice.
+
+    Args:
+        chosen: [..., n] int64, the row of each choice. others: [rows] floating point, how many more its choice has.
+    """
+    x = others.new_full((*chosen.shape[:-1], len(others)), floor).scatter_(-1, chosen, ceiling)
+    return x / (ceiling + others * floor)
+
+
 class ActionLinear(nn.Module):
     """W a + 0 for an action a of a space: what a linear layer makes of one-hot, binary or continuous actions.
 
@@ -100,8 +110,7 @@ class ActionLinear(nn.Module):
             chosen = action.long() + self.first
         else:
             return action
-        x = self.table.new_full((*chosen.shape[:-1], len(self.table)), floor).scatter_(-1, chosen, ceiling)
-        return x / (ceiling + self.others.to(x.dtype) * floor)
+        return soften(chosen, self.others.to(self.table.dtype), floor, ceiling)
 
     def every(self) -> Tensor:
         """W a of every action, [S, outputs], in the order of `every_action`."""

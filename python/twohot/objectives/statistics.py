@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from twohot.agent import AgentNetworks
 from twohot.losses import two_hot
+from twohot.nets.output_critic import OutputCritics
 from twohot.nets.values import ClassValues
 from twohot.objectives.losses import Losses
 from twohot.rl.advantages import masked_mean
@@ -68,7 +69,7 @@ def _dormant(losses: Losses, agent: AgentNetworks, batch) -> dict[str, Tensor]:
     real = batch.mask.flatten().nonzero().squeeze(-1)[:UNIT_STEPS]
     h, found = losses.h[real], {}
     found["actor"] = agent.actor.network.features(h)
-    if losses.value is not None:
+    if losses.value is not None and not isinstance(agent.critics, OutputCritics):
         action = batch.action.flatten(0, 1)[real].unsqueeze(1)
         found["critics"] = agent.critics.features(agent.critics.state_features(h), action)
     return {f"units/dormant_{name}": _dormant_share(x) for name, x in found.items()}
