@@ -172,7 +172,7 @@ def log_prob(agent, actor, h, g, action, legal):
     """Log-probability (density) of one action at one step and discount."""
     space, x = agent.action_space, mlp(actor.network, h).unflatten(0, (len(CONFIG.discounts), -1))[g]
     if isinstance(space, Box):
-        return density(agent.config.continuous, x, action, agent.config.density_limit)
+        return density(agent.config.continuous, x, action, agent.config.density_clip)
     parts = choices(space, x, legal)
     return sum(p[int(a)].log() for p, a in zip(parts, action.reshape(-1), strict=True))
 
@@ -202,11 +202,11 @@ def as_seen(agent, action, taken, dtype):
     """The input that the critics make of an action: clipped, and softened where it is a choice that was taken."""
     space, config = agent.action_space, agent.config
     x = as_input(space, action, dtype)
-    if taken and config.soften_actions and not action.is_floating_point() and not isinstance(space, MultiBinary):
+    if taken and config.soften_stored_actions and not action.is_floating_point() and not isinstance(space, MultiBinary):
         parts = x.split(space.nvec.tolist() if isinstance(space, MultiDiscrete) else [len(x)])
         parts = [[min(max(float(e), config.probability_floor), config.probability_ceiling) for e in p] for p in parts]
         x = torch.tensor([e / sum(p) for p in parts for e in p], dtype=dtype)
-    return x.clamp(-config.action_limit, config.action_limit)
+    return x.clamp(-config.critic_action_clip, config.critic_action_clip)
 
 
 def critic_outputs(agent, critics, c, h, g, action, taken=False):
@@ -394,7 +394,7 @@ def losses_by_loops(agent, batch, config, critics_drawn, target_actions=None, ac
                 )
                 advantage[b, t, g] = (float(value[:, b, t, g].sum()) - v) / critics
             log_pi = log_prob(agent, agent.actor, h[b, t], g, action, legal[b, t])
-            if config.binary_log_prob == "mean" and isinstance(agent.action_space, MultiBinary):
+            if config.multi_binary_log_prob == "mean" and isinstance(agent.action_space, MultiBinary):
                 log_pi = log_pi / agent.action_space.n
             approved[b, t, g] = 0 if log_pi.item() == -math.inf else weight_of(config, float(advantage[b, t, g]))
             imitation_terms.append(-approved[b, t, g] * log_pi if approved[b, t, g] else 0 * h.sum())

@@ -45,15 +45,6 @@ def configuration(line: str) -> TrainConfig:
     return parse(TrainOptions, "train", arguments, default=TrainOptions(PRESETS[preset].config)).config
 
 
-@pytest.mark.parametrize("page", ["differences", "method", "official"])
-def test_settings_that_are_named_exist(page: str) -> None:
-    text = (ROOT / "docs" / f"{page}.md").read_text()
-    kinds = "environment|agent|objective|optimizer|collect|replay|data|evaluate"
-    named = set(re.findall(rf"`(?:--)?((?:{kinds})\.[a-z_]+)[` =]", text))
-    assert len(named) > 3 or page == "official"
-    assert {name for name in named if name not in DEFAULTS and not name.endswith(".py")} == set()
-
-
 def test_the_differences_are_numbered_on() -> None:
     numbers = [int(number) for number in re.findall(r"^(\d+)\. \*\*", PAGE, re.MULTILINE)]
     assert numbers == list(range(1, len(numbers) + 1))

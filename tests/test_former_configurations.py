@@ -56,7 +56,7 @@ def test_a_run_of_a_former_version_resumes_and_acts(tmp_path, monkeypatch):
     assert acting.load_networks(run)[0] == with_epochs(2)
     training.resume(run, quiet(), epochs=4)
     assert agent_bytes(run) == agent_bytes(whole)
-    assert "input_layer" in (run / "config.json").read_text()
+    assert "input_projection" in (run / "config.json").read_text()
 
 
 def test_another_value_than_the_default_of_then_is_refused(tmp_path, monkeypatch):
@@ -64,7 +64,7 @@ def test_another_value_than_the_default_of_then_is_refused(tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(training, "to_json", lambda config: former(to_json(config)))
         training.train(with_epochs(1), run, quiet())
-    agent = dataclasses.replace(CONFIG.agent, action_limit=0.5)
+    agent = dataclasses.replace(CONFIG.agent, critic_action_clip=0.5)
     save_config(dataclasses.replace(with_epochs(2), agent=agent), run / "config.json")
-    with pytest.raises(CheckpointError, match=r"agent\.action_limit = 1\.0, this run has 0\.5"):
+    with pytest.raises(CheckpointError, match=r"agent\.critic_action_clip = 1\.0, this run has 0\.5"):
         training.resume(run, quiet())

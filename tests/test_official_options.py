@@ -31,25 +31,25 @@ DEPENDENT = {"actor": "dependent", "policy_gradient_samples": 2}
 # Losses and their gradients, against loops
 
 LOSSES = [
-    (Discrete(4), {"soften_actions": True}, {}),
-    (Discrete(2), {"soften_actions": True, "action_limit": 0.9}, DEPENDENT),
-    (MultiDiscrete([2, 3]), {"soften_actions": True, "critic": "scalar"}, DEPENDENT),
-    (MultiBinary(2), {"soften_actions": True, "action_limit": 0.7}, DEPENDENT),
-    (Discrete(4), {"action_limit": 0.8, "critic": "scalar"}, {"actor": "dependent"}),
+    (Discrete(4), {"soften_stored_actions": True}, {}),
+    (Discrete(2), {"soften_stored_actions": True, "critic_action_clip": 0.9}, DEPENDENT),
+    (MultiDiscrete([2, 3]), {"soften_stored_actions": True, "critic": "scalar"}, DEPENDENT),
+    (MultiBinary(2), {"soften_stored_actions": True, "critic_action_clip": 0.7}, DEPENDENT),
+    (Discrete(4), {"critic_action_clip": 0.8, "critic": "scalar"}, {"actor": "dependent"}),
     (Discrete(4), {"critic_actions": "outputs", "critic": "scalar"}, {"actor": "dependent", "n_step": 2}),
-    (Discrete(4), {"critic_actions": "outputs", "critic": "scalar", "soften_actions": True}, DEPENDENT),
-    (MultiDiscrete([2, 3]), {"action_limit": 0.8}, {}),
-    (NUMBERS, {"action_limit": 0.4}, DEPENDENT),
-    (NUMBERS, {"density_limit": 0.5, "continuous": "tanh_gaussian"}, {}),
-    (NUMBERS, {"density_limit": 0.5, "continuous": "beta"}, {}),
-    (NUMBERS, {"density_limit": 0.5, "continuous": "gaussian_mixture"}, {}),
+    (Discrete(4), {"critic_actions": "outputs", "critic": "scalar", "soften_stored_actions": True}, DEPENDENT),
+    (MultiDiscrete([2, 3]), {"critic_action_clip": 0.8}, {}),
+    (NUMBERS, {"critic_action_clip": 0.4}, DEPENDENT),
+    (NUMBERS, {"density_clip": 0.5, "continuous": "tanh_gaussian"}, {}),
+    (NUMBERS, {"density_clip": 0.5, "continuous": "beta"}, {}),
+    (NUMBERS, {"density_clip": 0.5, "continuous": "gaussian_mixture"}, {}),
     (Discrete(4), {"popart_deviation": (3.5, 3.8), "critic": "scalar"}, {"actor": "dependent"}),
     (NUMBERS, {"popart_deviation": (3.5, 3.8)}, DEPENDENT),
     (Discrete(4), {}, {"filter": "exponential", "filter_beta": 2.0, "filter_maximum": None}),
     (Discrete(4), {}, {"filter": "exponential", "filter_beta": 2.0, "filter_maximum": 1.5}),
     (Discrete(4), {}, {"filter": "leaky_ramp", "filter_adds_binary": True}),
-    (MultiBinary(3), {}, {"binary_log_prob": "mean"}),
-    (MultiDiscrete([2, 3]), {}, {"binary_log_prob": "mean"}),
+    (MultiBinary(3), {}, {"multi_binary_log_prob": "mean"}),
+    (MultiDiscrete([2, 3]), {}, {"multi_binary_log_prob": "mean"}),
     (Discrete(4), {}, {"actor": "dependent", "policy_gradient_order": "mean_first"}),
     (MultiBinary(3), {}, {**DEPENDENT, "policy_gradient_order": "mean_first"}),
 ]
@@ -67,8 +67,8 @@ def test_losses_equal_loops(monkeypatch, space, agent_settings, objective):
 
 
 SETTINGS = {
-    "agent": ("critic_actions", "soften_actions", "action_limit", "popart_deviation", "density_limit"),
-    "objective": ("filter_maximum", "filter_adds_binary", "binary_log_prob", "policy_gradient_order"),
+    "agent": ("critic_actions", "soften_stored_actions", "critic_action_clip", "popart_deviation", "density_clip"),
+    "objective": ("filter_maximum", "filter_adds_binary", "multi_binary_log_prob", "policy_gradient_order"),
 }
 
 
@@ -84,7 +84,9 @@ def test_each_of_these_settings_changes_the_loss(space, agent_settings, objectiv
         agent = make_agent(space, config=dataclasses.replace(CONFIG, **part))
         torch.manual_seed(0)
         totals.append(compute_losses(agent, batch, dataclasses.replace(base, **other)).total.item())
-    same = isinstance(space, MultiDiscrete) and "binary_log_prob" in objective  # it is of MultiBinary actions alone
+    same = (
+        isinstance(space, MultiDiscrete) and "multi_binary_log_prob" in objective
+    )  # it is of MultiBinary actions alone
     assert (abs(totals[0] - totals[1]) < 1e-9) == same
 
 
@@ -109,7 +111,7 @@ def test_relaxed_choices_have_the_gradient_at_their_temperature(space, temperatu
 
 
 def test_what_the_critics_see_does_not_reach_the_previous_action():
-    settings = {"soften_actions": True, "action_limit": 0.5}
+    settings = {"soften_stored_actions": True, "critic_action_clip": 0.5}
     plain, changed = (make_agent(Discrete(4), config=dataclasses.replace(CONFIG, **own)) for own in ({}, settings))
     batch = make_batch(Discrete(4))
     seen = batch.observation, batch.previous_action, batch.previous_reward, batch.time
@@ -117,7 +119,7 @@ def test_what_the_critics_see_does_not_reach_the_previous_action():
 
 
 def test_critics_with_an_output_for_each_choice_learn_act_and_are_looked_at():
-    config = dataclasses.replace(CONFIG, critic="scalar", critic_actions="outputs", soften_actions=True)
+    config = dataclasses.replace(CONFIG, critic="scalar", critic_actions="outputs", soften_stored_actions=True)
     agent, batch = make_agent(Discrete(4), torch.float32, config), make_batch(Discrete(4), torch.float32)
     assert isinstance(agent.critics, OutputCritics)
     assert not isinstance(make_agent(MultiBinary(2), config=config).critics, OutputCritics)
@@ -153,7 +155,7 @@ def test_moving_averages_equal_their_formula():
             rows = [float(x[b, t, f]) for b in range(2) for t in range(4) if mask[b, t]]
             mean[f] += step * (sum(rows) / len(rows) - mean[f])
             square[f] += step * (sum(row * row for row in rows) / len(rows) - square[f])
-    # What began as 1 weighs still: a feature that never moves is steady once it has been seen for long.
+    # What began as 1 weighs still: a feature that never moves counts as constant once it has been seen for long.
     module.variance[1] = 5e-5
     square[1] = 5e-5 + mean[1] ** 2
     x = torch.tensor([[7.0, 3.0, 1.0], [-4.0, -2.5, 1e9], [5.0, 4e4, -1e9]], dtype=torch.float64)
@@ -190,9 +192,9 @@ def test_acting_normalises_as_learning_does(kind):
 
 
 @pytest.mark.parametrize("positions", ["fixed", "learned", "rotary"])
-def test_the_input_layer_comes_before_positions_in_windows_and_in_steps(positions):
+def test_the_input_projection_comes_before_positions_in_windows_and_in_steps(positions):
     torch.manual_seed(0)
-    with_layer = Transformer(16, 2, 2, 32, 0.0, 8, positions=positions, input_layer=True).eval()
+    with_layer = Transformer(16, 2, 2, 32, 0.0, 8, positions=positions, input_projection=True).eval()
     without = Transformer(16, 2, 2, 32, 0.0, 8, positions=positions).eval()
     assert set(with_layer.state_dict()) - set(without.state_dict()) == {"inputs.weight", "inputs.bias"}
     state = {name: x for name, x in with_layer.state_dict().items() if not name.startswith("inputs.")}
@@ -208,8 +210,8 @@ def test_the_input_layer_comes_before_positions_in_windows_and_in_steps(position
     assert_accurate(prefilled, truth.double(), floor=256)
 
 
-def test_the_input_layer_leaves_the_residual_stream_in_float32():
-    model = Transformer(16, 1, 2, 32, 0.0, 8, positions="rotary", input_layer=True).eval()
+def test_the_input_projection_leaves_the_residual_stream_in_float32():
+    model = Transformer(16, 1, 2, 32, 0.0, 8, positions="rotary", input_projection=True).eval()
     given = []
     model.layers[0].register_forward_pre_hook(lambda module, inputs: given.append(inputs[0].dtype))
     with torch.autocast("cpu", torch.bfloat16):
@@ -263,19 +265,23 @@ def test_a_warm_up_from_zero():
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        (AgentConfig, {"action_limit": 0.0}, r"agent\.action_limit: expected \(0, 1\], got 0"),
-        (AgentConfig, {"action_limit": 1.5}, r"agent\.action_limit: expected \(0, 1\], got 1.5"),
-        (AgentConfig, {"action_limit": math.nan}, r"agent\.action_limit: expected \(0, 1\], got nan"),
+        (AgentConfig, {"critic_action_clip": 0.0}, r"agent\.critic_action_clip: expected \(0, 1\], got 0"),
+        (AgentConfig, {"critic_action_clip": 1.5}, r"agent\.critic_action_clip: expected \(0, 1\], got 1.5"),
+        (AgentConfig, {"critic_action_clip": math.nan}, r"agent\.critic_action_clip: expected \(0, 1\], got nan"),
         (AgentConfig, {"critic_actions": "outputs"}, r"agent\.critic_actions: expected inputs for the critic two_hot"),
-        (AgentConfig, {"density_limit": 1.0}, r"agent\.density_limit: expected \(0, 1\), got 1"),
-        (AgentConfig, {"density_limit": 0.0}, r"agent\.density_limit: expected \(0, 1\), got 0"),
+        (AgentConfig, {"density_clip": 1.0}, r"agent\.density_clip: expected \(0, 1\), got 1"),
+        (AgentConfig, {"density_clip": 0.0}, r"agent\.density_clip: expected \(0, 1\), got 0"),
         (AgentConfig, {"gumbel_temperature": 0.0}, r"agent\.gumbel_temperature: expected > 0, got 0"),
         (AgentConfig, {"gumbel_temperature": math.inf}, r"agent\.gumbel_temperature: expected > 0, got inf"),
         (AgentConfig, {"popart_deviation": (1.0, 0.5)}, r"agent\.popart_deviation: expected two numbers"),
         (AgentConfig, {"popart_deviation": (0.0, 0.5)}, r"agent\.popart_deviation: expected two numbers"),
         (AgentConfig, {"popart_deviation": (1.0,)}, r"agent\.popart_deviation: expected two numbers"),
         (AgentConfig, {"popart_deviation": (1.0, math.inf)}, r"agent\.popart_deviation: expected two numbers"),
-        (AgentConfig, {"input_layer": True, "memory": "gru"}, r"agent\.input_layer: expected the memory transformer"),
+        (
+            AgentConfig,
+            {"input_projection": True, "memory": "gru"},
+            r"agent\.input_projection: expected the memory transformer",
+        ),
         (ObjectiveConfig, {"filter_maximum": 0.0}, r"objective\.filter_maximum: expected > 0, got 0"),
         (ObjectiveConfig, {"filter_maximum": math.nan}, r"objective\.filter_maximum: expected > 0, got nan"),
     ],
@@ -289,8 +295,8 @@ def test_the_defaults_have_none_of_them():
     agent = AgentNetworks(dataclasses.replace(CONFIG, critics=2), flat(3), Discrete(4))
     assert agent.trajectory_encoder.inputs is None
     assert agent.critics.softened is None
-    assert agent.critics.action.limit == 1
+    assert agent.critics.action.clip == 1
     assert agent.critics.action.rows is agent.critics.action.table
     assert type(agent.timestep_encoder.normalization) is RunningNormalization
     assert agent.values.popart.minimum_deviation == 1e-4
-    assert np.isclose(AgentConfig().density_limit, 1 - 1e-6, rtol=0, atol=0)
+    assert np.isclose(AgentConfig().density_clip, 1 - 1e-6, rtol=0, atol=0)

@@ -88,8 +88,8 @@ class AgentConfig:
     normalize: bool = True
     """Normalise vectors, and the previous reward, by running statistics."""
     normalization: Literal["all_steps", "moving_average"] = "all_steps"
-    """Statistics of that: of all steps seen, with what comes out clipped to +-10; or moving averages (step size 1e-4),
-    clipped to +-10 000, where a feature that deviates by 0.01 or less is centred alone."""
+    """Statistics of that: of all steps seen, with results clipped to +-10; or moving averages (rate 1e-4), with results
+    clipped to +-10 000, where a feature whose deviation is at most 0.01 is centred alone."""
     previous_action: bool = True
     """Show the previous action."""
     previous_reward: bool = True
@@ -99,7 +99,7 @@ class AgentConfig:
     memory: str = "transformer"
     """Trajectory encoder: transformer, gru, feedforward or identity (both without memory), or a name that you
     registered."""
-    input_layer: bool = False
+    input_projection: bool = False
     """A linear layer between the timestep encoder and the Transformer."""
     positions: Literal["fixed", "learned", "rotary"] = "fixed"
     """How the Transformer knows a step's time in its trial: sines, a table, or rotated queries and keys."""
@@ -142,23 +142,23 @@ class AgentConfig:
     hl_gauss_sigma: float = 0.75
     """Standard deviation of HL-Gauss labels, in bin widths."""
     critic_actions: Literal["inputs", "outputs"] = "inputs"
-    """How scalar critics know an action that is one choice: as an input, or by an output for each choice. Other actions
-    are inputs in both."""
-    soften_actions: bool = False
-    """Critics see a choice that was taken as a one-hot vector clipped to [probability_floor, probability_ceiling] and
-    normalised again; choices that are sampled stay one-hot."""
-    action_limit: float = 1.0
-    """Critics see entries of an action (numbers, bits, one-hot choices) clipped to +- this."""
+    """How scalar critics know a Discrete action: as an input, or by an output for each one. Other actions are inputs in
+    both."""
+    soften_stored_actions: bool = False
+    """Critics see a discrete action from the replay as a one-hot vector clipped to [probability_floor,
+    probability_ceiling] and normalised again; sampled actions stay one-hot."""
+    critic_action_clip: float = 1.0
+    """Critics see the entries of an action (continuous, binary or one-hot) clipped to +- this."""
     popart_deviation: tuple[float, float] = (1e-4, 1e6)
     """Least and greatest deviation that PopArt divides by, in units of the multiplied return."""
     continuous: Literal["tanh_gaussian", "beta", "gaussian_mixture"] = "tanh_gaussian"
     """The policy's distribution where actions are numbers."""
     mixture_components: int = 5
     """Components of a Gaussian mixture."""
-    density_limit: float = 0.999999
-    """Actions that are numbers are clipped to +- this where their density is asked for, which may be infinite at 1."""
+    density_clip: float = 0.999999
+    """Continuous actions are clipped to +- this in log-probabilities, whose density may be infinite at 1."""
     gumbel_temperature: float = 1.0
-    """Temperature of relaxed choices, where the actor climbs the critics through sampled ones."""
+    """Temperature of the Gumbel-softmax through which the policy gradient reaches sampled discrete actions."""
     probability_floor: float = 0.001
     """Lowest probability of an action, before all are normalised again."""
     probability_ceiling: float = 0.99
@@ -179,15 +179,18 @@ class AgentConfig:
             self.critic_actions == "inputs" or self.critic == "scalar",
             f"agent.critic_actions: expected inputs for the critic {self.critic}, got {self.critic_actions}",
         )
-        _require(0 < self.action_limit <= 1, f"agent.action_limit: expected (0, 1], got {self.action_limit}")
-        _require(0 < self.density_limit < 1, f"agent.density_limit: expected (0, 1), got {self.density_limit}")
+        _require(
+            0 < self.critic_action_clip <= 1,
+            f"agent.critic_action_clip: expected (0, 1], got {self.critic_action_clip}",
+        )
+        _require(0 < self.density_clip < 1, f"agent.density_clip: expected (0, 1), got {self.density_clip}")
         _require(
             len(self.popart_deviation) == 2 and 0 < self.popart_deviation[0] <= self.popart_deviation[1] < math.inf,
             f"agent.popart_deviation: expected two numbers with 0 < least <= greatest, got {self.popart_deviation}",
         )
         _require(
-            not self.input_layer or self.memory not in ("gru", "feedforward", "identity"),
-            f"agent.input_layer: expected the memory transformer, got {self.memory}",
+            not self.input_projection or self.memory not in ("gru", "feedforward", "identity"),
+            f"agent.input_projection: expected the memory transformer, got {self.memory}",
         )
         _require(self.width % 2 == 0, f"agent.width: expected an even width, got {self.width}")
         _require(
@@ -241,7 +244,7 @@ class ObjectiveConfig:
     """Largest weight of the exponential filter; None for no bound."""
     filter_adds_binary: bool = False
     """Add 1 to the weight of the leaky ramp where the advantage is positive."""
-    binary_log_prob: Literal["sum", "mean"] = "sum"
+    multi_binary_log_prob: Literal["sum", "mean"] = "sum"
     """What imitation takes as the log-probability of a MultiBinary action: the sum over its entries, or their mean."""
     reward_multiplier: float = 10.0
     """m, factor on every reward in the targets."""
@@ -261,8 +264,8 @@ class ObjectiveConfig:
     """Actions sampled where the actor climbs the critics (choices are straight-through); 0 takes the exact expectation;
     None takes it where actions can be enumerated, else one sample."""
     policy_gradient_order: Literal["minimum_first", "mean_first"] = "minimum_first"
-    """What the climb takes first: for each action the minimum over the critics, or for each critic the mean over the
-    actions."""
+    """What the policy gradient takes first: the minimum over the critics for each action, or the mean over the actions
+    for each critic."""
     target_rate: float = 0.003
     """tau, step of the moving average that the target heads follow."""
     target_update: Literal["after_step", "before_step"] = "after_step"
@@ -319,7 +322,7 @@ class OptimizerConfig:
     warmup_updates: int = 500
     """Updates over which the step size rises linearly from zero."""
     warmup_from_zero: bool = False
-    """Begin the warm-up with a step size of 0, so that the first update moves nothing."""
+    """Begin the warm-up with a learning rate of 0, so that the first update moves nothing."""
     decay_updates: int = 0
     """Updates, counted from the first, over which the step size falls linearly to `decay_to` of itself; 0 keeps it."""
     decay_to: float = 0.1

@@ -44,10 +44,10 @@ def make_trajectory_encoder(config: AgentConfig) -> nn.Module:
 def make_critics(config: AgentConfig, action_space: Space, outputs: int) -> CriticEnsemble | OutputCritics:
     """The critics; `outputs` of each, for an action that is an input."""
     sizes = config.width, config.head_hidden, config.head_layers, config.critics
-    softened = (config.probability_floor, config.probability_ceiling) if config.soften_actions else None
+    softened = (config.probability_floor, config.probability_ceiling) if config.soften_stored_actions else None
     if config.critic_actions == "outputs" and isinstance(action_space, spaces.Discrete):
         return OutputCritics(*sizes, len(config.discounts), action_space, softened=softened)
-    own = {"action_limit": config.action_limit, "softened": softened}
+    own = {"action_clip": config.critic_action_clip, "softened": softened}
     return CriticEnsemble(*sizes, config.discounts, action_space, outputs, **own)
 
 
@@ -91,7 +91,7 @@ def _transformer(config: AgentConfig) -> Transformer:
         positions=config.positions,
         learned_positions=config.learned_positions,
         recompute=config.recompute,
-        input_layer=config.input_layer,
+        input_projection=config.input_projection,
     )
 
 
@@ -122,6 +122,6 @@ def _actor(config: AgentConfig, action_space: Space) -> actor.Actor:
         ceiling=config.probability_ceiling,
         continuous=config.continuous,
         components=config.mixture_components,
-        density_limit=config.density_limit,
+        density_clip=config.density_clip,
         temperature=config.gumbel_temperature,
     )

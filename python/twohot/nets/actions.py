@@ -44,12 +44,12 @@ class ActionLinear(nn.Module):
     Args:
         space: Discrete, MultiDiscrete, MultiBinary or a Box [n].
         outputs: of the layer. bound: of the weights at the beginning.
-        limit: entries of an action (numbers, bits, one-hot choices) are clipped to +- this, in (0, 1].
+        clip: entries of an action (numbers, bits, one-hot choices) are clipped to +- this, in (0, 1].
     """
 
-    def __init__(self, space: Space, outputs: int, bound: float, limit: float = 1.0) -> None:
+    def __init__(self, space: Space, outputs: int, bound: float, clip: float = 1.0) -> None:
         super().__init__()
-        self.space, self.limit = space, limit
+        self.space, self.clip = space, clip
         if isinstance(space, spaces.Discrete):
             rows, entries = int(space.n), 1
             self.register_buffer("others", torch.full((rows,), rows - 1), persistent=False)
@@ -75,7 +75,7 @@ class ActionLinear(nn.Module):
     @property
     def rows(self) -> Tensor:
         """What a choice of each row is mapped to, [rows, outputs]."""
-        return self.table if self.limit == 1 else self.table * self.limit
+        return self.table if self.clip == 1 else self.table * self.clip
 
     @property
     def chooses(self) -> bool:
@@ -93,7 +93,7 @@ class ActionLinear(nn.Module):
             x = self.table.new_zeros(*action.shape[:-1], len(self.table)).scatter_(-1, place, 1)
         else:
             x = action.to(self.table.dtype)
-        return x if self.limit == 1 else x.clamp(-self.limit, self.limit)
+        return x if self.clip == 1 else x.clamp(-self.clip, self.clip)
 
     def relaxed(self, probability: Tensor) -> Tensor:
         """Probabilities of the choices, [..., rows], or a continuous action, to [..., outputs]; differentiable."""

@@ -164,34 +164,34 @@ class TanhGaussianActor(Actor):
     """A tanh-Gaussian for each of A numbers.
 
     Args:
-        width, hidden, layers, discounts: as `Actor`. actions: A. limit: of an action in densities.
+        width, hidden, layers, discounts: as `Actor`. actions: A. clip: of an action in densities.
     """
 
     def __init__(
-        self, width: int, hidden: int, layers: int, discounts: int, actions: int, limit: float = 1 - EDGE
+        self, width: int, hidden: int, layers: int, discounts: int, actions: int, clip: float = 1 - EDGE
     ) -> None:
         super().__init__(width, hidden, layers, discounts, 2 * actions)
-        self.limit = limit
+        self.clip = clip
 
     def policy(self, x: Tensor, legal: Tensor | None) -> TanhGaussian:
         """As `Actor.policy`."""
         mean, spread = x.chunk(2, dim=-1)
-        return TanhGaussian(mean, _log_std(spread), self.limit)
+        return TanhGaussian(mean, _log_std(spread), self.clip)
 
 
 class BetaActor(Actor):
     """A Beta distribution with one peak for each of A numbers; arguments as `TanhGaussianActor`."""
 
     def __init__(
-        self, width: int, hidden: int, layers: int, discounts: int, actions: int, limit: float = 1 - EDGE
+        self, width: int, hidden: int, layers: int, discounts: int, actions: int, clip: float = 1 - EDGE
     ) -> None:
         super().__init__(width, hidden, layers, discounts, 2 * actions)
-        self.limit = limit
+        self.clip = clip
 
     def policy(self, x: Tensor, legal: Tensor | None) -> ScaledBeta:
         """As `Actor.policy`."""
         # A little more than 0, so that the peak of a Beta(1, 1) is defined.
-        return ScaledBeta(*(functional.softplus(x) + 1e-4).chunk(2, dim=-1), self.limit)
+        return ScaledBeta(*(functional.softplus(x) + 1e-4).chunk(2, dim=-1), self.clip)
 
 
 class GaussianMixtureActor(Actor):
@@ -205,16 +205,16 @@ class GaussianMixtureActor(Actor):
         discounts: int,
         actions: int,
         components: int,
-        limit: float = 1 - EDGE,
+        clip: float = 1 - EDGE,
     ) -> None:
         super().__init__(width, hidden, layers, discounts, components * (1 + 2 * actions))
-        self.components, self.limit = components, limit
+        self.components, self.clip = components, clip
 
     def policy(self, x: Tensor, legal: Tensor | None) -> TanhGaussianMixture:
         """As `Actor.policy`."""
         weight, rest = x[..., : self.components], x[..., self.components :].unflatten(-1, (self.components, -1))
         mean, spread = rest.chunk(2, dim=-1)
-        return TanhGaussianMixture(weight.log_softmax(-1), mean, _log_std(spread), self.limit)
+        return TanhGaussianMixture(weight.log_softmax(-1), mean, _log_std(spread), self.clip)
 
 
 def make_actor(
@@ -228,7 +228,7 @@ def make_actor(
     ceiling: float,
     continuous: str,
     components: int,
-    density_limit: float = 1 - EDGE,
+    density_clip: float = 1 - EDGE,
     temperature: float = 1.0,
 ) -> Actor:
     """The actor for an action space; `continuous` names the distribution of a Box, as in the configuration."""
@@ -238,5 +238,5 @@ def make_actor(
     if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
         return MultiActor(*sizes, space, floor, ceiling, temperature)
     if continuous == "gaussian_mixture":
-        return GaussianMixtureActor(*sizes, space.shape[0], components, density_limit)
-    return (BetaActor if continuous == "beta" else TanhGaussianActor)(*sizes, space.shape[0], density_limit)
+        return GaussianMixtureActor(*sizes, space.shape[0], components, density_clip)
+    return (BetaActor if continuous == "beta" else TanhGaussianActor)(*sizes, space.shape[0], density_clip)

@@ -35,7 +35,7 @@ class CriticEnsemble(nn.Module):
     Args:
         width: E. hidden: units of each hidden layer. layers: hidden layers, at least 1.
         critics: C. discounts: the G discounts. action_space: of the actions. bins: N.
-        action_limit: of `ActionLinear`. softened: floor and ceiling of choices that were taken, which `taken` makes of
+        action_clip: of `ActionLinear`. softened: floor and ceiling of choices that were taken, which `taken` makes of
             them; None leaves them one-hot.
     """
 
@@ -49,7 +49,7 @@ class CriticEnsemble(nn.Module):
         action_space: Space,
         bins: int,
         *,
-        action_limit: float = 1.0,
+        action_clip: float = 1.0,
         softened: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class CriticEnsemble(nn.Module):
         # the single number and the one-hot would drown in the `width` entries of h.
         self.state = nn.Parameter(torch.empty(critics * hidden, width).uniform_(-1, 1) / math.sqrt(width))
         self.discount = nn.Parameter(torch.empty(critics, 1, hidden).uniform_(-1, 1) / horizons.square().mean().sqrt())
-        self.action = ActionLinear(action_space, critics * hidden, 1.0, action_limit)
+        self.action = ActionLinear(action_space, critics * hidden, 1.0, action_clip)
         self.bias = nn.Parameter(torch.zeros(critics, 1, hidden))
         bound = 1 / math.sqrt(hidden)
         sizes = [hidden] * layers + [bins]

@@ -57,15 +57,15 @@ class RunningNormalization(nn.Module):
 class MovingNormalization(nn.Module):
     """(x - mean) / std by moving averages, clipped to +-10 000, as in the official AMAGO code.
 
-    A feature whose deviation is at most `STEADY` is centred alone. A mean of 0 and a variance of 1 stand at the
+    A feature whose deviation is at most `CONSTANT` is centred alone. A mean of 0 and a variance of 1 stand at the
     beginning, and weigh as much as one batch.
 
     Args:
         size: features, normalised one by one. rate: step size of the averages in the long run.
     """
 
-    LEAST_VARIANCE, STEADY, MOST = 1e-5, 0.01, 1e4
-    """What is added to the variance, the deviation up to which a feature is steady, the bound of what comes out."""
+    EPSILON, CONSTANT, CLIP = 1e-5, 0.01, 1e4
+    """What is added to the variance, the deviation up to which a feature counts as constant, the bound of results."""
 
     def __init__(self, size: int, rate: float = 1e-4) -> None:
         super().__init__()
@@ -87,11 +87,11 @@ class MovingNormalization(nn.Module):
         self.variance.copy_(variance)
 
     def _affine(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What is subtracted, what divides then, and the bound of what comes out; each [size]."""
-        deviation = (self.variance + self.LEAST_VARIANCE).sqrt()
-        steady = deviation <= self.STEADY
-        bound = torch.full_like(deviation, self.MOST).masked_fill(steady, torch.inf)
-        return self.mean, deviation.masked_fill(steady, 1), bound
+        """What is subtracted, what divides then, and the bound of results; each [size]."""
+        deviation = (self.variance + self.EPSILON).sqrt()
+        constant = deviation <= self.CONSTANT
+        bound = torch.full_like(deviation, self.CLIP).masked_fill(constant, torch.inf)
+        return self.mean, deviation.masked_fill(constant, 1), bound
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., size] to [..., size]."""

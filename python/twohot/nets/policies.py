@@ -148,8 +148,8 @@ class Categoricals:
         return self.each.entropy().sum(-1)
 
 
-def _inside(action: Tensor, limit: float, dtype: torch.dtype) -> Tensor:
-    return action.to(dtype).clamp(-limit, limit)
+def _inside(action: Tensor, clip: float, dtype: torch.dtype) -> Tensor:
+    return action.to(dtype).clamp(-clip, clip)
 
 
 def _normal_log_density(z: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
@@ -159,14 +159,14 @@ def _normal_log_density(z: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
 class TanhGaussian:
     """a = tanh(z), z ~ N(mean, std^2) for each of A numbers in (-1, 1); mean and log std [batch, A].
 
-    `limit`: actions are clipped to +- this in densities.
+    `clip`: actions are clipped to +- this in densities.
     """
 
-    def __init__(self, mean: Tensor, log_std: Tensor, limit: float = 1 - EDGE) -> None:
-        self.mean, self.log_std, self.limit = mean, log_std, limit
+    def __init__(self, mean: Tensor, log_std: Tensor, clip: float = 1 - EDGE) -> None:
+        self.mean, self.log_std, self.clip = mean, log_std, clip
 
     def log_prob(self, action: Tensor) -> Tensor:
-        a = _inside(action, self.limit, self.mean.dtype)
+        a = _inside(action, self.clip, self.mean.dtype)
         return (_normal_log_density(a.atanh(), self.mean, self.log_std) - (1 - a.square()).log()).sum(-1)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
@@ -194,15 +194,15 @@ class TanhGaussianMixture:
 
     Args:
         log_weight: [batch, M], normalised. mean, log_std: [batch, M, A].
-        limit: actions are clipped to +- this in densities.
+        clip: actions are clipped to +- this in densities.
     """
 
-    def __init__(self, log_weight: Tensor, mean: Tensor, log_std: Tensor, limit: float = 1 - EDGE) -> None:
+    def __init__(self, log_weight: Tensor, mean: Tensor, log_std: Tensor, clip: float = 1 - EDGE) -> None:
         self.component = Categorical(log_weight)
-        self.mean, self.log_std, self.limit = mean, log_std, limit
+        self.mean, self.log_std, self.clip = mean, log_std, clip
 
     def log_prob(self, action: Tensor) -> Tensor:
-        a = _inside(action, self.limit, self.mean.dtype)
+        a = _inside(action, self.clip, self.mean.dtype)
         z = a.atanh().unsqueeze(-2)
         each = _normal_log_density(z, self.mean, self.log_std).sum(-1)
         return (self.component.log_pi + each).logsumexp(-1) - (1 - a.square()).log().sum(-1)
@@ -232,18 +232,18 @@ class TanhGaussianMixture:
 class ScaledBeta:
     """a = 2 x - 1, x ~ Beta(alpha, beta) for each of A numbers; alpha - 1 and beta - 1 [batch, A], positive.
 
-    `limit`: actions are clipped to +- this in densities.
+    `clip`: actions are clipped to +- this in densities.
     """
 
-    def __init__(self, alpha_less_one: Tensor, beta_less_one: Tensor, limit: float = 1 - EDGE) -> None:
-        self.alpha_less_one, self.beta_less_one, self.limit = alpha_less_one, beta_less_one, limit
+    def __init__(self, alpha_less_one: Tensor, beta_less_one: Tensor, clip: float = 1 - EDGE) -> None:
+        self.alpha_less_one, self.beta_less_one, self.clip = alpha_less_one, beta_less_one, clip
 
     @property
     def _beta(self) -> Beta:
         return Beta(self.alpha_less_one + 1, self.beta_less_one + 1, validate_args=False)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        x = (_inside(action, self.limit, self.alpha_less_one.dtype) + 1) / 2
+        x = (_inside(action, self.clip, self.alpha_less_one.dtype) + 1) / 2
         return (self._beta.log_prob(x) - math.log(2)).sum(-1)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:

@@ -104,7 +104,7 @@ class Transformer(nn.Module):
         positions: a kind of `make_positions`. learned_positions: times that have one of their own if they are learned;
             0 means the context.
         recompute: run each layer again in the backward pass, instead of keeping what it needs there.
-        input_layer: whether a linear layer comes first.
+        input_projection: whether a linear layer comes first.
     """
 
     def __init__(
@@ -119,12 +119,12 @@ class Transformer(nn.Module):
         positions: Literal["fixed", "learned", "rotary"] = "fixed",
         learned_positions: int = 0,
         recompute: bool = False,
-        input_layer: bool = False,
+        input_projection: bool = False,
     ) -> None:
         super().__init__()
         self.width, self.heads, self.feed_forward, self.context = width, heads, feed_forward, context
         self.recompute = recompute
-        self.inputs = nn.Linear(width, width) if input_layer else None
+        self.inputs = nn.Linear(width, width) if input_projection else None
         self.positions = make_positions(positions, width, learned_positions or context)
         self.dropout = nn.Dropout(dropout)
         rotary = self.positions.rotary

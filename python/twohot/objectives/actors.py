@@ -57,7 +57,7 @@ def approval(advantage: Tensor, log_prob: Tensor, config: ObjectiveConfig) -> Te
 def imitated_log_prob(agent: AgentNetworks, policy: Policy, action: Tensor, config: ObjectiveConfig) -> Tensor:
     """log pi(a_t) [M, G] of actions [M, 1, *action]; of MultiBinary ones the mean over entries, if so configured."""
     log_prob, space = policy.log_prob(action), agent.action_space
-    mean = config.binary_log_prob == "mean" and isinstance(space, spaces.MultiBinary)
+    mean = config.multi_binary_log_prob == "mean" and isinstance(space, spaces.MultiBinary)
     return log_prob / space.n if mean else log_prob
 
 
