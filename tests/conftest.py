@@ -8,7 +8,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import pytest
 import torch
 
+from perturbation import perturb_as_asked
 from twohot import _native
+
+perturb_as_asked()
 
 IMPLEMENTATIONS = [
     ("native", torch.float32),

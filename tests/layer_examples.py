@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import two_hot_truth as truth
+from compare import summation
 from two_hot_truth import normal
 from twohot.losses import (
     ValueBins,
@@ -80,3 +82,61 @@ def by_formulas(inputs, target, bins, sigma, row_weight, mask, reduction) -> tup
         return rows, value
     count = max(int(counts.expand(rows.shape).sum()), 1) if reduction == "mean" else 1
     return rows.sum() / count, value
+
+
+@dataclass(frozen=True)
+class Sensitivities:
+    """As `compare` takes them: of float32 losses [...] and values [...] of rows, of gradients in their own dtype."""
+
+    loss: Tensor
+    value: Tensor
+    of_loss: dict[str, Tensor]
+    """Of the gradients of the sum of losses."""
+    of_value: dict[str, Tensor]
+    """Of the gradients of the sum of values."""
+
+
+def sensitivities(inputs, target, bins, sigma=0.0, row_weight=None, mask=None) -> Sensitivities:
+    """Of the last layer fused with its loss.
+
+    Logits are sums of E terms and a bias, rounded to the dtype of the inputs, as gradients are; what they are off by
+    moves probabilities, and these move gradients, which are sums themselves: of N terms for the hidden states, of R for
+    the layer.
+
+    Args:
+        row_weight: of rows; its sign does not matter, and for values it is that of the upstream gradient.
+    """
+    hidden, weight, bias = (None if x is None else x.detach().double() for x in inputs)
+    rounding = max(in_eps_of_float32(inputs[0].dtype, 1), 1) if inputs[0].dtype.itemsize == 2 else 1
+    logits, target = layer(hidden, weight, bias), target.double()
+    off = summation(hidden.shape[-1]) * layer(*(None if x is None else x.abs() for x in (hidden, weight, bias)))
+    off = off + rounding * logits.abs()
+    share, label = logits.softmax(-1), truth.labels(target, bins, sigma)
+    low, _ = truth.ends(bins)
+    shift = truth.label_shift(lambda y: truth.labels(y, bins, sigma), target, bins.transform, low)
+    factor = torch.ones(logits.shape[:-1], dtype=torch.float64)
+    factor = factor if row_weight is None else factor * row_weight.detach().abs()
+    factor = factor if mask is None else factor * mask
+    wrong = (share - label).abs()
+    loss = factor * ((wrong * off).sum(-1) + truth.cross_entropy_shift(logits, shift))
+    moved = share * (1 + off + (share * off).sum(-1, keepdim=True)) + shift.abs()
+    value, of_value = truth.readout_sensitivity(logits, truth.centers(bins), bins.transform, bins.readout, off)
+    z = logits.clone().requires_grad_()
+    slope = truth.gradient(truth.readout(z, bins), z).abs()
+
+    def of_gradients(gradient: Tensor, off: Tensor) -> dict[str, Tensor]:
+        """From those of the logits [..., N], and what they are off by."""
+        heads = weight.shape[:-2]
+        gradient, off = (
+            (factor.unsqueeze(-1) * x).reshape(*heads, -1, bins.count) for x in (gradient, off + rounding * gradient)
+        )
+        flat = hidden.abs().reshape(*heads, -1, hidden.shape[-1])
+        of_layer = off + summation(flat.shape[-2]) * gradient
+        found = {
+            "hidden": ((off + summation(bins.count) * gradient) @ weight.abs()).reshape(hidden.shape),
+            "weight": of_layer.mT @ flat,
+            "bias": of_layer.sum(-2),
+        }
+        return {name: x / rounding for name, x in found.items() if name != "bias" or bias is not None}
+
+    return Sensitivities(loss, value, of_gradients(wrong, moved), of_gradients(slope, of_value))

@@ -280,8 +280,7 @@ def critic_loss(agent, outputs, y, g):
 def weight_of(config, advantage):
     """The filters, with their default constants."""
     if config.filter == "binary":
-        # Where all samples are the action taken it is 0, but for the rounding errors of these loops.
-        return 1.0 if advantage > 1e-12 else 0.0
+        return 1.0 if advantage > 0 else 0.0
     if config.filter == "exponential":
         grown = math.exp(config.filter_beta * advantage)
         return grown if config.filter_maximum is None else min(grown, config.filter_maximum)
@@ -330,26 +329,21 @@ def losses_by_loops(agent, batch, config, critics_drawn, target_actions=None, ac
     def q(which, c, h, g, action):
         return readout(agent, critic_outputs(agent, which, c, h, g, action), g)
 
-    def state_value(which, actor, c, h, g, legal, drawn):
+    def shares(actor, h, g, legal, drawn):
+        """(action, its share of the state's value)."""
         if drawn is None:
-            return sum(float(p) * float(q(which, c, h, g, a)) for a, p in every(agent, actor, h, g, legal))
-        return sum(float(q(which, c, h, g, a)) for a in drawn) / len(drawn)
+            return [(action, float(p)) for action, p in every(agent, actor, h, g, legal)]
+        return [(action, 1 / len(drawn)) for action in drawn]
 
     def drawn_at(samples, b, t, g):
         return None if samples is None else samples[b * steps + t, g]
 
     def next_value(b, t, g):
         with torch.no_grad():
+            drawn = drawn_at(target_actions, b, t, g)
+            pairs = shares(agent.target_actor, h[b, t + 1], g, legal[b, t + 1], drawn)
             values = [
-                state_value(
-                    agent.target_critics,
-                    agent.target_actor,
-                    int(c),
-                    h[b, t + 1],
-                    g,
-                    legal[b, t + 1],
-                    drawn_at(target_actions, b, t, g),
-                )
+                sum(share * float(q(agent.target_critics, int(c), h[b, t + 1], g, a)) for a, share in pairs)
                 for c in critics_drawn[:, b * steps + t, g]
             ]
         return min(values) if config.reduction == "min" else sum(values) / len(values)
@@ -389,10 +383,18 @@ def losses_by_loops(agent, batch, config, critics_drawn, target_actions=None, ac
                 for c in range(critics):
                     value[c, b, t, g] = readout(agent, outputs[c], g)
                 drawn = drawn_at(actions, b, t, g)
-                v = sum(
-                    state_value(agent.critics, agent.actor, c, h[b, t], g, legal[b, t], drawn) for c in range(critics)
+                # A mean of differences: the action taken has none, so neither has a policy that is sure of it.
+                others = [
+                    x for x in shares(agent.actor, h[b, t], g, legal[b, t], drawn) if not torch.equal(x[0], action)
+                ]
+                advantage[b, t, g] = (
+                    sum(
+                        share * float(value[c, b, t, g] - q(agent.critics, c, h[b, t], g, other))
+                        for other, share in others
+                        for c in range(critics)
+                    )
+                    / critics
                 )
-                advantage[b, t, g] = (float(value[:, b, t, g].sum()) - v) / critics
             log_pi = log_prob(agent, agent.actor, h[b, t], g, action, legal[b, t])
             if config.multi_binary_log_prob == "mean" and isinstance(agent.action_space, MultiBinary):
                 log_pi = log_pi / agent.action_space.n

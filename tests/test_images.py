@@ -15,6 +15,7 @@ from network_formulas import (
     perturb,
     residual_block,
 )
+from perturbation import DEVIATIONS, in_float64
 from twohot.nets.images import NETWORKS, ImageEncoder, RandomShift, ResidualBlock
 from twohot.spaces import SpaceError
 
@@ -100,12 +101,13 @@ def test_pixels_are_exact_in_bfloat16():
 @pytest.mark.parametrize("network", NETWORKS)
 def test_autocast_is_near_float32_and_keeps_float32_gradients(network):
     module, x = ImageEncoder((40, 40, 3), 8, network), images(4, 40, 40, 3)
-    expected = module(x)
+    exact, sensitivity = in_float64(module, x, dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         actual = module(x)
     actual.float().sum().backward()
     assert actual.dtype == torch.bfloat16
-    assert (actual - expected).abs().max() < 0.1 * expected.std()
+    assert_accurate(actual, exact, floor=DEVIATIONS, sensitivity=sensitivity)
+    assert DEVIATIONS * torch.finfo(torch.bfloat16).eps * sensitivity.mean() < exact.std()
     assert all(parameter.grad.dtype == torch.float32 for parameter in module.parameters())
 
 

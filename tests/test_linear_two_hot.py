@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -15,11 +16,11 @@ from layer_examples import (
     by_formulas,
     every_dtype,
     gradients,
-    in_eps_of_float32,
     layer,
     layer_example,
     leaves,
     linear_cross_entropy,
+    sensitivities,
 )
 from two_hot_truth import normal
 from twohot.kernels.linear_two_hot import op
@@ -76,16 +77,19 @@ def test_loss_and_every_gradient(heads, rows, bins, bias, reduction, dtype, smal
         exact = run(inputs, lambda t: by_formulas(t, target, support, sigma, w, m, reduction), torch.float64)  # noqa: B023
         plain = run(inputs, lambda t: by_formulas(t, target, support, sigma, w, m, reduction))  # noqa: B023
         assert actual[0].dtype == actual[1].dtype == torch.float32
-        for found, true, usual in zip(actual[:2], exact[:2], plain[:2], strict=True):
-            assert_accurate(found, true, usual, floor=max(2 * bins, in_eps_of_float32(dtype, 8)))
+        of = sensitivities(inputs, target, support, sigma, w, m)
+        count = torch.ones(of_rows).sum() if m is None else m.sum()
+        bounds = {"none": of.loss, "sum": of.loss.sum(), "mean": of.loss.sum() / count}
+        assert_accurate(actual[0], exact[0], plain[0], sensitivity=bounds[reduction])
+        assert_accurate(actual[1], exact[1], plain[1], sensitivity=of.value)
         assert actual[2].keys() == exact[2].keys()
+        scale = math.prod(of_rows) / count if reduction == "mean" else 1
+        if reduction == "none":
+            of = sensitivities(inputs, target, support, sigma, upstream if w is None else w * upstream, m)
         for name in exact[2]:
             assert actual[2][name].dtype == dtype
-            # Of order 1: sums over many rows are as wrong as their largest, which is rounded like any other.
-            size = exact[2][name].abs().amax().clamp(min=1)
-            found, true, usual = (x[name].double() / size for x in (actual[2], exact[2], plain[2]))
-            floor = bins if dtype == torch.float32 else 8
-            assert_accurate(found.to(dtype), true, usual.to(dtype), floor=floor)
+            sensitivity = scale * of.of_loss[name]
+            assert_accurate(actual[2][name], exact[2][name], plain[2][name], sensitivity=sensitivity)
 
 
 @pytest.mark.parametrize("name", truth.SUPPORTS)
@@ -104,16 +108,11 @@ def test_every_support(name, implementation) -> None:
         actual = run(lambda t: linear_cross_entropy(*t, target, bins, sigma, **options))  # noqa: B023
         exact = run(lambda t: by_formulas(t, target, bins, sigma, None, None, "sum"), torch.float64)  # noqa: B023
         plain = run(lambda t: by_formulas(t, target, bins, sigma, None, None, "sum"))  # noqa: B023
-        # Of large values of both signs little may remain.
-        share = (
-            layer(*(x.double() for x in inputs)).softmax(-1)
-            @ truth.bin_values(bins).abs()
-            / exact[1].abs().clamp(min=1)
-        )
-        floors = [2 * bins.count, 8 + 16 * share.amax().item(), *[4 * bins.count] * 3]
-        for found, true, usual, floor in zip(actual, exact, plain, floors, strict=True):
-            assert_accurate(found, true, usual, floor=floor)
-        assert_accurate(linear_bin_expectation(*inputs, bins), exact[1], plain[1], floor=floors[1])
+        of = sensitivities(inputs, target, bins, sigma)
+        bounds = [of.loss.sum(), of.value, *of.of_loss.values()]
+        for found, true, usual, sensitivity in zip(actual, exact, plain, bounds, strict=True):
+            assert_accurate(found, true, usual, sensitivity=sensitivity)
+        assert_accurate(linear_bin_expectation(*inputs, bins), exact[1], plain[1], sensitivity=of.value)
 
 
 @every_dtype
@@ -126,20 +125,19 @@ def test_expectation_of_a_layer(heads, rows, bias, dtype, small_pieces, implemen
         plain = truth.readout(layer(*inputs).float(), bins)
         value = linear_bin_expectation(*inputs, bins)
         assert value.dtype == torch.float32
-        floor = max(32, in_eps_of_float32(dtype, 8))
-        assert_accurate(value, exact, plain, floor=floor)
+        upstream = normal(*exact.shape, seed=9)
+        of = sensitivities(inputs, torch.zeros(exact.shape), bins, row_weight=upstream)
+        assert_accurate(value, exact, plain, sensitivity=of.value)
         tensors = leaves(inputs)
         again = linear_bin_expectation(*tensors, bins)
         assert again.requires_grad
-        assert_accurate(again, exact, plain, floor=floor)
-        upstream = normal(*exact.shape, seed=9)
+        assert_accurate(again, exact, plain, sensitivity=of.value)
         found = gradients(again, tensors, upstream)
         true, usual = leaves(inputs, torch.float64), leaves(inputs)
         true = gradients(truth.readout(layer(*true), bins), true, upstream.double())
         usual = gradients(truth.readout(layer(*usual).float(), bins), usual, upstream)
         for name in found:
-            scale = true[name].abs().amax().clamp(min=1)  # readouts reach 1e5
-            assert_accurate(found[name] / scale.to(dtype), true[name] / scale, usual[name] / scale.to(dtype), floor=16)
+            assert_accurate(found[name], true[name], usual[name], sensitivity=of.of_value[name])
 
 
 def test_float64_and_many_bins_go_to_plain_pytorch() -> None:
@@ -210,19 +208,25 @@ def test_pieces_change_nothing(rows, monkeypatch) -> None:
     for of_target, masked in itertools.product(((rows,), (3, rows), (3, 1), (1,)), (False, True)):
         target = 10 * normal(*of_target, seed=4)
         mask = normal(*of_target, seed=5) < 0.5 if masked else None
-        results = []
+        exact = leaves(inputs, torch.float64)
+        loss, value = by_formulas(exact, target, bins, 0.0, None, mask, "none")
+        total = loss.sum()
+        expected = [loss.detach(), value, total.detach(), *gradients(total, exact).values()]
+        expected.append(truth.readout(layer(*exact).detach(), bins))
+        of = sensitivities(inputs, target, bins, mask=mask)
+        bounds = [of.loss, of.value, of.loss.sum(), *of.of_loss.values(), of.value]
         for elements in (1, 1 << 24):
             monkeypatch.setattr(op, "_PIECE_ELEMENTS", elements)
+            assert len(list(op.pieces(inputs[0], 16))) == 3 * (-(-rows // 256) if elements == 1 else 1)
             tensors = leaves(inputs)
             loss, value = linear_two_hot_cross_entropy(
                 *tensors, target, bins, mask=mask, reduction="none", return_readout=True
             )
             total = linear_two_hot_cross_entropy(*tensors, target, bins, mask=mask, reduction="sum")
-            results.append([loss.detach(), value, total.detach(), *gradients(total, tensors).values()])
-            results[-1].append(linear_bin_expectation(*inputs, bins))
-        assert len(list(op.pieces(inputs[0], 16))) == 3
-        for a, b in zip(*results, strict=True):
-            assert_accurate(a, b.double(), floor=64)
+            found = [loss.detach(), value, total.detach(), *gradients(total, tensors).values()]
+            found.append(linear_bin_expectation(*inputs, bins))
+            for a, b, sensitivity in zip(found, expected, bounds, strict=True):
+                assert_accurate(a, b, sensitivity=sensitivity)
 
 
 @pytest.mark.parametrize(("rows", "bins"), [(0, 8), (1, 8), (600, 8), (257, 4096), (5000, 128), (100_000, 2)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from compare import assert_accurate
+from compare import OF_TWO, assert_accurate
 from layer_examples import (
     BINS,
     BINS_64,
@@ -18,6 +20,7 @@ from layer_examples import (
     gradients,
     layer_example,
     leaves,
+    sensitivities,
 )
 from two_hot_truth import normal
 from twohot.kernels.linear_two_hot import op
@@ -65,8 +68,11 @@ def test_a_loss_may_be_used_with_a_factor(face, factor) -> None:
     tensors, y = leaves(layer_example(2, (5,), 4, 16)), normal(5, seed=1)
     once = torch.autograd.grad(face(*tensors, y, BINS), tensors)
     scaled = torch.autograd.grad(factor * face(*tensors, y, BINS), tensors)
-    for a, b in zip(scaled, once, strict=True):
-        assert_accurate(a, factor * b.double(), floor=16)
+    of = sensitivities(tensors, y, BINS, 0.75 if face is FACES["sum"] else 0.0)
+    bounds = of.of_value if face is FACES["readout"] else of.of_loss
+    for a, b, bound in zip(scaled, once, bounds.values(), strict=True):
+        size = 0.0 if math.isnan(factor) else abs(factor) / (10 if face is FACES["mean"] else 1)
+        assert_accurate(a, factor * b.double(), floor=OF_TWO, sensitivity=size * bound)
 
 
 def test_a_loss_scale_saves_the_gradients_of_float16() -> None:
@@ -169,6 +175,22 @@ def every_loss(h: Tensor, w: Tensor, b: Tensor, y: Tensor, mask: Tensor) -> tupl
     )
 
 
+def sensitivity_of_every_loss(h: Tensor, w: Tensor, b: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+    """Of each output."""
+    masked, rows = sensitivities((h, w, b), y, BINS, mask=mask), sensitivities((h, w, None), y, BINS, 0.75)
+    return masked.loss.sum() / (2 * mask.sum()), masked.value, rows.loss, masked.value, rows.value
+
+
+def sensitivity_of_combined(h: Tensor, w: Tensor, b: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+    """Of its gradients."""
+    masked, whole = (sensitivities((h, w, b), y, BINS, mask=m) for m in (mask, None))
+    rows = sensitivities((h, w, None), y, BINS, 0.75, row_weight=torch.arange(10.0).view(2, 5))
+    return tuple(
+        masked.of_loss[name] / (2 * mask.sum()) + rows.of_loss.get(name, 0) + 0.5 * whole.of_value[name]
+        for name in masked.of_loss
+    )
+
+
 def combined(outputs: tuple[Tensor, ...]) -> Tensor:
     mean, _, rows, value, _ = outputs
     return mean + (rows * torch.arange(rows.numel()).view_as(rows)).sum() + 0.5 * value.sum()
@@ -201,12 +223,12 @@ def test_vmap_equals_a_loop(mapped) -> None:
     def found(*given):
         return grad(lambda h, w, b: combined(every_loss(h, w, b, *given[3:])), argnums=(0, 1, 2))(*given[:3])
 
-    for function in (every_loss, found):
+    for function, bounds in ((every_loss, sensitivity_of_every_loss), (found, sensitivity_of_combined)):
         actual = vmap(function, in_dims=mapped)(*inputs)
         for i in range(size):
             own = [x if dim is None else x.select(dim, i) for x, dim in zip(inputs, mapped, strict=True)]
-            for a, b in zip(actual, function(*own), strict=True):
-                assert_accurate(a[i], b.double(), floor=16)
+            for a, b, sensitivity in zip(actual, function(*own), bounds(*own), strict=True):
+                assert_accurate(a[i], b.double(), floor=OF_TWO, sensitivity=sensitivity)
 
 
 @pytest.mark.parametrize(

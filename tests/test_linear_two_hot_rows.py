@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import grad
 
 import two_hot_truth as truth
-from compare import assert_accurate
+from compare import OF_TWO, assert_accurate
 from layer_examples import (
     BINS,
     INFINITY,
@@ -22,6 +22,7 @@ from layer_examples import (
     layer,
     layer_example,
     leaves,
+    sensitivities,
 )
 from two_hot_truth import normal
 from twohot.losses import (
@@ -154,15 +155,21 @@ def test_layouts(implementation) -> None:
         views = [x.detach().requires_grad_() for x in (hidden, weight, bias)]
         copies = [x.detach().contiguous().clone().requires_grad_() for x in (hidden, weight, bias)]
         for m, w in ((None, None), (mask, row_weight)):
-            results = []
+            exact = leaves(copies, torch.float64)
+            loss, value = by_formulas(exact, target, bins, 0.0, w, m, "mean")
+            count = 20 if m is None else m.sum()
+            expected = [loss.detach(), value, truth.readout(layer(*exact).detach(), bins)]
+            expected += gradients(loss, exact).values()
+            of = sensitivities(copies, target, bins, row_weight=w, mask=m)
+            bounds = [of.loss.sum() / count, of.value, of.value, *(x / count for x in of.of_loss.values())]
             for tensors in (views, copies):
                 loss, value = linear_two_hot_cross_entropy(
                     *tensors, target, bins, mask=m, row_weight=w, return_readout=True
                 )
                 read = linear_bin_expectation(*(x.detach() for x in tensors), bins)
-                results.append([loss.detach(), value, read, *gradients(loss, tensors).values()])
-            for a, b in zip(*results, strict=True):
-                assert_accurate(a, b.double(), floor=16)
+                found = [loss.detach(), value, read, *gradients(loss, tensors).values()]
+                for a, b, sensitivity in zip(found, expected, bounds, strict=True):
+                    assert_accurate(a, b, sensitivity=sensitivity)
 
 
 @pytest.mark.parametrize("asked", [flags for flags in itertools.product((False, True), repeat=3) if any(flags)])
@@ -231,9 +238,10 @@ def test_autocast_lets_float64_alone() -> None:
         loss, value = linear_two_hot_cross_entropy(*inputs, target, BINS, return_readout=True)
         read = linear_bin_expectation(*inputs, BINS)
     assert loss.dtype == value.dtype == read.dtype == torch.float64
-    assert_accurate(loss, exact.detach(), floor=64)
-    assert_accurate(value, values, floor=64)
-    assert_accurate(read, values, floor=64)
+    of = sensitivities(inputs, target, BINS)
+    assert_accurate(loss, exact.detach(), sensitivity=of.loss.mean())
+    assert_accurate(value, values, sensitivity=of.value)
+    assert_accurate(read, values, sensitivity=of.value)
 
 
 def gradients_under_autocast(inputs, target, bins, options) -> dict[str, Tensor]:
@@ -250,15 +258,23 @@ def test_a_layer_and_its_loss_are_the_two_of_them(implementation) -> None:
     inputs, target = layer_example(2, (3, 5), 4, 16), normal(3, 5, seed=4)
     logits = layer(*inputs)
     mask, weight = normal(3, 1, seed=5) < 1, normal(5, seed=6)
-    for reduction in ("none", "mean", "sum"):
-        options = {"mask": mask, "reduction": reduction}
-        for linear, plain in (
-            (linear_two_hot_cross_entropy, two_hot_cross_entropy),
-            (linear_hl_gauss_cross_entropy, hl_gauss_cross_entropy),
+    for sigma, linear, plain in (
+        (0.0, linear_two_hot_cross_entropy, two_hot_cross_entropy),
+        (0.75, linear_hl_gauss_cross_entropy, hl_gauss_cross_entropy),
+    ):
+        of = sensitivities(inputs, target, BINS, sigma, weight, mask)
+        count = 2 * 5 * mask.sum()
+        for reduction, sensitivity in (
+            ("none", of.loss),
+            ("mean", of.loss.sum() / count),
+            ("sum", of.loss.sum()),
         ):
+            options = {"mask": mask, "reduction": reduction}
             loss = linear(*inputs, target, BINS, row_weight=weight, **options)
-            assert_accurate(loss, plain(logits, target, BINS, weight=weight, **options).double(), floor=16)
-    assert_accurate(linear_bin_expectation(*inputs, BINS), bin_expectation(logits, BINS).double(), floor=16)
+            expected = plain(logits, target, BINS, weight=weight, **options).double()
+            assert_accurate(loss, expected, floor=OF_TWO, sensitivity=sensitivity)
+    read = linear_bin_expectation(*inputs, BINS)
+    assert_accurate(read, bin_expectation(logits, BINS).double(), floor=OF_TWO, sensitivity=of.value)
 
 
 H, W, B, Y = torch.zeros(2, 5, 4), torch.zeros(2, 16, 4), torch.zeros(2, 16), torch.zeros(5)

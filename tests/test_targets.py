@@ -128,7 +128,10 @@ def all_digests():
 
 
 def test_two_processes_from_one_seed_agree_bit_for_bit():
-    script = "import sys, torch; torch.set_num_threads(1); import test_targets; print(test_targets.all_digests())"
+    script = (
+        "import sys, torch; torch.set_num_threads(1); import test_targets; "
+        "import perturbation; perturbation.perturb_as_asked(); print(test_targets.all_digests())"
+    )
     here = Path(__file__).parent
     run = subprocess.run([sys.executable, "-c", script], cwd=here, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == all_digests()

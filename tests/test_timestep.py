@@ -9,6 +9,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 
 from compare import assert_accurate
 from network_formulas import convolution, gru_states, integers, layer_norm, leaky_relu, linear, normal, perturb
+from perturbation import DEVIATIONS, in_float64
 from small import AGENT
 from twohot.agent import AgentNetworks
 from twohot.nets.grids import GridEncoder
@@ -264,10 +265,11 @@ def test_gradients_reach_every_parameter():
 def test_one_step_equals_its_place_in_a_window():
     module = encoder().eval()
     observation, action, reward, time = inputs(EVERYTHING, 3, 5)
-    window = module(observation, action, reward, time)
+    window, sensitivity = in_float64(module, observation, action, reward, time)
+    assert_accurate(module(observation, action, reward, time), window, floor=DEVIATIONS, sensitivity=sensitivity)
     for t in range(5):
         step = {name: x[:, t] for name, x in observation.items()}, action[:, t], reward[:, t], time[:, t]
-        assert torch.allclose(module(*step), window[:, t], atol=1e-5)
+        assert_accurate(module(*step), window[:, t], floor=DEVIATIONS, sensitivity=sensitivity[:, t])
 
 
 def test_masked_steps_change_no_other_step_and_no_gradient_bit_for_bit():
@@ -291,8 +293,8 @@ def test_masked_steps_change_no_other_step_and_no_gradient_bit_for_bit():
         results.append([out[mask].detach(), *(parameter.grad.clone() for parameter in module.parameters())])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
     torch.manual_seed(3)
-    whole = module(observation, action, reward, time)
-    assert torch.allclose(whole[mask], results[0][0], atol=1e-5)
+    whole, sensitivity = in_float64(module, observation, action, reward, time)
+    assert_accurate(results[0][0], whole[mask], floor=DEVIATIONS, sensitivity=sensitivity[mask])
 
 
 def test_images_are_shifted_in_training_only():
@@ -330,11 +332,11 @@ def test_autocast_is_near_float32():
     module = encoder().eval()
     batch = inputs(EVERYTHING, 3, 4)
     module.update_statistics(batch[0], batch[2], torch.ones(3, 4) > 0)
-    expected = module(*batch)
+    exact, sensitivity = in_float64(module, *batch, dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         actual = module(*batch)
     actual.float().sum().backward()
-    assert (actual - expected).abs().max() < 0.1
+    assert_accurate(actual.bfloat16(), exact, floor=DEVIATIONS, sensitivity=sensitivity)
 
 
 def test_an_agent_sees_every_entry_that_is_not_hidden():

@@ -88,6 +88,7 @@ def train_elsewhere(run: Path, setup: str = "pass", storage: str = "memory") -> 
     config = {"memory": "with_epochs(8)", "disk": "on_disk(with_epochs(8))"}[storage]
     script = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"
+        "import perturbation; perturbation.perturb_as_asked();"
         "from small import with_epochs, quiet; from test_train import on_disk; from twohot.train import train, resume;"
         "from twohot import run_replay; run_replay.SEGMENT_BYTES = 2000;"
         f"run = Path(sys.argv[1]); {setup};"

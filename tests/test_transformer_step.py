@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from compare import assert_accurate
+from compare import OF_TWO, assert_accurate
 from two_hot_truth import normal
 from twohot import _native
 from twohot.attention import KVCache
@@ -65,8 +65,8 @@ def test_native_steps_are_accurate(environments, sizes, options, monkeypatch):
         assert_accurate(h, by_layers(exact, x.double(), time, exact_cache, monkeypatch), plain, floor=16)
         assert torch.equal(cache.seen, plain_cache.seen)
         time += 1
-    assert (cache.keys - plain_cache.keys).abs().max() < 1e-5
-    assert (cache.values - plain_cache.values).abs().max() < 1e-5
+    assert_accurate(cache.keys, exact_cache.keys, plain_cache.keys, floor=16)
+    assert_accurate(cache.values, exact_cache.values, plain_cache.values, floor=16)
 
 
 def test_a_native_step_with_a_bfloat16_cache(monkeypatch):
@@ -94,8 +94,16 @@ def test_threads_change_no_bit_of_a_step():
 def assert_current(module, monkeypatch):
     x, time = normal(3, module.width), torch.zeros(3, dtype=torch.int64)
     h = module.step(x, time, cache_of(module, 3))
-    assert torch.allclose(h, by_layers(module, x, time, cache_of(module, 3), monkeypatch), atol=1e-5)
+    assert_step(h, module, x, time, monkeypatch)
     return h
+
+
+def assert_step(h, module, x, time, monkeypatch):
+    """A first step is as near to float64 as that of the layers one by one."""
+    plain = by_layers(module, x, time, cache_of(module, len(x)), monkeypatch)
+    double = copy.deepcopy(module).double()
+    exact = by_layers(double, x.double(), time, cache_of(module, len(x), torch.float64), monkeypatch)
+    assert_accurate(h, exact, plain, floor=16)
 
 
 def test_every_change_of_a_parameter_is_seen(monkeypatch):
@@ -114,7 +122,9 @@ def test_every_change_of_a_parameter_is_seen(monkeypatch):
     after = assert_current(module, monkeypatch)
     assert not torch.equal(before, after)
     module.norm.weight.data = 3 * module.norm.weight.data
-    assert torch.allclose(assert_current(module, monkeypatch) - module.norm.bias, 3 * (after - module.norm.bias))
+    bias = module.norm.bias.detach().double()
+    expected = 3 * (after.double() - bias) + bias
+    assert_accurate(assert_current(module, monkeypatch), expected, floor=OF_TWO, sensitivity=3 * bias.abs())
     module.layers[0].up.iterate()
     before = assert_current(module, monkeypatch)
     other = transformer(seed=2)
@@ -161,11 +171,10 @@ def test_other_steps_go_layer_by_layer(monkeypatch):
     assert torch.equal(strided, module.step(normal(3, 128)[:, ::2].contiguous(), time, cache_of(module, 3)))
 
 
-def test_compiling_a_step_breaks_nowhere():
+def test_compiling_a_step_breaks_nowhere(monkeypatch):
     module, x, time = transformer(), normal(3, 64), torch.zeros(3, dtype=torch.int64)
     compiled = torch.compile(module.step, fullgraph=True, backend="aot_eager")
-    h = module.step(x, time, cache_of(module, 3))
-    assert torch.allclose(compiled(x, time, cache_of(module, 3)), h, atol=1e-5)
+    assert_step(compiled(x, time, cache_of(module, 3)), module, x, time, monkeypatch)
 
 
 def test_packing_fills_panels_up():

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from compare import assert_accurate
+from two_hot_truth import cross_entropy_shift, label_shift, readout_sensitivity
 from twohot.kernels.two_hot import reference
 
 if sys.platform == "linux":
@@ -202,14 +203,33 @@ def formula(given: Problem, dtype: torch.dtype) -> Results:
     return Results(loss, readout, gradient)
 
 
+def sensitivities(given: Problem) -> tuple[Tensor, Tensor]:
+    """Of losses [R] and gradients [R, 1] to an eps in f(y)."""
+    logits, transform = given.logits.double(), given.support.transform
+    shift = label_shift(lambda y: label(replace(given, target=y), y.dtype), given.target.double(), transform)
+    shift = shift.repeat(len(logits) // max(len(shift), 1), 1)
+    weight = 1 if given.weight is None else given.weight.abs().double()
+    scale = 1 if given.scale is None else given.scale.abs().double()
+    return weight * cross_entropy_shift(logits, shift), (scale * weight * shift.abs().amax(-1)).unsqueeze(-1)
+
+
 def assert_right(actual: Results, given: Problem) -> None:
     """Every result is as near to float64 as plain PyTorch in float32, rounded to its dtype."""
     truth, plain = formula(given, torch.float64), formula(given, torch.float32)
-    assert_accurate(actual.loss, truth.loss, plain.loss)
-    # A mean over large centers that cancel keeps an error of the eps of a center.
-    assert_accurate(actual.readout, truth.readout, plain.readout, floor=max(8, given.support.high / 2))
+    of_loss, of_gradient = sensitivities(given)
+    assert_accurate(actual.loss, truth.loss, plain.loss, sensitivity=of_loss)
+    sensitivity = of_readout(given.logits.double(), given.support)
+    assert_accurate(actual.readout, truth.readout, plain.readout, sensitivity=sensitivity)
     assert actual.gradient.dtype == given.logits.dtype
-    assert_accurate(actual.gradient, truth.gradient, plain.gradient.to(given.logits.dtype))
+    plain_gradient = plain.gradient.to(given.logits.dtype)
+    assert_accurate(actual.gradient, truth.gradient, plain_gradient, sensitivity=of_gradient)
+
+
+def of_readout(logits: Tensor, support: Support) -> Tensor:
+    """The sensitivity of readouts of float64 logits."""
+    place = {"dtype": torch.float64, "device": "cpu"}
+    centers = reference.bin_centers(support.low, support.high, support.bins, **place)
+    return readout_sensitivity(logits, centers, support.transform, support.readout)[0]
 
 
 @every_form
@@ -265,7 +285,8 @@ def test_targets_out_of_range(name: str, sigma: float, device: str) -> None:
     finite = ~given.target.isnan()
     assert_accurate(actual.loss[finite], truth.loss[finite], plain.loss[finite])
     assert_accurate(actual.gradient[finite], truth.gradient[finite], plain.gradient[finite])
-    assert_accurate(actual.readout, truth.readout, plain.readout, floor=8)
+    sensitivity = of_readout(given.logits.double(), support)
+    assert_accurate(actual.readout, truth.readout, plain.readout, sensitivity=sensitivity)
 
 
 @pytest.mark.parametrize("readout", ["transformed", "raw"])
@@ -274,8 +295,9 @@ def test_a_narrow_support_near_0_loses_no_digits(transform: str, readout: str, d
     """Where f(y) is nearly y: a position from 1 + y, or a value from exp(x) - 1, would be off by far more than this."""
     given = problem(Support(-1e-3, 2e-3, 64, transform, readout))
     actual, truth = launch(given, device), formula(given, torch.float64)
-    assert_accurate(actual.loss, truth.loss, floor=200)
-    assert_accurate(actual.gradient, truth.gradient, floor=200)
+    of_loss, of_gradient = sensitivities(given)
+    assert_accurate(actual.loss, truth.loss, sensitivity=of_loss)
+    assert_accurate(actual.gradient, truth.gradient, sensitivity=of_gradient)
     assert_accurate(actual.readout * 1000, truth.readout * 1000, floor=16)
     value, gradient = expectation(given.logits, given.support, device, given.weight * 1000)
     assert torch.equal(value, actual.readout)
@@ -390,7 +412,7 @@ def test_expectation_and_its_gradient(support: Support, dtype: torch.dtype, devi
 
     truth, float32 = plain(torch.float64), plain(torch.float32)
     readout, gradient = expectation(logits, support, device, upstream)
-    assert_accurate(readout, truth[0], float32[0], floor=max(8, support.high / 2))
+    assert_accurate(readout, truth[0], float32[0], sensitivity=of_readout(logits.double(), support))
     assert_accurate(gradient, truth[1], float32[1].to(dtype), floor=8)
 
 

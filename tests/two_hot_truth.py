@@ -6,6 +6,7 @@ Nothing here is taken from the code under test; the transforms and labels are ch
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -91,6 +92,57 @@ def readout(logits: Tensor, bins: ValueBins) -> Tensor:
     """[...] values that the logits [..., N] stand for."""
     mean = logits.softmax(-1) @ bin_values(bins, logits.dtype)
     return mean if bins.readout == "raw" else inverse(mean, bins.transform)
+
+
+def label_shift(label: Callable[[Tensor], Tensor], target: Tensor, transform: str, low: float = 0.0) -> Tensor:
+    """[..., N] what labels of float64 targets move by, in eps, where f(y) is off by one: |f(y)| dl / df(y).
+
+    Args:
+        label: from targets to labels. low: the first center, where f(y) is measured from there: it is off by an eps of
+            that, too.
+    """
+    x, step = forward(target, transform), 1e-6
+    step = step * (x.abs() + abs(low)).clamp(min=1e-30)
+    above, below = (label(inverse(place, transform)) for place in (x + step, x - step))
+    return ((above - below) / 2e-6).nan_to_num()
+
+
+def cross_entropy_shift(logits: Tensor, shift: Tensor) -> Tensor:
+    """[...] what a cross-entropy of float64 logits moves by where the labels move by `shift` [..., N]."""
+    return torch.where(shift == 0, 0, shift * logits.log_softmax(-1)).sum(-1).abs()
+
+
+def readout_sensitivity(
+    logits: Tensor, centers: Tensor, transform: str, readout: str, size: Tensor | float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """What a readout of float64 logits [...] and its gradient [..., N] are off by, in eps, to first order.
+
+    Each step is off by an eps: exp(z - max z) by an eps and by that of its argument; the terms of the mean by one, and
+    by that of the centers; f^-1 multiplies what its argument is off by by its slope: at 20, symexp makes 20 eps of one.
+
+    Args:
+        centers: [N] in transformed space. readout: as `ValueBins.readout`.
+        size: [..., N] what the logits are off by in eps, where they are computed themselves.
+    """
+
+    def slope(x: Tensor) -> Tensor:
+        return (inverse(x + 1e-6, transform) - inverse(x - 1e-6, transform)) / 2e-6
+
+    share = logits.softmax(-1)
+    values, of_center = centers, centers.abs()
+    if readout == "raw":
+        values, of_center = inverse(centers, transform), centers.abs() * slope(centers)
+    mean = (share * values).sum(-1, keepdim=True)
+    off = torch.where(share == 0, 0, 1 + (logits - logits.amax(-1, keepdim=True)).abs() + size)
+    of_mean = mean.abs() + (share * (off * (values.abs() + mean.abs()) + of_center)).sum(-1, keepdim=True)
+    apart = (values - mean).abs()
+    of_apart = (off + (share * off).sum(-1, keepdim=True)) * apart + of_center + values.abs() + of_mean
+    of_gradient = share * of_apart
+    if readout != "raw":
+        bend = (slope(mean + 1e-3) - slope(mean - 1e-3)).abs() / 2e-3
+        of_gradient = slope(mean) * of_gradient + bend * of_mean * share * apart
+        of_mean = slope(mean) * of_mean
+    return of_mean.squeeze(-1), of_gradient
 
 
 def targets(bins: ValueBins, count: int, seed: int = 0) -> Tensor:

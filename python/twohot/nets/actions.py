@@ -19,7 +19,7 @@ def every_action(space: Space) -> Tensor | None:
         return torch.arange(int(space.n))
     if isinstance(space, spaces.Box):
         return None
-    counts = (2,) * space.n if isinstance(space, spaces.MultiBinary) else tuple(space.nvec.tolist())
+    counts = _counts(space)
     if math.prod(counts) > MOST_ENUMERATED:
         return None
     return torch.from_numpy(np.indices(counts).reshape(len(counts), -1).T.copy())
@@ -33,6 +33,21 @@ def soften(chosen: Tensor, others: Tensor, floor: float, ceiling: float) -> Tens
     """
     x = others.new_full((*chosen.shape[:-1], len(others)), floor).scatter_(-1, chosen, ceiling)
     return x / (ceiling + others * floor)
+
+
+def action_number(space: Space, action: Tensor) -> Tensor:
+    """Places [...] of actions [..., *shape] among those of `every_action`."""
+    if isinstance(space, spaces.Discrete):
+        return action.long()
+    number = action.new_zeros(action.shape[:-1], dtype=torch.int64)
+    for count, choice in zip(_counts(space), action.unbind(-1), strict=True):
+        number = number * count + choice
+    return number
+
+
+def _counts(space: spaces.MultiDiscrete | spaces.MultiBinary) -> tuple[int, ...]:
+    """The number of each choice of a tuple of them."""
+    return (2,) * space.n if isinstance(space, spaces.MultiBinary) else tuple(space.nvec.tolist())
 
 
 class ActionLinear(nn.Module):

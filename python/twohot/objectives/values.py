@@ -7,6 +7,7 @@ from torch import Tensor
 
 from twohot.agent import AgentNetworks
 from twohot.config import ObjectiveConfig
+from twohot.nets.actions import action_number
 from twohot.nets.critic import CriticEnsemble
 from twohot.nets.policies import Categorical, Policy
 from twohot.rl.ensembles import subset_value
@@ -30,7 +31,8 @@ def action_values(
         critics: the agent's, or its target ones. state: of these critics, for M steps. policy: [M, G].
         samples: K, or 0 for all actions.
         counts: [M] bool, where the value of a step counts; the others may come out as anything finite.
-        known: actions [M, *action] whose values [C, M, G] have been read already, which spares choices the reading.
+        known: actions [M, *action] whose values [C, M, G] have been read already: they stand for those actions, since
+            a second reading, by products of other shapes, is rounded otherwise.
 
     Returns:
         Q_c(h, a) [C, M, G, S] and the shares [M, G, S] (or a number): choices with their probabilities or with how
@@ -44,11 +46,26 @@ def action_values(
             return values.read_choices(critics, state, wanted), share
         choice = known[0].long()[:, None, None].expand(*share.shape[:-1], 1)
         q = values.read_choices(critics, state, wanted.scatter(-1, choice, False))
-        return q.scatter(-1, choice.expand(len(q), *choice.shape), known[1].unsqueeze(-1).to(q.dtype)), share
+        return _with_known(q, choice, known[1]), share
     if samples == 0:
-        return values.read(critics, critics.all_features(state)), policy.probabilities
-    q = [values.read_actions(critics, state, policy.sample(), counts) for _ in range(samples)]
+        q, share = values.read(critics, critics.all_features(state)), policy.probabilities
+        if known is None:
+            return q, share
+        number = action_number(agent.action_space, known[0])
+        return _with_known(q, number[:, None, None].expand(*share.shape[:-1], 1), known[1]), share
+    q = []
+    for _ in range(samples):
+        action = policy.sample()
+        q.append(values.read_actions(critics, state, action, counts))
+        if known is not None:
+            same = (action == known[0].unsqueeze(1)).all(-1)  # [M, G]
+            q[-1] = torch.where(same, known[1].to(q[-1].dtype), q[-1])
     return torch.stack(q, dim=-1), state.new_tensor(1 / samples, dtype=q[0].dtype)
+
+
+def _with_known(q: Tensor, place: Tensor, value: Tensor) -> Tensor:
+    """Values [C, M, G, S] with those [C, M, G] that are known of the actions at place [M, G, 1]."""
+    return q.scatter(-1, place.expand(len(q), *place.shape), value.unsqueeze(-1).to(q.dtype))
 
 
 @torch.no_grad()
