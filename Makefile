@@ -13,11 +13,12 @@ TRITON := triton==3.9.0
 # cannot say so.
 PROCGEN := procgen-mirror==0.10.7 ; python_version >= "3.11" and python_version < "3.13"
 
-.PHONY: help train test lint cpp-test format bench gpu readme wheel resolve clean
+.PHONY: help train test lint cpp-test fuzz format bench gpu readme wheel resolve clean
 
 help:
 	@echo "make train   train the quickstart agent (about 5 minutes on two cores) and write its report"
 	@echo "make test    lint, C++ tests and Python tests"
+	@echo "make fuzz    random calls of native code, under AddressSanitizer"
 	@echo "make format  format the Python sources"
 	@echo "make bench   measure what takes minutes, into bench/results"
 	@echo "make gpu     test and measure the kernels on the GPU of this machine"
@@ -53,6 +54,18 @@ cpp-test-%: $(VENV)/.ready
 	    -DTWOHOT_TESTS=ON -DTWOHOT_WERROR=ON -DTWOHOT_SANITIZE=$(if $(filter plain,$*),,$*) > /dev/null
 	$(BIN)/cmake --build build/cpp-$* > /dev/null
 	$(BIN)/ctest --test-dir build/cpp-$* --output-on-failure
+
+# The Python module beside those C++ tests, of the same objects. What torch and the interpreter keep is no leak of ours.
+FUZZ_SECONDS ?= $(or $(TWOHOT_FUZZ_SECONDS),60)
+SANITIZED := build/cpp-address,undefined
+
+fuzz: cpp-test-address,undefined
+	$(BIN)/cmake "$(SANITIZED)" -DTWOHOT_PYTHON=ON -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+	    -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > /dev/null
+	$(BIN)/cmake --build "$(SANITIZED)" --target _native > /dev/null
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	    TWOHOT_FUZZ_NATIVE="$(SANITIZED)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	    $(BIN)/python tests/native_fuzz.py --seconds $(FUZZ_SECONDS)
 
 format: $(VENV)/.ready
 	$(BIN)/ruff format .

@@ -106,6 +106,19 @@ def plain_eager(tensor: Tensor) -> bool:
     )
 
 
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """The dtype of autocast on this device; None where it is off, and for tensors without data, which it knows not."""
+    kind = device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
+
+
+def without_autocast(device: torch.device) -> torch.autocast:
+    """A context in which tensors of this device keep their dtypes."""
+    return torch.autocast("cpu" if device.type == "meta" else device.type, enabled=False)
+
+
 def _forced(*variables: str) -> tuple[str, str]:
     """The first of these environment variables that is set, and what it asks for."""
     return next(((name, os.environ[name]) for name in variables if name in os.environ), (variables[0], "auto"))

@@ -6,6 +6,7 @@ import copy
 import itertools
 import math
 import types
+from functools import partial
 
 import numpy as np
 import torch
@@ -311,6 +312,25 @@ def targets_by_loops(agent, batch, config, next_value):
     return target
 
 
+def shares(agent, actor, h, g, legal, drawn):
+    """(action, its share of the state's value)."""
+    if drawn is None:
+        return [(action, float(p)) for action, p in every(agent, actor, h, g, legal)]
+    return [(action, 1 / len(drawn)) for action in drawn]
+
+
+def advantage_of(agent, taken, pairs, action, q):
+    """mean_c E_a (Q_c(h, a_t) - Q_c(h, a)), of values [C] of the action taken, (action, share) pairs and q(c, action).
+
+    The action taken has no difference, so neither has a policy that is sure of it; but critics see a softened one as
+    another than the same one sampled.
+    """
+    if agent.critics.softened is None:
+        pairs = [(other, share) for other, share in pairs if not torch.equal(other, action)]
+    differences = [share * float(taken[c] - q(c=c, action=a)) for a, share in pairs for c in range(len(taken))]
+    return sum(differences) / len(taken)
+
+
 def losses_by_loops(agent, batch, config, critics_drawn, target_actions=None, actions=None, climbing=None):
     """Losses and what they are made of, in float64.
 
@@ -329,19 +349,13 @@ def losses_by_loops(agent, batch, config, critics_drawn, target_actions=None, ac
     def q(which, c, h, g, action):
         return readout(agent, critic_outputs(agent, which, c, h, g, action), g)
 
-    def shares(actor, h, g, legal, drawn):
-        """(action, its share of the state's value)."""
-        if drawn is None:
-            return [(action, float(p)) for action, p in every(agent, actor, h, g, legal)]
-        return [(action, 1 / len(drawn)) for action in drawn]
-
     def drawn_at(samples, b, t, g):
         return None if samples is None else samples[b * steps + t, g]
 
     def next_value(b, t, g):
         with torch.no_grad():
             drawn = drawn_at(target_actions, b, t, g)
-            pairs = shares(agent.target_actor, h[b, t + 1], g, legal[b, t + 1], drawn)
+            pairs = shares(agent, agent.target_actor, h[b, t + 1], g, legal[b, t + 1], drawn)
             values = [
                 sum(share * float(q(agent.target_critics, int(c), h[b, t + 1], g, a)) for a, share in pairs)
                 for c in critics_drawn[:, b * steps + t, g]
@@ -382,19 +396,9 @@ def losses_by_loops(agent, batch, config, critics_drawn, target_actions=None, ac
             with torch.no_grad():
                 for c in range(critics):
                     value[c, b, t, g] = readout(agent, outputs[c], g)
-                drawn = drawn_at(actions, b, t, g)
-                # A mean of differences: the action taken has none, so neither has a policy that is sure of it.
-                others = [
-                    x for x in shares(agent.actor, h[b, t], g, legal[b, t], drawn) if not torch.equal(x[0], action)
-                ]
-                advantage[b, t, g] = (
-                    sum(
-                        share * float(value[c, b, t, g] - q(agent.critics, c, h[b, t], g, other))
-                        for other, share in others
-                        for c in range(critics)
-                    )
-                    / critics
-                )
+                pairs = shares(agent, agent.actor, h[b, t], g, legal[b, t], drawn_at(actions, b, t, g))
+                read = partial(q, agent.critics, h=h[b, t], g=g)
+                advantage[b, t, g] = advantage_of(agent, value[:, b, t, g], pairs, action, read)
             log_pi = log_prob(agent, agent.actor, h[b, t], g, action, legal[b, t])
             if config.multi_binary_log_prob == "mean" and isinstance(agent.action_space, MultiBinary):
                 log_pi = log_pi / agent.action_space.n

@@ -20,6 +20,8 @@ namespace {
 
 namespace py = pybind11;
 
+constexpr std::int64_t most_seen = std::int64_t{1} << 62;
+
 ops::Float float_of(const std::string& dtype) {
   if (dtype == "float32") return ops::Float::float32;
   if (dtype == "bfloat16") return ops::Float::bfloat16;
@@ -31,6 +33,17 @@ void check_head_size(std::int64_t size) {
   if (size < ops::head_size_step || size > ops::most_head_size || size % ops::head_size_step != 0) {
     throw std::invalid_argument("expected a head size that is a multiple of " + std::to_string(ops::head_size_step) +
                                 " up to " + std::to_string(ops::most_head_size) + ", got " + std::to_string(size));
+  }
+}
+
+// Rows of a ring are found by these counts, which whoever owns them can set to anything.
+void check_seen(std::uintptr_t seen, std::int64_t environments) {
+  for (std::int64_t e = 0; e < environments; ++e) {
+    const std::int64_t steps = pointer<const std::int64_t>(seen)[e];
+    if (steps < 0 || steps > most_seen) {
+      throw std::invalid_argument("seen: expected 0 to " + std::to_string(most_seen) + " steps of each environment, got " +
+                                  std::to_string(steps) + " of environment " + std::to_string(e));
+    }
   }
 }
 
@@ -52,6 +65,7 @@ void decode_attention(std::uintptr_t keys, std::uintptr_t values, const std::str
     throw std::invalid_argument("expected the addresses of caches, query, key, value, seen and output, got a zero");
   }
   if (!(std::isfinite(scale) && softcap >= 0)) throw std::invalid_argument("expected a finite scale and a softcap >= 0");
+  check_seen(seen, environments);
   const ops::DecodeStep step{pointer<const void>(query),    pointer<const void>(key),    pointer<const void>(value),
                              float_of(dtype),               query_stride,                key_stride,
                              value_stride,                  groups,                      pointer<const std::int64_t>(seen),
@@ -140,6 +154,7 @@ void transformer_step(std::uintptr_t input, std::uintptr_t output, std::int64_t 
   if (!input || !output || !keys || !values || !seen || !cosine != !sine) {
     throw std::invalid_argument("expected the addresses of input, output, caches and seen, got a zero");
   }
+  check_seen(seen, environments);
   const auto at = [&](std::size_t i) { return pointer<const float>(parameters[i]); };
   std::vector<ops::StepLayer> given;
   for (std::int64_t l = 0; l < layers; ++l) {

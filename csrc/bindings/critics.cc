@@ -56,10 +56,26 @@ ops::Ensemble ensemble(std::int64_t critics, std::int64_t steps, std::int64_t en
           pointer<const float>(head_bias)};
 }
 
+void require_indices(const char* what, std::uintptr_t address, std::int64_t rows, std::int64_t count) {
+  const auto* index = pointer<const std::int64_t>(address);
+  std::int64_t least = 0;
+  std::int64_t most = 0;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    least = std::min(least, index[r]);
+    most = std::max(most, index[r]);
+  }
+  if (rows > 0 && (least < 0 || most >= count)) {
+    throw std::invalid_argument(std::string(what) + ": expected indices of 0 to " + std::to_string(count - 1) + ", got " +
+                                std::to_string(least < 0 ? least : most));
+  }
+}
+
 ops::EnsembleRows rows_of(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t step, std::uintptr_t entry,
                           std::uintptr_t action) {
   if (rows < 0) throw std::invalid_argument("expected rows >= 0, got " + std::to_string(rows));
   require_addresses(rows == 0 || (step && entry && (ensemble.actions == 0 || action)));
+  require_indices("step", step, rows, ensemble.steps);
+  require_indices("entry", entry, rows, ensemble.entries);
   return {rows, pointer<const std::int64_t>(step), pointer<const std::int64_t>(entry), pointer<const void>(action)};
 }
 
@@ -158,7 +174,7 @@ void bind_critics(py::module_& module) {
              "readout"_a, "of_state"_a, "of_critic_stride"_a, "of_step_stride"_a, "of_table"_a, "of_action_weight"_a,
              "of_weights"_a, "of_biases"_a, "of_head"_a, "of_head_bias"_a, "threads"_a,
              "Losses and values of rows, and gradients; what reaches a step is added. Arrays are addresses of CPU memory, "
-             "which the caller has checked, indices too.");
+             "which the caller has checked; indices are checked here.");
   module.def("critics_expectation", &expectation, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a,
              "low"_a, "high"_a, "transform"_a, "raw"_a, "readout"_a, "threads"_a, "Values of rows.");
   module.def("critics_squared_error", &squared_error, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a,

@@ -64,7 +64,7 @@ struct Regression {
 
 // All sum in float32. With bfloat16 products are of bfloat16 where the processor has them. The same bits for any number of
 // threads. Throw std::bad_alloc before anything is written. Preconditions, which the binding checks: those of two_hot.h for classifiers,
-// `bins` 1 for others, 1 <= width; the caller vouches for every index. Cost: O(critics * rows * width * (depth * width + bins)); memory of some pieces
+// `bins` 1 for others, 1 <= width; indices are of steps and entries. Cost: O(critics * rows * width * (depth * width + bins)); memory of some pieces
 // for each thread, and of some copies of weights.
 
 // labels.targets is the number of rows, its offset 0. `loss` and `readout` are [critics, rows]; gradients are those of the

@@ -47,7 +47,7 @@ def decode_kernel(
     if p_cosine is not None:
         p_cosine += i_b * (D // 2)
         p_sine += i_b * (D // 2)
-    seen = tl.load(p_seen + i_b)
+    seen = tl.maximum(tl.load(p_seen + i_b), 0)
     slot = tl.where(seen < R, seen, SINKS + (seen - SINKS) % (R - SINKS)).to(tl.int32)
     rows = tl.minimum(seen + 1, R).to(tl.int32)
     o_ring = (i_b * (H // GROUPS) + i_h // GROUPS) * R * D

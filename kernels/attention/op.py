@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from twohot.kernels.addresses import address, optional_address, refuse
 from twohot.kernels.attention import reference
 from twohot.kernels.backend import choose_attention, choose_decode, native, plain_eager
 from twohot.kernels.two_hot.op import differentiable, differentiated_once
@@ -40,6 +41,10 @@ def decode_attention(
 
     Returns:
         [B, H, D] in the dtype of `q`, without a gradient.
+
+    Raises:
+        TypeError, ValueError: for tensors that are not what is said here, and where an environment has seen fewer than
+            0 steps, which is not asked of a GPU: there it has seen 0.
     """
     name = choose_decode(q.device, q.dtype, keys.dtype, q.shape[-1]).name
     if name == "native":
@@ -52,6 +57,8 @@ def decode_attention(
         options = {"sinks": sinks, "softcap": softcap, "scale": scale}
         launch_decode(q, k, v, keys, values, seen, (cosine, sine), out=out, **options)
         return out
+    if seen.is_cpu and (seen < 0).any():
+        raise ValueError(f"seen: expected at least 0 steps of each environment, got {seen.tolist()}")
     if cosine is not None:
         q, k = (reference.rotate(x, cosine.to(x.dtype), sine.to(x.dtype)) for x in (q, k))
     rows, slot = torch.arange(q.shape[0], device=q.device), reference.ring_slot(seen, keys.shape[2], sinks)
@@ -67,29 +74,32 @@ def _(q, k, v, keys, values, seen, sinks, softcap, scale, cosine, sine):
 
 
 def _decode_natively(q, k, v, keys, values, seen, sinks, softcap, scale, cosine, sine) -> Tensor:
-    q, k, v = (_contiguous_heads(x) for x in (q, k, v))
-    out = torch.empty(q.shape, dtype=q.dtype)
+    if keys.dim() != 4 or q.dim() != 3 or not keys.shape[1] or q.shape[1] % keys.shape[1]:
+        refuse(keys, "keys", f"a tensor [B, K, L, D] with K a divisor of H, for queries {list(q.shape)}")
     environments, heads, rows, size = keys.shape
+    dtype, cache_dtype, new = q.dtype, keys.dtype, (environments, heads, size)
+    q, k, v = (_contiguous_heads(x) for x in (q, k, v))
+    out = torch.empty(q.shape, dtype=dtype, device="cpu")
     native.decode_attention(
-        keys.data_ptr(),
-        values.data_ptr(),
-        _NAMES[keys.dtype],
+        address(keys, "keys", cache_dtype, environments, heads, rows, size),
+        address(values, "values", cache_dtype, environments, heads, rows, size),
+        _NAMES[cache_dtype],
         environments,
         heads,
         rows,
         size,
         sinks=sinks,
-        query=q.data_ptr(),
-        key=k.data_ptr(),
-        value=v.data_ptr(),
-        dtype=_NAMES[q.dtype],
+        query=address(q, "q", dtype, environments, q.shape[1], size, strided=True),
+        key=address(k, "k", dtype, *new, strided=True),
+        value=address(v, "v", dtype, *new, strided=True),
+        dtype=_NAMES[dtype],
         query_stride=q.stride(0),
         key_stride=k.stride(0),
         value_stride=v.stride(0),
         groups=q.shape[1] // heads,
-        seen=seen.data_ptr(),
-        cosine=0 if cosine is None else cosine.data_ptr(),
-        sine=0 if sine is None else sine.data_ptr(),
+        seen=address(seen, "seen", torch.int64, environments),
+        cosine=optional_address(cosine, "cosine", torch.float32, environments, size // 2),
+        sine=optional_address(sine, "sine", torch.float32, environments, size // 2),
         scale=scale,
         softcap=softcap,
         output=out.data_ptr(),
@@ -134,7 +144,7 @@ def causal_attention(
     lse = q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32)
     q, k, v = (_unit_places(x) for x in (q, k, v))
     options = {"window": window, "sinks": sinks, "softcap": softcap, "scale": scale}
-    if choose_attention(q.device, q.dtype, q.shape[-1], softcap > 0).name == "native":
+    if _fused(q, softcap) == "native":
         _attend_natively(q, k, v, lengths, cosine, sine, out, lse, None, **options)
         return out, lse
     from twohot.kernels.attention.kernel import launch_forward
@@ -169,7 +179,7 @@ def causal_attention_backward(
     gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)]
     q, k, v, upstream = (_unit_places(x) for x in (q, k, v, upstream))
     options = {"window": window, "sinks": sinks, "softcap": softcap, "scale": scale}
-    if choose_attention(q.device, q.dtype, q.shape[-1], softcap > 0).name == "native":
+    if _fused(q, softcap) == "native":
         _attend_natively(q, k, v, lengths, cosine, sine, out, lse, (upstream, *gradients), **options)
         return tuple(gradients)
     from twohot.kernels.attention.kernel import launch_key_gradient, launch_query_gradient
@@ -188,29 +198,48 @@ def _(upstream, q, k, v, *_):
 
 
 def _attend_natively(q, k, v, lengths, cosine, sine, out, lse, gradients, **options) -> None:
-    lengths = None if lengths is None else lengths.to(torch.int64)
-    batch, steps, heads, size = k.shape
+    if not out.numel():
+        return
+    lengths = None if lengths is None else lengths.to(torch.int64).contiguous()
+    if k.dim() != 4 or q.dim() != 4 or q.shape[2] % max(k.shape[2], 1):
+        refuse(k, "k", f"a tensor [B, L, K, D] with K a divisor of H, for queries {list(q.shape)}")
+    batch, steps, heads, size = own = tuple(k.shape)
+    wide = (batch, steps, q.shape[2], size)
+    upstream, *found = (None,) * 4 if gradients is None else gradients
+    shapes = {"q": (q, wide), "k": (k, own), "v": (v, own), "out": (out, wide), "upstream": (upstream, wide)}
+    shapes |= {name: (x, shape) for name, x, shape in zip(("dq", "dk", "dv"), found, (wide, own, own), strict=True)}
+    at = {
+        name: (address(x, name, q.dtype, *shape, strided=True), *x.stride()[:3])
+        for name, (x, shape) in shapes.items()
+        if x is not None
+    }
     native.causal_attention(
-        *(_strided(x) for x in (q, k, v)),
+        at["q"],
+        at["k"],
+        at["v"],
         _NAMES[q.dtype],
         batch,
         steps,
         max(heads, 1),
         size,
         groups=q.shape[2] // max(heads, 1) or 1,
-        lengths=0 if lengths is None else lengths.data_ptr(),
-        cosine=0 if cosine is None else cosine.data_ptr(),
-        sine=0 if sine is None else sine.data_ptr(),
-        output=_strided(out),
-        lse=lse.data_ptr(),
-        gradients=None if gradients is None else tuple(_strided(x) for x in gradients),
+        lengths=optional_address(lengths, "lengths", torch.int64, batch),
+        cosine=optional_address(cosine, "cosine", torch.float32, steps, size // 2),
+        sine=optional_address(sine, "sine", torch.float32, steps, size // 2),
+        output=at["out"],
+        lse=address(lse, "lse", torch.float32, batch, q.shape[2], steps),
+        gradients=None if gradients is None else (at["upstream"], at["dq"], at["dk"], at["dv"]),
         threads=torch.get_num_threads(),
         **options,
     )
 
 
-def _strided(x: Tensor) -> tuple[int, int, int, int]:
-    return x.data_ptr(), *x.stride()[:3]
+def _fused(q: Tensor, softcap: float) -> str:
+    """Whether "native" or "triton" code runs. Raises ValueError where neither takes these queries."""
+    choice = choose_attention(q.device, q.dtype, q.shape[-1], softcap > 0)
+    if choice.name not in ("native", "triton"):
+        raise ValueError(f"twohot::causal_attention: no fused code takes {q.dtype} {list(q.shape)} ({choice.reason})")
+    return choice.name
 
 
 def _unit_places(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import os
 import torch
 from torch import Tensor
 
+from twohot.kernels.addresses import address, optional_address, refuse
 from twohot.kernels.backend import choose_two_hot, native
 from twohot.kernels.critics.ensemble import Critics, Rows
 from twohot.kernels.critics.layers import SLOPE
@@ -39,25 +40,28 @@ def fill_cross_entropy(
 ) -> None:
     """Fill loss and readout [C, R], and the gradients of all but the state, to whose what reaches a step is added.
 
+    Raises TypeError or ValueError for tensors that are not what is said here, and ValueError for indices of no step or
+    entry.
+
     Args:
         target: [R] float32. mask: [R] bool. scale: of the gradients. support, sigma: as in `op.critics_cross_entropy`.
         gradients: float32 of the shapes of `critics`, contiguous but for the state's, which has contiguous rows.
     """
-    critics, rows = _contiguous(critics), _contiguous(rows)
+    critics, rows, count = _contiguous(critics), _contiguous(rows), len(rows.step)
     target, mask = target.contiguous(), None if mask is None else mask.contiguous()
     native.critics_cross_entropy(
         _ensemble(critics),
-        rows.step.shape[0],
-        **_addresses(rows),
+        count,
+        **_rows(critics, rows),
         **_support(support),
-        target=target.data_ptr(),
-        mask=0 if mask is None else mask.data_ptr(),
+        target=address(target, "target", torch.float32, count),
+        mask=optional_address(mask, "mask", torch.bool, count),
         sigma=max(sigma, 0.0),
         raw_labels=sigma < 0,
         scale=scale,
-        loss=loss.data_ptr(),
-        readout=readout.data_ptr(),
-        **_gradients(gradients),
+        loss=address(loss, "loss", torch.float32, len(critics.state), count),
+        readout=address(readout, "readout", torch.float32, len(critics.state), count),
+        **_gradients(critics, gradients),
         threads=torch.get_num_threads(),
     )
 
@@ -74,61 +78,83 @@ def fill_squared_error(
     gradients: Critics,
 ) -> None:
     """As `fill_cross_entropy`, of the squared error of values; `wanted`: target, factor and offset [R] float32."""
-    critics, rows = _contiguous(critics), _contiguous(rows)
+    critics, rows, count = _contiguous(critics), _contiguous(rows), len(rows.step)
     target, factor, offset = (x.contiguous() for x in wanted)
     mask = None if mask is None else mask.contiguous()
     native.critics_squared_error(
         _ensemble(critics),
-        rows.step.shape[0],
-        **_addresses(rows),
-        target=target.data_ptr(),
-        factor=factor.data_ptr(),
-        offset=offset.data_ptr(),
-        mask=0 if mask is None else mask.data_ptr(),
+        count,
+        **_rows(critics, rows),
+        target=address(target, "target", torch.float32, count),
+        factor=address(factor, "factor", torch.float32, count),
+        offset=address(offset, "offset", torch.float32, count),
+        mask=optional_address(mask, "mask", torch.bool, count),
         scale=scale,
-        loss=loss.data_ptr(),
-        value=value.data_ptr(),
-        **_gradients(gradients),
+        loss=address(loss, "loss", torch.float32, len(critics.state), count),
+        value=address(value, "value", torch.float32, len(critics.state), count),
+        **_gradients(critics, gradients),
         threads=torch.get_num_threads(),
     )
 
 
 def fill_expectation(critics: Critics, rows: Rows, support: tuple[float, float, str, bool], *, readout: Tensor) -> None:
     """Fill readout [C, R]."""
-    critics, rows = _contiguous(critics), _contiguous(rows)
+    critics, rows, count = _contiguous(critics), _contiguous(rows), len(rows.step)
     native.critics_expectation(
         _ensemble(critics),
-        rows.step.shape[0],
-        **_addresses(rows),
+        count,
+        **_rows(critics, rows),
         **_support(support),
-        readout=readout.data_ptr(),
+        readout=address(readout, "readout", torch.float32, len(critics.state), count),
         threads=torch.get_num_threads(),
     )
 
 
 def fill_output(critics: Critics, rows: Rows, *, output: Tensor) -> None:
     """Fill output [C, R]."""
-    critics, rows = _contiguous(critics), _contiguous(rows)
-    arguments = {**_addresses(rows), "output": output.data_ptr(), "threads": torch.get_num_threads()}
-    native.critics_output(_ensemble(critics), rows.step.shape[0], **arguments)
+    critics, rows, count = _contiguous(critics), _contiguous(rows), len(rows.step)
+    output_at = address(output, "output", torch.float32, len(critics.state), count)
+    arguments = {**_rows(critics, rows), "output": output_at, "threads": torch.get_num_threads()}
+    native.critics_output(_ensemble(critics), count, **arguments)
 
 
 def _ensemble(critics: Critics) -> native.Ensemble:
-    actions = critics.action_weight
+    """Raises TypeError or ValueError for tensors that are not those of one ensemble."""
+    if critics.state.dim() != 3 or critics.head.dim() != 3 or critics.weights.dim() != 4 or critics.table.dim() != 3:
+        refuse(critics.state, "state", "critics of the shapes that `Critics` names")
+    many, steps, width = critics.state.shape
+    sizes = {
+        "critics": many,
+        "steps": steps,
+        "entries": critics.table.shape[1],
+        "actions": 0 if critics.action_weight is None else critics.action_weight.shape[1],
+        "depth": critics.weights.shape[0],
+        "width": width,
+        "bins": critics.head.shape[2],
+    }
+    addresses = _addresses(critics, critics.head.dtype, torch.float32, _shapes(**sizes))
     return native.Ensemble(
-        critics=critics.state.shape[0],
-        steps=critics.state.shape[1],
-        entries=critics.table.shape[1],
-        actions=0 if actions is None else actions.shape[1],
-        depth=critics.weights.shape[0],
-        width=critics.head.shape[1],
-        bins=critics.head.shape[2],
+        **sizes,
         slope=SLOPE,
         dtype=_NAMES[critics.head.dtype],
         critic_stride=critics.state.stride(0),
         step_stride=critics.state.stride(1),
-        **_addresses(critics),
+        **addresses,
     )
+
+
+def _shapes(
+    critics: int, steps: int, entries: int, actions: int, depth: int, width: int, bins: int
+) -> dict[str, tuple[int, ...]]:
+    return {
+        "state": (critics, steps, width),
+        "table": (critics, entries, width),
+        "action_weight": (critics, actions, width),
+        "weights": (depth, critics, width, width),
+        "biases": (depth, critics, width),
+        "head": (critics, width, bins),
+        "head_bias": (critics, bins),
+    }
 
 
 def _contiguous(tensors):
@@ -140,14 +166,36 @@ def _contiguous(tensors):
     return type(tensors)(**found)
 
 
-def _addresses(tensors: Critics | Rows) -> dict[str, int]:
-    return {name: 0 if x is None else x.data_ptr() for name, x in tensors._asdict().items()}
+def _addresses(critics: Critics, product: torch.dtype, wide: torch.dtype, shapes: dict) -> dict[str, int]:
+    """Of an ensemble's tensors, or of their gradients: `wide` is the dtype of what is not multiplied."""
+    found = {}
+    for name, x in critics._asdict().items():
+        dtype = wide if name in ("table", "biases", "head_bias") else product
+        found[name] = optional_address(x, name, dtype, *shapes[name], strided=name == "state")
+    return found
 
 
-def _gradients(gradients: Critics) -> dict[str, int]:
-    critic_stride, step_stride, _ = gradients.state.stride()
-    addresses = {f"of_{name}": address for name, address in _addresses(gradients).items()}
-    return {"of_critic_stride": critic_stride, "of_step_stride": step_stride, **addresses}
+def _rows(critics: Critics, rows: Rows) -> dict[str, int]:
+    """Whether indices are of steps and entries that there are is seen where they are read."""
+    count = len(rows.step)
+    if (critics.action_weight is None) != (rows.action is None):
+        refuse(rows.action, "action", "actions where the first layer has a share of them, and None elsewhere")
+    actions = 0 if critics.action_weight is None else critics.action_weight.shape[1]
+    return {
+        "step": address(rows.step, "step", torch.int64, count),
+        "entry": address(rows.entry, "entry", torch.int64, count),
+        "action": optional_address(rows.action, "action", critics.head.dtype, count, actions),
+    }
+
+
+def _gradients(critics: Critics, gradients: Critics) -> dict[str, int]:
+    shapes = {name: () if x is None else tuple(x.shape) for name, x in critics._asdict().items()}
+    addresses = _addresses(gradients, torch.float32, torch.float32, shapes)
+    critic_stride, step_stride, place_stride = gradients.state.stride()
+    if place_stride != 1:
+        refuse(gradients.state, "gradients.state", "rows whose numbers follow each other")
+    at = {f"of_{name}": place for name, place in addresses.items()}
+    return {"of_critic_stride": critic_stride, "of_step_stride": step_stride, **at}
 
 
 def _support(support: tuple[float, float, str, bool]) -> dict:

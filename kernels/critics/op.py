@@ -104,7 +104,7 @@ def _save(ctx, inputs, output) -> None:
 def _backward(ctx, loss, *_):
     gradients = [None] * len(Critics._fields)
     if loss is not None:
-        gradients = scaled(ctx, loss)
+        gradients = scaled(ctx, ctx.saved_tensors, loss)
         gradients[2] = gradients[2] if ctx.with_action else None
     return *gradients, *[None] * ctx.others
 

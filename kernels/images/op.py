@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from twohot.kernels.addresses import address
 from twohot.kernels.backend import images_run_natively, native, plain_eager
 from twohot.kernels.two_hot.op import raise_second_derivative
 
@@ -25,7 +26,9 @@ def max_pool(x: Tensor) -> Tensor:
 
 def residual_norm(x: Tensor, residual: Tensor, groups: int, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
     """group_norm(x + residual), both [M, C, H, W], with weight and bias [C]."""
-    if _fits(x) and residual.dtype == weight.dtype == x.dtype and residual.shape == x.shape:
+    fits = _fits(x) and residual.shape == x.shape and weight.shape == bias.shape == (x.shape[1],)
+    same = all(each.dtype == x.dtype and each.device == x.device for each in (residual, weight, bias))
+    if fits and same and groups > 0 and x.shape[1] % groups == 0 and epsilon > 0:
         return _ResidualNorm.apply(x, residual, groups, weight, bias, epsilon)
     return functional.group_norm(x + residual, groups, weight, bias, epsilon)
 
@@ -43,6 +46,12 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+def _address(x: Tensor, what: str, shape: tuple[int, ...]) -> int:
+    """Of float32 images in channels-last form."""
+    images, channels, height, width = shape
+    return address(x.permute(0, 2, 3, 1), what, torch.float32, images, height, width, channels)
+
+
 def _require_one_derivative(ctx) -> None:
     if torch.is_grad_enabled():  # as for create_graph=True
         raise_second_derivative(ctx)
@@ -54,10 +63,10 @@ class _MaxPool(torch.autograd.Function):
         x = _channels_last(x)
         images, height, width, channels = ctx.shape = _shape(x)
         small = images, (height - 1) // 2, (width - 1) // 2, channels
-        out, place = x.new_empty(small), torch.empty(small, dtype=torch.uint8)
+        out, place = x.new_empty(small), x.new_empty(small, dtype=torch.uint8)
         native.max_pool(
             ctx.shape,
-            x=x.data_ptr(),
+            x=_address(x, "x", x.shape),
             out=out.data_ptr(),
             place=place.data_ptr(),
             threads=torch.get_num_threads(),
@@ -71,10 +80,11 @@ class _MaxPool(torch.autograd.Function):
         (place,) = ctx.saved_tensors
         upstream = _channels_last(upstream)
         of_x = upstream.new_empty(ctx.shape)
+        images, height, width, channels = place.shape
         native.max_pool_backward(
             ctx.shape,
-            upstream=upstream.data_ptr(),
-            place=place.data_ptr(),
+            upstream=_address(upstream, "upstream", (images, channels, height, width)),
+            place=address(place, "place", torch.uint8, *place.shape),
             of_x=of_x.data_ptr(),
             threads=torch.get_num_threads(),
         )
@@ -110,12 +120,16 @@ class _ResidualNorm(torch.autograd.Function):
 
 def _call(function, ctx, parameters: tuple[Tensor, Tensor], **arrays: Tensor) -> None:
     weight, bias = (parameter.contiguous() for parameter in parameters)
+    shape, found = arrays["sum"].shape, {}
+    for name, x in arrays.items():
+        one = name in ("of_weight", "of_bias")
+        found[name] = address(x, name, torch.float32, shape[1]) if one else _address(x, name, shape)
     function(
         _shape(arrays["sum"]),
         ctx.groups,
-        weight=weight.data_ptr(),
-        bias=bias.data_ptr(),
+        weight=address(weight, "weight", torch.float32, shape[1]),
+        bias=address(bias, "bias", torch.float32, shape[1]),
         epsilon=ctx.epsilon,
         threads=torch.get_num_threads(),
-        **{name: array.data_ptr() for name, array in arrays.items()},
+        **found,
     )

@@ -173,7 +173,7 @@ def _save_loss(ctx, inputs, output) -> None:
 def _loss_backward(ctx, loss, *_):
     gradients = [None] * 3
     if loss is not None:
-        found = scaled(ctx, loss)
+        found = scaled(ctx, ctx.saved_tensors, loss)
         gradients = [gradient if wanted else None for gradient, wanted in zip(found, ctx.wanted, strict=True)]
     return *gradients, *[None] * 11
 

@@ -15,9 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from twohot.kernels.addresses import address, refuse
 from twohot.kernels.attention import op as attention
 from twohot.kernels.attention import reference
-from twohot.kernels.backend import choose_attention, native, plain_eager
+from twohot.kernels.backend import autocast_dtype, choose_attention, native, plain_eager
 from twohot.kernels.two_hot.op import raise_second_derivative
 
 WIDTH_STEP = 32
@@ -63,12 +64,15 @@ class Settings(NamedTuple):
 
 def products_dtype(x: Tensor, heads: int, feed_forward: int) -> torch.dtype | None:
     """The dtype that a native layer would multiply in, for x [B, L, E]; None where it does not run."""
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+    dtype = autocast_dtype(torch.device("cpu")) or torch.float32
     width = x.shape[-1]
     if (
         not drops_out(x)
+        or x.dim() != 3
         or not x.numel()
         or dtype not in _NAMES
+        or heads < 1
+        or width % heads
         or width % WIDTH_STEP
         or feed_forward % WIDTH_STEP
         or choose_attention(x.device, dtype, width // heads, False).name != "native"
@@ -78,8 +82,23 @@ def products_dtype(x: Tensor, heads: int, feed_forward: int) -> torch.dtype | No
 
 
 def run(x: Tensor, dtype: torch.dtype, settings: Settings, layer: Layer) -> Tensor:
-    """The layer's output [B, L, E] for x [B, L, E] float32, with gradients; products in `dtype`."""
+    """The layer's output [B, L, E] for x [B, L, E] float32, with gradients; products in `dtype`.
+
+    Raises:
+        TypeError, ValueError: for tensors that are not float32 on the CPU in the shapes of a layer.
+    """
+    if x.dim() != 3 or layer.up.dim() != 2 or dtype not in _NAMES:
+        refuse(x, "x", f"a tensor [B, L, E], `up` [F, E] and products in one of {list(_NAMES)}, not {dtype},")
+    for what, parameter, shape in zip(Layer._fields, layer, _shapes(x.shape[-1], layer.up.shape[0]), strict=True):
+        address(parameter, what, torch.float32, *shape, strided=True)
     return _Run.apply(x, dtype, settings, *layer)
+
+
+def _shapes(width: int, feed_forward: int) -> Layer:
+    """Of the parameters."""
+    one, hidden = (width,), (feed_forward,)
+    before, behind = (one, one, (3 * width, width), (width, width), one), (one,) * 4
+    return Layer(*before, *behind, hidden + one, hidden, hidden, hidden, one + hidden, one)
 
 
 def drops_out(x: Tensor) -> bool:
@@ -94,7 +113,7 @@ def dropout(x: Tensor, share: float) -> Tensor:
 
 def _seed(share: float) -> int:
     """A seed of dropout, drawn from torch's generator where there is dropout."""
-    return int(torch.randint(2**63 - 1, ())) if share else 0
+    return int(torch.randint(2**63 - 1, (), device="cpu")) if share else 0
 
 
 def _require_one_derivative(ctx) -> None:
@@ -112,7 +131,8 @@ class _Dropout(torch.autograd.Function):
     def run(ctx, x: Tensor) -> Tensor:
         x, threads = x.contiguous(), torch.get_num_threads()
         out = torch.empty_like(x)
-        native.dropout(out.data_ptr(), x.data_ptr(), x.numel(), **ctx.options, threads=threads)
+        at = address(x, "x", torch.float32, *x.shape)
+        native.dropout(out.data_ptr(), at, x.numel(), **ctx.options, threads=threads)
         return out
 
     @staticmethod
@@ -123,7 +143,7 @@ class _Dropout(torch.autograd.Function):
 
 def _pack(weight: Tensor, dtype: torch.dtype, backward: bool) -> Tensor:
     """A weight [outputs, inputs] as the products of this processor read it."""
-    packed = torch.empty(weight.numel())
+    packed = torch.empty(weight.numel(), dtype=torch.float32, device="cpu")
     options = {"backward": backward, "dtype": _NAMES[dtype], "threads": torch.get_num_threads()}
     native.pack_weight(weight.data_ptr(), *weight.shape, packed=packed.data_ptr(), **options)
     return packed
@@ -137,6 +157,7 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, dtype: torch.dtype, settings: Settings, *parameters: Tensor) -> Tensor:
         x, parameters = x.contiguous(), [p.contiguous() for p in parameters]
+        address(x, "x", torch.float32, *x.shape)
         layer = Layer(*parameters)
         passes = _Passes(x, dtype, settings, layer, _seed(settings.dropout))
         qkv = passes.before()
@@ -152,7 +173,9 @@ class _Run(torch.autograd.Function):
         x, qkv, attended, lse, *kept = ctx.saved_tensors
         dtype, settings, seed = ctx.options
         passes = _Passes(x, dtype, settings, Layer(*kept[3:]), seed)
-        of_x, of_attended, behind = passes.after_backward(upstream.contiguous(), attended, *kept[:3])
+        upstream = upstream.contiguous()
+        address(upstream, "upstream", torch.float32, *x.shape)
+        of_x, of_attended, behind = passes.after_backward(upstream, attended, *kept[:3])
         of_qkv = torch.empty_like(qkv)
         attention.fill_gradients(
             of_attended, *passes.heads(qkv), attended, lse, passes.attention, out_gradients=passes.heads(of_qkv)
@@ -169,7 +192,7 @@ class _Passes:
         self.rows, self.width = x.shape[:-1].numel(), x.shape[-1]
         angles, size = (None, None), self.width // settings.heads
         if settings.rotary is not None:
-            angles = reference.rotation(torch.arange(x.shape[1]), size, settings.rotary, torch.float32)
+            angles = reference.rotation(torch.arange(x.shape[1], device="cpu"), size, settings.rotary, torch.float32)
         self.attention = (*angles, 0, 0, 0.0, size**-0.5)
 
     def heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
@@ -190,7 +213,7 @@ class _Passes:
         )
 
     def _of_dtype(self, width: int) -> Tensor:
-        return torch.empty((*self.x.shape[:-1], width), dtype=self.dtype)
+        return torch.empty((*self.x.shape[:-1], width), dtype=self.dtype, device="cpu")
 
     def before(self) -> Tensor:
         """Queries, keys and values [B, L, 3 E]."""

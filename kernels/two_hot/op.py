@@ -9,10 +9,12 @@ where `sigma` is 0, two-hot between the values of the bins where it is `referenc
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from twohot.kernels.addresses import address, optional_address, refuse
 from twohot.kernels.backend import native, plain_eager, runs_triton
 
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -59,6 +61,9 @@ def fill_rows(
 
     Returns:
         The sum of the losses where the native code ran and they were asked for.
+
+    Raises:
+        TypeError, ValueError: where the native code would run and a tensor is not what is said here.
     """
     if runs_triton(logits):
         from twohot.kernels.two_hot.kernel import launch_cross_entropy
@@ -81,28 +86,38 @@ def fill_rows(
             gradient=gradient,
         )
         return None
+    rows, bins = _rows_and_bins(logits)
+    targets = len(target)
+    if rows and not targets:
+        refuse(target, "target", f"at least one number for {rows} rows")
     return native.cross_entropy(
-        logits.data_ptr(),
+        address(logits, "logits", logits.dtype, rows, bins),
         _NAMES[logits.dtype],
-        logits.shape[0],
-        logits.shape[1],
+        rows,
+        bins,
         low,
         high,
         transform,
         raw,
-        target=target.data_ptr(),
-        targets=max(target.shape[0], 1),
+        target=address(target, "target", torch.float32, targets),
+        targets=max(targets, 1),
         offset=offset,
-        mask=0 if mask is None else mask.data_ptr(),
+        mask=optional_address(mask, "mask", torch.bool, targets),
         sigma=max(sigma, 0.0),
         raw_labels=sigma < 0,
-        weight=0 if weight is None else weight.data_ptr(),
+        weight=optional_address(weight, "weight", torch.float32, rows),
         scale=float(scale),
-        loss=0 if loss is None else loss.data_ptr(),
-        readout=0 if readout is None else readout.data_ptr(),
-        gradient=0 if gradient is None else gradient.data_ptr(),
+        loss=optional_address(loss, "loss", torch.float32, rows),
+        readout=optional_address(readout, "readout", torch.float32, rows),
+        gradient=optional_address(gradient, "gradient", logits.dtype, rows, bins),
         threads=torch.get_num_threads(),
     )
+
+
+def _rows_and_bins(logits: Tensor) -> tuple[int, int]:
+    if logits.dim() != 2 or logits.dtype not in _NAMES:
+        refuse(logits, "logits", f"a tensor [R, N] of {', '.join(map(str, _NAMES))}")
+    return tuple(logits.shape)
 
 
 def fill_expectation(
@@ -124,18 +139,19 @@ def fill_expectation(
         support = {"low": low, "high": high, "transform": transform, "readout_kind": kind}
         launch_expectation(logits, **support, readout=readout, upstream=upstream, gradient=gradient)
         return
+    rows, bins = _rows_and_bins(logits)
     native.expectation(
-        logits.data_ptr(),
+        address(logits, "logits", logits.dtype, rows, bins),
         _NAMES[logits.dtype],
-        logits.shape[0],
-        logits.shape[1],
+        rows,
+        bins,
         low,
         high,
         transform,
         raw,
-        upstream=0 if upstream is None else upstream.data_ptr(),
-        readout=0 if readout is None else readout.data_ptr(),
-        gradient=0 if gradient is None else gradient.data_ptr(),
+        upstream=optional_address(upstream, "upstream", torch.float32, rows),
+        readout=optional_address(readout, "readout", torch.float32, rows),
+        gradient=optional_address(gradient, "gradient", logits.dtype, rows, bins),
         threads=torch.get_num_threads(),
     )
 
@@ -339,7 +355,7 @@ def cross_entropy_loss(
     )
     if total is None:
         return loss.sum() * scale, readout, gradient
-    return torch.full((), total * scale, dtype=torch.float32), readout, gradient
+    return loss.new_full((), total * scale), readout, gradient
 
 
 @cross_entropy_loss.register_fake
@@ -349,16 +365,20 @@ def _(logits, target, mask, weight, mean, low, high, transform, raw, sigma, with
     return logits.new_empty((), dtype=torch.float32), readout, gradient
 
 
-def scaled(ctx, factor: Tensor) -> list[Tensor]:
-    """The tensors that `ctx` saved x factor []: themselves, once, where a look at the factor is free and finds 1."""
+def scaled(ctx, saved: Sequence[Tensor], factor: Tensor) -> list[Tensor]:
+    """The gradients that were `saved` x factor []: themselves where a look at it is free and finds 1.
+
+    Whoever keeps the graph gets copies, so that what was given out can be changed. Saved tensors come as an argument
+    because activation checkpointing hands them out once.
+    """
     if torch.compiler.is_compiling() or not plain_eager(factor) or not factor.is_cpu:
-        return [(gradient * factor).to(gradient.dtype) for gradient in ctx.saved_tensors]
+        return [(gradient * factor).to(gradient.dtype) for gradient in saved]
     if torch.is_grad_enabled():  # create_graph=True
         raise_second_derivative(ctx)
-    number, given, ctx.given = factor.item(), getattr(ctx, "given", False), True
-    if number == 1 and not given:
-        return list(ctx.saved_tensors)
-    return [_scaled(gradient, number) for gradient in ctx.saved_tensors]
+    number = factor.item()
+    if number == 1 and not torch._C._autograd._get_current_graph_task_keep_graph():
+        return list(saved)
+    return [_scaled(gradient, number) for gradient in saved]
 
 
 def _scaled(gradient: Tensor, factor: float) -> Tensor:
@@ -388,8 +408,9 @@ def _loss_backward(ctx, loss, *_):
         return (None,) * 12
     if not ctx.with_gradient:
         raise RuntimeError("twohot::cross_entropy_loss: called without its gradient (with_gradient=False)")
-    if len(ctx.saved_tensors) == 1:
-        return *scaled(ctx, loss), *[None] * 11
+    saved = ctx.saved_tensors
+    if len(saved) == 1:
+        return *scaled(ctx, saved, loss), *[None] * 11
     if torch.is_grad_enabled():  # create_graph=True
         raise_second_derivative(ctx)
     from twohot.kernels.two_hot.kernel import launch_scale
@@ -397,7 +418,7 @@ def _loss_backward(ctx, loss, *_):
     gradient, ctx.given_once = ctx.given_once, None
     if gradient is None:
         mean, *support, _ = ctx.options
-        *_, gradient = cross_entropy_loss(*ctx.saved_tensors, mean, *support, False, True)
+        *_, gradient = cross_entropy_loss(*saved, mean, *support, False, True)
     launch_scale(gradient, loss)
     return gradient, *[None] * 11
 

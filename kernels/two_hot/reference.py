@@ -67,7 +67,7 @@ RAW_LABELS = -1.0
 
 def bin_centers(low: float, high: float, count: int, *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
     """[N] evenly spaced centers in transformed space, built symmetrically: for low = -high, b[i] = -b[N - 1 - i]."""
-    step = torch.arange(count, dtype=torch.float64)
+    step = torch.arange(count, dtype=torch.float64, device="cpu")
     up = low + step * ((high - low) / (count - 1))
     down = high - step.flip(0) * ((high - low) / (count - 1))
     return ((up + down) / 2).to(dtype=dtype, device=device)
@@ -119,7 +119,8 @@ def bin_values(
 ) -> Tensor:
     """[N] f^-1 of the centers, ascending."""
     _, inverse = TRANSFORMS[transform]
-    return inverse(bin_centers(low, high, count, dtype=torch.float64, device=device)).to(dtype)
+    values = inverse(bin_centers(low, high, count, dtype=torch.float64, device="cpu"))
+    return values.to(dtype=dtype, device=device)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

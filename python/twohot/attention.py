@@ -7,16 +7,23 @@ steps, `H` heads, `K` key/value heads (a divisor of `H`; head i reads key/value 
 
 from __future__ import annotations
 
+from numbers import Integral, Real
+
 import torch
 from torch import Tensor
 
 from twohot.kernels.attention import library, op, reference
-from twohot.kernels.backend import choose_attention
+from twohot.kernels.backend import autocast_dtype, choose_attention, plain_eager
 
 __all__ = ["KVCache", "causal_attention", "decode_attention", "prefill_attention"]
 
 HEAD_SIZES = (1, 256)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+LEAST = torch.finfo(torch.float32).tiny
+"""Of a positive option: what is less could be 0 in float32, which means that there is none."""
+MOST_STEPS = 2**30
+"""More than any window has."""
 
 
 def causal_attention(
@@ -55,7 +62,9 @@ def causal_attention(
     name = "causal_attention"
     _require_window(name, q, k, v)
     q, k, v = _autocast(q, k, v)
-    _require_options(name, q.shape[-1], window, sinks, softcap, rotary)
+    _require_options(name, q.shape[-1], window, sinks, softcap, scale, rotary)
+    softcap, scale, rotary = _as_float(softcap), _as_float(scale), _as_float(rotary)
+    window, sinks = None if window is None else min(window, MOST_STEPS), min(sinks, MOST_STEPS)
     if lengths is not None:
         _require_lengths(name, lengths, q)
     implementation = choose_attention(q.device, q.dtype, q.shape[-1], softcap is not None).name
@@ -107,18 +116,18 @@ class KVCache:
     ) -> None:
         sizes = {"layers": layers, "environments": environments, "heads": heads, "length": length}
         for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"KVCache: expected at least 1 {name}, got {value}")
-        _require_head(type(self).__name__, head_size, dtype)
-        _require_options(type(self).__name__, head_size, None, 0, None, rotary)
-        if not 0 <= sinks < length:
-            raise ValueError(f"KVCache: expected 0 <= sinks < length = {length}, got {sinks}")
+            if not _is_integer(value) or not 1 <= value <= MOST_STEPS:
+                raise ValueError(f"KVCache: expected at least 1 {name}, and at most {MOST_STEPS}, got {value!r}")
+        _require_head("KVCache", head_size, dtype)
+        _require_options("KVCache", head_size, None, 0, None, None, rotary)
+        if not _is_integer(sinks) or not 0 <= sinks < length:
+            raise ValueError(f"KVCache: expected 0 <= sinks < length = {length}, got {sinks!r}")
         shape = (layers, environments, heads, length, head_size)
-        self.length, self.sinks, self.rotary = length, sinks, rotary
+        self.length, self.sinks, self.rotary = length, sinks, _as_float(rotary)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.seen = torch.zeros(environments, dtype=torch.int64, device=device)
-        self._rotation: tuple[Tensor | None, Tensor | None] | None = None
+        self._rotation: tuple[Tensor, int, tuple[Tensor, Tensor]] | None = None
 
     @property
     def environments(self) -> int:
@@ -129,31 +138,70 @@ class KVCache:
         """Forget the environments where `mask` [B] (bool) is True; all of them by default.
 
         Nothing of an episode reaches the next: rows that were not written since are never read.
+
+        Raises:
+            ValueError: for a mask of another shape, dtype or device.
         """
-        self.seen.masked_fill_(torch.ones_like(self.seen, dtype=torch.bool) if mask is None else mask, 0)
-        self._rotation = None
+        if mask is None:
+            self.seen.zero_()
+            return
+        _require_tensors("KVCache.reset", mask=mask)
+        if mask.shape != self.seen.shape or mask.dtype != torch.bool or mask.device != self.seen.device:
+            raise ValueError(
+                f"KVCache.reset: expected a bool mask of shape {tuple(self.seen.shape)} on {self.seen.device}, "
+                f"got {mask.dtype} of shape {tuple(mask.shape)} on {mask.device}"
+            )
+        self.seen.masked_fill_(mask, 0)
 
     def advance(self, steps: int | Tensor = 1) -> None:
-        """End the step: every environment has seen one more; after a prefill, `lengths` [B] more."""
+        """End the step: every environment has seen one more; after a prefill, `lengths` [B] more.
+
+        Raises:
+            ValueError: for steps below 0, which is not asked of a GPU, and for a tensor of another shape, dtype or
+                device.
+        """
+        if isinstance(steps, Tensor):
+            _require_steps("KVCache.advance", "steps", steps, len(self.seen), self.seen.device, "", MOST_STEPS)
+        elif not _is_integer(steps) or not 0 <= steps <= MOST_STEPS:
+            raise ValueError(
+                f"KVCache.advance: expected 0 to {MOST_STEPS} steps, or a tensor of them, got {steps!r}; a cache "
+                "cannot take steps back, only forget environments (reset)"
+            )
         self.seen += steps
-        self._rotation = None
 
     def rotation(self) -> tuple[Tensor | None, Tensor | None]:
         """Cosine and sine [B, D / 2] (float32) of the step being decoded; computed once for all layers."""
-        if self._rotation is None:
-            size = self.keys.shape[-1]
-            angles = None if self.rotary is None else (self.seen, size, self.rotary, torch.float32)
-            self._rotation = (None, None) if angles is None else reference.rotation(*angles)
-        return self._rotation
+        if self.rotary is None:
+            return None, None
+        # `seen` is public: whoever writes to it changes its version. Tensors of inference mode have none.
+        traced = torch.compiler.is_compiling() or self.seen.is_inference()
+        version = -1 if traced else self.seen._version
+        kept = self._rotation
+        if traced or kept is None or kept[0] is not self.seen or kept[1] != version:
+            angles = reference.rotation(self.seen, self.keys.shape[-1], self.rotary, torch.float32)
+            if traced:
+                return angles
+            self._rotation = kept = (self.seen, version, angles)
+        return kept[2]
 
     def write(self, layer: int, k: Tensor, v: Tensor, lengths: Tensor) -> None:
         """Store the first `lengths` [B] steps of k, v [B, L, K, D] of fresh episodes; k is rotated already."""
+        self._require_layer("KVCache.write", layer)
+        self._require_device("KVCache.write", k)
         rows = torch.arange(min(self.length, k.shape[1]), device=k.device)
         last = lengths.unsqueeze(1) - 1
         step = torch.where(rows < self.sinks, rows, last - (last - rows) % (self.length - self.sinks))
         step = step.clamp(0, max(k.shape[1] - 1, 0))[:, :, None, None].expand(-1, -1, *k.shape[2:])
         for ring, x in ((self.keys, k), (self.values, v)):
             ring[layer, :, :, : len(rows)] = x.gather(1, step).transpose(1, 2).to(ring.dtype)
+
+    def _require_layer(self, name: str, layer: int) -> None:
+        if not _is_integer(layer) or not 0 <= layer < len(self.keys):
+            raise ValueError(f"{name}: expected a layer of 0 to {len(self.keys) - 1}, got {layer!r}")
+
+    def _require_device(self, name: str, q: Tensor) -> None:
+        if self.keys.device != q.device:
+            raise ValueError(f"{name}: expected q, k, v on {self.keys.device}, as the cache is, got {q.device}")
 
 
 def decode_attention(
@@ -181,6 +229,8 @@ def decode_attention(
     Raises:
         ValueError: when the shapes, dtypes or devices do not fit the cache or each other.
     """
+    name = "decode_attention"
+    _require_tensors(name, q=q, k=k, v=v)
     layers, environments, heads, _, size = cache.keys.shape
     fits = k.shape == v.shape == (environments, heads, size) and q.dim() == 3
     if not fits or q.shape[0] != environments or q.shape[2] != size or q.shape[1] % heads or not 0 <= layer < layers:
@@ -190,9 +240,12 @@ def decode_attention(
             f"made for, got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)} and {layer}; make a new cache when "
             "the policy or the number of environments changes"
         )
-    _require_alike("decode_attention", q, k, v)
-    if cache.keys.device != q.device:
-        raise ValueError(f"decode_attention: expected q, k, v on {cache.keys.device}, as the cache is, got {q.device}")
+    cache._require_layer(name, layer)
+    _require_alike(name, q, k, v)
+    cache._require_device(name, q)
+    if softcap is not None or scale is not None:
+        _require_options(name, size, None, 0, softcap, scale, None)
+        softcap, scale = _as_float(softcap), _as_float(scale)
     return op.decode_step(
         q.detach(),
         k.detach(),
@@ -232,14 +285,19 @@ def prefill_attention(
     Raises:
         ValueError: as `causal_attention`; when k, v do not fit the cache, or an environment has seen steps.
     """
-    layers, environments, heads, _, size = cache.keys.shape
-    if (k.shape[0], *k.shape[2:]) != (environments, heads, size) or not 0 <= layer < layers:
+    name = "prefill_attention"
+    _require_window(name, q, k, v)
+    _require_tensors(name, lengths=lengths)
+    cache._require_layer(name, layer)
+    cache._require_device(name, q)
+    _, environments, heads, _, size = cache.keys.shape
+    if (k.shape[0], *k.shape[2:]) != (environments, heads, size):
         raise ValueError(
-            f"prefill_attention: expected k, v of shape [B, L, K, D] = ({environments}, L, {heads}, {size}) and a "
-            f"layer below {layers}, as the cache was made for, got {tuple(k.shape)} and {layer}"
+            f"{name}: expected k, v of shape [B, L, K, D] = ({environments}, L, {heads}, {size}), as the cache was "
+            f"made for, got {tuple(k.shape)}"
         )
-    if cache.seen.any():
-        raise ValueError("prefill_attention: expected a cache that was just reset, got one that has seen steps")
+    if not cache.seen.is_meta and cache.seen.any():
+        raise ValueError(f"{name}: expected a cache that was just reset, got one that has seen steps")
     window = {"window": cache.length - cache.sinks, "sinks": cache.sinks, "rotary": cache.rotary}
     out = causal_attention(q, k, v, lengths, softcap=softcap, scale=scale, **window)
     if cache.rotary is not None:
@@ -252,14 +310,14 @@ def prefill_attention(
 
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Cast to autocast's dtype where it is on, as torch does before attention."""
-    device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
+    dtype = autocast_dtype(tensors[0].device)
+    if dtype is None:
         return tensors
-    dtype = torch.get_autocast_dtype(device)
     return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
 
 
 def _require_window(name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
+    _require_tensors(name, q=q, k=k, v=v)
     fits = q.dim() == k.dim() == 4 and k.shape == v.shape and q.shape[:2] == k.shape[:2] and q.shape[3] == k.shape[3]
     if not fits or (q.shape[2] % k.shape[2] if k.shape[2] else q.shape[2]):
         raise ValueError(
@@ -267,47 +325,87 @@ def _require_window(name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
             f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
         )
     _require_head(name, q.shape[3], q.dtype)
-    if not torch.is_autocast_enabled(q.device.type):
-        _require_alike(name, q, k, v)
+    _require_alike(name, q, k, v, autocast=autocast_dtype(q.device) is not None)
+
+
+def _require_tensors(name: str, **given: Tensor) -> None:
+    for other, tensor in given.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: expected a tensor as {other}, got {type(tensor).__name__}")
+        if tensor.layout is not torch.strided:
+            raise ValueError(f"{name}: expected a dense tensor as {other}, got {tensor.layout}")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, (int, Integral, torch.SymInt)) and not isinstance(value, bool)
 
 
 def _require_head(name: str, size: int, dtype: torch.dtype) -> None:
-    if not HEAD_SIZES[0] <= size <= HEAD_SIZES[1]:
-        raise ValueError(f"{name}: expected a head size of {HEAD_SIZES[0]} to {HEAD_SIZES[1]}, got {size}")
+    if not _is_integer(size) or not HEAD_SIZES[0] <= size <= HEAD_SIZES[1]:
+        raise ValueError(f"{name}: expected a head size of {HEAD_SIZES[0]} to {HEAD_SIZES[1]}, got {size!r}")
     if dtype not in DTYPES:
         raise ValueError(f"{name}: expected one of {', '.join(map(str, DTYPES))}, got {dtype}")
 
 
-def _require_alike(name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
-    if not q.dtype == k.dtype == v.dtype or not q.device == k.device == v.device:
+def _require_alike(name: str, q: Tensor, k: Tensor, v: Tensor, autocast: bool = False) -> None:
+    """That q, k, v are of one dtype, which autocast would see to, on one device."""
+    if not (autocast or q.dtype == k.dtype == v.dtype) or not q.device == k.device == v.device:
         got = ", ".join(f"{x.dtype} on {x.device}" for x in (q, k, v))
         raise ValueError(f"{name}: expected q, k, v of one dtype on one device, got {got}")
 
 
 def _require_options(
-    name: str, size: int, window: int | None, sinks: int, softcap: float | None, rotary: float | None
+    name: str,
+    size: int,
+    window: int | None,
+    sinks: int,
+    softcap: float | None,
+    scale: float | None,
+    rotary: float | None,
 ) -> None:
-    if window is not None and window < 1:
-        raise ValueError(f"{name}: expected a window of at least 1 step, got {window}")
-    if sinks < 0:
-        raise ValueError(f"{name}: expected sinks >= 0, got {sinks}")
-    if softcap is not None and not softcap > 0:
-        raise ValueError(f"{name}: expected softcap > 0, got {softcap}")
-    if rotary is not None and (size % 2 or not rotary > 0):
-        raise ValueError(f"{name}: expected rotary > 0 and an even head size, got {rotary} and {size}")
+    if window is not None and (not _is_integer(window) or window < 1):
+        raise ValueError(f"{name}: expected a window of at least 1 step, got {window!r}")
+    if not _is_integer(sinks) or sinks < 0:
+        raise ValueError(f"{name}: expected sinks >= 0, got {sinks!r}")
+    if softcap is not None and not (_is_number(softcap) and softcap >= LEAST):
+        raise ValueError(f"{name}: expected softcap > 0, got {softcap!r}")
+    if scale is not None and not _is_number(scale):
+        raise ValueError(f"{name}: expected a number that float32 holds as scale, got {scale!r}")
+    if rotary is not None and (size % 2 or not (_is_number(rotary) and rotary >= LEAST)):
+        raise ValueError(f"{name}: expected rotary > 0 and an even head size, got {rotary!r} and {size}")
+
+
+def _as_float(value: float | None) -> float | None:
+    """A number of any kind as those that native code takes."""
+    return value if value is None or isinstance(value, (float, torch.SymFloat)) else float(value)
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a real number that is finite in float32."""
+    real = isinstance(value, (Real, torch.SymFloat)) and not isinstance(value, bool)
+    return real and abs(value) <= torch.finfo(torch.float32).max
 
 
 def _require_lengths(name: str, lengths: Tensor, q: Tensor) -> None:
-    if lengths.shape != q.shape[:1] or lengths.is_floating_point() or lengths.dtype == torch.bool:
+    _require_tensors(name, lengths=lengths)
+    _require_steps(name, "lengths", lengths, q.shape[0], q.device, "L = ", q.shape[1])
+
+
+def _require_steps(
+    name: str, what: str, steps: Tensor, batch: int, device: torch.device, bound: str, most: int
+) -> None:
+    """That there is a number of steps, 0 to `most`, for each of a batch, on its device."""
+    if steps.shape != (batch,) or steps.dtype not in INTEGERS:
         raise ValueError(
-            f"{name}: expected integer lengths of shape [B] = {tuple(q.shape[:1])}, "
-            f"got {lengths.dtype} of shape {tuple(lengths.shape)}"
+            f"{name}: expected integer {what} of shape [B] = ({batch},), got {steps.dtype} of shape "
+            f"{tuple(steps.shape)}"
         )
-    if lengths.device != q.device:
-        raise ValueError(f"{name}: expected lengths on {q.device}, as q is, got {lengths.device}")
+    if steps.device != device:
+        owner = "q" if what == "lengths" else "the cache"
+        raise ValueError(f"{name}: expected {what} on {device}, as {owner} is, got {steps.device}")
     # A GPU would have to be waited for, and a trace has no numbers.
-    if q.device.type != "cpu" or torch.compiler.is_compiling() or not lengths.numel():
+    if steps.device.type != "cpu" or torch.compiler.is_compiling() or not steps.numel() or not plain_eager(steps):
         return
-    least, most = (int(x) for x in lengths.aminmax())
-    if least < 0 or most > q.shape[1]:
-        raise ValueError(f"{name}: expected lengths of 0 to L = {q.shape[1]}, got {least if least < 0 else most}")
+    found = [int(x) for x in steps.aminmax()]
+    if found[0] < 0 or found[1] > most:
+        raise ValueError(f"{name}: expected {what} of 0 to {bound}{most}, got {found[0] if found[0] < 0 else found[1]}")

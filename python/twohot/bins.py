@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral, Real
+from types import MethodType
 from typing import Literal
 
 import torch
@@ -25,9 +29,38 @@ class BinsError(TwohotError):
     """
 
 
+def _odd(positive: Callable[[float], float]) -> Callable[[float], float]:
+    """The odd function that is `positive` above 0."""
+    return lambda x: math.copysign(positive(abs(x)), x)
+
+
+def _signed_sqrt(x: float, epsilon: float = 1e-3) -> float:
+    return x / (math.sqrt(x + 1) + 1) + epsilon * x
+
+
+def _squared(x: float, epsilon: float = 1e-3) -> float:
+    d = 2 * x / (math.sqrt(4 * epsilon * x + (1 + 4 * epsilon * (1 + epsilon))) + (1 + 2 * epsilon))
+    return d * (d + 2)
+
+
+TRANSFORMS = {
+    "symlog": (_odd(math.log1p), _odd(math.expm1)),
+    "signed_sqrt": (_odd(_signed_sqrt), _odd(_squared)),
+    "linear": (float, float),
+}
+"""Those of `reference.TRANSFORMS`, and their inverses, of single numbers: no default device or mode of torch counts."""
+
+
+MOST = 3.4e38
+"""Of what float32 holds: a value that is read a rounding beyond an end is finite still."""
+
+
 @dataclass(frozen=True)
 class ValueBins:
     """The support of a categorical value: `count` bins evenly spaced between `low` and `high` after `transform`.
+
+    Made of numbers alone, so it can be made under any default device, dtype or tensor mode, and files that hold one can
+    be read by `torch.load` as it is, where this module was imported before.
 
     Args:
         low: the lowest representable value, in units of the (multiplied) return.
@@ -41,7 +74,8 @@ class ValueBins:
             are always those of f(y).
 
     Raises:
-        BinsError: when the support is empty, not finite, or has fewer than 2 bins.
+        BinsError: when the support is empty, not finite, or has fewer than 2 bins, and for a single number without a
+            name, which would be `low` and not a count.
     """
 
     low: float = -100_000.0
@@ -51,24 +85,34 @@ class ValueBins:
     readout: Readout = "transformed"
     labels: Labels = "transformed"
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.count, int) or self.count < 2:
-            raise BinsError(f"ValueBins.count: expected an integer of at least 2 bins, got {self.count!r}")
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise BinsError(f"ValueBins: expected finite low < high, got low={self.low!r}, high={self.high!r}")
-        if self.transform not in reference.TRANSFORMS:
+    def __new__(cls, *ends: float, **named: object) -> ValueBins:
+        if len(ends) == 1 and "high" not in named:
             raise BinsError(
-                f"ValueBins.transform: expected one of {sorted(reference.TRANSFORMS)}, got {self.transform!r}"
+                f"ValueBins({ends[0]!r}): expected both ends, as in ValueBins(low, high, count), or one of the presets "
+                "ValueBins.amago2(count), tdmpc2(), dreamerv3(), muzero(), c51(low, high, count)"
             )
-        if max(abs(self.low), abs(self.high)) > torch.finfo(torch.float32).max:
-            raise BinsError(f"ValueBins: expected ends that float32 holds, got low={self.low!r}, high={self.high!r}")
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "count", _count("ValueBins.count", self.count))
+        low, high = _ends("ValueBins", self.low, self.high)
+        object.__setattr__(self, "low", low)
+        object.__setattr__(self, "high", high)
+        _require_transform("ValueBins.transform", self.transform)
+        for name in ("readout", "labels"):
+            if getattr(self, name) not in ("transformed", "raw"):
+                raise BinsError(f"ValueBins.{name}: expected 'transformed' or 'raw', got {getattr(self, name)!r}")
+        if max(abs(low), abs(high)) > MOST:
+            raise BinsError(f"ValueBins: expected ends that float32 holds, got low={low!r}, high={high!r}")
         first, last = self.transformed_ends
-        if not first < last or (self.count - 1) / (last - first) > torch.finfo(torch.float32).max:
-            raise BinsError(f"ValueBins: low={self.low!r} and high={self.high!r} are the same after {self.transform}")
-        if self.readout not in ("transformed", "raw"):
-            raise BinsError(f"ValueBins.readout: expected 'transformed' or 'raw', got {self.readout!r}")
-        if self.labels not in ("transformed", "raw"):
-            raise BinsError(f"ValueBins.labels: expected 'transformed' or 'raw', got {self.labels!r}")
+        if max(last - first, high - low if self.labels == "raw" else 0.0) > MOST:
+            raise BinsError(f"ValueBins: expected ends whose distance float32 holds, got low={low!r}, high={high!r}")
+        if not first < last or (self.count - 1) / (last - first) > MOST:
+            raise BinsError(f"ValueBins: low={low!r} and high={high!r} are the same after {self.transform}")
+
+    def __reduce__(self) -> tuple:
+        # What comes out of a file is checked as what comes from a program.
+        return type(self), (self.low, self.high, self.count, self.transform, self.readout, self.labels)
 
     @classmethod
     def amago2(cls, count: int = 128) -> ValueBins:
@@ -90,7 +134,7 @@ class ValueBins:
     @classmethod
     def muzero(cls) -> ValueBins:
         """MuZero: 601 bins from -300 to 300 in signed-square-root space."""
-        end = float(reference.inverse_signed_sqrt(torch.tensor(300.0, dtype=torch.float64)))
+        end = _squared(300.0)
         return cls(-end, end, 601, "signed_sqrt", "transformed")
 
     @classmethod
@@ -103,24 +147,19 @@ class ValueBins:
         cls, low: float, high: float, count: int, transform: Transform = "linear", readout: Readout = "transformed"
     ) -> ValueBins:
         """Bins that fill `low` .. `high`: their centers lie half a bin inside (the layout of the HL-Gauss papers)."""
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise BinsError(f"ValueBins.from_edges: expected finite low < high, got low={low!r}, high={high!r}")
-        if transform not in reference.TRANSFORMS:
-            raise BinsError(f"ValueBins.from_edges: expected one of {sorted(reference.TRANSFORMS)}, got {transform!r}")
-        if not isinstance(count, int) or count < 2:
-            raise BinsError(f"ValueBins.from_edges: expected an integer of at least 2 bins, got {count!r}")
-        forward, inverse = reference.TRANSFORMS[transform]
-        first, last = forward(torch.tensor([low, high], dtype=torch.float64)).tolist()
+        low, high = _ends("ValueBins.from_edges", low, high)
+        _require_transform("ValueBins.from_edges", transform)
+        count = _count("ValueBins.from_edges", count)
+        forward, inverse = TRANSFORMS[transform]
+        first, last = forward(low), forward(high)
         half = (last - first) / count / 2
-        ends = inverse(torch.tensor([first + half, last - half], dtype=torch.float64))
-        return cls(float(ends[0]), float(ends[1]), count, transform, readout)
+        return cls(inverse(first + half), inverse(last - half), count, transform, readout)
 
     @cached_property
     def transformed_ends(self) -> tuple[float, float]:
         """(f(low), f(high)): the first and the last bin center in transformed space."""
-        forward, _ = reference.TRANSFORMS[self.transform]
-        ends = forward(torch.tensor([self.low, self.high], dtype=torch.float64))
-        return float(ends[0]), float(ends[1])
+        forward, _ = TRANSFORMS[self.transform]
+        return forward(self.low), forward(self.high)
 
     def centers(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
         """[N] bin centers in transformed space, ascending."""
@@ -139,3 +178,32 @@ class ValueBins:
     def two_hot_sigma(self) -> float:
         """The `sigma` of two-hot labels on these bins, as the operations take it. Linear bins are their own values."""
         return reference.RAW_LABELS if self.labels == "raw" and self.transform != "linear" else 0.0
+
+
+# That of the fields, which `__new__` would hide.
+ValueBins.__signature__ = inspect.signature(MethodType(ValueBins.__init__, ValueBins))
+torch.serialization.add_safe_globals([ValueBins])
+
+
+def _count(name: str, count: int) -> int:
+    if isinstance(count, bool) or not isinstance(count, Integral) or count < 2:
+        raise BinsError(f"{name}: expected an integer of at least 2 bins, got {count!r}")
+    return int(count)
+
+
+def _ends(name: str, low: float, high: float) -> tuple[float, float]:
+    for end in (low, high):
+        if isinstance(end, bool) or not isinstance(end, Real):
+            raise BinsError(f"{name}: expected numbers as low and high, got low={low!r}, high={high!r}")
+    try:
+        first, last = float(low), float(high)
+    except OverflowError:  # of an integer
+        first, last = math.nan, math.nan
+    if not -math.inf < first < last < math.inf:
+        raise BinsError(f"{name}: expected finite low < high, got low={low!r}, high={high!r}")
+    return first, last
+
+
+def _require_transform(name: str, transform: str) -> None:
+    if not isinstance(transform, str) or transform not in TRANSFORMS:
+        raise BinsError(f"{name}: expected one of {sorted(TRANSFORMS)}, got {transform!r}")

@@ -6,16 +6,19 @@ The faces are in `twohot.losses`.
 from __future__ import annotations
 
 import os
+from numbers import Real
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from twohot.bins import ValueBins
-from twohot.kernels.backend import choose_two_hot, plain_eager
+from twohot.kernels.backend import autocast_dtype, choose_two_hot, plain_eager
 from twohot.kernels.two_hot import reference
 
 Reduction = Literal["none", "mean", "sum"]
+SIGMAS = (1e-3, 1e3)
+"""In bin widths. Outside, what float32 has of a label is lost: where an edge is, or what a bin has of the mass."""
 
 _checking = os.environ.get("TWOHOT_CHECKS", "0") not in ("", "0")
 
@@ -41,9 +44,9 @@ def row_cross_entropy(
     return_readout: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The cross-entropy of `two_hot_cross_entropy` (sigma <= 0) and `hl_gauss_cross_entropy`; `name` is for errors."""
-    rows = logits.shape[:-1]
     require_logits(name, logits, bins)
-    _require_rows(name, rows, target, mask, weight, reduction)
+    rows = logits.shape[:-1]
+    _require_rows(name, "logits", logits, target, mask, weight, "weight", reduction)
     if choose_two_hot(logits.device, logits.dtype, bins.count).name == "reference":
         loss, readout = _plain_rows(logits, target, bins, sigma, mask, return_readout)
         return _reduced(loss, readout, rows, weight, mask, reduction, return_readout)
@@ -79,7 +82,7 @@ def linear_row_cross_entropy(
     """As `row_cross_entropy`, of the logits of a last layer."""
     hidden, weight, bias = layer_of(name, hidden, weight, bias, bins)
     rows = hidden.shape[:-1]
-    _require_rows(name, rows, target, mask, row_weight, reduction)
+    _require_rows(name, "hidden", hidden, target, mask, row_weight, "row_weight", reduction)
     transformed = torch._C._are_functorch_transforms_active()
     if transformed or choose_two_hot(hidden.device, hidden.dtype, bins.count).name == "reference":
         # One by one, as torch.func's transforms want to see them too. NaN in a row that does not count would spread.
@@ -197,6 +200,11 @@ def layer_of(
     name: str, hidden: Tensor, weight: Tensor, bias: Tensor | None, bins: ValueBins
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The checked last layer, in the dtype of autocast where that is on."""
+    require_bins(name, bins)
+    for other, tensor in (("hidden", hidden), ("weight", weight), ("bias", bias)):
+        if tensor is not None or other != "bias":
+            require_floating(name, other, tensor)
+            require_device(name, other, tensor, "hidden", hidden)
     ensemble = weight.dim() == 3
     if weight.dim() not in (2, 3) or (ensemble and hidden.dim() < 2) or hidden.dim() < 1:
         raise ValueError(
@@ -211,12 +219,10 @@ def layer_of(
         )
     if bias is not None and bias.shape != weight.shape[:-1]:
         raise ValueError(f"{name}: expected a bias {tuple(weight.shape[:-1])}, got {tuple(bias.shape)}")
-    kind = hidden.device.type
-    if torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(kind)
+    dtype = autocast_dtype(hidden.device)
+    if dtype is not None and hidden.dtype != torch.float64:
         hidden, weight = hidden.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    require_floating(name, "hidden", hidden)
     for other, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.dtype != hidden.dtype:
             raise ValueError(f"{name}: expected a {other} of {hidden.dtype}, as hidden is, got {tensor.dtype}")
@@ -232,7 +238,8 @@ def heads_of(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tenso
 
 
 def require_logits(name: str, logits: Tensor, bins: ValueBins) -> None:
-    """Raise ValueError unless logits are [..., N] of these bins."""
+    """Raise TypeError or ValueError unless logits are [..., N] of these bins."""
+    require_bins(name, bins)
     require_floating(name, "logits", logits)
     if logits.dim() == 0 or logits.shape[-1] != bins.count:
         shape = tuple(logits.shape)
@@ -240,33 +247,72 @@ def require_logits(name: str, logits: Tensor, bins: ValueBins) -> None:
 
 
 def _require_rows(
-    name: str, rows: torch.Size, target: Tensor, mask: Tensor | None, weight: Tensor | None, reduction: str
+    name: str,
+    leader: str,
+    leading: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    weight_name: str,
+    reduction: str,
 ) -> None:
+    """What the rows of `leading` [..., N or E], which errors call `leader`, are given: shapes, dtypes and devices."""
+    rows = leading.shape[:-1]
     require_floating(name, "target", target)
-    for other, tensor in (("target", target), ("weight", weight), ("mask", mask)):
-        if tensor is not None and tensor.shape != rows:
+    for other, tensor in (("target", target), (weight_name, weight), ("mask", mask)):
+        if tensor is None:
+            continue
+        _require_tensor(name, other, tensor)
+        require_device(name, other, tensor, leader, leading)
+        if tensor.shape != rows:
             _require_broadcast(name, other, tensor, rows)
+    if weight is not None and weight.is_complex():
+        raise ValueError(f"{name}: expected real numbers as {weight_name}, got {weight.dtype}")
     if mask is not None and mask.dtype != torch.bool:
         raise ValueError(f"{name}: expected a bool mask, got {mask.dtype}")
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{name}: expected reduction 'none', 'mean' or 'sum', got {reduction!r}")
-    if _checking and not torch.compiler.is_compiling():
+    if _checking and not torch.compiler.is_compiling() and not target.is_meta:
         wrong = target.isnan() if mask is None else target.isnan() & mask
         if wrong.any():
             first = tuple(wrong.nonzero()[0].tolist())
             raise ValueError(f"{name}: the target holds {int(wrong.sum())} NaN, the first at {first}")
 
 
+def require_bins(name: str, bins: ValueBins) -> None:
+    """Raise TypeError unless `bins` is a support."""
+    if not isinstance(bins, ValueBins):
+        raise TypeError(f"{name}: expected bins as a ValueBins, such as ValueBins.amago2(), got {bins!r}")
+
+
+def _require_tensor(name: str, other: str, tensor: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: expected a tensor as {other}, got {type(tensor).__name__}")
+    if tensor.layout is not torch.strided:
+        raise ValueError(f"{name}: expected a dense tensor as {other}, got {tensor.layout}")
+
+
 def require_floating(name: str, other: str, tensor: Tensor) -> None:
-    """Raise ValueError unless the argument `other` of the function `name` is floating point."""
+    """Raise TypeError or ValueError unless the argument `other` of the function `name` is a floating point tensor."""
+    _require_tensor(name, other, tensor)
     if not tensor.is_floating_point():
         raise ValueError(f"{name}: expected a floating point {other}, got {tensor.dtype}")
 
 
+def require_device(name: str, other: str, tensor: Tensor, leader: str, leading: Tensor) -> None:
+    """Raise ValueError unless the argument `other` is where the argument `leader` is."""
+    if tensor.device != leading.device:
+        raise ValueError(
+            f"{name}: expected {other} on {leading.device}, as {leader} is, got {other} on {tensor.device}; "
+            f"move it with .to({str(leading.device)!r})"
+        )
+
+
 def require_sigma(name: str, sigma: float) -> None:
-    """Raise ValueError unless sigma can be a standard deviation."""
-    if not sigma > 0:
-        raise ValueError(f"{name}: expected sigma > 0, in bin widths, got {sigma!r}")
+    """Raise ValueError unless sigma can be a standard deviation, in float32 too."""
+    least, most = SIGMAS
+    if isinstance(sigma, bool) or not isinstance(sigma, Real) or not least <= sigma <= most:
+        raise ValueError(f"{name}: expected sigma > 0, in bin widths, from {least} to {most}, got {sigma!r}")
 
 
 def _require_broadcast(name: str, other: str, tensor: Tensor, rows: torch.Size) -> None:

@@ -27,6 +27,7 @@ from twohot.loss_rows import (
     linear_row_cross_entropy,
     plain_expectation,
     plain_linear,
+    require_bins,
     require_floating,
     require_logits,
     require_sigma,
@@ -93,6 +94,7 @@ def two_hot(target: Tensor, bins: ValueBins) -> Tensor:
         ValueError: when `target` is not floating point.
     """
     require_floating("two_hot", "target", target)
+    require_bins("two_hot", bins)
     return reference.two_hot(target, *bins.transformed_ends, bins.count, bins.transform, raw=bins.two_hot_sigma < 0)
 
 
@@ -113,6 +115,7 @@ def hl_gauss(target: Tensor, bins: ValueBins, sigma: float = 0.75) -> Tensor:
         ValueError: when `target` is not floating point or `sigma` is not positive.
     """
     require_floating("hl_gauss", "target", target)
+    require_bins("hl_gauss", bins)
     require_sigma("hl_gauss", sigma)
     return reference.hl_gauss(target, *bins.transformed_ends, bins.count, bins.transform, sigma)
 
@@ -148,6 +151,7 @@ def two_hot_cross_entropy(
         ValueError: when N differs from `bins.count`, a shape does not broadcast, or a dtype is wrong.
     """
     name = "two_hot_cross_entropy"
+    require_bins(name, bins)
     return row_cross_entropy(name, logits, target, bins, bins.two_hot_sigma, weight, mask, reduction, return_readout)
 
 
@@ -228,6 +232,7 @@ def linear_two_hot_cross_entropy(
         ValueError: when a shape or a dtype does not fit.
     """
     name = "linear_two_hot_cross_entropy"
+    require_bins(name, bins)
     return linear_row_cross_entropy(
         name, hidden, weight, bias, target, bins, bins.two_hot_sigma, row_weight, mask, reduction, return_readout
     )

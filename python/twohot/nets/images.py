@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from twohot.kernels.backend import autocast_dtype
 from twohot.kernels.images.op import max_pool, residual_norm
 from twohot.spaces import SpaceError
 
@@ -139,5 +140,4 @@ class ImageEncoder(nn.Module):
 
 
 def _compute_dtype(weight: Tensor) -> torch.dtype:
-    device = weight.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    return autocast_dtype(weight.device) or weight.dtype

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from twohot.kernels.backend import without_autocast
 from twohot.nets.packed import PackedMLP
 
 
@@ -38,7 +39,7 @@ class SigmaLinear(nn.Module):
 
     def effective_weight(self) -> Tensor:
         """[outputs, inputs] g / sigma(W) W, differentiable in g and W."""
-        with torch.autocast(self.weight.device.type, enabled=False):
+        with without_autocast(self.weight.device):
             sigma = torch.dot(self.u, self.weight @ self.v)
             return self.weight * (self.gain / sigma)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from twohot.attention import KVCache
+from twohot.kernels.addresses import address, optional_address
 from twohot.kernels.backend import choose_decode, native, plain_eager
 
 if TYPE_CHECKING:
@@ -127,26 +128,29 @@ class PackedStep:
         x = x.contiguous()
         out = torch.empty_like(x)
         cosine, sine = cache.rotation()
+        weights = self._weights.addresses(
+            (transformer,), lambda: _checked(_of_transformer(transformer), _numbers(transformer))
+        )
         native.transformer_step(
-            x.data_ptr(),
+            address(x, "x", torch.float32, environments, transformer.width),
             out.data_ptr(),
             environments,
             transformer.width,
             transformer.feed_forward,
-            self._weights.addresses((transformer,), lambda: _of_transformer(transformer)),
+            weights,
             epsilon=transformer.norm.eps,
             slope=0.01,  # of functional.leaky_relu
-            keys=cache.keys.data_ptr(),
-            values=cache.values.data_ptr(),
+            keys=address(cache.keys, "cache.keys", cache.keys.dtype, *cache.keys.shape),
+            values=address(cache.values, "cache.values", cache.keys.dtype, *cache.keys.shape),
             cache_dtype=_CACHES[cache.keys.dtype],
             layers=layers,
             heads=heads,
             rows=rows,
             size=size,
             sinks=cache.sinks,
-            seen=cache.seen.data_ptr(),
-            cosine=0 if cosine is None else cosine.data_ptr(),
-            sine=0 if sine is None else sine.data_ptr(),
+            seen=address(cache.seen, "cache.seen", torch.int64, environments),
+            cosine=optional_address(cosine, "cosine", torch.float32, environments, size // 2),
+            sine=optional_address(sine, "sine", torch.float32, environments, size // 2),
             threads=torch.get_num_threads(),
         )
         return out
@@ -160,13 +164,16 @@ class PackedMLP:
 
     def fits(self, layers: Sequence[nn.Linear], x: Tensor, norm: nn.LayerNorm | None) -> bool:
         """Whether the native form gives what the layers one by one would, for x [B, inputs]."""
-        return x.dim() == 2 and _fits(x, layers, norm)
+        return x.dim() == 2 and x.shape[1] == layers[0].in_features and _fits(x, layers, norm)
 
     def run(self, layers: Sequence[nn.Linear], x: Tensor, norm: nn.LayerNorm | None, last: int | None) -> Tensor:
         """x [B, inputs] to [B, outputs]; `last` says of how many outputs, the last ones; a norm takes all of them."""
         sizes = [layers[0].in_features, *(layer.out_features for layer in layers)]
         sizes[-1] = last or sizes[-1]
-        weights = self._weights.addresses((*layers, *_some(norm)), lambda: _of_layers(layers, norm, sizes[-1]))
+        made = (*layers, *_some(norm))
+        weights = self._weights.addresses(
+            made, lambda: _checked(_of_layers(layers, norm, sizes[-1]), _of_mlp(sizes, norm))
+        )
         return _mlp(x.contiguous(), sizes, weights, norm)
 
 
@@ -196,7 +203,9 @@ class PackedEncoder:
             yield from pack(torch.cat(parts, dim=1), encoder.inputs.bias.detach())
             yield from _of_layers(behind, encoder.norm, sizes[-1])
 
-        return _mlp(x, sizes, self._weights.addresses((*shown, *behind, encoder.norm), make), encoder.norm)
+        made = (*shown, *behind, encoder.norm)
+        weights = self._weights.addresses(made, lambda: _checked(make(), _of_mlp(sizes, encoder.norm)))
+        return _mlp(x, sizes, weights, encoder.norm)
 
 
 def _fits(x: Tensor, layers: Sequence[nn.Linear], norm: nn.LayerNorm | None) -> bool:
@@ -215,7 +224,7 @@ def _fits(x: Tensor, layers: Sequence[nn.Linear], norm: nn.LayerNorm | None) -> 
 def _mlp(x: Tensor, sizes: list[int], weights: list[int], norm: nn.LayerNorm | None) -> Tensor:
     out = x.new_empty(len(x), sizes[-1])
     native.mlp_step(
-        x.data_ptr(),
+        address(x, "x", torch.float32, len(x), sizes[0]),
         out.data_ptr(),
         len(x),
         sizes,
@@ -225,6 +234,35 @@ def _mlp(x: Tensor, sizes: list[int], weights: list[int], norm: nn.LayerNorm | N
         threads=torch.get_num_threads(),
     )
     return out
+
+
+def _panels(inputs: int, outputs: int) -> tuple[int, int]:
+    """Numbers of a packed weight and of its bias."""
+    filled = outputs + -outputs % PANEL
+    return inputs * filled, filled
+
+
+def _of_mlp(sizes: Sequence[int], norm: nn.LayerNorm | None) -> list[int]:
+    """Numbers of each tensor of an MLP."""
+    pairs = zip(sizes[:-1], sizes[1:], strict=True)
+    return [*(number for pair in pairs for number in _panels(*pair)), *[sizes[-1]] * (0 if norm is None else 2)]
+
+
+def _numbers(transformer: Transformer) -> list[int]:
+    """Numbers of each tensor of a Transformer."""
+    width, hidden = transformer.width, transformer.feed_forward
+    norm = (width, width)
+    attention = (*norm, *_panels(width, 3 * width), *_panels(width, width), *norm)
+    feed_forward = (*norm, *_panels(width, hidden), hidden, hidden, *_panels(hidden, width))
+    return [*(attention + feed_forward) * len(transformer.layers), *norm]
+
+
+def _checked(tensors: Iterable[Tensor | None], numbers: Sequence[int]) -> Iterator[Tensor | None]:
+    """The tensors; ValueError where one is not float32 on the CPU, of so many numbers as native code will read."""
+    for x, count in zip(tensors, numbers, strict=True):
+        flat = None if x is None else x.contiguous().flatten()
+        optional_address(flat, "a weight of a network that acts", torch.float32, count)
+        yield flat
 
 
 def _some(module: nn.Module | None) -> tuple[nn.Module, ...]:

@@ -168,18 +168,32 @@ class TimestepEncoder(nn.Module):
         out = np.zeros((len(time), size + entries), np.float32)
         place = 0
         for name in self.vectors:
-            vector = observation[name].numpy().reshape(len(out), -1)
+            vector = observation[name].numpy()
+            if len(vector) != len(out):
+                raise ValueError(f"observation {name!r}: expected {len(out)} rows, as time has, got {len(vector)}")
+            vector = vector.reshape(len(out), -1)
             out[:, place : place + vector.shape[1]] = vector
             place += vector.shape[1]
         if self.show_reward:
             reward = previous_reward.numpy()
             out[:, place] = np.copysign(np.log1p(np.abs(reward)), reward)
+            place += 1
+        if place != size:
+            raise ValueError(f"observation: expected {size} numbers, reward included, got {place}")
         if normalization is not None:
             normalization.write(out[:, :size])
         if shown is not None:
             began = time.numpy() > 0
+            if began.ndim != 1 or len(previous_action) != len(out):
+                raise ValueError(f"expected {len(out)} previous actions, as many as times, got {len(previous_action)}")
             if shown.chooses:
-                out[np.arange(len(out)), size + previous_action.numpy()] = began
+                if previous_action.is_floating_point() or previous_action.dim() != 1:
+                    got = f"{previous_action.dtype} {list(previous_action.shape)}"
+                    raise ValueError(f"previous_action: expected integers [B], got {got}")
+                choice = previous_action.numpy().astype(np.int64)
+                if choice.view(np.uint64).max(initial=0) >= entries:  # below 0, too
+                    raise ValueError(f"previous_action: expected choices of 0 to {entries - 1}, got {choice.tolist()}")
+                out[np.arange(len(out)), size + choice] = began
             else:
                 out[:, size:] = shown.vector(previous_action).numpy() * began[:, None]
         return torch.from_numpy(out)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from twohot.kernels.backend import without_autocast
+
 
 class TokenEncoder(nn.Module):
     """The state of a GRU behind the last token, and one linear layer; a sequence without tokens has the state 0.
@@ -33,7 +35,7 @@ class TokenEncoder(nn.Module):
     def _encode(self, tokens: Tensor) -> Tensor:
         steps = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
         length = ((tokens != 0) * steps).amax(1)
-        with torch.autocast(tokens.device.type, enabled=False):  # the state is float32, as that of `GRUMemory`
+        with without_autocast(tokens.device):  # the state is float32, as that of `GRUMemory`
             states, _ = self.gru(self.embedding(tokens))
         last = states[torch.arange(len(tokens), device=tokens.device), (length - 1).clamp(min=0)]
         return self.project(last * (length > 0).unsqueeze(1))

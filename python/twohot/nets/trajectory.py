@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from twohot.kernels.backend import without_autocast
 from twohot.nets.linear import SigmaLinear
 
 
@@ -39,7 +40,7 @@ class GRUMemory(nn.Module):
 
     def _run(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         # A state that thousands of small changes make would lose them in bfloat16.
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             states, state = self.gru(x.to(self.out.weight.dtype), state)
         return self.norm(self.out(states)), state
 

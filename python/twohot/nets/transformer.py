@@ -94,6 +94,14 @@ def _of_norm(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
     return norm.weight, norm.bias
 
 
+def _require_time(x: Tensor, time: Tensor) -> None:
+    if time.shape != x.shape[:-1] or time.device != x.device:
+        raise ValueError(
+            f"Transformer: expected a time for each step of x {list(x.shape)} on {x.device}, got {list(time.shape)} on "
+            f"{time.device}"
+        )
+
+
 class Transformer(nn.Module):
     """A causal Transformer over [B, L, E] sequences, and its cached step.
 
@@ -140,6 +148,7 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x [B, L, E] embeddings, time [B, L] index of each step in its trial; returns h [B, L, E]."""
+        _require_time(x, time)
         x = self._mapped(x) + self.positions(time)
         x = fused.dropout(x, self.dropout.p) if self.training and fused.drops_out(x) else self.dropout(x)
         for layer in self.layers:
@@ -166,6 +175,7 @@ class Transformer(nn.Module):
 
         Leaves the cache as `step` would after each of these steps; h is meaningless from `lengths` on.
         """
+        _require_time(x, time)
         x = self.dropout(self._mapped(x) + self.positions(time))
         for index, layer in enumerate(self.layers):
             x = layer.prefill(x, lengths, cache, index)
@@ -178,6 +188,7 @@ class Transformer(nn.Module):
 
         While an episode fits in `context`, equals the last row of `forward` over the whole episode (without dropout).
         """
+        _require_time(x, time)
         x = self._mapped(x)
         if self._packed.fits(self, x, cache):
             h = self._packed.run(self, x + self.positions.rows(time), cache)
