@@ -101,14 +101,14 @@ def test_what_does_not_fit_is_said(run):
     with pytest.raises(ActingError, match="from 1 on"):
         agent.reset(0)
     agent.reset(2)
-    with pytest.raises(ActingError, match=r"of shape \(2, \d+\) in 2 environments, got \(3, \d+\)"):
+    with pytest.raises(ActingError, match=r"of 2 environments: expected the shape \(2, \d+\), got \(3, \d+\)"):
         agent.act(np.zeros((3, size)))
     with pytest.raises(ActingError, match=r"expected observations \['observation'\], got \['image'\]"):
         agent.act({"image": np.zeros((2, size))})
     agent.act(np.zeros((2, size)))
     with pytest.raises(ActingError, match="expected the reward of the last actions"):
         agent.act(np.zeros((2, size)))
-    with pytest.raises(ActingError, match=r"reward of shape \(2,\), got \(3,\)"):
+    with pytest.raises(ActingError, match=r"reward of 2 environments: expected the shape \(2,\), got \(3,\)"):
         agent.act(np.zeros((2, size)), np.zeros(3))
     with pytest.raises(ActingError, match=r"expected `where` bool \(2,\), got int64 \(2,\)"):
         agent.reset(where=np.array([0, 1]))

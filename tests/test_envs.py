@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from twohot import envs
 from twohot.envs import registry
+from twohot.envs.multitask import RESULTS
 
 OBSERVATION_SIZE, ACTIONS = 7, 6
 
@@ -430,7 +431,7 @@ def test_rewards_features_and_infos_step_by_step(made):
                 rtol=1e-6,
             )
             assert (terminated, truncated) == (last, False)
-            assert set(info) == ({"task", "attempt_returns", "attempt_lengths", "attempt_success"} if last else set())
+            assert set(info) == ({"task", *RESULTS, "success_told"} if last else set())
             if action < own:
                 assert toy.actions[-1] == action
         np.testing.assert_allclose(info["attempt_returns"], returns, rtol=1e-6)

@@ -90,3 +90,12 @@ def test_an_encoder_of_ones_own_is_refused():
     agent.trajectory_encoder = torch.nn.Linear(2, 2)
     with pytest.raises(ExportError, match=r"expected one of the trajectory encoders Transformer.*, got Linear"):
         ActingStep(agent)
+
+
+def test_what_cannot_be_written_is_said(tmp_path):
+    agent = make(*CASES["transformer"])
+    with pytest.raises(ExportError, match="at least 2 environments, got 1"):
+        export_policy(agent, tmp_path / "policy.pt2", environments=1)
+    for path in (tmp_path / "nowhere" / "policy.pt2", tmp_path):
+        with pytest.raises(ExportError, match=f"{path}: expected a file in a directory that is there"):
+            export_policy(agent, path)

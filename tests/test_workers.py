@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from twohot import envs
 from twohot.config import EnvironmentConfig
 from twohot.envs import registry
 from twohot.envs import vector as vector_module
-from twohot.errors import TwohotError
 from twohot.evaluate import evaluate
 from twohot.replay import Replay
 from twohot.rl.exploration import Exploration, Schedule
@@ -129,8 +129,10 @@ def test_a_rollout_drops_the_lost_trajectory_and_goes_on(make):
 def test_an_exception_of_an_environment_is_no_death(make, caplog):
     vector = make("processes", ("3",))
     vector.reset(seed=[1, 2, 3])
-    with pytest.raises(ZeroDivisionError, match="asked for"):
+    with pytest.raises(envs.BrokenEnvironmentError, match="'3' raised ZeroDivisionError in `step`: asked for") as told:
         vector.step(np.array([0, 0, toy_suite.RAISE]))
+    assert isinstance(told.value.__cause__, ZeroDivisionError)
+    assert 'raise ZeroDivisionError("asked for")' in str(told.value.__cause__.__cause__)
     assert not caplog.messages
 
 
@@ -140,11 +142,24 @@ def test_a_worker_that_always_dies_ends_in_a_sentence(make):
         vector.reset(seed=[1, 2], options={"task": "0"})
 
 
-def test_what_cannot_be_sent_to_a_process_is_named(make, monkeypatch):
-    local = lambda task, split, render=False: toy_suite.Counter(task)  # noqa: E731
-    monkeypatch.setitem(registry._SUITES, "counters", envs.Suite("counters", "", (), "", ("2",), local))
-    with pytest.raises(TwohotError, match=r"'counters' cannot be played in processes .* collect.workers to in-process"):
+def locked():
+    """A lambda that makes an environment, and holds what no other process can have."""
+    lock = threading.Lock()
+    return lambda task, split, render=False: lock.locked() or toy_suite.Counter(task)
+
+
+def test_what_cannot_be_sent_to_a_process_is_named(make, monkeypatch, caplog):
+    monkeypatch.setitem(registry._SUITES, "counters", envs.Suite("counters", "", (), "", ("2",), locked()))
+    with pytest.raises(envs.WorkerError, match=r"'counters' cannot be played in processes .* collect.workers"):
         make("processes", ("2",))
+    monkeypatch.setattr(vector_module, "CHEAP_SECONDS", 0.0)
+    monkeypatch.setattr(vector_module, "_stays", set())
+    monkeypatch.setattr(toy_suite.Counter, "action_space", spaces.Discrete(2))
+    for _ in range(2):
+        assert make("auto", ("2",)).workers == "in-process"
+    (message,) = caplog.messages  # said once
+    assert message.startswith("collect.workers auto stays in this process")
+    assert "cannot pickle '_thread.lock' object" in message
 
 
 @pytest.mark.parametrize(("here", "apart", "processes"), [(1e-4, 0.0, False), (0.5, 0.1, True), (0.5, 0.6, False)])

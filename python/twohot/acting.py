@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import MultiBinary
 from numpy.typing import ArrayLike
 
 from twohot import checkpoint
@@ -16,14 +18,15 @@ from twohot.agent import AgentNetworks
 from twohot.config import TrainConfig
 from twohot.config_files import from_json
 from twohot.errors import TwohotError
-from twohot.spaces import action_dtype, as_dict, space_from_json
+from twohot.exact import exact_array, read_array
+from twohot.spaces import OBSERVATION, action_dtype, space_from_json
 
 if TYPE_CHECKING:
     from twohot.analysis import Values
 
 
 class ActingError(TwohotError, ValueError):
-    """An observation, reward or mask that does not fit; the message says what was expected."""
+    """An observation, reward or mask that does not fit; the message says what was expected. The memory is as it was."""
 
 
 class Agent:
@@ -81,8 +84,12 @@ class Agent:
             ActingError: when there is nothing to begin, or `where` is no bool [B].
         """
         if environments is not None:
+            try:
+                environments = operator.index(environments)
+            except TypeError:
+                environments = 0
             if environments < 1 or where is not None:
-                raise ActingError("reset: expected a number of environments from 1 on, or `where`, and not both")
+                raise ActingError("reset: expected a whole number of environments from 1 on, or `where`, and not both")
             self._state = self.networks.initial_state(environments)
             dtype = action_dtype(self.action_space)
             self._action = np.zeros((environments, *(self.action_space.shape or ())), dtype)
@@ -90,7 +97,10 @@ class Agent:
             return
         if self._state is None:
             raise ActingError("reset: expected a number of environments at first")
-        mask = np.ones(len(self._began), bool) if where is None else np.asarray(where)
+        try:
+            mask = np.ones(len(self._began), bool) if where is None else read_array(where).copy()
+        except ValueError as error:
+            raise ActingError(f"reset: expected `where` bool {self._began.shape}: {error}") from error
         if mask.dtype != bool or mask.shape != self._began.shape:
             raise ActingError(f"reset: expected `where` bool {self._began.shape}, got {mask.dtype} {mask.shape}")
         self._state.reset(torch.from_numpy(mask).to(self.device))
@@ -103,6 +113,10 @@ class Agent:
     ) -> np.ndarray:
         """The action of each environment; remembers it, for the policy sees what it did before.
 
+        Arrays, tensors on the CPU and lists of numbers are taken by their values, and exactly: vectors take all numbers
+        that float32 holds, floats rounded to it; images, tokens, grids and action masks take integers of their dtype,
+        masks also bools. Nothing else is cast. Where an action mask allows nothing, everything is allowed.
+
         Args:
             observation: [B, ...] of the observation space, or a dict of those.
             reward: [B] raw reward of the last action; what rows hold that have just begun is not read, and where all
@@ -113,20 +127,17 @@ class Agent:
             [B, *action], of the dtype of the action space, for `environments.step`.
 
         Raises:
-            ActingError: when `reset` has not been called, or an array has another shape.
+            ActingError: when `reset` has not been called; for an array of another shape, a NaN, or a number that would
+                have to be changed. The agent is then as it was before the call.
         """
         if self._state is None:
             raise ActingError("act: expected reset(environments) first")
         if reward is None and not self._began.all():
             raise ActingError("act: expected the reward of the last actions, which the policy sees, got none")
-        rows = len(self._began)
-        given = np.zeros(rows, np.float32) if reward is None else np.array(reward, np.float32)
-        if given.shape != (rows,):
-            raise ActingError(f"act: expected a reward of shape ({rows},), got {given.shape}")
-        given[self._began] = 0
+        seen, given = self._seen(observation), self._rewarded(reward)
         action = self.networks.act(
             self._state,
-            self._seen(observation),
+            seen,
             torch.from_numpy(self._action).to(self.device),
             torch.from_numpy(given).to(self.device),
             greedy=greedy,
@@ -148,17 +159,34 @@ class Agent:
 
         export_policy(self.networks, path)
 
+    def _rewarded(self, reward: Any) -> np.ndarray:
+        """[B] float32, 0 where a trial has just begun."""
+        rows = len(self._began)
+        if reward is None:
+            return np.zeros(rows, np.float32)
+        try:
+            array = read_array(reward)
+            if array.shape == (rows,) and array.dtype.kind in "biuf":
+                array = np.where(self._began, 0, array)
+            return exact_array(array, np.dtype(np.float32), (rows,))
+        except ValueError as error:
+            raise ActingError(f"act: reward of {rows} environments: {error}") from error
+
     def _seen(self, observation: Any) -> dict[str, torch.Tensor]:
-        named, rows = as_dict(observation), len(self._began)
+        named = dict(observation) if isinstance(observation, Mapping) else {OBSERVATION: observation}
+        rows = len(self._began)
         if set(named) != set(self.observation_space):
-            raise ActingError(f"act: expected observations {sorted(self.observation_space)}, got {sorted(named)}")
+            raise ActingError(
+                f"act: expected observations {sorted(self.observation_space)}, got {sorted(map(str, named))}"
+            )
         tensors = {}
         for name, space in self.observation_space.items():
-            array = np.ascontiguousarray(named[name], space.dtype)
-            if array.shape != (rows, *space.shape):
-                raise ActingError(
-                    f"act: expected {name!r} of shape {(rows, *space.shape)} in {rows} environments, got {array.shape}"
-                )
+            try:
+                array = exact_array(named[name], space.dtype, (rows, *space.shape))
+                if isinstance(space, MultiBinary) and not ((array == 0) | (array == 1)).all():
+                    raise ValueError("expected 0 or 1 in each entry, got others")
+            except ValueError as error:
+                raise ActingError(f"act: observation {name!r} of {rows} environments: {error}") from error
             tensors[name] = torch.from_numpy(array).to(self.device)
         return tensors
 

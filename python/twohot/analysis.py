@@ -8,11 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import Space
+from gymnasium.spaces import Box, MultiBinary
 from torch import Tensor
 
 from twohot.agent import AgentNetworks
+from twohot.errors import TwohotError
+from twohot.exact import exact_array
 from twohot.objectives.values import action_values
 from twohot.spaces import ACTION_MASK, as_dict
+
+
+class TrajectoryError(TwohotError, ValueError):
+    """A trajectory that the agent cannot look at; the message says what was expected."""
+
 
 ROWS = 4096
 """Steps whose values are read at once."""
@@ -49,29 +58,29 @@ def trajectory_values(
         `Values` for each trajectory.
 
     Raises:
-        ValueError: when an array is shorter than the actions.
+        TrajectoryError: when an array is missing, shorter than the actions or of another shape; for a NaN, a number
+            that would have to be changed (as in `Agent.act`), or an action that the policy does not have.
+        ValueError: when `samples` is below 1.
     """
+    if samples < 1:
+        raise ValueError(f"expected at least 1 sample, got {samples}")
     if not trajectories:
         return []
+    trajectories = [_checked(networks, index, each) for index, each in enumerate(trajectories)]
     device = networks.discounts.device
     lengths = [len(each["action"]) for each in trajectories]
-    for index, (each, length) in enumerate(zip(trajectories, lengths, strict=True)):
-        for name, array in (("reward", each["reward"]), *as_dict(each["observation"]).items()):
-            if len(array) < length:
-                raise ValueError(f"trajectory {index}: expected at least {length} rows of {name!r}, got {len(array)}")
 
     def padded(arrays: list[Any]) -> Tensor:
         """[T, B, ...] of arrays [at least T of each, ...], with zeros behind their ends."""
-        first = np.asarray(arrays[0])
-        block = np.zeros((max(lengths), len(arrays), *first.shape[1:]), first.dtype)
+        block = np.zeros((max(lengths), len(arrays), *arrays[0].shape[1:]), arrays[0].dtype)
         for row, (array, length) in enumerate(zip(arrays, lengths, strict=True)):
-            block[:length, row] = np.asarray(array)[:length]
+            block[:length, row] = array
         return torch.from_numpy(block).to(device)
 
-    names = as_dict(trajectories[0]["observation"])
-    observation = {name: padded([as_dict(each["observation"])[name] for each in trajectories]) for name in names}
+    names = networks.observation_space
+    observation = {name: padded([each["observation"][name] for each in trajectories]) for name in names}
     action = padded([each["action"] for each in trajectories])
-    reward = padded([np.asarray(each["reward"], np.float32) for each in trajectories])
+    reward = padded([each["reward"] for each in trajectories])
     state = networks.initial_state(len(trajectories))
     before = torch.zeros_like(action[0]), torch.zeros_like(reward[0])
     h = []
@@ -91,6 +100,43 @@ def trajectory_values(
         columns = (torch.cat(column).float().cpu().numpy() for column in zip(*pieces, strict=True))
         results.append(Values(*columns))
     return results
+
+
+def _checked(networks: AgentNetworks, index: int, trajectory: Mapping[str, Any]) -> dict[str, Any]:
+    """The first T rows of everything that is needed of a trajectory, as the networks take it.
+
+    Raises:
+        TrajectoryError: as `trajectory_values`.
+    """
+    length = None
+
+    def rows(name: str, value: Any, space: Space, dtype: Any) -> np.ndarray:
+        try:
+            array = exact_array(value, np.dtype(dtype))
+        except ValueError as error:
+            raise TrajectoryError(f"trajectory {index}: {name!r}: {error}") from error
+        found = len(array) if array.ndim else 0
+        if found < (length or 1):
+            raise TrajectoryError(f"trajectory {index}: expected at least {length or 1} rows of {name!r}, got {found}")
+        if array.shape[1:] != space.shape:
+            raise TrajectoryError(
+                f"trajectory {index}: expected {name!r} of shape {(found, *space.shape)}, got {array.shape}"
+            )
+        return array[:length]
+
+    seen, space = networks.observation_space, networks.action_space
+    try:
+        given, action, reward = as_dict(trajectory["observation"]), trajectory["action"], trajectory["reward"]
+        given = {name: given[name] for name in seen}
+    except KeyError as error:
+        raise TrajectoryError(f"trajectory {index}: expected {error.args[0]!r} in it") from error
+    action = rows("action", action, space, np.float32 if isinstance(space, Box) else np.int64)
+    length = len(action)
+    choices = getattr(space, "nvec", getattr(space, "n", None)) if not isinstance(space, MultiBinary) else 2
+    if choices is not None and ((action < 0) | (action >= choices)).any():
+        raise TrajectoryError(f"trajectory {index}: expected actions of {space}, got {action.min()} to {action.max()}")
+    observation = {name: rows(name, array, seen[name], seen[name].dtype) for name, array in given.items()}
+    return {"observation": observation, "action": action, "reward": rows("reward", reward, Box(0, 1, ()), np.float32)}
 
 
 def _values(

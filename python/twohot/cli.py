@@ -30,6 +30,7 @@ usage: twohot COMMAND ...
   report RUN [options]     write a run's results as one HTML page
   replay COMMAND ...       look into, verify, repair, import or export a replay directory
   envs [SUITE]             list the environments: what is installed, and how to install the rest
+  envs --check MODULE:ID   play an environment of your own, and say what is wrong with it
   info                     versions, devices, and which native code runs
 
 `twohot COMMAND --help` explains each. With TWOHOT_TRACEBACK=1 an error shows where it came from.
@@ -172,6 +173,8 @@ def _envs(arguments: list[str]) -> int:
     from twohot.options import EnvsOptions, parse
 
     options = parse(EnvsOptions, "envs", arguments)
+    if options.check is not None:
+        return _check_environment((options.suite, *options.check) if options.suite else options.check)
     from rich.table import Table
 
     from twohot.envs import get_suite, suites
@@ -186,6 +189,25 @@ def _envs(arguments: list[str]) -> int:
         table.add_row(suite.name, str(len(suite.tasks)), status.replace("[", r"\["), suite.summary)
     console.print(table)
     return 0
+
+
+def _check_environment(named: tuple[str, ...]) -> int:
+    from twohot.environment_check import WRONG, check
+    from twohot.envs import suites
+
+    suite, *tasks = named if len(named) > 1 else ("gym", *named)
+    if len(tasks) != 1 or tasks[0] in suites():
+        raise UsageError(
+            "--check: expected one environment, as module:Id-v0, an id of gymnasium or SUITE TASK, got "
+            f"{' '.join(named) or 'none'}"
+        )
+    print(f"{suite} task {tasks[0]!r}")
+    wrong = 0
+    for found in check(suite, tasks[0]):
+        wrong += found.kind == WRONG
+        print(f"  {found.kind:5}  {found.text}", flush=True)
+    print("An agent can be trained on it." if not wrong else f"{wrong} of these {'is' if wrong == 1 else 'are'} wrong.")
+    return int(wrong > 0)
 
 
 def _info(arguments: list[str]) -> int:

@@ -17,5 +17,9 @@ class UsageError(TwohotError):
     """A command line that cannot be understood."""
 
 
+class BrokenEnvironmentError(TwohotError, ValueError):
+    """An environment that raised an exception, or gave what gymnasium's interface does not have."""
+
+
 class DamagedReplayError(TwohotError, ValueError):
     """Files of a replay directory that are torn, changed or foreign."""

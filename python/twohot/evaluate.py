@@ -118,7 +118,8 @@ def evaluate(
         mine = [trial for trial in queue.finished if trial is not None and trial.task == index]
         returns = np.stack([trial.attempt_returns for trial in mine]).astype(np.float64)
         lengths = np.stack([trial.attempt_lengths for trial in mine])
-        successes = np.stack([trial.attempt_success for trial in mine]) if suite.tells_success else None
+        told = suite.tells_success or any(trial.success_told for trial in mine)
+        successes = np.stack([trial.attempt_success for trial in mine]) if told else None
         references = suite.reference_scores.get(task)
         scores.append(TaskScore(task, returns, lengths, environment.free_attempts, successes, kind, split, references))
     return scores

@@ -155,15 +155,20 @@ def export_policy(networks: AgentNetworks, path: str | Path, *, environments: in
         program = torch.export.load("policy.pt2").module()
         mode, sample, memory = program(observation, previous_action, previous_reward, time, memory)
 
-    The arguments are those of `ActingStep.forward`; shapes of the memory, and spaces, stand as JSON in the file itself,
-    under the name "twohot.json" (`torch.export.load(path, extra_files={"twohot.json": ""})`).
+    The arguments are those of `ActingStep.forward`. The program checks their shapes and dtypes; it does not look for
+    NaN, as `Agent.act` does. Shapes of the memory, and spaces, stand as JSON in the file itself, under the name
+    "twohot.json" (`torch.export.load(path, extra_files={"twohot.json": ""})`).
 
     Args:
         networks: trained. path: of the file. environments: B of the example that is traced, at least 2.
 
     Raises:
-        ExportError: for a trajectory encoder of one's own.
+        ExportError: for a trajectory encoder of one's own, fewer than 2 environments, or a path to no file.
     """
+    if environments < 2:
+        raise ExportError(f"expected an example of at least 2 environments, got {environments}")
+    if not Path(path).parent.is_dir() or Path(path).is_dir():
+        raise ExportError(f"{path}: expected a file in a directory that is there")
     step = ActingStep(networks.cpu())
     spaces = networks.observation_space, networks.action_space
     observation = {

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from gymnasium import Space, spaces
 
+from twohot.conventions import convention
 from twohot.envs.multitask import CONTEXT, CONTEXT_FEATURES
 from twohot.errors import TwohotError
 from twohot.replay import Replay, Schema
@@ -55,7 +56,7 @@ class Scan:
             kind = np.dtype(field.dtype).kind
             if field.dtype == "uint8" and len(field.shape) in (2, 3):
                 parts[name] = spaces.Box(0, 255, (*field.shape, 1)[:3], np.uint8)
-            elif kind in "iu" and name.startswith(("grid", "tokens")):
+            elif kind in "iu" and convention(name) in ("grid", "tokens"):
                 dtype = field.dtype if field.dtype in ("uint8", "int16", "int32") else "int32"
                 limits = np.iinfo(dtype)
                 parts[name] = spaces.Box(limits.min, limits.max, field.shape, np.dtype(dtype).type)

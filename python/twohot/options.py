@@ -67,10 +67,16 @@ class ReportOptions:
 
 @dataclass(frozen=True)
 class EnvsOptions:
-    """List the environment suites: what is installed, and the command that installs the rest."""
+    """List the environment suites: what is installed, and the command that installs the rest. Or check an environment.
+
+    `twohot envs --check my_file:MyEnv-v0` plays one of gymnasium's, here in my_file.py of the working directory.
+    """
 
     suite: tyro.conf.Positional[str] = ""
     """A suite whose tasks to list."""
+    check: tuple[str, ...] | None = None
+    """Play an environment for some hundred steps and say what is wrong with it: `module:Id-v0` or an id of gymnasium,
+    or a suite and a task of it. The exit code is 1 where anything is wrong."""
 
 
 @dataclass(frozen=True)

@@ -16,19 +16,23 @@ from twohot.nets.packed import steady_weights
 from twohot.rl.exploration import Exploration
 from twohot.spaces import action_dtype, as_dict
 
-RESULTS = ("task", "attempt_returns", "attempt_lengths", "attempt_success")
+RESULTS = ("task", "attempt_returns", "attempt_lengths", "attempt_success", "success_told")
 """What the info of a trial's last step holds, in the order of `Trial`."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial: the actor's row, the task, and each attempt's raw return, length and success."""
+    """A finished trial: the actor's row, the task, and each attempt's raw return, length and success.
+
+    `success_told` is whether the task said anything of successes.
+    """
 
     row: int
     task: int
     attempt_returns: np.ndarray
     attempt_lengths: np.ndarray
     attempt_success: np.ndarray
+    success_told: bool
 
 
 class Start(NamedTuple):

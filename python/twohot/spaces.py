@@ -7,15 +7,9 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 
+from twohot.conventions import ACTION_MASK, OBSERVATION
 from twohot.errors import TwohotError
 from twohot.replay import Field, Schema
-
-OBSERVATION = "observation"
-"""Name of an observation that is no dict."""
-
-
-ACTION_MASK = "action_mask"
-"""Name of the entry of an observation that says which actions are legal."""
 
 
 class SpaceError(TwohotError, ValueError):

@@ -393,7 +393,7 @@ def _trial_metrics(trials: list[Trial], config: TrainConfig) -> dict[str, float]
         if len(by_attempt) > 1:
             for attempt, value in enumerate(by_attempt, start=1):
                 result[f"collect/return/{task}/attempt_{attempt}"] = float(value)
-        if suite.tells_success:
+        if suite.tells_success or any(trial.success_told for trial in mine):
             successes = [trial.attempt_success[environment.free_attempts :] for trial in mine]
             result[f"collect/success/{task}"] = float(np.mean(successes))
     return result

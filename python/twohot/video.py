@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -111,21 +112,51 @@ def _draw(vector: TrialVector) -> list[np.ndarray]:
     try:
         frames = [*vector.render()]
     except Exception as error:  # of any graphics library
-        raise DrawingError(f"cannot be drawn here ({type(error).__name__}: {error})") from error
-    if frames[0] is None:
+        cause = error.__cause__ or error
+        raise DrawingError(f"cannot be drawn here ({type(cause).__name__}: {cause})") from error
+    return [as_frame(frame) for frame in frames]
+
+
+def as_frame(picture: Any) -> np.ndarray:
+    """What an environment drew as a frame of a video, uint8 [H, W, 3].
+
+    Args:
+        picture: integers from 0 to 255 [H, W], or [H, W, C] with C 1 (grey), 3 (red, green, blue) or 4 (and opacity,
+            over black).
+
+    Raises:
+        DrawingError: it is something else.
+    """
+    if picture is None:
         raise DrawingError("draws no images")
-    return frames
+    array = np.asarray(picture)
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4) or not array.size or array.dtype.kind not in "biuf":
+        raise DrawingError(
+            f"draws no images: expected [H, W, 3] from `render()`, got {array.dtype} of shape {array.shape}"
+        )
+    if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
+        raise DrawingError(
+            f"draws {array.dtype} from {array.min()} to {array.max()}: expected integers from 0 to 255 from "
+            "`render()`: (255 * image).round().astype(np.uint8) where an image is in [0, 1]"
+        )
+    array = array.reshape(*array.shape[:2], channels).astype(np.uint8)
+    if channels == 4:
+        array = np.round(array[..., :3] * (array[..., 3:] / 255)).astype(np.uint8)
+    return np.repeat(array, 3, axis=2) if channels == 1 else array
 
 
 def write_gif(frames: Sequence[np.ndarray], path: Path, frames_a_second: float = FRAMES_A_SECOND) -> Path:
     """Write an animation that is there whole or not at all.
 
     Args:
-        frames: uint8 [H, W, 3] each. path: file to write.
+        frames: uint8 [H, W, 3] each; smaller ones are filled up with black, below and to the right. path: of the file.
         frames_a_second: speed.
     """
-    factor = max(1, math.ceil(SMALLEST_SIDE / min(frames[0].shape[:2])))
-    images = [Image.fromarray(frame.repeat(factor, 0).repeat(factor, 1)) for frame in frames]
+    height, width = (max(frame.shape[axis] for frame in frames) for axis in (0, 1))
+    factor = max(1, math.ceil(SMALLEST_SIDE / min(height, width)))
+    filled = (np.pad(frame, ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0))) for frame in frames)
+    images = [Image.fromarray(frame.repeat(factor, 0).repeat(factor, 1)) for frame in filled]
     with replacing(path) as partial:
         milliseconds = round(1000 / frames_a_second)
         images[0].save(partial, format="GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0)

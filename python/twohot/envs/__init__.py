@@ -3,16 +3,20 @@
 Importing this package imports no suite's own packages.
 """
 
+from twohot.conventions import ACTION_MASK
 from twohot.envs import babyai, dark_key, frozen_lake, gym_vector, gymnasium, half_cheetah, maze_runner, tmaze
 from twohot.envs.actions import PadActions, PadBinary, PadChoices, RescaleActions, common_action_space, pad_actions
 from twohot.envs.atari import ATARI
 from twohot.envs.attempts import Attempts
 from twohot.envs.batched_trials import BatchedTrials
+from twohot.envs.checked import Checked
+from twohot.envs.errors import ActionError, InfoError, ObservationError, UnsupportedSpaceError
 from twohot.envs.layout import Layout, common_layout
 from twohot.envs.metaworld import METAWORLD
 from twohot.envs.multitask import CONTEXT_FEATURES, TrialEnv
+from twohot.envs.observations import ObservationReader, SeenObservation
 from twohot.envs.one_hot import OneHotObservation
-from twohot.envs.padding import ACTION_MASK, PadObservation, PadParts, common_observation_space
+from twohot.envs.padding import PadObservation, PadParts, common_observation_space
 from twohot.envs.popgym import MULTITASK_27, MULTITASK_27_PROTOCOL, POPGYM
 from twohot.envs.procgen import PROCGEN
 from twohot.envs.python_batch import PythonBatch
@@ -21,7 +25,6 @@ from twohot.envs.registry import (
     NonFiniteError,
     Suite,
     UnknownEnvironmentError,
-    UnsupportedSpaceError,
     check_split,
     check_tasks,
     get_suite,
@@ -33,8 +36,9 @@ from twohot.envs.retro import RETRO
 from twohot.envs.rows import LOST, Rows
 from twohot.envs.trial_vector import TrialVector, WorkerChoice
 from twohot.envs.vector import make_vector, reset_seeds, reset_where
-from twohot.envs.workers import DeadWorkerError, Workers
+from twohot.envs.workers import DeadWorkerError, WorkerError, Workers
 from twohot.envs.wrappers import FlatDiscreteAction, ScaleReward, TimeLimitTerminates
+from twohot.errors import BrokenEnvironmentError
 
 for _suite in (
     POPGYM,
@@ -64,13 +68,19 @@ __all__ = [
     "POPGYM",
     "PROCGEN",
     "RETRO",
+    "ActionError",
     "Attempts",
     "BatchedTrials",
+    "BrokenEnvironmentError",
+    "Checked",
     "DeadWorkerError",
     "FlatDiscreteAction",
+    "InfoError",
     "Layout",
     "MissingExtraError",
     "NonFiniteError",
+    "ObservationError",
+    "ObservationReader",
     "OneHotObservation",
     "PadActions",
     "PadBinary",
@@ -81,6 +91,7 @@ __all__ = [
     "RescaleActions",
     "Rows",
     "ScaleReward",
+    "SeenObservation",
     "Suite",
     "TimeLimitTerminates",
     "TrialEnv",
@@ -88,6 +99,7 @@ __all__ = [
     "UnknownEnvironmentError",
     "UnsupportedSpaceError",
     "WorkerChoice",
+    "WorkerError",
     "Workers",
     "check_split",
     "check_tasks",

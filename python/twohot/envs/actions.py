@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from operator import index
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from twohot.envs.registry import UnsupportedSpaceError
+from twohot.envs.errors import ActionError, UnsupportedSpaceError
 
 
 def common_action_space(own: Sequence[gym.Space], size: int = 0) -> gym.Space:
@@ -75,6 +77,87 @@ def pad_actions(env: gym.Env, space: gym.Space) -> PadActions | PadChoices | Pad
     return RescaleActions(env, space.shape[0])
 
 
+def check_actions(actions: Any, space: gym.Space, *leading: int) -> np.ndarray:
+    """Actions as an array [*leading, *action], once it is certain that they are those of a space from 0 on.
+
+    Args:
+        actions: of any dtype that has the very numbers. space: as `common_action_space` gives. leading: axes in front.
+
+    Raises:
+        ActionError: another shape; a NaN; a number that is no choice of the space.
+    """
+    array = np.asarray(actions)
+    if array.ndim == 1 and array.shape == leading and array.dtype.kind in "iu" and isinstance(space, spaces.Discrete):
+        listed = array.tolist()  # faster than in numpy
+        if min(listed) >= 0 and max(listed) < space.n:
+            return array
+    fits = array.shape == (*leading, *space.shape) and array.dtype.kind in "biuf"
+    if fits and isinstance(space, spaces.Box):
+        flat = array.ravel()
+        fits = not math.isnan(flat @ flat)  # a sum of squares has no NaN but one that was there, and is fast
+    elif fits:
+        if array.dtype.kind == "f":
+            with np.errstate(invalid="ignore"):
+                whole = array.astype(np.int64)
+            array, fits = whole, bool((whole == array).all())
+        if isinstance(space, spaces.MultiDiscrete):
+            most = space.nvec
+        else:
+            most = 2 if isinstance(space, spaces.MultiBinary) else space.n
+        fits = fits and not ((array < 0) | (array >= most)).any()
+    if not fits:
+        raise ActionError(f"expected actions {[*leading, *space.shape]} of {space}, got {actions!r}")
+    return array
+
+
+class BoxScale:
+    """Numbers from -1 to 1 as those of a bounded Box; numbers outside [-1, 1] are cut off there.
+
+    -1 and 1 are exactly the bounds. Floats lie between them in proportion; of an integer (or bool) Box, each number has
+    an equal share of [-1, 1], as far as the numbers given are fine enough.
+
+    Args:
+        space: a Box with bounds.
+    """
+
+    def __init__(self, space: spaces.Box) -> None:
+        self._shape, self._dtype = space.shape, space.dtype
+        self._low, self._high = space.low.ravel(), space.high.ravel()
+        self._whole = space.dtype.kind in "iub"
+        if self._whole:
+            # In 64 bits without sign, where the largest range fits, and a sum that wraps around is the right one.
+            self._first = self._low.astype(np.int64 if space.dtype.kind == "i" else np.uint64).astype(np.uint64)
+            last = self._high.astype(np.int64 if space.dtype.kind == "i" else np.uint64).astype(np.uint64)
+            self._span = last - self._first
+        else:
+            low, high = self._low.astype(np.float64), self._high.astype(np.float64)
+            self._center, self._half = low / 2 + high / 2, high / 2 - low / 2
+            ends = self._between(np.full(low.shape, -1.0)), self._between(np.full(low.shape, 1.0))
+            self._meets_ends = all(map(np.array_equal, ends, (self._low, self._high)))
+
+    def __call__(self, numbers: np.ndarray) -> np.ndarray:
+        """[..., *shape of the Box] of its dtype, from [..., its size]."""
+        numbers = np.minimum(np.maximum(numbers, -1.0), 1.0)  # several times faster than clip on so few
+        own = self._integers(numbers.astype(np.float64)) if self._whole else self._floats(numbers)
+        return own.reshape(*numbers.shape[:-1], *self._shape)
+
+    def _floats(self, numbers: np.ndarray) -> np.ndarray:
+        own = self._between(numbers)
+        if self._meets_ends:
+            return own
+        return np.where(numbers == 1, self._high, np.where(numbers == -1, self._low, own))
+
+    def _between(self, numbers: np.ndarray) -> np.ndarray:
+        own = (self._center + self._half * numbers).astype(self._dtype)
+        return np.minimum(np.maximum(own, self._low), self._high)  # rounding must not leave the bounds
+
+    def _integers(self, numbers: np.ndarray) -> np.ndarray:
+        share = (numbers + 1) / 2 * (self._span.astype(np.float64) + 1)
+        below = np.minimum(share, np.nextafter(2.0**64, 0)).astype(np.uint64)  # 2**64 does not fit
+        step = np.where(numbers == 1, self._span, np.minimum(below, self._span))
+        return (self._first + step).astype(self._dtype)
+
+
 class PadActions(gym.Wrapper):
     """Offers `count` actions; one beyond the task's own becomes a uniformly random legal one.
 
@@ -86,7 +169,7 @@ class PadActions(gym.Wrapper):
 
     Raises:
         UnsupportedSpaceError: the action space is not Discrete.
-        ValueError: the task has more than `count` actions, or an action is outside [0, count).
+        ValueError: the task has more than `count` actions. ActionError: an action is none of them.
     """
 
     def __init__(self, env: gym.Env, count: int) -> None:
@@ -109,9 +192,12 @@ class PadActions(gym.Wrapper):
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action):
-        action = int(action)
+        try:
+            action = index(action)
+        except TypeError:
+            action = int(check_actions(action, self.action_space))
         if not 0 <= action < self._count:
-            raise ValueError(f"expected an action in [0, {self._count}), got {action}")
+            raise ActionError(f"expected an action in [0, {self._count}), got {action}")
         self.legal = action < self._own_count
         if not self.legal:
             # Three times faster than Generator.integers for one number; uniform to 2**-53 * own_count.
@@ -130,7 +216,7 @@ class PadChoices(gym.Wrapper):
 
     Raises:
         UnsupportedSpaceError: the action space is not MultiDiscrete.
-        ValueError: the task has more parts or choices, or a choice is outside its range.
+        ValueError: the task has more parts or choices. ActionError: an action is none of the space.
     """
 
     def __init__(self, env: gym.Env, counts: np.ndarray) -> None:
@@ -153,10 +239,7 @@ class PadChoices(gym.Wrapper):
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action):
-        action = np.asarray(action)
-        if action.shape != self._counts.shape or (action < 0).any() or (action >= self._counts).any():
-            raise ValueError(f"expected choices from 0 to below {self._counts}, got {action}")
-        own = action[: len(self._own)].astype(np.int64)
+        own = check_actions(action, self.action_space)[: len(self._own)].astype(np.int64)
         illegal = own >= self._own
         self.legal = not illegal.any()
         if not self.legal:
@@ -169,7 +252,7 @@ class PadBinary(gym.Wrapper):
 
     Raises:
         UnsupportedSpaceError: the action space is not MultiBinary.
-        ValueError: the task has more than `size` choices.
+        ValueError: the task has more than `size` choices. ActionError: an action is none of the space.
     """
 
     legal = True
@@ -185,17 +268,16 @@ class PadBinary(gym.Wrapper):
         self.action_space = spaces.MultiBinary(size)
 
     def step(self, action):
-        return self.env.step(np.asarray(action, np.int8)[: self._own_size].reshape(self._shape))
+        own = check_actions(action, self.action_space)[: self._own_size]
+        return self.env.step(own.astype(np.int8).reshape(self._shape))
 
 
 class RescaleActions(gym.Wrapper):
-    """Offers `size` numbers in [-1, 1], which become the task's own bounds; numbers beyond the task's own do nothing.
-
-    A number outside [-1, 1] is cut off there.
+    """Offers `size` numbers in [-1, 1], which become the task's own as `BoxScale` says; those beyond them do nothing.
 
     Raises:
         UnsupportedSpaceError: the action space is no Box with finite bounds.
-        ValueError: the task has more than `size` numbers.
+        ValueError: the task has more than `size` numbers. ActionError: an action of another shape, or a NaN.
     """
 
     legal = True
@@ -205,18 +287,15 @@ class RescaleActions(gym.Wrapper):
         space = env.action_space
         if not isinstance(space, spaces.Box):
             raise UnsupportedSpaceError(f"expected a Box action space, got {space}")
-        self._shape, self._own_size, self._dtype = space.shape, _size(space), space.dtype
+        self._own_size, self._scale = _size(space), BoxScale(space)
         if self._own_size > size:
             raise ValueError(f"expected at most {size} numbers, got {self._own_size} from {env}: raise actions")
-        low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
-        self._center, self._half = (low + high) / 2, (high - low) / 2
-        self._low, self._high = space.low, space.high
-        self._as_is = space.shape == (size,) and space.dtype == np.float32 and (low == -1).all() and (high == 1).all()
+        bounds = (space.low == -1).all() and (space.high == 1).all()
+        self._as_is = space.shape == (size,) and space.dtype == np.float32 and bounds
         self.action_space = spaces.Box(-1, 1, (size,), np.float32)
 
     def step(self, action):
-        action = np.clip(action, -1.0, 1.0)
+        action = check_actions(action, self.action_space)
         if self._as_is:
-            return self.env.step(action)
-        own = (self._center + self._half * action[: self._own_size]).reshape(self._shape).astype(self._dtype)
-        return self.env.step(np.clip(own, self._low, self._high))  # rounding must not leave the bounds
+            return self.env.step(np.minimum(np.maximum(action, -1.0), 1.0))
+        return self.env.step(self._scale(action[: self._own_size]))

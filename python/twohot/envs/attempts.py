@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+
+from twohot.envs.checked import LARGEST
+from twohot.envs.errors import InfoError
+from twohot.errors import BrokenEnvironmentError
+
+RESULTS = {"attempt_returns": np.float32, "attempt_lengths": np.int32, "attempt_success": bool}
+"""What the info of a trial's last step holds besides `task` and `success_told`, one entry for each attempt, and its
+dtype."""
+SUCCESS = ("success", "is_success")
+"""Entries of an info that tell of a success; the first that is there counts."""
+
+
+def told_success(info: Mapping[str, Any]) -> bool | None:
+    """Whether a step's info tells of a success; None where it says nothing.
+
+    Raises:
+        InfoError: for anything but one truth value: a bool or a number, alone or in an array.
+    """
+    for name in SUCCESS:
+        value = info.get(name)
+        if value is None:
+            continue
+        if value.__class__ is bool:
+            return value
+        told = np.asarray(value)
+        if told.size != 1 or told.dtype.kind not in "biuf":
+            raise InfoError(f"info[{name!r}]: expected one truth value, got {value!r}: mend the environment")
+        return bool(told.item() > 0)
+    return None
 
 
 class Attempts(gym.Wrapper):
@@ -15,9 +45,10 @@ class Attempts(gym.Wrapper):
     trial's own generator: the step that ended it returns its reward together with the first observation of the
     next attempt, neither terminated nor truncated, and no step is spent on the reset. The last attempt's end is
     the trial's end, and its info also holds `attempt_returns` (float32, (attempts,), true returns, free attempts
-    too), `attempt_lengths` (int32, (attempts,), steps) and `attempt_success` (bool, (attempts,), whether a step's
-    info had a true `success`). Where the trial has one attempt, an environment
-    that holds attempts itself may put its own three into its last info.
+    too), `attempt_lengths` (int32, (attempts,), steps), `attempt_success` (bool, (attempts,), whether a step's
+    info told of a success, see `told_success`) and `success_told` (bool, whether any info said anything of it). Where
+    the trial has one attempt, an environment that holds attempts itself may put its own first three into its last info,
+    for any number of attempts.
 
     An environment whose attribute `hidden_task` is true is reset with `options={"attempt": i}`: it draws what is
     hidden at 0 and keeps it at 1, 2, ...
@@ -55,8 +86,9 @@ class Attempts(gym.Wrapper):
         self.last_reward = reward = float(reward)
         self._returns[attempt] += reward
         self._lengths[attempt] += 1
-        if info.get("success"):
-            self._successes[attempt] = True
+        if info and (success := told_success(info)) is not None:
+            self._told = True
+            self._successes[attempt] |= success
         if attempt < self.free_attempts:
             reward = 0.0
         if terminated or truncated:
@@ -65,16 +97,17 @@ class Attempts(gym.Wrapper):
                 observation, info = self._reset()
                 terminated = truncated = False
             else:
-                info = {**self.results(), **info} if self.attempts == 1 else {**info, **self.results()}
+                own = own_results(info) if self.attempts == 1 else {}
+                self._told |= "attempt_success" in own
+                info = {**info, **self.results(), **own}
         return observation, reward, terminated, truncated, info
 
     def results(self) -> dict[str, np.ndarray]:
         """What the attempts so far have come to, as in the info of the last one's end."""
-        return {
-            "attempt_returns": np.array(self._returns, np.float32),
-            "attempt_lengths": np.array(self._lengths, np.int32),
-            "attempt_success": np.array(self._successes, bool),
-        }
+        check_returns(self._returns)
+        values = self._returns, self._lengths, self._successes
+        columns = {name: np.array(each, RESULTS[name]) for name, each in zip(RESULTS, values, strict=True)}
+        return {**columns, "success_told": self._told}
 
     def _reset(self, options: dict[str, Any] | None = None):
         if self._hides:
@@ -87,6 +120,39 @@ class Attempts(gym.Wrapper):
         self._returns = [0.0] * self.attempts
         self._lengths = [0] * self.attempts
         self._successes = [False] * self.attempts
+        self._told = False
+
+
+def own_results(info: dict[str, Any]) -> dict[str, np.ndarray]:
+    """What an environment that holds attempts itself says of them, in arrays that are the caller's own.
+
+    Raises:
+        BrokenEnvironmentError: their numbers of attempts differ, or they are no numbers that the arrays can hold.
+    """
+    if info.keys().isdisjoint(RESULTS):
+        return {}
+    own = {name: _column(name, info[name]) for name in RESULTS if name in info}
+    lengths = [len(own[name]) if name in own else 1 for name in RESULTS]
+    if len(set(lengths)) > 1:
+        raise BrokenEnvironmentError(f"expected {', '.join(RESULTS)} of as many attempts each, got {lengths}")
+    return own
+
+
+def _column(name: str, values: Any) -> np.ndarray:
+    """One of `RESULTS`, [attempts], a new array of its dtype."""
+    array, dtype = np.asarray(values), RESULTS[name]
+    with np.errstate(over="ignore", invalid="ignore"):
+        column = np.array(array, dtype) if array.dtype.kind in "biuf" and array.ndim == 1 else None
+    if column is None or not np.isfinite(column).all() or (dtype is not np.float32 and (column != array).any()):
+        raise BrokenEnvironmentError(f"expected {name} as {np.dtype(dtype)} [attempts], all finite, got {values}")
+    return column
+
+
+def check_returns(returns: Iterable[float]) -> None:
+    """Raises BrokenEnvironmentError unless float32 holds all of them."""
+    for value in returns:
+        if not abs(value) <= LARGEST:
+            raise BrokenEnvironmentError(f"expected the rewards of an attempt to add up within float32, got {value}")
 
 
 def check_attempts(attempts: int, free_attempts: int) -> None:

@@ -20,24 +20,29 @@ class EnvBatch(ABC):
 
     Attributes:
         rows: their number.
-        observation_space, action_space: of one row: a flat float32 Box or an image, and a Discrete.
+        observation_space: of one row: a flat float32 Box, an image, or a Dict as `make_task` describes it.
+        action_space: of one row, from 0 on, a Box from -1 to 1.
         hidden_task: whether several attempts share a hidden task; `reset` draws it anew where `new_task`.
         success: bool [rows], whether the last step of the row reached the goal.
+        told: bool [rows], whether the last step said at all if it did; a success tells of itself.
+        tells_success: what `told` is from the beginning.
         legal: bool [rows], whether the last action of the row was one that its task has.
         began: None, or bool [rows]: where a row that could not begin at once has begun with the last step, which was no
             step of its attempt.
         one_attempt: whether a row cannot begin an attempt before another step.
     """
 
-    observation_space: spaces.Box
-    action_space: spaces.Discrete
+    observation_space: spaces.Box | spaces.Dict
+    action_space: spaces.Space
     hidden_task = False
     began: np.ndarray | None = None
     one_attempt = False
+    tells_success = False
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
         self.success, self.legal = np.zeros(rows, bool), np.ones(rows, bool)
+        self.told = np.full(rows, self.tells_success)
 
     def choose(self, row: int, task: int) -> None:  # noqa: B027 (there is nothing to choose from)
         """What a row plays from its next reset on, an index into the tasks that the batch was made for."""
@@ -61,15 +66,16 @@ class EnvBatch(ABC):
         """Begin an attempt in one row: at a task drawn anew, or at the row's own task again."""
 
     @abstractmethod
-    def observe(self) -> np.ndarray:
-        """What every row shows now: [rows, *shape] of the space's dtype, a new array."""
+    def observe(self) -> np.ndarray | dict[str, np.ndarray]:
+        """What every row shows now, each part [rows, *shape] of the space's dtype, a new array."""
 
     @abstractmethod
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Move every row by one step.
 
         Args:
-            actions: int [rows], each in [0, A). What a row does whose episode is over has no meaning; it is no error.
+            actions: [rows, *action], of the action space. What a row does whose episode is over has no meaning; it is
+                no error.
 
         Returns:
             reward float32 [rows], terminated bool [rows], truncated bool [rows]; all new arrays.
@@ -116,7 +122,8 @@ class OneRow(gym.Env[np.ndarray, int]):
 
     def step(self, action):
         reward, terminated, truncated = self.batch.step(np.array([action]))
-        info = {"success": bool(self.batch.success[0]), **self.batch.info(0)}
+        success = bool(self.batch.success[0])
+        info = {"success": success, **self.batch.info(0)} if success or self.batch.told[0] else self.batch.info(0)
         return self.batch.observe()[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def render(self) -> np.ndarray | None:

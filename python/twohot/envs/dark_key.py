@@ -53,6 +53,8 @@ class DarkKeyBatch(EnvBatch):
         shuffled_actions: every room has an order of the actions of its own.
     """
 
+    tells_success = True
+
     def __init__(
         self,
         rows: int,

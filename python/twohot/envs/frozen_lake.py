@@ -47,7 +47,7 @@ class FrozenLakeBatch(EnvBatch):
         attempt_steps: limit of an attempt; None takes size², twice that when `hard`.
     """
 
-    hidden_task = True
+    hidden_task = tells_success = True
 
     def __init__(
         self, rows: int, *, size: int, hard: bool = False, recover: bool = False, attempt_steps: int | None = None

@@ -6,6 +6,8 @@ lead from one to the other. How that is done depends on the autoreset mode of th
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -13,8 +15,17 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from twohot.conventions import OBSERVATION
+from twohot.envs.actions import BoxScale, common_action_space
+from twohot.envs.attempts import SUCCESS, told_success
 from twohot.envs.batched import EnvBatch
-from twohot.envs.registry import Suite, UnknownEnvironmentError, UnsupportedSpaceError
+from twohot.envs.checked import checked_column, checked_reset, shown
+from twohot.envs.errors import InfoError, ObservationError
+from twohot.envs.gymnasium import drawing
+from twohot.envs.modules import ids_of, import_module_of
+from twohot.envs.observations import ObservationReader, as_parts
+from twohot.envs.registry import Suite, UnknownEnvironmentError, task_name
+from twohot.errors import BrokenEnvironmentError
 
 
 class VectorBatch(EnvBatch):
@@ -26,61 +37,102 @@ class VectorBatch(EnvBatch):
     void. So it is, in both, for a row that was cut off: it plays on to the end of its episode first.
 
     Args:
-        env: observation a flat Box or an image, action Discrete or a flat Box with bounds.
+        env: any observation and action that `make_task` describes. where: the environment in words, for errors.
 
     Raises:
-        UnsupportedSpaceError: other spaces. ValueError: the environment does not say its autoreset mode.
+        UnsupportedSpaceError: other spaces. ObservationError: an observation that is not in its space.
+        ValueError: the environment does not say its autoreset mode.
     """
 
-    def __init__(self, env: VectorEnv) -> None:
+    def __init__(self, env: VectorEnv, where: str = "") -> None:
         super().__init__(env.num_envs)
         self.env, self.mode = env, env.metadata.get("autoreset_mode")
+        self.where = where or str(env)
         if not isinstance(self.mode, AutoresetMode):
             raise ValueError(f"expected metadata['autoreset_mode'] to be an AutoresetMode, got {self.mode} from {env}")
         self.one_attempt = self.mode is not AutoresetMode.DISABLED
-        self.observation_space = _observation_space(env.single_observation_space)
-        self._own_action = env.single_action_space
-        self.action_space = _action_space(self._own_action)
-        self._now = np.zeros((self.rows, *self.observation_space.shape), self.observation_space.dtype)
-        self._shown = self._now.copy()
+        own = env.single_observation_space, env.single_action_space
+        self._reader = ObservationReader(*own, self.where, one_vector=True, leading=(self.rows,))
+        self._row_reader = ObservationReader(*own, self.where, one_vector=True)
+        self.observation_space = self._reader.space
+        self.action_space = common_action_space([env.single_action_space])
+        self._own_action = _own_action(env.single_action_space)
+        parts = as_parts(self.observation_space)
+        self._now = {name: np.zeros((self.rows, *part.shape), part.dtype) for name, part in parts.items()}
+        self._shown = _copied(self._now)
         self._first, self._done, self._waits, self.began = np.zeros((4, self.rows), bool)
 
     def restart(self, seed: int | None) -> None:
-        self._now = self._converted(self.env.reset(seed=seed)[0])
-        self._shown = self._now.copy()
+        self._now = self._read(checked_reset(self.env.reset(seed=seed))[0])
+        self._shown = _copied(self._now)
         self._first[:], self._done[:], self._waits[:] = True, False, False
 
     def begin(self, row: int, seed: int, attempt: int) -> None:
         if self.mode is AutoresetMode.DISABLED and not self._first[row]:
             mask = np.arange(self.rows) == row
-            self._now[row] = self._converted(self.env.reset(options={"reset_mask": mask})[0])[row]
+            begun = self._read(checked_reset(self.env.reset(options={"reset_mask": mask}))[0])
+            for name, part in begun.items():
+                self._now[name][row] = part[row]
             self._first[row] = True
         self._waits[row] = not self._first[row]
-        self._shown[row] = self._now[row]
+        for name, part in self._now.items():
+            self._shown[name][row] = part[row]
 
     def reset(self, row: int, random: np.random.Generator, *, new_task: bool = True) -> None:
         self.begin(row, 0, 0 if new_task else 1)
 
-    def observe(self) -> np.ndarray:
-        return self._shown.copy()
+    def observe(self) -> np.ndarray | dict[str, np.ndarray]:
+        shown = _copied(self._shown)
+        return shown if isinstance(self.observation_space, spaces.Dict) else shown[OBSERVATION]
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        observation, reward, terminated, truncated, info = self.env.step(self._rescaled(actions))
-        self._now = self._converted(observation)
-        self._shown = self._now.copy()
+        observation, reward, terminated, truncated, info = self._step(actions)
+        self._now = self._read(observation)
+        self._shown = _copied(self._now)
         done = np.logical_or(terminated, truncated)
+        success, told = _successes(info, self.rows)
         if self.mode is AutoresetMode.SAME_STEP:
             self._first = done
-            for row in np.flatnonzero(done & ~self._waits):
-                self._shown[row] = info["final_obs"][row]
+            for row in np.flatnonzero(done & ~self._waits).tolist():
+                self._show_last(row, info)
+                if "final_info" in info:  # the rest of the info is of the next episode
+                    final = _told_of_row(info["final_info"], row)
+                    success[row], told[row] = bool(final), final is not None
         else:  # with DISABLED, rows that have ended stand still until begin()
             self._first = self._done & (self.mode is AutoresetMode.NEXT_STEP)
             self._done = done
         self.began = self._waits & self._first
         live = ~self._waits
         self._waits &= ~self._first
-        self.success = np.broadcast_to(np.asarray(info.get("success", False), bool), self.rows) & live
-        return np.asarray(reward) * live, terminated & live, truncated & live
+        self.success, self.told = success & live, told & live
+        return np.where(live, reward, 0.0), terminated & live, truncated & live
+
+    def _step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """A step of the environment, whose rewards and ends are columns of float64 and bool from here on."""
+        result = self.env.step(self._own_action(actions))
+        if not (isinstance(result, tuple) and len(result) == 5 and isinstance(result[4], dict)):
+            raise BrokenEnvironmentError(
+                "expected `step` to return (observation, reward, terminated, truncated, info) with a dict as info, "
+                f"got {shown(result)}"
+            )
+        observation, *columns, info = result
+        kinds = ("reward", "terminated", "truncated")
+        return observation, *(checked_column(x, self.rows, kind) for x, kind in zip(columns, kinds, strict=True)), info
+
+    def _read(self, observation: Any) -> dict[str, np.ndarray]:
+        """The parts that all rows show, copied: an environment may draw into the same arrays again."""
+        return _copied(as_parts(self._reader.read(observation)))
+
+    def _show_last(self, row: int, info: dict[str, Any]) -> None:
+        """Show the last observation of an episode in a row that has begun the next already."""
+        last = _of_row(info.get("final_obs"), row)
+        if last is None:
+            raise ObservationError(
+                f"{self.where}: expected the last observation of row {row} as info['final_obs'][{row}] where its "
+                f"episode ends, as autoreset SAME_STEP promises, got an info of {sorted(info)}"
+            )
+        for name, part in as_parts(self._row_reader.read(last)).items():
+            self._shown[name][row] = part
 
     def picture(self, row: int) -> np.ndarray | None:
         pictures = self.env.render()
@@ -88,16 +140,6 @@ class VectorBatch(EnvBatch):
 
     def close(self) -> None:
         self.env.close()
-
-    def _converted(self, observation: np.ndarray) -> np.ndarray:
-        return np.array(observation, self.observation_space.dtype)
-
-    def _rescaled(self, actions: np.ndarray) -> np.ndarray:
-        own = self._own_action
-        if isinstance(own, spaces.Discrete):
-            return actions + own.start
-        center, half = (own.low + own.high) / 2, (own.high - own.low) / 2
-        return np.clip(center + half * np.clip(actions, -1, 1), own.low, own.high).astype(own.dtype)
 
 
 class FirstRow(gym.Env[Any, Any]):
@@ -116,12 +158,15 @@ class FirstRow(gym.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         super().reset(seed=seed)
         self.batch.restart(seed)
-        return self.batch.observe()[0], {}
+        return self._first(), {}
 
     def step(self, action):
         reward, terminated, truncated = self.batch.step(np.asarray(action)[None])
-        info = {"success": True} if self.batch.success[0] else {}
-        return self.batch.observe()[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
+        info = {"success": bool(self.batch.success[0])} if self.batch.told[0] else {}
+        return self._first(), float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
+
+    def _first(self) -> Any:
+        return _of_row(self.batch.observe(), 0)
 
     def render(self) -> np.ndarray | None:
         return self.batch.picture(0) if self.render_mode else None
@@ -130,37 +175,75 @@ class FirstRow(gym.Env[Any, Any]):
         self.batch.close()
 
 
-def _observation_space(own: gym.Space) -> spaces.Box:
-    if isinstance(own, spaces.Box) and len(own.shape) == 1:
-        return spaces.Box(own.low.astype(np.float32), own.high.astype(np.float32))
-    if isinstance(own, spaces.Box) and len(own.shape) == 3 and own.dtype == np.uint8:
-        return own
-    raise UnsupportedSpaceError(f"expected a flat Box or an image [H, W, C] of each row, got {own}")
+def _own_action(own: gym.Space) -> Callable[[np.ndarray], np.ndarray]:
+    """From actions [rows, *action] of `common_action_space` to those of all rows of the environment."""
+    if isinstance(own, spaces.Box):
+        return BoxScale(own)
+    if isinstance(own, spaces.MultiBinary):
+        return lambda actions: actions.astype(own.dtype).reshape(-1, *own.shape)
+    start = own.start
+    return lambda actions: actions.reshape(-1, *own.shape) + start
 
 
-def _action_space(own: gym.Space) -> spaces.Discrete | spaces.Box:
-    if isinstance(own, spaces.Discrete):
-        return spaces.Discrete(own.n)
-    if isinstance(own, spaces.Box) and len(own.shape) == 1 and own.is_bounded():
-        return spaces.Box(-1, 1, own.shape, np.float32)
-    raise UnsupportedSpaceError(f"expected a Discrete action or a flat Box with bounds of each row, got {own}")
+def _copied(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: part.copy() for name, part in parts.items()}
+
+
+def _of_row(values: Any, row: int) -> Any:
+    """One row of what a vector environment tells of all: arrays, or Dicts and tuples of arrays; None of nothing."""
+    if isinstance(values, Mapping):
+        return {name: _of_row(part, row) for name, part in values.items()}
+    if isinstance(values, tuple):
+        return tuple(_of_row(part, row) for part in values)
+    return None if values is None else values[row]
+
+
+def _successes(info: Mapping[str, Any], rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Success [rows] and whether anything was said of it [rows], bool, in the info of all rows: see `told_success`."""
+    success, told = np.zeros((2, rows), bool)
+    for name in SUCCESS:
+        if info.get(name) is None:
+            continue
+        says = np.broadcast_to(np.asarray(info.get(f"_{name}", True), bool), rows) & ~told
+        values = np.asarray(info[name])
+        if values.dtype == object and values.shape == (rows,):
+            for row in np.flatnonzero(says).tolist():
+                found = told_success({name: values[row]})
+                if found is not None:
+                    success[row], told[row] = found, True
+        elif values.dtype.kind in "biuf" and values.size in (1, rows):
+            success |= says & (values.ravel() > 0)
+            told |= says
+        else:
+            raise InfoError(f"info[{name!r}]: expected a truth value for each of {rows} rows, got {info[name]!r}")
+    return success, told
+
+
+def _told_of_row(info: Any, row: int) -> bool | None:
+    """What `told_success` says of one row's part of an info: a Dict of arrays with masks, or an array of Dicts."""
+    if not isinstance(info, Mapping):
+        return told_success(info[row] or {})
+    told = {name: _of_row(info.get(f"_{name}"), row) for name in SUCCESS if name in info}
+    return told_success({name: info[name][row] for name, said in told.items() if said is None or said})
 
 
 def make_batch(task: str, split: str, rows: int, render: bool = False) -> VectorBatch:
     """`rows` rows of what gymnasium has registered as the vector entry point of an id.
 
     Args:
-        task: an id, such as "CartPole-v1", or "module:Id-v0" of a package that registers it. split: of no effect.
+        task: an id, such as "CartPole-v1", or "module:Id-v0" as for the suite "gym". split: of no effect.
         rows: number of environments. render: whether it draws pictures.
 
     Raises:
         UnknownEnvironmentError: gymnasium does not know the id, or it has no vector entry point.
     """
-    options = {"render_mode": "rgb_array"} if render else {}
+    make = partial(gym.make_vec, task, rows, vectorization_mode="vector_entry_point")
+    import_module_of(task, task_name("gym_vector", task))
     try:
-        return VectorBatch(gym.make_vec(task, rows, vectorization_mode="vector_entry_point", **options))
-    except (gym.error.Error, ModuleNotFoundError) as error:
-        raise UnknownEnvironmentError(f"gym_vector task {task!r}: {error}") from error
+        env = drawing(make) if render else make()
+    except gym.error.Error as error:
+        raise UnknownEnvironmentError(f"gym_vector task {task!r}: {error}{ids_of(task)}") from error
+    return VectorBatch(env, task_name("gym_vector", task))
 
 
 def make(task: str, split: str = "train", render: bool = False) -> FirstRow:
@@ -176,5 +259,6 @@ SUITE = Suite(
     tasks=("CartPole-v1",),
     make=make,
     make_batch=make_batch,
+    one_vector=True,
     open_ended=True,
 )

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
-from gymnasium import spaces
 
-from twohot.envs.one_hot import OneHotObservation
-from twohot.envs.registry import MissingExtraError, Suite, UnknownEnvironmentError
+from twohot.envs.modules import ids_of, import_module_of
+from twohot.envs.registry import MissingExtraError, Suite, UnknownEnvironmentError, task_name
 
 CLASSIC_MULTITASK = ("CartPole-v1", "Acrobot-v1", "LunarLander-v3", "MountainCar-v0")
 """Four tasks whose returns lie between -500 and +500, for one agent."""
@@ -39,76 +38,43 @@ REFERENCE_SCORES = {
 }
 
 
-class PartsObservation(gym.ObservationWrapper):
-    """A Dict or a picture as parts that an agent sees: images stay, everything else becomes flat float32 vectors.
-
-    Args:
-        env: observation a uint8 Box [H, W] or [H, W, C], or a Dict with such parts and Boxes.
-    """
-
-    def __init__(self, env: gym.Env) -> None:
-        super().__init__(env)
-        space = env.observation_space
-        self._single = not isinstance(space, spaces.Dict)
-        parts = {"observation": space} if self._single else space.spaces
-        self._images = {name: _is_image(part) for name, part in parts.items()}
-        converted = {name: self._convert_space(name, part) for name, part in parts.items()}
-        self.observation_space = converted["observation"] if self._single else spaces.Dict(converted)
-
-    def observation(self, observation: Any) -> Any:
-        if self._single:
-            return self._convert("observation", observation)
-        return {name: self._convert(name, observation[name]) for name in self._images}
-
-    def _convert_space(self, name: str, space: spaces.Box) -> spaces.Box:
-        if self._images[name]:
-            return spaces.Box(0, 255, (*space.shape, 1)[:3], np.uint8)
-        return spaces.Box(space.low.ravel().astype(np.float32), space.high.ravel().astype(np.float32))
-
-    def _convert(self, name: str, value: np.ndarray) -> np.ndarray:
-        if self._images[name]:
-            return value[..., None] if value.ndim == 2 else value
-        return np.ravel(value).astype(np.float32)
-
-
-def _is_image(space: gym.Space) -> bool:
-    """Whether a space holds pictures, [H, W] or [H, W, C] of bytes."""
-    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3)
-
-
 def make(task: str, split: str = "train", render: bool = False) -> gym.Env:
-    """Any environment that gymnasium can make, seen as an agent sees.
-
-    A vector stays what it is; numbers of any shape and finite choices become one flat vector (one-hot); pictures
-    become images, and a Dict that has any keeps its parts. Rewards, ends and time limits are the environment's own.
+    """Any environment that gymnasium can make, as it is: what `make_task` shows of it is what an agent sees.
 
     Args:
-        task: an id of gymnasium, such as "LunarLander-v3", or "module:Id-v0" of a package that registers it.
-        split: of no effect. render: whether `render()` returns pictures.
+        task: an id of gymnasium, such as "LunarLander-v3", or "module:Id-v0" of a module that registers it, which may
+            be a file of the working directory.
+        split: of no effect. render: whether `render()` returns pictures, where the environment draws any.
 
     Raises:
-        UnknownEnvironmentError: gymnasium does not know the id; its message has its advice.
+        UnknownEnvironmentError: gymnasium does not know the id, or there is no such module; the message has advice.
+        BrokenEnvironmentError: the module raised when it was imported.
         MissingExtraError: the environment needs a package that is not installed.
-        UnsupportedSpaceError: an observation of text, graphs or sequences.
     """
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    import_module_of(task, task_name("gym", task))
     try:
         with warnings.catch_warnings():
             # Importing Box2D warns; where warnings are errors, its native code would take the process down.
             warnings.simplefilter("ignore", DeprecationWarning)
-            env = gym.make(task, disable_env_checker=True, render_mode="rgb_array" if render else None)
+            warnings.filterwarnings("ignore", ".*initialised with render_mode")  # whoever draws will see
+            make = partial(gym.make, task, disable_env_checker=True)
+            env = drawing(make) if render else make()
     except gym.error.DependencyNotInstalled as error:
         raise MissingExtraError(f"gym task {task!r}: {error}: pip install 'twohot[gym,mujoco]'") from error
-    except (gym.error.Error, ModuleNotFoundError) as error:
-        raise UnknownEnvironmentError(f"gym task {task!r}: {error}") from error
-    space = env.observation_space
-    if isinstance(space, spaces.Box) and len(space.shape) == 1:
-        return env
-    if _is_image(space):
-        return PartsObservation(env)
-    if isinstance(space, spaces.Dict) and any(_is_image(part) for part in space.spaces.values()):
-        return PartsObservation(env)
-    return OneHotObservation(env)
+    except gym.error.Error as error:
+        raise UnknownEnvironmentError(f"gym task {task!r}: {error}{ids_of(task)}") from error
+    return env
+
+
+def drawing(make: Callable[..., Any]) -> Any:
+    """`make(render_mode="rgb_array")`, or what draws nothing where it cannot be told to."""
+    try:
+        return make(render_mode="rgb_array")
+    except gym.error.Error:
+        raise
+    except Exception:  # of a constructor without render_mode, or that takes other modes only
+        return make()
 
 
 SUITE = Suite(
@@ -118,6 +84,7 @@ SUITE = Suite(
     install="pip install 'twohot[gym,mujoco]'",
     tasks=TASKS,
     make=make,
+    one_vector=True,
     open_ended=True,
     reference_scores=REFERENCE_SCORES,
 )

@@ -11,16 +11,21 @@ import numpy as np
 from gymnasium import spaces
 
 from twohot.envs.actions import PadActions, PadBinary, PadChoices, RescaleActions, pad_actions
-from twohot.envs.attempts import Attempts, check_attempts, draw_seed
+from twohot.envs.attempts import RESULTS, Attempts, check_attempts, draw_seed
+from twohot.envs.checked import LARGEST, raise_named
 from twohot.envs.layout import Layout, common_layout
-from twohot.envs.padding import PadObservation, PadParts
-from twohot.envs.registry import UnknownEnvironmentError, check_split, check_tasks, make_task, non_finite
+from twohot.envs.padding import CONTEXT, PadObservation, PadParts, with_context
+from twohot.envs.registry import (
+    UnknownEnvironmentError,
+    check_split,
+    check_tasks,
+    make_task,
+    non_finite,
+    task_name,
+)
 from twohot.envs.wrappers import ScaleReward
+from twohot.errors import TwohotError
 
-CONTEXT = "context"
-"""Name of the context features in a Dict observation."""
-RESULTS = ("attempt_returns", "attempt_lengths", "attempt_success")
-"""What the info of a trial's last step holds besides `task`, one entry for each attempt."""
 CONTEXT_FEATURES = ("steps in the trial / 1000", "attempt / max(1, attempts - 1)", "action was legal", "last reward")
 
 
@@ -49,8 +54,9 @@ class TrialEnv(gym.Env[Any, Any]):
     Action: the layout's. Reward: the task's own times its multiplier, and 0 in free attempts.
 
     info: after a reset `task` (int, index into `tasks`); at the trial's end `task`, `attempt_returns` (float32,
-    (attempts,), not multiplied, free attempts too), `attempt_lengths` (int32, (attempts,), steps) and
-    `attempt_success` (bool, (attempts,), whether the task told of a success); else empty.
+    (attempts,), not multiplied, free attempts too), `attempt_lengths` (int32, (attempts,), steps), `attempt_success`
+    (bool, (attempts,), whether the task told of a success) and `success_told` (bool, whether it said anything of one);
+    else empty.
 
     Args:
         suite: name of a registered suite.
@@ -70,7 +76,8 @@ class TrialEnv(gym.Env[Any, Any]):
         MissingExtraError: the suite's packages are not installed.
         UnsupportedSpaceError: a task's spaces are not supported.
         ValueError: an argument is outside its range, or a task does not fit into the layout (when it is first played).
-        NonFiniteError: a NaN or an infinity came from a task.
+        NonFiniteError: a NaN or an infinity came from a task, or a reward that float32 cannot hold.
+        BrokenEnvironmentError: a task raised, or gave what gymnasium's interface does not have.
     """
 
     def __init__(
@@ -136,24 +143,34 @@ class TrialEnv(gym.Env[Any, Any]):
         # A game's generators are seeded when it is first played and then run on: seeding costs as much as two steps.
         game_seed = None if self._task in self._seeded else draw_seed(self.np_random)
         self._seeded.add(self._task)
-        observation, _ = self._game.env.reset(seed=game_seed)
+        try:
+            observation, _ = self._game.env.reset(seed=game_seed)
+        except TwohotError as error:
+            raise_named(error, self._name(), "reset")
         return self._observe(self._game, observation), {"task": self._task}
 
     def step(self, action):
         game = self._game
         if game is None:
             raise gym.error.ResetNeeded("expected reset() before the first step and after a trial's end, got step()")
-        observation, reward, terminated, truncated, info = game.env.step(action)
-        self._steps += 1
+        try:
+            observation, reward, terminated, truncated, info = game.env.step(action)
+            self._steps += 1
+            if not (terminated or truncated) and self._steps >= self._step_limit:
+                truncated, info = True, game.attempts.results()
+        except TwohotError as error:
+            raise_named(error, self._name(), "step")
         observation = self._observe(game, observation)
-        if terminated or truncated:
-            results = {key: info[key] for key in RESULTS}
-        elif self._steps < self._step_limit:
+        if not (terminated or truncated):
             return observation, reward, False, False, {}
-        else:
-            truncated, results = True, game.attempts.results()
         self._game = None
-        return observation, reward, bool(terminated), bool(truncated), {"task": self._task, **results}
+        return (
+            observation,
+            reward,
+            terminated,
+            truncated,
+            {"task": self._task, **{key: info[key] for key in (*RESULTS, "success_told")}},
+        )
 
     def render(self) -> np.ndarray | None:
         """The game as an image, uint8 [H, W, 3], at a trial's end too; None where the suite draws none.
@@ -164,7 +181,8 @@ class TrialEnv(gym.Env[Any, Any]):
         if self._task not in self._games:
             raise gym.error.ResetNeeded("expected reset() before render()")
         env = self._games[self._task].env
-        return env.render() if env.render_mode == "rgb_array" else None
+        picture = env.render() if env.render_mode == "rgb_array" else None
+        return None if picture is None else np.array(picture)  # the environment may draw the next one into its own
 
     def close(self) -> None:
         for game in self._games.values():
@@ -185,8 +203,7 @@ class TrialEnv(gym.Env[Any, Any]):
         if isinstance(space, spaces.Box):
             return spaces.Box(-np.inf, np.inf, (space.shape[0] + self._features,), np.float32), self._observe_vector
         self._floats = [name for name, part in space.spaces.items() if part.dtype == np.float32]
-        context = {CONTEXT: spaces.Box(-np.inf, np.inf, (self._features,), np.float32)} if self._features else {}
-        return spaces.Dict({**space.spaces, **context}), self._observe_parts
+        return with_context(space, self._features), self._observe_parts
 
     def _make(self, task: int) -> _Game:
         env = make_task(self.suite, self.tasks[task], self.split, self.render_mode is not None)
@@ -203,7 +220,7 @@ class TrialEnv(gym.Env[Any, Any]):
 
     def _observe_vector(self, game: _Game, observation: np.ndarray) -> np.ndarray:
         """Checks what came from the game and writes the features into the entries that padding kept for them."""
-        if not (_all_finite(observation) and math.isfinite(game.attempts.last_reward)):
+        if not (_all_finite(observation) and self._reward_fits(game)):
             self._refuse(game, observation)
         if self._features:
             self._write_context(game, observation)
@@ -212,7 +229,7 @@ class TrialEnv(gym.Env[Any, Any]):
     def _observe_parts(self, game: _Game, observation: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Checks what came from the game and adds the features."""
         finite = all(_all_finite(observation[name]) for name in self._floats)
-        if not (finite and math.isfinite(game.attempts.last_reward)):
+        if not (finite and self._reward_fits(game)):
             self._refuse(game, observation)
         if self._features:
             observation[CONTEXT] = np.empty(self._features, np.float32)
@@ -227,8 +244,18 @@ class TrialEnv(gym.Env[Any, Any]):
         values[-2] = game.actions.legal
         values[-1] = attempts.last_reward * game.multiplier
 
+    @staticmethod
+    def _reward_fits(game: _Game) -> bool:
+        """Whether float32 holds the last reward, with its multiplier and without."""
+        reward = abs(game.attempts.last_reward)
+        return reward <= LARGEST and reward * abs(game.multiplier) <= LARGEST
+
     def _refuse(self, game: _Game, observation: Any) -> None:
-        raise non_finite(self.suite, self.tasks[self._task], observation, game.attempts.last_reward, self._steps)
+        reward = game.attempts.last_reward * game.multiplier
+        raise non_finite(self.suite, self.tasks[self._task], observation, reward, self._steps)
+
+    def _name(self) -> str:
+        return task_name(self.suite, self.tasks[self._task])
 
 
 def _all_finite(values: np.ndarray) -> bool:

@@ -9,12 +9,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from twohot.envs.registry import UnsupportedSpaceError
+from twohot.conventions import ACTION_MASK, OBSERVATION, convention
+from twohot.envs.errors import UnsupportedSpaceError
+from twohot.envs.parts import INTEGERS
 
-ACTION_MASK = "action_mask"
-OBSERVATION = "observation"
-"""Name of an observation that is no Dict, where other tasks or context features make one of it."""
-INTEGERS = (np.uint8, np.int16, np.int32)
+CONTEXT = "context"
+"""Name of the context features in a Dict observation."""
 
 
 def common_observation_space(
@@ -54,7 +54,7 @@ def common_observation_space(
                 parts.setdefault(name, []).append(part)
             else:
                 raise UnsupportedSpaceError(
-                    f"observation {name!r}: expected a Box of at least one dimension, got {part}: OneHotObservation"
+                    f"observation {name!r}: expected a Box of at least one dimension, got {part}: SeenObservation"
                 )
     common: dict[str, gym.Space] = {name: _common_part(name, boxes) for name, boxes in parts.items()}
     if masked:
@@ -66,6 +66,22 @@ def _parts(space: gym.Space) -> dict[str, gym.Space]:
     return dict(space.spaces) if isinstance(space, spaces.Dict) else {OBSERVATION: space}
 
 
+def with_context(space: spaces.Dict, features: int) -> spaces.Dict:
+    """A Dict of parts with the context features beside them.
+
+    Raises:
+        UnsupportedSpaceError: a part has their name.
+    """
+    if not features:
+        return space
+    if CONTEXT in space.spaces:
+        raise UnsupportedSpaceError(
+            f"expected no part of an observation to be named {CONTEXT!r}, which the context features are: rename it, "
+            "or set context_features to False"
+        )
+    return spaces.Dict({**space.spaces, CONTEXT: spaces.Box(-np.inf, np.inf, (features,), np.float32)})
+
+
 def _common_part(name: str, boxes: list[spaces.Box]) -> spaces.Box:
     shapes = {box.shape for box in boxes}
     if all(len(shape) == 1 for shape in shapes):
@@ -75,7 +91,7 @@ def _common_part(name: str, boxes: list[spaces.Box]) -> spaces.Box:
     else:
         raise ValueError(f"observation {name!r}: expected images of one shape from all tasks, got {sorted(shapes)}")
     dtype = np.result_type(*(box.dtype for box in boxes))
-    if dtype.kind in "iu" and (len(shape) > 1 or name.startswith("tokens")):
+    if dtype.kind in "iu" and (len(shape) > 1 or convention(name) == "tokens"):
         if dtype not in INTEGERS:
             raise UnsupportedSpaceError(f"observation {name!r}: expected uint8, int16 or int32, got {dtype}")
         low, high = min(int(box.low.min()) for box in boxes), max(int(box.high.max()) for box in boxes)
@@ -87,7 +103,8 @@ def mask_entries(own: gym.Space, common: gym.Space) -> tuple[np.ndarray, np.ndar
     """Where the legal choices of a task stand among those of all.
 
     Args:
-        own, common: a task's action space and the one that it is padded to, both Discrete or both MultiDiscrete.
+        own, common: a task's action space and the one that it is padded to, both Discrete, both MultiDiscrete or both
+            MultiBinary.
 
     Returns:
         A mask, int8, of all choices with no choice of the task's own but, in parts that the task lacks, the first
@@ -104,7 +121,11 @@ def mask_entries(own: gym.Space, common: gym.Space) -> tuple[np.ndarray, np.ndar
         mask[firsts[len(counts) :]] = 1
         entries = [first + np.arange(count) for first, count in zip(firsts, counts, strict=False)]
         return mask, np.concatenate(entries)
-    raise UnsupportedSpaceError(f"expected Discrete or MultiDiscrete actions with an action mask, got {own}")
+    if isinstance(own, spaces.MultiBinary) and isinstance(common, spaces.MultiBinary):
+        return np.zeros(int(np.prod(common.shape)), np.int8), np.arange(int(np.prod(own.shape)))
+    raise UnsupportedSpaceError(
+        f"expected Discrete, MultiDiscrete or MultiBinary actions with an action mask, got {own}"
+    )
 
 
 class PadObservation(gym.Wrapper):
@@ -152,7 +173,7 @@ class PadObservation(gym.Wrapper):
 class PadParts(gym.Wrapper):
     """Brings an observation of parts, or an image, to a Dict space that `common_observation_space` gave.
 
-    Every step returns a new dict; its images may be the environment's own arrays.
+    Every step returns a new dict of new arrays.
 
     Args:
         env: observation a Box or a Dict of Boxes that fit into `space`.
@@ -194,7 +215,7 @@ def _writer(name: str, own: gym.Space | None, common: gym.Space) -> Callable[[An
     if own is None:
         return lambda value: np.zeros(shape, dtype)
     if own.shape == shape:
-        return lambda value: np.asarray(value, dtype)
+        return lambda value: np.array(value, dtype)  # the environment may draw the next one into its own
     if len(shape) != 1 or len(own.shape) != 1 or own.shape[0] > shape[0]:
         raise ValueError(f"observation {name!r}: expected what fits into {shape}, got {own.shape}")
     size = own.shape[0]

@@ -169,7 +169,7 @@ class Procgen(gym.Env[np.ndarray, int]):
             # The library is in its next episode, at the same level, since this one knows no other.
             self.over = True
             return self._last, reward, True, False, {"success": bool(self._complete.value)}
-        return self._observe(), reward, False, self._steps >= self._limit, {}
+        return self._observe(), reward, False, self._steps >= self._limit, {"success": False}
 
     @property
     def limit(self) -> int:

@@ -19,7 +19,7 @@ class ProcgenBatch(EnvBatch):
         threads: that play, the caller's among them; at least 1.
     """
 
-    hidden_task = True
+    hidden_task = tells_success = True
 
     def __init__(self, tasks: Sequence[str], split: str, rows: int, threads: int) -> None:
         super().__init__(rows)

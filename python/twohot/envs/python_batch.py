@@ -9,11 +9,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from twohot.envs.attempts import draw_seed
+from twohot.envs.attempts import draw_seed, own_results, told_success
 from twohot.envs.batched import EnvBatch
-from twohot.envs.multitask import RESULTS
-from twohot.envs.one_hot import OneHotObservation, one_hot_writer
-from twohot.envs.registry import UnsupportedSpaceError, make_task
+from twohot.envs.checked import FAILURES, Checked, checked_reset, checked_step, raise_named
+from twohot.envs.errors import UnsupportedSpaceError
+from twohot.envs.observations import SeenObservation
+from twohot.envs.registry import make_task, task_name
 from twohot.envs.wrappers import FlatDiscreteAction, TimeLimitTerminates
 
 
@@ -21,7 +22,7 @@ class _Game:
     """One environment without the wrappers that the loop does the work of.
 
     Attributes:
-        env: what is left. step: its step.
+        env: what is left. step, reset: its own. close: of the whole.
         actions: what `step` takes, for each action.
         write: write(observation, entries) sets the entries, which were zeros.
         clock: whether its time limit terminates.
@@ -29,7 +30,7 @@ class _Game:
         random: draws in [0, 1) for actions that the task does not have.
     """
 
-    __slots__ = ("actions", "clock", "env", "hides", "random", "release", "size", "step", "write")
+    __slots__ = ("actions", "clock", "close", "env", "hides", "random", "release", "reset", "size", "step", "write")
 
     def __init__(self, env: gym.Env) -> None:
         self.hides = env.has_wrapper_attr("hidden_task") and bool(env.get_wrapper_attr("hidden_task"))
@@ -38,19 +39,18 @@ class _Game:
             raise UnsupportedSpaceError(f"expected a Discrete action space, got {env.action_space}")
         self.size = env.observation_space.shape[0]
         self.actions: list[Any] = [int(env.action_space.start) + action for action in range(env.action_space.n)]
-        self.write: Callable[[Any, np.ndarray], None] = _write
-        self.clock = False
+        self.clock, self.close = False, env.close
         while True:
             if type(env) is TimeLimitTerminates:
                 self.clock = True
-            elif type(env) is OneHotObservation:
-                self.write = one_hot_writer(env.env.observation_space)
+            elif isinstance(env, SeenObservation):
+                self.write: Callable[[Any, np.ndarray], None] = env.reader.write
             elif type(env) is FlatDiscreteAction:
                 self.actions = [env.own_action(action) for action in self.actions]
-            else:
+            elif type(env) is not Checked:
                 break
             env = env.env
-        self.env, self.step = env, env.step
+        self.env, self.step, self.reset = env, env.step, env.reset
         self.random = np.random.default_rng().random
 
 
@@ -77,7 +77,7 @@ class PythonBatch(EnvBatch):
         self._playing: list[_Game | None] = [None] * rows
         self._observation = np.zeros((rows, *observation.shape), np.float32)
         self._entries = [entries[:0] for entries in self._observation]  # of the row's game
-        self._infos: list[dict[str, Any]] = [{} for _ in range(rows)]
+        self._results: list[dict[str, Any]] = [{} for _ in range(rows)]
 
     def choose(self, row: int, task: int) -> None:
         game = self._playing[row]
@@ -96,10 +96,13 @@ class PythonBatch(EnvBatch):
 
     def begin(self, row: int, seed: int, attempt: int) -> None:
         game = self._playing[row] = self._games[row][self._task[row]]
-        observation, _ = game.env.reset(seed=seed, options={"attempt": attempt} if game.hides else None)
         self._entries[row] = self._observation[row, : game.size]
         self._observation[row] = 0
-        game.write(observation, self._entries[row])
+        try:
+            result = game.reset(seed=seed, options={"attempt": attempt} if game.hides else None)
+            game.write(checked_reset(result)[0], self._entries[row])
+        except FAILURES as error:
+            raise_named(error, self._name(row), "reset")
 
     def stop(self, row: int) -> None:
         self._playing[row] = None
@@ -109,29 +112,39 @@ class PythonBatch(EnvBatch):
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         self._observation[...] = 0
-        self.success, self.legal = np.zeros(self.rows, bool), np.ones(self.rows, bool)
+        self.success, self.told = np.zeros((2, self.rows), bool)
+        self.legal = np.ones(self.rows, bool)
         rewards, terminated, truncated = [0.0] * self.rows, np.zeros(self.rows, bool), np.zeros(self.rows, bool)
         row = -1
-        for game, action, entries in zip(self._playing, actions.tolist(), self._entries, strict=True):
-            row += 1
-            if game is None:
-                continue
-            own = game.actions
-            if action >= len(own):
-                self.legal[row] = False
-                # Three times faster than Generator.integers for one number; uniform to 2**-53 * len(own).
-                action = int(game.random() * len(own))  # noqa: PLW2901
-            observation, rewards[row], ended, cut, info = game.step(own[action])
-            game.write(observation, entries)
-            if ended or cut:
-                terminated[row], truncated[row] = (True, False) if game.clock else (ended, cut)
-                self._infos[row], self._playing[row] = info, None
-            if info and info.get("success"):
-                self.success[row] = True
+        try:
+            for game, action, entries in zip(self._playing, actions.tolist(), self._entries, strict=True):
+                row += 1
+                if game is None:
+                    continue
+                own = game.actions
+                if action >= len(own):
+                    self.legal[row] = False
+                    # Three times faster than Generator.integers for one number; uniform to 2**-53 * len(own).
+                    action = int(game.random() * len(own))  # noqa: PLW2901
+                observation, reward, ended, cut, info = result = game.step(own[action])
+                if not (isinstance(reward, float) and type(ended) is type(cut) is bool and type(info) is dict):
+                    _, reward, ended, cut, info = checked_step(result)
+                rewards[row] = reward
+                game.write(observation, entries)
+                if ended or cut:
+                    terminated[row], truncated[row] = (True, False) if game.clock else (ended, cut)
+                    self._results[row], self._playing[row] = own_results(info), None
+                if info and (success := told_success(info)) is not None:
+                    self.told[row], self.success[row] = True, success
+        except FAILURES as error:
+            raise_named(error, self._name(row), "step")
         return np.array(rewards), terminated, truncated
 
     def info(self, row: int) -> dict[str, Any]:
-        return {name: self._infos[row][name] for name in RESULTS if name in self._infos[row]}
+        return self._results[row]
+
+    def _name(self, row: int) -> str:
+        return task_name(self.suite, self.tasks[self._task[row]])
 
     def picture(self, row: int) -> np.ndarray | None:
         return self._games[row][self._task[row]].env.render()
@@ -139,7 +152,7 @@ class PythonBatch(EnvBatch):
     def close(self) -> None:
         for games in self._games:
             for game in games.values():
-                game.env.close()
+                game.close()
             games.clear()
         self._playing = [None] * self.rows
 
@@ -152,7 +165,3 @@ class PythonBatch(EnvBatch):
             if own > most:
                 raise ValueError(f"expected at most {most} {name}, got {own} from {game.env}: raise {option}")
         return game
-
-
-def _write(observation: np.ndarray, entries: np.ndarray) -> None:
-    entries[:] = observation

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
-from twohot.errors import TwohotError
+from twohot.envs.checked import asked, checked
+from twohot.envs.errors import UnsupportedSpaceError  # noqa: F401 (what `make` may raise)
+from twohot.envs.observations import SeenObservation
+from twohot.errors import BrokenEnvironmentError, TwohotError
 
 if TYPE_CHECKING:
     from twohot.envs.batched import EnvBatch
@@ -27,19 +30,15 @@ class MissingExtraError(TwohotError, ImportError):
     """A suite whose packages are not installed."""
 
 
-class UnsupportedSpaceError(TwohotError, ValueError):
-    """An observation or action space that no agent here can see or act in."""
-
-
-class NonFiniteError(TwohotError, ValueError):
-    """A NaN or an infinity in an observation or a reward of an environment."""
+class NonFiniteError(BrokenEnvironmentError):
+    """A NaN or an infinity in an observation or a reward of an environment, or a reward that float32 cannot hold."""
 
 
 def non_finite(suite: str, task: str, observation: Any, reward: float, step: int) -> NonFiniteError:
-    """The error of a NaN or an infinity that a task has given at a step of a trial."""
+    """The error of a NaN or an infinity that a task has given at a step of a trial, or of a reward beyond float32."""
     return NonFiniteError(
-        f"expected finite observations and rewards from {suite} task {task!r}, got observation {observation} and "
-        f"reward {reward} at step {step} of the trial: mend the environment or leave the task out"
+        f"expected finite observations and rewards within float32 from {task_name(suite, task)}, got observation "
+        f"{observation} and reward {reward} at step {step} of the trial: mend the environment or leave the task out"
     )
 
 
@@ -60,9 +59,12 @@ class Suite:
         make_mixed_batch: make_mixed_batch(tasks, split, rows) -> an `EnvBatch` whose rows play any of several tasks of
             the same spaces; None where the suite has no such form.
         splits: the sets of levels, seeds or goals that its tasks have, of "train" and "test".
+        one_vector: whether an observation that is a Dict or Tuple of nothing but numbers and finite choices becomes one
+            vector; else its parts keep their names.
         uniform: whether all tasks have the same spaces, so that one need only be made to know them.
         open_ended: whether `make` knows more tasks than `tasks` lists and says itself which it does not know.
-        tells_success: whether its tasks say in `info["success"]` that an attempt has succeeded.
+        tells_success: whether all tasks say in `info["success"]` that an attempt has succeeded, so that shares of
+            successes are shown from the beginning; else they are shown for tasks that turn out to say it.
         one_per_process: whether a process can hold only one environment.
         relabel: relabel(environment configuration, seed) -> a function for `Replay.loader(relabel=...)`; None where the
             suite knows no hindsight.
@@ -79,6 +81,7 @@ class Suite:
     make_batch: Callable[[str, str, int], EnvBatch] | None = None
     make_mixed_batch: Callable[[Sequence[str], str, int], EnvBatch] | None = None
     splits: tuple[str, ...] = ("train",)
+    one_vector: bool = False
     uniform: bool = False
     open_ended: bool = False
     tells_success: bool = False
@@ -154,7 +157,7 @@ def check_split(suite: str, split: str) -> None:
 
 
 def make_task(suite: str, task: str, split: str = "train", render: bool = False) -> gym.Env:
-    """One task as an environment, without any padding.
+    """One task as an environment, without any padding, whose observations are checked: see `ObservationReader`.
 
     Its observation is a Box or a Dict of Boxes: float32 vectors, uint8 images [H, W, C], integers where the name
     begins with "grid" or "tokens" (0 is padding), and perhaps "action_mask", int8, 1 where a choice is legal. Its
@@ -169,10 +172,18 @@ def make_task(suite: str, task: str, split: str = "train", render: bool = False)
     Raises:
         UnknownEnvironmentError, MissingExtraError: see `check_tasks` and `check_split`.
         UnsupportedSpaceError: the task's spaces are not supported.
+        BrokenEnvironmentError: the environment raised when it was made; and see `Checked`.
     """
     check_tasks(suite, (task,))
     check_split(suite, split)
-    return get_suite(suite).make(task, split, render=render)
+    found, name = get_suite(suite), task_name(suite, task)
+    env = checked(asked(name, "__init__", found.make, task, split, render=render), name)
+    return SeenObservation(env, name, one_vector=found.one_vector)
+
+
+def task_name(suite: str, task: str) -> str:
+    """How an error calls a task."""
+    return f"{suite} task {task!r}"
 
 
 def _unknown(kind: str, name: str, known: tuple[str, ...], command: str) -> str:

@@ -136,7 +136,7 @@ class Rows:
         return infos
 
     def render(self) -> list[tuple[int, Any]]:
-        """Each row's index and picture."""
+        """Each row's index and picture, an array of the caller's own."""
         return [(row, environment.render()) for row, environment in enumerate(self.environments)]
 
     def close(self) -> None:

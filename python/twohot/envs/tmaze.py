@@ -42,6 +42,8 @@ class TMazeBatch(EnvBatch):
         rows: number of mazes. corridor: steps from the passive start to the junction. active: see above.
     """
 
+    tells_success = True
+
     def __init__(self, rows: int, *, corridor: int, active: bool = False) -> None:
         super().__init__(rows)
         self.behind = int(active)

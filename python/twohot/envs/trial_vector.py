@@ -10,7 +10,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from twohot.envs.padding import OBSERVATION
+from twohot.conventions import OBSERVATION
+from twohot.envs.actions import check_actions
 from twohot.envs.rows import Rows, reset_mask, row_seeds
 from twohot.envs.workers import Workers
 
@@ -65,8 +66,9 @@ class TrialVector(VectorEnv):
         return self._observation(), self._merged(infos)
 
     def step(self, actions):
+        """One step of every row; raises ActionError for actions that the space does not have."""
         arrays = self.trials.arrays
-        arrays.action[...] = actions
+        arrays.action[...] = check_actions(actions, self.single_action_space, self.num_envs)
         infos = self.trials.step()
         ends = arrays.terminated.copy(), arrays.truncated.copy()
         return self._observation(), arrays.reward.copy(), *ends, self._merged(infos)

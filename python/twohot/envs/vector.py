@@ -6,6 +6,7 @@ finished rows with `reset_where`, so no dummy transition ever appears.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,14 +17,17 @@ from gymnasium import spaces
 
 from twohot.envs.batched import EnvBatch
 from twohot.envs.batched_trials import BatchedTrials
+from twohot.envs.checked import asked
 from twohot.envs.layout import Layout, common_layout
 from twohot.envs.machine import cpus
 from twohot.envs.multitask import TrialEnv
 from twohot.envs.python_batch import PythonBatch
-from twohot.envs.registry import check_split, check_tasks, get_suite
+from twohot.envs.registry import check_split, check_tasks, get_suite, task_name
 from twohot.envs.rows import Rows, allocate
 from twohot.envs.trial_vector import TrialVector, WorkerChoice
-from twohot.envs.workers import Workers
+from twohot.envs.workers import START_SECONDS, WorkerError, Workers, inside_worker
+
+logger = logging.getLogger("twohot")
 
 TIMED_STEPS, TIMED_SECONDS = 30, 0.5
 """Steps of all rows by which the faster way is found, and the longest that each way may take for them."""
@@ -60,13 +64,19 @@ def make_vector(
         assignment: "sampled": each row draws each trial's task from all; "fixed": tasks are dealt out to the rows in
             turn, and where there are more tasks than rows, a row draws from its own.
         workers: "in-process", or "processes", one for each CPU, or "auto" for the faster of the two, which a few steps
-            of each tell. A suite of which a process can hold one environment has a process for each row.
+            of each tell; where processes cannot be used, it stays in this one and says why. A suite of which a process
+            can hold one environment has a process for each row.
 
     Raises:
         ValueError: an argument is outside its range, or a task is larger than a size given.
         UnknownEnvironmentError, MissingExtraError, UnsupportedSpaceError: as for `TrialEnv`.
-        TwohotError: processes are asked for, and the suite cannot be sent to one.
+        WorkerError: processes are asked for and cannot be used; or a worker imports a module that calls this.
     """
+    if inside_worker():
+        raise WorkerError(
+            "make_vector was called in a worker process, by a module that is imported there: put what runs in it, and "
+            "does not define, under `if __name__ == '__main__':`"
+        )
     if environments < 1:
         raise ValueError(f"expected at least 1 environment, got {environments}")
     tasks = check_tasks(suite, tasks)
@@ -114,10 +124,37 @@ def make_vector(
     if workers == "processes":
         return _apart(makes, processes)
     here = together or _here(makes)
-    if workers == "in-process" or processes == 1 or (seconds := seconds_a_step(here)) < CHEAP_SECONDS:
+    if workers == "in-process" or processes == 1 or (suite, tasks) in _stays:
         return here
-    apart = _apart(makes, processes)
-    loser, winner = (here, apart) if seconds_a_step(apart) < seconds else (apart, here)
+    start = time.perf_counter()
+    if (seconds := seconds_a_step(here)) < CHEAP_SECONDS:
+        return here
+    patience = START_SECONDS + 10 * (time.perf_counter() - start)
+    return _faster(here, seconds, makes, processes, patience)
+
+
+_stays: set[tuple[str, tuple[str, ...]]] = set()
+"""Suites and tasks that could not be played in processes, which need not be found out, nor said, more than once."""
+
+
+def _faster(
+    here: TrialVector, seconds: float, makes: Sequence[Callable[[], TrialEnv]], processes: int, patience: float
+) -> TrialVector:
+    """Rows in processes where a step of theirs takes less than `seconds`, else `here`; the other is closed."""
+    apart = None
+    try:
+        apart = _apart(makes, processes)
+        apart.trials.patience = patience
+        faster = seconds_a_step(apart) < seconds
+        apart.trials.patience = None
+    except Exception as error:  # of anything on the way to another process, which nobody has asked for
+        if apart is not None:
+            apart.close()
+        first = makes[0]()
+        _stays.add((first.suite, first.tasks))
+        logger.warning("collect.workers auto stays in this process, for other ones cannot be used: %s", error)
+        return here
+    loser, winner = (here, apart) if faster else (apart, here)
     loser.close()
     return winner
 
@@ -125,11 +162,11 @@ def make_vector(
 def _batch(suite: str, tasks: Sequence[str], split: str, rows: int, layout: Layout) -> EnvBatch | None:
     """All rows in one object, where the suite knows how or their spaces are simple."""
     found = get_suite(suite)
-    batch = None
+    batch, names = None, " or ".join(task_name(suite, task) for task in tasks)
     if found.make_mixed_batch is not None:
-        batch = found.make_mixed_batch(tasks, split, rows)
+        batch = asked(names, "__init__", found.make_mixed_batch, tasks, split, rows)
     elif found.make_batch is not None and len(tasks) == 1:
-        batch = found.make_batch(tasks[0], split, rows)
+        batch = asked(names, "__init__", found.make_batch, tasks[0], split, rows)
     if batch is not None and layout.action == batch.action_space:
         return batch
     if isinstance(layout.observation, spaces.Box) and isinstance(layout.action, spaces.Discrete):

@@ -2,51 +2,82 @@
 
 A worker that dies is started again, and so are its rows: their episodes are lost, which their info says. An exception
 of an environment is no death: it is raised here.
+
+Workers do not run the main script, which may do anything: what was defined or registered there, or in a notebook, is
+sent to them by value.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import multiprocessing
-import pickle
 import signal
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple, NoReturn
 
+import cloudpickle
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
+from twohot.envs.checked import FAILURES
 from twohot.envs.registry import Suite, register, suites
-from twohot.envs.rows import LOST, Infos, Rows, allocate
+from twohot.envs.rows import LOST, Arrays, Infos, Rows, allocate
 from twohot.errors import TwohotError
 
 DEATHS_IN_A_ROW = 3
+START_SECONDS = 60.0
+"""The longest that a worker may take to start: to import this package and what its environments come from."""
 _DEATH = (EOFError, ConnectionError)
+_READY = ("ready",)
 
 logger = logging.getLogger("twohot")
 
 
-class DeadWorkerError(TwohotError, RuntimeError):
+class WorkerError(TwohotError, RuntimeError):
+    """Environments that cannot be played in worker processes; the message says why, and what to do."""
+
+
+class DeadWorkerError(WorkerError):
     """A worker process that dies whenever it is started."""
+
+
+class WorkerTraceback(Exception):
+    """Where in a worker an exception was raised, as text: the cause of that exception in this process."""
+
+
+class _Failure(NamedTuple):
+    """An exception of a worker and its cause, as `cloudpickle.dumps` gives them, and the traceback of both."""
+
+    error: bytes
+    cause: bytes
+    text: str
 
 
 class Workers:
     """The interface of `Rows` over several processes.
 
     Args:
-        makes: what makes each row's environment, all of the spaces that follow; must be picklable.
-        suite: registered in the workers too; must be picklable.
+        makes: what makes each row's environment, all of the spaces that follow.
+        suite: registered in the workers too, as is all that gymnasium knows here.
         observation_space, action_space: of one row.
         workers: number of processes, at most one for each row.
 
     Attributes:
         arrays: of all rows, in memory that the processes share.
         processes: those that run now. slices: the rows of each.
+        patience: seconds that a worker may take for an answer; None: as long as it needs.
 
     Raises:
-        TwohotError: something in `makes` or `suite` cannot be sent to another process.
+        WorkerError: no process can be started, or something cannot be sent to one or imported there.
         DeadWorkerError: a worker died `DEATHS_IN_A_ROW` times without finishing anything in between.
     """
 
@@ -60,13 +91,7 @@ class Workers:
     ) -> None:
         bounds = np.linspace(0, len(makes), workers + 1).astype(int).tolist()
         self.slices = [slice(*pair) for pair in zip(bounds, bounds[1:], strict=False)]
-        try:
-            pickle.dumps((makes, suite))
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise TwohotError(
-                f"suite {suite.name!r} cannot be played in processes ({error}): make it with a function at the top of "
-                "a module, or set collect.workers to in-process"
-            ) from error
+        self._suite = suite.name
         # Not forked: threads of torch and of the replay would be forked half-way.
         self._context = multiprocessing.get_context("spawn")
         memory: list[Any] = []
@@ -75,18 +100,29 @@ class Workers:
             memory.append(self._context.RawArray("b", int(np.prod(shape)) * dtype.itemsize))
             return _view(memory[-1], shape, dtype)
 
-        self.arrays = allocate(observation_space, action_space, len(makes), share)
-        self._jobs = [
-            (list(makes[rows]), suite, (observation_space, action_space, len(makes)), memory, rows)
-            for rows in self.slices
-        ]
         self._runs = np.zeros(len(makes), bool)
         self._seeds = np.random.default_rng()
         self._deaths = [0] * workers
-        self.processes: list[Any] = [None] * workers
-        self._connections: list[Any] = [None] * workers
-        for worker in range(workers):
-            self._start(worker)
+        self.processes: list[Any] = []
+        self._connections: list[Any] = []
+        self.patience: float | None = START_SECONDS
+        try:
+            self.arrays = allocate(observation_space, action_space, len(makes), share)
+            spaces, specs = (observation_space, action_space, len(makes)), _registered()
+            self._jobs = [
+                (cloudpickle.dumps((list(makes[rows]), suite, spaces)), specs, memory, rows) for rows in self.slices
+            ]
+            for worker in range(workers):
+                self._start(worker)
+            self._ask(dict.fromkeys(range(workers), _READY))
+        except BaseException as error:
+            for process in self.processes:
+                process.kill()
+            self.close()
+            if isinstance(error, TwohotError) or not isinstance(error, Exception):
+                raise
+            raise WorkerError(f"suite {suite.name!r} {_advice(error)}") from error
+        self.patience = None
 
     def reset(
         self, rows: Sequence[int], seeds: Sequence[int | None], options: Sequence[dict[str, Any] | None]
@@ -133,7 +169,7 @@ class Workers:
         failure = None
         for worker, command in asked.items():
             try:
-                answer = self._connections[worker].recv()
+                answer = self._answer(worker)
                 self._deaths[worker] = 0
             except _DEATH:
                 answer = self._revive(worker, command)
@@ -145,12 +181,23 @@ class Workers:
             raise failure
         return infos
 
+    def _answer(self, worker: int) -> Any:
+        if self.patience is not None and not self._connections[worker].poll(self.patience):
+            self.processes[worker].kill()
+            raise WorkerError(
+                f"a worker of suite {self._suite!r} gave no answer for {self.patience:.0f} seconds: see what it waits "
+                "for when it imports or resets, or set collect.workers to in-process"
+            )
+        answer = self._connections[worker].recv()
+        return _received(answer) if isinstance(answer, _Failure) else answer
+
     def _start(self, worker: int) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, *self._jobs[worker]), daemon=True)
-        process.start()
+        with _no_main():
+            process.start()
         theirs.close()  # so that a death ends the connection
-        self.processes[worker], self._connections[worker] = process, ours
+        self.processes[worker : worker + 1], self._connections[worker : worker + 1] = [process], [ours]
 
     def _revive(self, worker: int, command: tuple[Any, ...]) -> Infos | Exception:
         """Start a worker that has died; begin what was to begin, and anew the episodes that were going on."""
@@ -175,7 +222,7 @@ class Workers:
                 self._connections[worker].send(
                     ("reset", list(begin), seeds, [options for _, options in begin.values()])
                 )
-                answer = self._connections[worker].recv()
+                answer = self._answer(worker)
             except _DEATH:
                 continue
             if isinstance(answer, Exception):
@@ -187,36 +234,110 @@ def _view(memory: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return np.frombuffer(memory, dtype, int(np.prod(shape))).reshape(shape)
 
 
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """Hide the main module while a process starts, which would run its file again, as far as it goes."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _registered() -> dict[str, bytes | str]:
+    """All that gymnasium knows, by id, as `cloudpickle.dumps` gives it; or why it cannot."""
+    specs: dict[str, bytes | str] = {}
+    for name, spec in gym.registry.items():
+        try:
+            if str(spec.entry_point).startswith("__main__:"):
+                spec = copy.copy(spec)  # noqa: PLW2901
+                spec.entry_point = load_env_creator(spec.entry_point)
+            specs[name] = cloudpickle.dumps(spec)
+        except Exception as error:  # whatever its parts do when they are copied
+            specs[name] = f"{type(error).__name__}: {error}"
+    return specs
+
+
+def _advice(reason: Exception | str) -> str:
+    said = reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
+    return (
+        f"cannot be played in processes ({said}): put the environment, and what registers it, into a module that "
+        "Python finds (a file my_file.py in the working directory has tasks my_file:Id-v0), of things that can be "
+        "pickled; or set collect.workers to in-process"
+    )
+
+
+def inside_worker() -> bool:
+    """Whether this process is a worker."""
+    return _works
+
+
+_works = False
+
+
 def _work(
-    connection: Connection,
-    makes: Sequence[Callable[[], gym.Env]],
-    suite: Suite,
-    spaces: tuple[gym.Space, gym.Space, int],
-    memory: Sequence[Any],
-    own: slice,
+    connection: Connection, job: bytes, specs: Mapping[str, bytes | str], memory: Sequence[Any], own: slice
 ) -> None:
     """What a worker does until its connection ends."""
+    global _works  # noqa: PLW0603 (a fact about this process)
+    _works = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption is the parent's to handle
-    if suite.name not in suites():
-        register(suite)
-    shared = iter(memory)
-    arrays = allocate(*spaces, lambda shape, dtype: _view(next(shared), shape, dtype)).part(own)
-    rows = None
+    # Modules that are imported here register again what came from the parent.
+    warnings.filterwarnings("ignore", ".*Overriding environment .* already in registry")
+    makes = arrays = rows = None
     with suppress(*_DEATH):
         while (command := connection.recv())[0] != "close":
+            answer: Any = []
             try:
-                rows = rows or Rows([make() for make in makes], arrays)
-                answer = getattr(rows, command[0])(*command[1:])
-            except Exception as error:
-                answer = _sendable(error)
+                if makes is None:
+                    makes, arrays = _prepare(job, specs, memory, own)
+                if command != _READY:
+                    rows = rows or Rows([make() for make in makes], arrays)
+                    answer = getattr(rows, command[0])(*command[1:])
+            except FAILURES as error:
+                text = "".join(traceback.format_exception(error))
+                answer = _Failure(_sent(error), _sent(error.__cause__), text)
             connection.send(answer)
     if rows is not None:
         rows.close()
 
 
-def _sendable(error: Exception) -> Exception:
+def _prepare(
+    job: bytes, specs: Mapping[str, bytes | str], memory: Sequence[Any], own: slice
+) -> tuple[list[Callable[[], gym.Env]], Arrays]:
+    """What makes a worker's environments, and the rows that they write into."""
+    for name, spec in specs.items():
+        try:
+            gym.registry[name] = cloudpickle.loads(spec)
+        except Exception as error:  # what cannot be sent or imported is missed only where it is played
+            reason = spec if isinstance(spec, str) else f"{type(error).__name__}: {error}"
+            gym.registry[name] = EnvSpec(name, entry_point=partial(_unsent, reason))
+    makes, suite, spaces = cloudpickle.loads(job)
+    if suite.name not in suites():
+        register(suite)
+    shared = iter(memory)
+    return makes, allocate(*spaces, lambda shape, dtype: _view(next(shared), shape, dtype)).part(own)
+
+
+def _unsent(reason: str, **_: Any) -> NoReturn:
+    raise WorkerError(_advice(reason))
+
+
+def _sent(error: BaseException | None) -> bytes:
+    """An exception as bytes from which the parent can make it."""
     try:
-        pickle.loads(pickle.dumps(error))
+        sent = cloudpickle.dumps(error)
+        cloudpickle.loads(sent)
     except Exception:  # whatever its class does when it is copied
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        return cloudpickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+    return sent
+
+
+def _received(failure: _Failure) -> Exception:
+    """The exception of a worker, whose chain of causes ends with where it was raised."""
+    error, cause = cloudpickle.loads(failure.error), cloudpickle.loads(failure.cause)
+    (cause or error).__cause__ = WorkerTraceback(f'\n"""\n{failure.text}"""')
+    if cause is not None:
+        error.__cause__ = cause
     return error

@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from twohot.envs.registry import UnsupportedSpaceError
+from twohot.envs.errors import UnsupportedSpaceError
 
 
 class FlatDiscreteAction(gym.Wrapper):

@@ -12,6 +12,7 @@ from gymnasium import Space, spaces
 from torch import Tensor, nn
 from torch.nn import functional
 
+from twohot.conventions import convention
 from twohot.losses import symlog
 from twohot.nets.actions import ActionLinear
 from twohot.nets.grids import GridEncoder
@@ -29,19 +30,19 @@ def kind_of(name: str, space: Space) -> Kind:
     """How an entry of an observation is read.
 
     "grid...": a small grid of integers [H, W, C]. "tokens...": integers [T]. Any other uint8 [H, W, C]: an image.
-    Everything else: a vector, whatever its shape.
+    Everything else: a vector, whatever its shape. Of a nested entry, "a/b", the last word counts.
 
     Raises:
         SpaceError: for a grid or tokens of another shape or dtype.
     """
     dimensions, integers = len(space.shape), np.issubdtype(space.dtype, np.integer)
-    if name.startswith("grid"):
+    if convention(name) == "grid":
         if dimensions != 3 or not integers:
             raise SpaceError(
                 f"observation {name!r}: expected a grid of integers [height, width, channels], got {space}"
             )
         return "grid"
-    if name.startswith("tokens"):
+    if convention(name) == "tokens":
         if dimensions != 1 or not integers:
             raise SpaceError(f"observation {name!r}: expected integer tokens [length], got {space}")
         return "tokens"
@@ -101,13 +102,14 @@ class TimestepEncoder(nn.Module):
         self._packed = PackedEncoder()
         self.random_shift = random_shift or RandomShift(0)
         self.parts = nn.ModuleDict()
+        self._keys = {name: _key(name) for name, kind in kinds.items() if kind != "vector"}
         for name, kind in kinds.items():
             if kind == "image":
-                self.parts[name] = ImageEncoder(shown[name].shape, hidden, images)
+                self.parts[_key(name)] = ImageEncoder(shown[name].shape, hidden, images)
             elif kind == "grid":
-                self.parts[name] = GridEncoder(shown[name].shape, hidden)
+                self.parts[_key(name)] = GridEncoder(shown[name].shape, hidden)
             elif kind == "tokens":
-                self.parts[name] = TokenEncoder(vocabulary, hidden)
+                self.parts[_key(name)] = TokenEncoder(vocabulary, hidden)
 
     def _features(self, observation: dict[str, Tensor], previous_reward: Tensor) -> Tensor:
         """The vectors, and the previous reward unless it is hidden, [..., size]."""
@@ -145,9 +147,9 @@ class TimestepEncoder(nn.Module):
             shares.append(self.inputs(features if self.normalization is None else self.normalization(features)))
         if self.previous_action is not None:
             shares.append(self.previous_action(previous_action) * (time > 0).unsqueeze(-1))
-        for name, encoder in self.parts.items():
+        for name, key in self._keys.items():
             part = self.random_shift(observation[name]) if name in self.images else observation[name]
-            shares.append(_encode(encoder, part, time.shape, mask))
+            shares.append(_encode(self.parts[key], part, time.shape, mask))
         total = shares[0]
         for share in shares[1:]:
             total = total + share
@@ -197,6 +199,13 @@ class TimestepEncoder(nn.Module):
             else:
                 out[:, size:] = shown.vector(previous_action).numpy() * began[:, None]
         return torch.from_numpy(out)
+
+
+def _key(name: str) -> str:
+    """A name of any characters as a key of a ModuleDict, which takes neither dots nor names of its own attributes."""
+    if "." in name or name.startswith("%") or hasattr(nn.ModuleDict(), name):
+        return "%" + name.replace("%", "%25").replace(".", "%2E")
+    return name
 
 
 def _encode(encoder: nn.Module, x: Tensor, leading: torch.Size, mask: Tensor | None) -> Tensor:
