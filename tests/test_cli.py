@@ -16,6 +16,7 @@ import pytest
 
 from small import quiet, with_epochs
 from twohot import cli
+from twohot.checkpoint import signed
 from twohot.train import train
 
 FAST = [
@@ -95,8 +96,8 @@ def test_several_runs_are_evaluated_together(run: Path, tmp_path: Path, capsys) 
     assert "every run once" in fails(capsys, "evaluate", str(run), str(run), code=2)
     state_file = max((other / "checkpoints").iterdir()) / "state.json"
     state = json.loads(state_file.read_text())
-    state["config"]["environment"]["attempts"] = 2
-    state_file.write_text(json.dumps(state))
+    state["config"]["environment"]["attempts"] = state.pop("crc32") and 2
+    state_file.write_bytes(signed(state))
     assert "runs that play the same tasks" in fails(capsys, "evaluate", str(run), str(other), "--trials", "1", code=2)
     assert "expected a split of 'popgym', train, got 'test'" in fails(capsys, "evaluate", str(run), "--splits", "test")
 

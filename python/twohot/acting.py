@@ -197,16 +197,27 @@ def load_networks(path: Path) -> tuple[TrainConfig, AgentNetworks]:
     Raises:
         CheckpointError: when there is none, or it is damaged.
     """
-    found = path if (path / "state.json").is_file() else checkpoint.latest(path)
-    if found is None:
-        raise checkpoint.CheckpointError(
-            f"{path}: no checkpoint here; a run writes one every `checkpoint_every` epochs and at its end"
+    if (path / "state.json").is_file():
+        return _load(path)
+    while True:
+        found = checkpoint.latest(path)
+        if found is None:
+            raise checkpoint.CheckpointError(
+                f"{path}: no checkpoint here; a run writes one every `checkpoint_every` epochs and at its end"
+            )
+        try:
+            return _load(found)
+        except (checkpoint.CheckpointError, OSError):
+            if found.exists():  # else a training that goes on has removed it meanwhile, and has newer ones
+                raise
+
+
+def _load(path: Path) -> tuple[TrainConfig, AgentNetworks]:
+    state = checkpoint.read_state(path)
+    with checkpoint.reading(path):
+        config, spaces = from_json(TrainConfig, state["config"]), state["spaces"]
+        networks = AgentNetworks(
+            config.agent, space_from_json(spaces["observation"]), space_from_json(spaces["action"], action=True)
         )
-    state = checkpoint.read_state(found)
-    config = from_json(TrainConfig, state["config"])
-    spaces = state["spaces"]
-    networks = AgentNetworks(
-        config.agent, space_from_json(spaces["observation"]), space_from_json(spaces["action"], action=True)
-    )
-    networks.load_state_dict(checkpoint.read_tensors(found, "agent"))
+        checkpoint.load_module(networks, checkpoint.read_tensors(path, "agent"))
     return config, networks.eval()

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twohot.errors import TwohotError, UsageError
+from twohot.streams import enduring_streams
+from twohot.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from twohot.config import TrainConfig
+    from twohot.options import TrainOptions
 
 # Both are read when torch is first imported. Huge pages halve the page faults of large fresh tensors. OpenMP threads
 # that sleep at a barrier cost about a third of a step on an idle machine, and save a factor of five where a core is
@@ -25,7 +32,7 @@ USAGE = """\
 usage: twohot COMMAND ...
 
   train PRESET [options]   train an agent; `twohot train --help` lists the presets
-  train --resume RUN       continue a run that was stopped or killed
+  train --resume RUN       continue a run that was stopped or killed; `train PRESET --run RUN --continue` starts it, too
   evaluate RUN [RUN ...]   play trained agents, per task and per attempt
   report RUN [options]     write a run's results as one HTML page
   replay COMMAND ...       look into, verify, repair, import or export a replay directory
@@ -38,8 +45,12 @@ usage: twohot COMMAND ...
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (0 done, 1 failed, 2 not understood, 130 interrupted)."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    """Run one command; returns the exit code (0 done, 1 failed, 2 not understood, 130 interrupted, 143 terminated)."""
+    with enduring_streams():
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if arguments else 2
@@ -50,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
-        print(f"twohot: no command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"twohot: no command {name!a}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     try:
         return COMMANDS[name](rest) or 0
@@ -60,14 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TwohotError, OSError) as error:
         if os.environ.get("TWOHOT_TRACEBACK") == "1":
             raise
-        print(f"twohot: {error}", file=sys.stderr)
+        print(f"twohot: {printable(error)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
 
 
 def _console() -> Console:
     from rich.console import Console
 
-    return Console()
+    return Console(markup=False, highlight=False, emoji=False)  # what is printed is text, wherever it comes from
 
 
 def _run_directory(run: Path) -> Path:
@@ -85,7 +96,10 @@ def _train(arguments: list[str]) -> int:
         raise UsageError("--resume takes the place of a preset: twohot train --resume RUN [--epochs N]")
     listing = "\n".join(f"  {name:18} {preset.summary}" for name, preset in PRESETS.items())
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: twohot train PRESET [options]\n       twohot train --resume RUN [--epochs N]\n\n{listing}")
+        print(
+            "usage: twohot train PRESET [options]\n       twohot train PRESET --run RUN --continue [options]\n"
+            f"       twohot train --resume RUN [--epochs N] [--checkpoint-minutes M]\n\n{listing}"
+        )
         print("\n`twohot train PRESET --help` lists every option with the preset's value.")
         return 0 if arguments else 2
     name, rest = arguments[0], arguments[1:]
@@ -96,8 +110,31 @@ def _train(arguments: list[str]) -> int:
 
     rest = [re.sub(r"^--env(?==|$)", "--environment.tasks", argument) for argument in rest]
     options = parse(TrainOptions, f"train {name}", rest, default=TrainOptions(PRESETS[name].config))
-    run = options.run or _free_directory(Path("runs"), name)
-    return _finish(run, lambda progress: train(options.config, run, progress))
+    if options.continue_ and options.run is None:
+        raise UsageError("--continue: expected the directory of the run too: twohot train PRESET --run RUN --continue")
+    if options.continue_ and (options.run / "config.json").exists():
+        return _continue(options, PRESETS[name].config)
+    with _free_directory(Path("runs"), name) if options.run is None else nullcontext(options.run) as run:
+        return _finish(run, lambda progress: train(options.config, run, progress))
+
+
+def _continue(options: TrainOptions, preset: TrainConfig) -> int:
+    """Resume the run whose configuration the options agree with; more epochs than it has make it longer."""
+    from twohot.config import ConfigurationError
+    from twohot.config_files import load_config
+    from twohot.train import resume, settings_in_conflict
+
+    run, asked, stored = options.run, options.config, load_config(options.run / "config.json")
+    for setting, here, there in settings_in_conflict(asked, stored):
+        raise ConfigurationError(
+            f"{run}: was started with {setting} = {there!r}, and this line says {here!r}: leave the option away to "
+            "continue that run, or give another directory to start a new one"
+        )
+    epochs = max(asked.epochs, stored.epochs) if asked.epochs != preset.epochs else stored.epochs
+    if epochs != asked.epochs:
+        print(f"{printable(run)}: trains the {epochs} epochs that it was given before, not {asked.epochs}")
+    minutes = asked.checkpoint_minutes if asked.checkpoint_minutes != preset.checkpoint_minutes else None
+    return _finish(run, lambda progress: resume(run, progress, epochs, minutes))
 
 
 def _resume(arguments: list[str]) -> int:
@@ -106,36 +143,75 @@ def _resume(arguments: list[str]) -> int:
 
     options = parse(ResumeOptions, "train", arguments)
     run = _run_directory(options.resume)
-    return _finish(run, lambda progress: resume(run, progress, options.epochs))
+    return _finish(run, lambda progress: resume(run, progress, options.epochs, options.checkpoint_minutes))
 
 
 def _finish(run: Path, work: Callable) -> int:
     """Train, and end with the table of results and the report's path; an interruption says how to go on."""
+    from twohot.checkpoint import resume_command
+    from twohot.interruption import Interrupted
     from twohot.progress import Progress
     from twohot.report import print_results, results_table, write_report
 
     console = _console()
-    console.print(f"Run directory: {run}", highlight=False, soft_wrap=True)
-    advice = f"continue with: twohot train --resume {run}"
+    console.print(f"Run directory: {printable(run)}", soft_wrap=True)
+    advice = f"continue with: {resume_command(run)}"
     try:
-        work(Progress(console))
-    except KeyboardInterrupt:
-        if not (run / "config.json").exists():
-            raise
-        print(f"twohot: interrupted; {advice}", file=sys.stderr)
-        return 130
+        with _ends_at_once(console):
+            work(Progress(console))
+    except Interrupted as interrupted:
+        what = "terminated" if interrupted.signal == signal.SIGTERM else "interrupted"
+        how = f"; {advice}" if (run / "config.json").exists() else ""
+        print(f"twohot: {what}{printable(how)}", file=sys.stderr)
+        return interrupted.exit_code
     except OSError as error:
         if isinstance(error, TwohotError) or not (run / "config.json").exists():
             raise
         raise TwohotError(f"{error}; what was committed is safe: mend that, then {advice}") from error
     print_results(console, results_table(run))
-    console.print(f"Report: {write_report(run)}", highlight=False, soft_wrap=True)
+    console.print(f"Report: {printable(write_report(run))}", soft_wrap=True)
     return 0
 
 
-def _free_directory(parent: Path, name: str) -> Path:
-    """The first of NAME-1, NAME-2, ... that nobody has."""
-    return next(path for number in count(1) if not (path := parent / f"{name}-{number}").exists())
+@contextmanager
+def _ends_at_once(console: Console) -> Iterator[None]:
+    """Within, a signal that nobody else hears ends this process there and then, with the cursor shown again."""
+
+    def end(number: int, frame: object) -> None:
+        if console.is_terminal:
+            with suppress(OSError):
+                os.write(2, b"\x1b[?25h")
+        with suppress(OSError):
+            os.write(2, b"\ntwohot: ended at once\n")
+        os._exit(128 + number)
+
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _free_directory(parent: Path, name: str) -> Iterator[Path]:
+    """The first of NAME-1, NAME-2, ... that nobody has: made here, and gone again where nothing comes of it."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        path = parent / f"{name}-{number}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        break
+    try:
+        yield path
+    finally:
+        with suppress(OSError):
+            path.rmdir()
 
 
 def _evaluate(arguments: list[str]) -> int:
@@ -159,7 +235,7 @@ def _report(arguments: list[str]) -> int:
     options = parse(ReportOptions, "report", arguments)
     from twohot.report import write_report
 
-    print(write_report(_run_directory(options.run), options.output))
+    print(printable(write_report(_run_directory(options.run), options.output)))
     return 0
 
 
@@ -181,12 +257,12 @@ def _envs(arguments: list[str]) -> int:
 
     console = _console()
     if options.suite:
-        print("\n".join(get_suite(options.suite).tasks))
+        print("\n".join(map(printable, get_suite(options.suite).tasks)))
         return 0
     table = Table("suite", "tasks", "status", "what it is")
     for suite in suites().values():
         status = f"missing: {suite.install}" if suite.missing() else "installed"
-        table.add_row(suite.name, str(len(suite.tasks)), status.replace("[", r"\["), suite.summary)
+        table.add_row(suite.name, str(len(suite.tasks)), status, suite.summary)
     console.print(table)
     return 0
 
@@ -218,7 +294,7 @@ def _info(arguments: list[str]) -> int:
 
     labels = attention_facts(options.device, options.dtype, options.head_size) if options.attention else facts()
     width = max(map(len, labels))
-    print("\n".join(f"{label:{width}}  {value}" for label, value in labels.items()))
+    print("\n".join(f"{label:{width}}  {printable(value)}" for label, value in labels.items()))
     return 0
 
 

@@ -6,11 +6,15 @@ Every field is documented where it stands; `twohot train PRESET --help` prints t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Literal
 
 from twohot.errors import TwohotError
 from twohot.losses import ValueBins
+
+LIMIT = 2**63
+"""What every whole number in a configuration is below."""
+MOST_THREADS = 1024
 
 
 class ConfigurationError(TwohotError):
@@ -409,6 +413,7 @@ class ReplayConfig:
     def __post_init__(self) -> None:
         _require(self.capacity_steps >= 1, f"replay.capacity_steps: expected at least 1, got {self.capacity_steps}")
         _require(self.threads >= 1, f"replay.threads: expected at least 1, got {self.threads}")
+        _require(self.threads <= MOST_THREADS, f"replay.threads: expected at most {MOST_THREADS}, got {self.threads}")
 
 
 @dataclass(frozen=True)
@@ -482,6 +487,9 @@ class TrainConfig:
     """L, steps in a training window; at most the context."""
     checkpoint_every: int = 10
     """Epochs between checkpoints; there, in every run, the actors restart on new seeds."""
+    checkpoint_minutes: float = 0.0
+    """Minutes from one checkpoint to an unplanned one, which saves all but open trials; 0 saves none by the clock. A
+    run that goes on from one is valid, but not bit for bit the one that was never stopped."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes cuda where there is one, else cpu."""
     threads: int = 0
@@ -500,6 +508,15 @@ class TrainConfig:
             _require(getattr(self, name) >= 1, f"{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("seed", "updates_per_epoch", "warmup_epochs", "threads"):
             _require(getattr(self, name) >= 0, f"{name}: expected at least 0, got {getattr(self, name)}")
+        _require(self.threads <= MOST_THREADS, f"threads: expected at most {MOST_THREADS}, got {self.threads}")
+        for part in (self, *(value for value in vars(self).values() if is_dataclass(value))):
+            for name, value in vars(part).items():
+                fits = not isinstance(value, int) or value < LIMIT
+                _require(fits, f"{name}: expected a number below 2^63, got {value}")
+        _require(
+            0 <= self.checkpoint_minutes < math.inf,
+            f"checkpoint_minutes: expected at least 0, got {self.checkpoint_minutes}",
+        )
         _require(
             self.batch_size % self.optimizer.accumulate == 0,
             f"optimizer.accumulate: expected a divisor of the batch size {self.batch_size}, "

@@ -9,12 +9,13 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from twohot.config import ConfigurationError, TrainConfig
-from twohot.files import replacing
+from twohot.config import LIMIT, ConfigurationError, TrainConfig
+from twohot.files import parse_json, replacing
 from twohot.losses import BinsError
 
 ADDED = frozenset(
     {
+        "checkpoint_minutes",
         "agent.normalization",
         "agent.input_projection",
         "agent.critic_actions",
@@ -83,6 +84,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         fits = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
     if not fits:
         raise ConfigurationError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
+    if isinstance(value, int) and abs(value) >= LIMIT:
+        raise ConfigurationError(f"{where}: expected a number below 2^63, got one of {value.bit_length()} bits")
     return float(value) if hint is float else value
 
 
@@ -103,10 +106,10 @@ def load_config(path: Path) -> TrainConfig:
     Raises:
         ConfigurationError: when the file is missing, is not JSON, or does not fit `TrainConfig`.
     """
+    if not path.is_file():
+        raise ConfigurationError(f"{path.parent}: no run here (expected the file {path.name})")
     try:
-        data = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigurationError(f"{path.parent}: no run here (expected the file {path.name})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        data = parse_json(path.read_bytes(), finite=False)
+    except ValueError as error:
         raise ConfigurationError(f"{path}: not JSON ({error})") from None
     return from_json(TrainConfig, data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -43,6 +43,7 @@ def evaluate_all(
     greedy: bool = False,
     kind: Kind | None = None,
     workers: WorkerChoice = "in-process",
+    check: Callable[[], None] | None = None,
 ) -> list[TaskScore]:
     """Play the tasks of a run, on each split that its configuration names, and then the tasks held out.
 
@@ -53,6 +54,7 @@ def evaluate_all(
     """
     arguments = {"layout": layout or agent_layout(environment, evaluation), "trials": trials, "seed": seed}
     arguments |= {"device": device, "greedy": greedy, "step_limit": evaluation.step_limit, "workers": workers}
+    arguments["check"] = check
     scores = []
     for split in evaluation.splits if kind != "random" else ("train",):
         found: Kind = "held_out" if split == "test" else "evaluation"
@@ -77,6 +79,7 @@ def evaluate(
     layout: Layout | None = None,
     step_limit: int = 0,
     workers: WorkerChoice = "in-process",
+    check: Callable[[], None] | None = None,
 ) -> list[TaskScore]:
     """Play `trials` whole trials of every task.
 
@@ -89,6 +92,7 @@ def evaluate(
         layout: spaces of the policy; None takes the smallest that fit the tasks.
         step_limit: steps after which a trial is cut off and counted as it stands; 0 means never.
         workers: where environments are stepped, see `make_vector`; of no effect on the scores.
+        check: called after each step; what it raises ends the evaluation.
 
     Returns:
         One `TaskScore` for each task, in the configuration's order.
@@ -111,6 +115,8 @@ def evaluate(
         rollout.restart(*queue.first())
         while not queue.over:
             rollout.collect(1)
+            if check is not None:
+                check()
     finally:
         vector.close()
     scores = []

@@ -14,6 +14,7 @@ from twohot.errors import UsageError
 from twohot.evaluate import agent_layout, evaluate_all
 from twohot.options import EvaluateOptions
 from twohot.scores import EVALUATION_NAME, report
+from twohot.text import printable
 from twohot.train import usable_device
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def run(options: EvaluateOptions, console: Console) -> None:
             from twohot.video import record
 
             for line in record(agent, config.environment, config.evaluate, directory / VIDEOS_NAME, **how):
-                console.print(line, highlight=False, soft_wrap=True)
+                console.print(printable(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
     result = report(scores, **facts)
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +75,7 @@ def print_report(console: Console, result: Mapping[str, Any]) -> None:
 
     tasks = result["tasks"]
     title = f"{', '.join(result['runs'])}: {result['trials']} trials of each task, seed {result['seed']}"
-    table = Table("task", title=title)
+    table = Table("task", title=Text(printable(title)))
     splits = len({entry["split"] for entry in tasks}) > 1
     if splits:
         table.add_column("split")
@@ -86,7 +87,7 @@ def print_report(console: Console, result: Mapping[str, Any]) -> None:
         name = entry["task"] + (" (held out)" if entry["kind"] == "held_out" and entry["split"] == "train" else "")
         cells = [_cell(entry.get(name)) for name in known]
         cells += [_attempt(found) for found in entry["attempts"][:attempts]]
-        table.add_row(Text(name), *([entry["split"]] * splits), *cells)
+        table.add_row(Text(printable(name)), *([entry["split"]] * splits), *cells)
     console.print(table)
     console.print(_caption(result), highlight=False, soft_wrap=True)
 

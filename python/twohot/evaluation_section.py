@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from twohot.errors import DamagedRunError
 from twohot.markup import escape, missing, table
 from twohot.results import NOTHING, format_number
+from twohot.scores import EVALUATION_NAME
 
 NAMES = {"return": "return", "success": "success", "normalised": "normalised return"}
 SUMMARIES = {
@@ -18,7 +20,20 @@ KINDS = {"evaluation": "Trained tasks", "held_out": "Held out"}
 
 
 def evaluation_section(evaluation: Mapping[str, Any]) -> str:
-    """What `evaluation.json` holds, as tables: tasks that were trained on, then those held out."""
+    """What `evaluation.json` holds, as tables: tasks that were trained on, then those held out.
+
+    Raises:
+        DamagedRunError: it holds something else.
+    """
+    try:
+        return _tables(evaluation)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        raise DamagedRunError(
+            f"{EVALUATION_NAME}: not what an evaluation writes ({error!r}): evaluate the run again, or delete it"
+        ) from error
+
+
+def _tables(evaluation: Mapping[str, Any]) -> str:
     if not evaluation:
         return missing(
             "No evaluation has been written yet: the last one of a training is, or `twohot evaluate` writes one."

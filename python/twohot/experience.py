@@ -42,6 +42,7 @@ class Experience:
         weights = config.data.weights or (1.0,) * len(self._datasets)
         self._shares = np.array(weights) / sum(weights) if self._datasets else np.zeros(0)
         self._random = np.random.PCG64(config.seed)
+        self._mixture: Mixture | None = None
 
     def sampler(self, own: Replay) -> Replay | Mixture | None:
         """What to draw batches from now: data alone until the run has a trajectory of its own; None before any."""
@@ -55,8 +56,8 @@ class Experience:
         return mixture
 
     def drawn(self) -> None:
-        """The batches that `sampler` was asked for have been drawn."""
-        if self._datasets:
+        """Batches that `sampler` was asked for have been drawn."""
+        if self._mixture is not None:
             self._random.state = self._mixture.random_state
 
     @property

@@ -6,7 +6,6 @@ to the page, not to the panel: a task's name never reaches matplotlib, which wou
 
 from __future__ import annotations
 
-import html
 import io
 import math
 import re
@@ -20,9 +19,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from twohot.markup import escape
+
 PAGE_INCHES = 10.6
 HEIGHTS = {1: 2.7, 2: 2.3, 3: 2.1, 4: 1.85}  # inches, by panels side by side
 LONGEST_LINE = {1: 400, 2: 200, 3: 150, 4: 100}  # points
+LARGEST = 1e290  # beyond, matplotlib's axes overflow
 MINUS = "\N{MINUS SIGN}"
 
 AGENT = "#0b5fa5"
@@ -102,6 +104,7 @@ def curves(
             x, y = (
                 (list(line.x), list(line.y)) if line.error is not None else thin(line.x, line.y, LONGEST_LINE[columns])
             )
+            y = np.clip(y, -LARGEST, LARGEST)
             axes.plot(
                 x,
                 y,
@@ -113,7 +116,8 @@ def curves(
                 solid_capstyle="round",
             )
             if line.error is not None:
-                low, high = np.subtract(y, line.error), np.add(y, line.error)
+                error = np.clip(line.error, 0, LARGEST)
+                low, high = y - error, y + error
                 axes.fill_between(x, low, high, color=line.colour, alpha=0.15, linewidth=0)
         if share:
             axes.set_ylim(0, 1)
@@ -233,8 +237,9 @@ def _panel(title: str, draw: Callable[[Axes], None], x_label: str, columns: int)
     left, bottom = 0.52 / width, 0.42 / height
     axes = figure.add_axes((left, bottom, 1 - left - 0.16 / width, 1 - bottom - 0.1 / height))
     style(axes, x_label, 4 if columns > 2 else 8)
-    draw(axes)
-    return _inline(figure, title)
+    with np.errstate(all="ignore"):  # numbers near the ends of float64 are drawn as well as they can be
+        draw(axes)
+        return _inline(figure, title)
 
 
 def _inline(figure: Figure, title: str) -> str:
@@ -251,4 +256,4 @@ def _inline(figure: Figure, title: str) -> str:
     svg = re.sub(r' width="[^"]*" height="[^"]*"', "", svg, count=1)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     svg = re.sub(r"\s*\n\s*", " ", svg).strip()
-    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)

@@ -1,11 +1,20 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and JSON that nobody need trust."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from twohot.errors import DamagedRunError
+
+DEEPEST = 32
+"""Objects and lists inside of one another in a file that is read."""
 
 
 def sync(path: Path) -> None:
@@ -23,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Where the block raises, `path` is as it was and nothing is left beside it. Raises OSError.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial")  # other processes, and hosts, may write it as well
     try:
         yield partial
         sync(partial)
@@ -31,3 +40,47 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         partial.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def parse_json(data: bytes, *, finite: bool = True) -> Any:
+    """JSON from a file that may be damaged, or written by anybody.
+
+    Args:
+        data: UTF-8. finite: refuse NaN and infinity.
+
+    Raises:
+        ValueError: saying why it is none: not UTF-8, not JSON, a number that is not finite, or nested too deeply.
+    """
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    level = [value]
+    for _ in range(DEEPEST):
+        if finite and any(isinstance(item, float) and not math.isfinite(item) for item in level):
+            raise ValueError("a number in it is not finite")
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
+        level = [item for items in inner for item in items]
+        if not level:
+            return value
+    raise ValueError("nested too deeply")
+
+
+def read_object(path: Path, remedy: str, *, finite: bool = True) -> dict[str, Any]:
+    """The JSON object in a file of a run; empty where there is no such file.
+
+    Args:
+        path: of the file. remedy: what to do about a damaged one. finite: as for `parse_json`.
+
+    Raises:
+        DamagedRunError: the file holds none.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        data = parse_json(path.read_bytes(), finite=finite)
+    except ValueError as error:
+        raise DamagedRunError(f"{path} is not JSON ({error}): {remedy}") from error
+    if not isinstance(data, dict):
+        raise DamagedRunError(f"{path}: expected a JSON object, got {json.dumps(data)[:80]}: {remedy}")
+    return data

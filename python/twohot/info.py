@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from twohot.errors import DamagedRunError
+from twohot.files import read_object
 
 if TYPE_CHECKING:
     from twohot.kernels.backend import Choice
 
 PACKAGES = ("torch", "numpy", "gymnasium", "triton", "popgym")
+START_NAME = "run.json"
+"""In a run directory, what `describe_run` said when it was started, and where it was continued off plan."""
 
 
 def facts() -> dict[str, str]:
@@ -85,6 +92,19 @@ def describe_run() -> dict[str, str]:
         "cpu": f"{cpus} cores, {torch.get_num_threads()} torch threads, {capability}",
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def read_start(run: Path) -> dict[str, str]:
+    """What `run.json` says of how a run was started and continued; empty where there is no such file.
+
+    Raises:
+        DamagedRunError: the file holds something else.
+    """
+    path, remedy = run / START_NAME, "delete it: the report goes without it"
+    start = read_object(path, remedy)
+    if not all(isinstance(value, str) for value in start.values()):
+        raise DamagedRunError(f"{path}: expected a flat object of strings, got {json.dumps(start)[:80]}: {remedy}")
+    return start
 
 
 def _version(package: str) -> str:

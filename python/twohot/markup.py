@@ -8,6 +8,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
+from twohot.text import printable
+
 
 def document(name: str, facts: Sequence[tuple[str, str]], sections: Sequence[tuple[str, str]]) -> str:
     """A whole page that loads nothing: a header of labelled facts, then titled sections.
@@ -32,7 +34,7 @@ def document(name: str, facts: Sequence[tuple[str, str]], sections: Sequence[tup
 
 def escape(text: object) -> str:
     """Text as HTML, inside an element or a quoted attribute."""
-    return html.escape(str(text), quote=True)
+    return html.escape(printable(text), quote=True)
 
 
 def missing(sentence: str) -> str:

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from twohot.errors import DamagedRunError, NoRunError
+from twohot.files import parse_json
+from twohot.text import printable
 
 FILE_NAME = "metrics.jsonl"
 
@@ -308,7 +310,7 @@ class MetricsWriter:
         board = self._tensorboard()
         for name, value in converted.items():
             if not isinstance(value, list):
-                board.add_scalar(name, value, global_step=int(environment_steps))
+                board.add_scalar(printable(name), value, global_step=int(environment_steps))
 
     def offset(self) -> int:
         """Size of `metrics.jsonl` in bytes, all of them on the disk, for a checkpoint to remember."""
@@ -340,27 +342,28 @@ class MetricsWriter:
 def read_metrics(directory: str | os.PathLike[str]) -> list[Row]:
     """The rows of a run directory's `metrics.jsonl`, in order.
 
-    A last line that is torn, because its writer was killed, is left out.
+    A last line without its end, because its writer was killed or writes it now, is left out where it is not whole.
 
     Args:
         directory: the run directory.
 
     Raises:
         FileNotFoundError: there is no `metrics.jsonl`.
-        ValueError: a line other than the last is not a row; the message names the file and the line.
+        ValueError: another line is not a row; the message names the file and the line.
     """
     path = Path(directory) / FILE_NAME
     if not path.is_file():
         raise NoRunError(f"no {FILE_NAME} in {path.parent}: give the directory of a run that has been started")
     lines = path.read_bytes().split(b"\n")
+    torn = len(lines)
     if not lines[-1]:
         lines.pop()
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(_parse_row(line))
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            if number == torn:
                 break
             raise DamagedRunError(
                 f"{path}, line {number}, is not a metrics row ({error}): mend or delete that line, then try again"
@@ -369,21 +372,16 @@ def read_metrics(directory: str | os.PathLike[str]) -> list[Row]:
 
 
 def _parse_row(line: bytes) -> Row:
-    fields = json.loads(line, parse_constant=_refuse_constant)
-    metrics = fields["metrics"]
-    if not isinstance(metrics, dict):
-        raise TypeError("`metrics` is not an object")
-    return Row(
-        kind=str(fields["kind"]),
-        environment_steps=int(fields["environment_steps"]),
-        updates=int(fields["updates"]),
-        seconds=float(fields["seconds"]),
-        metrics=metrics,
-    )
-
-
-def _refuse_constant(constant: str) -> float:
-    raise ValueError(f"{constant} is not a finite number")
+    fields = parse_json(line)
+    kind, seconds, metrics = fields["kind"], fields["seconds"], fields["metrics"]
+    if kind not in get_args(Kind):
+        raise ValueError(f"its kind is {kind!r}")
+    counts = [fields[name] for name in ("environment_steps", "updates")]
+    if any(type(count) is not int or not 0 <= count < 2**63 for count in counts):
+        raise ValueError(f"its counts are {counts}")
+    if type(seconds) not in (int, float) or not isinstance(metrics, dict):
+        raise TypeError("`seconds` is no number, or `metrics` no object")
+    return Row(kind, *counts, float(seconds), {name: _convert(name, value) for name, value in metrics.items()})
 
 
 def _truncate(path: Path, resume_offset: int | None) -> None:

@@ -18,6 +18,8 @@ class TrainOptions:
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     run: Path | None = None
     """Directory of the run; by default the first free of runs/PRESET-1, runs/PRESET-2, ..."""
+    continue_: Annotated[bool, tyro.conf.arg(name="continue")] = False
+    """Continue the run where --run holds one already, so that one line starts a job and, requeued, resumes it."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class ResumeOptions:
     """Directory of the run."""
     epochs: int | None = None
     """A new total of epochs, to train longer."""
+    checkpoint_minutes: float | None = None
+    """Minutes from one checkpoint to an unplanned one, in the place of the configuration's."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from twohot import figures
+from twohot.errors import DamagedRunError
 from twohot.evaluation_section import evaluation_section
 from twohot.figures import AGENT, COLLECT, PHASES, RANDOM, TOTAL, Line
 from twohot.markup import document, escape, figure, missing, side_by_side, table
@@ -50,7 +51,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     start = dict(run.start)
     if "started" in start:
         start["started"] = start["started"].replace("T", " ").replace("+00:00", " UTC")
-    return facts + [(label, start[label]) for label in ("version", "started", "torch", "cpu") if label in start]
+    labels = ("version", "started", "continued", "torch", "cpu")
+    return facts + [(label, start[label]) for label in labels if label in start]
 
 
 def _results_section(run: Run, results: Sequence[TaskResult]) -> str:
@@ -182,7 +184,9 @@ def _bins(run: Run) -> str:
     if not mass or not centers:
         return missing("No histogram over value bins has been logged yet; a critic that regresses a scalar has none.")
     if len(mass) != len(centers):
-        raise ValueError(f"value/bin_histogram has {len(mass)} bins, but value/bin_centers has {len(centers)}")
+        raise DamagedRunError(
+            f"metrics.jsonl: value/bin_histogram has {len(mass)} bins, but value/bin_centers has {len(centers)}"
+        )
     updates = run.series("value/bin_histogram", "updates")[0][-1]
     used = [index for index, share in enumerate(mass) if share > LEAST_MASS] or [0, len(mass) - 1]
     window = max(used[0] - 2, 0), min(used[-1] + 2, len(mass) - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 
 from twohot.config import TrainConfig
+from twohot.text import printable
 
 
 class Progress:
@@ -39,14 +41,32 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
 
-    def start(self, config: TrainConfig, epoch: int) -> None:
-        """Announce a run that begins, or continues, at `epoch`."""
+    def start(self, config: TrainConfig, epoch: int, updates: int = 0, unplanned: bool = False) -> None:
+        """Announce a run that begins, or continues.
+
+        Args:
+            config: of the run. epoch: how many are finished. updates: those done in the next one.
+            unplanned: whether it has gone on from an unplanned checkpoint, now or earlier.
+        """
         tasks = config.environment.tasks
         what = tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks"
-        begin = "from the beginning" if epoch == 0 else f"continued after epoch {epoch}"
-        self.console.print(f"Training one agent on {what} of {config.environment.suite}, seed {config.seed}, {begin}.")
+        begin = f"continued after epoch {epoch}" if epoch or unplanned else "from the beginning"
+        self._say(f"Training one agent on {what} of {config.environment.suite}, seed {config.seed}, {begin}.")
+        if unplanned:
+            self._say("It went on from an unplanned checkpoint: a valid run, not bit for bit the one never stopped.")
         self._epochs = self._bar.add_task("epochs", total=config.epochs, completed=epoch, note="")
-        self._updates = self._bar.add_task("updates", total=config.updates_per_epoch, note="")
+        self._updates = self._bar.add_task("updates", total=config.updates_per_epoch, completed=updates, note="")
+
+    def finished(self, run: Path, config: TrainConfig) -> None:
+        """There is nothing left to do."""
+        self._say(f"{run} has finished its {config.epochs} epochs; --epochs trains longer.")
+
+    def interrupted(self) -> None:
+        """A signal ends the run."""
+        self._say("Saving what was done; a second signal ends at once.")
+
+    def _say(self, sentence: str) -> None:
+        self.console.print(printable(sentence), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def update(self, updates: int) -> None:
         """One more gradient step; `updates` in all."""
@@ -63,10 +83,8 @@ class Progress:
                 for name, value in rows["evaluation"].items()
                 if name.startswith("evaluation/return/") and "/attempt_" not in name
             )
-            self.console.print(
-                f"epoch {epoch}: {_speeds(environment_steps, rows)}, {updates:,} updates{loss}\n  return: {returns}",
-                highlight=False,
-            )
+            self._say(f"epoch {epoch}: {_speeds(environment_steps, rows)}, {updates:,} updates{loss}")
+            self._say(f"  return: {returns}")
 
 
 def _speeds(environment_steps: int, rows: dict[str, dict[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from twohot.options import (
 )
 from twohot.replay import Problem, Replay
 from twohot.replay.manifest import exists
+from twohot.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,15 +59,12 @@ def _info(arguments: list[str], console: Console) -> int:
     options = parse(ReplayInfoOptions, "replay info", arguments)
     with _open(options.directory, damage="skip") as replay:
         stats, table = replay.stats(), replay.table()
-        console.print(
-            f"{options.directory}: {stats.trajectories} trajectories, {stats.steps} steps, {compact(stats.bytes)}B",
-            highlight=False,
-            soft_wrap=True,
-        )
+        size = f"{stats.trajectories} trajectories, {stats.steps} steps, {compact(stats.bytes)}B"
+        print(f"{printable(options.directory)}: {size}")
         for kind, fields in (("observation", replay.schema.observation), ("step", replay.schema.step)):
             for field, about in fields.items():
-                console.print(f"  {kind} {field}: {_describe(about)}", highlight=False, markup=False)
-        console.print(f"  action: {_describe(replay.schema.action)}", highlight=False, markup=False)
+                print(f"  {kind} {printable(field)}: {_describe(about)}")
+        print(f"  action: {_describe(replay.schema.action)}")
         rows = Table("task", *("trajectories", "steps", "median length", "median return", "least", "most"))
         for task in np.unique(table["task"]):
             mine = table["task"] == task
@@ -77,8 +76,11 @@ def _info(arguments: list[str], console: Console) -> int:
         if options.plot is not None:
             from twohot.replay.views import plot
 
-            plot(replay, options.plot)
-            console.print(f"Plot: {options.plot}", highlight=False, soft_wrap=True)
+            try:
+                plot(replay, options.plot)
+            except ValueError as error:  # matplotlib's, of a format that it does not know
+                raise UsageError(f"--plot: {error}") from error
+            print(f"Plot: {printable(options.plot)}")
         if stats.problems:
             print(f"{stats.problems} damaged records or files were left out: see `twohot replay verify`")
     return 0
@@ -89,9 +91,11 @@ def _verify(arguments: list[str], console: Console) -> int:
     with _open(options.directory, damage="skip") as replay, console.status("reading every trajectory"):
         stats, problems = replay.stats(), replay.verify()
     _print(problems)
-    print(f"{options.directory}: {stats.trajectories} trajectories, {stats.steps} steps; {_count(problems)}")
+    where = printable(options.directory)
+    print(f"{where}: {stats.trajectories} trajectories, {stats.steps} steps; {_count(problems)}")
     if problems:
-        print(f"`twohot replay repair {options.directory}` keeps all that is intact and sets the rest aside")
+        command = f"twohot replay repair {printable(shlex.quote(str(options.directory)))}"
+        print(f"`{command}` keeps all that is intact and sets the rest aside")
     return 1 if problems else 0
 
 
@@ -102,7 +106,8 @@ def _repair(arguments: list[str], console: Console) -> int:
     _print(problems)
     with _open(options.directory) as replay:
         stats = replay.stats()
-    print(f"{options.directory}: {stats.trajectories} trajectories, {stats.steps} steps are intact; {_count(problems)}")
+    where = printable(options.directory)
+    print(f"{where}: {stats.trajectories} trajectories, {stats.steps} steps are intact; {_count(problems)}")
     return 0
 
 
@@ -131,7 +136,8 @@ def _import(arguments: list[str], console: Console) -> int:
             first = next(trajectories, None)
         replay.sync()
         stats = replay.stats()
-    print(f"added {added} trajectories; {options.directory} holds {stats.trajectories} with {stats.steps} steps")
+    where = printable(options.directory)
+    print(f"added {added} trajectories; {where} holds {stats.trajectories} with {stats.steps} steps")
     return 0
 
 
@@ -148,7 +154,7 @@ def _export(arguments: list[str], console: Console) -> int:
 
         write = write_npz if options.format == "npz" else write_minari
         written = write(options.target, trajectories())
-    print(f"wrote {written} trajectories to {options.target}")
+    print(f"wrote {written} trajectories to {printable(options.target)}")
     return 0
 
 
@@ -184,7 +190,7 @@ def _count(problems: list[Problem]) -> str:
 
 def _print(problems: list[Problem]) -> None:
     for problem in problems:
-        print(problem)
+        print(printable(problem))
 
 
 COMMANDS: dict[str, Callable[[list[str], Any], int]] = {

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twohot.errors import DamagedRunError, NoRunError
+from twohot.errors import NoRunError
 from twohot.figures import MINUS, compact
+from twohot.files import read_object
+from twohot.info import read_start
 from twohot.metrics import Row, parse_name, read_metrics
 from twohot.scores import EVALUATION_NAME
+from twohot.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -114,14 +117,9 @@ def read_run(run_directory: str | os.PathLike[str]) -> Run:
     """
     directory = Path(run_directory)
     rows = _read_rows(directory)
-    config = dict(_flatten(_read_json(directory / "config.json", "restore it from a checkpoint, or delete it")))
-    start = _read_json(directory / "run.json", "delete it: the report goes without it")
-    if not isinstance(start, dict) or not all(isinstance(value, str) for value in start.values()):
-        raise DamagedRunError(
-            f"{directory / 'run.json'}: expected a flat object of strings, got {json.dumps(start)[:80]}: delete it"
-        )
-    evaluation = _read_json(directory / EVALUATION_NAME, "evaluate the run again, or delete it")
-    return Run(rows, directory.resolve().name, config, start, evaluation)
+    config = read_object(directory / "config.json", "restore it from a checkpoint, or delete it", finite=False)
+    evaluation = read_object(directory / EVALUATION_NAME, "evaluate the run again, or delete it")
+    return Run(rows, directory.resolve().name, dict(_flatten(config)), read_start(directory), evaluation)
 
 
 def results_table(run_directory: str | os.PathLike[str]) -> list[TaskResult]:
@@ -158,7 +156,7 @@ def print_results(console: Console, results: Sequence[TaskResult]) -> None:
     for result in results:
         style = "green" if result.better else ""
         cells = (*result_cells(result), "yes" if result.better else "no")
-        table.add_row(Text(result.task), *(Text(cell, style=style) for cell in cells))
+        table.add_row(Text(printable(result.task)), *(Text(cell, style=style) for cell in cells))
     console.print(table)
 
 
@@ -166,15 +164,6 @@ def _read_rows(directory: Path) -> list[Row]:
     if not directory.is_dir():
         raise NoRunError(f"no run directory {directory}: give the directory that `twohot train` wrote to")
     return read_metrics(directory)
-
-
-def _read_json(path: Path, remedy: str) -> Any:
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DamagedRunError(f"{path} is not JSON ({error}): {remedy}") from error
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
@@ -222,7 +211,7 @@ def format_number(value: float | None) -> str:
 
 def _measurement(value: float | None, error: float | None) -> str:
     """Value ± error, the error to two digits and the value to the error's precision."""
-    if value is None or not error:
+    if value is None or error is None or error <= 0:
         return format_number(value) + (" ± 0" if error == 0 else "")
     decimals = 1 - math.floor(math.log10(error))
     if decimals > 6:

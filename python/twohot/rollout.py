@@ -166,16 +166,17 @@ class Rollout:
         if self.writer is not None:
             self.writer.begin(as_dict(self._observation), mask=begun, task=np.asarray(info["task"], np.int32))
 
-    def collect(self, steps: int) -> list[Trial]:
+    def collect(self, steps: int, stop: Callable[[], bool] | None = None) -> list[Trial]:
         """Take `steps` steps in every environment; returns the trials that ended, in order.
 
+        `stop` is asked after each step whether to take no more of them; `environment_steps` says how many were taken.
         `restart` comes first. Each transition is stored with the observation that the step truly gave; where a
         trial ended, the next one begins at once, and its first observation is no transition.
         """
         with steady_weights():
-            return self._collect(steps)
+            return self._collect(steps, stop)
 
-    def _collect(self, steps: int) -> list[Trial]:
+    def _collect(self, steps: int, stop: Callable[[], bool] | None) -> list[Trial]:
         trials: list[Trial] = []
         for _ in range(steps):
             actions = self.policy.act(
@@ -213,6 +214,8 @@ class Rollout:
                 start = Start(done) if self.follow is None else self.follow(ended)
                 if start.mask.any():
                     self._begin(start)
+            if stop is not None and stop():
+                break
         return trials
 
     def _tensor(self, array: np.ndarray) -> Tensor:

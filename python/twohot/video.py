@@ -20,6 +20,7 @@ from twohot.errors import TwohotError
 from twohot.evaluate import EVALUATION_STREAM
 from twohot.files import replacing
 from twohot.rollout import Policy, Rollout, Start, seeded_generator
+from twohot.text import file_stems
 
 FRAMES = 1200
 """Frames of a video at most."""
@@ -45,7 +46,7 @@ def record(
     device: str = "cpu",
     greedy: bool = False,
 ) -> Iterator[str]:
-    """Play one trial of every task and write what it looked like to `directory/TASK.gif`.
+    """Play one trial of every task and write what it looked like to `directory/TASK.gif` (see `file_stems`).
 
     Tasks held out, and the split "test" where it is evaluated, have videos of their own: `TASK-test.gif`.
 
@@ -61,7 +62,8 @@ def record(
     splits = get_suite(environment.suite).splits
     jobs = [(task, split) for split in evaluation.splits for task in environment.tasks]
     jobs += [(task, splits[-1]) for task in evaluation.held_out_tasks]
-    for task, split in jobs:
+    stems = file_stems([task + ("-test" if split == "test" else "") for task, split in jobs])
+    for (task, split), stem in zip(jobs, stems, strict=True):
         one = replace(environment, tasks=(task,), reward_multipliers=())
         try:
             frames = _film(policy, one, split, layout, seed, device, greedy, evaluation.step_limit)
@@ -69,8 +71,7 @@ def record(
             yield f"{task}: {error}"
             continue
         directory.mkdir(parents=True, exist_ok=True)
-        name = task.replace("/", "-") + ("-test" if split == "test" else "")
-        yield str(write_gif(frames, directory / f"{name}.gif"))
+        yield str(write_gif(frames, directory / f"{stem}.gif"))
 
 
 def _film(

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from multiprocessing import util
 from multiprocessing.connection import Connection
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
@@ -32,12 +33,15 @@ from twohot.envs.checked import FAILURES
 from twohot.envs.registry import Suite, register, suites
 from twohot.envs.rows import LOST, Arrays, Infos, Rows, allocate
 from twohot.errors import TwohotError
+from twohot.streams import EnduringStream
 
 DEATHS_IN_A_ROW = 3
 START_SECONDS = 60.0
 """The longest that a worker may take to start: to import this package and what its environments come from."""
 _DEATH = (EOFError, ConnectionError)
 _READY = ("ready",)
+_PARENTS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+"""Signals that often go to a whole group of processes, a terminal's or a job's, and are for the parent to act upon."""
 
 logger = logging.getLogger("twohot")
 
@@ -105,6 +109,8 @@ class Workers:
         self._deaths = [0] * workers
         self.processes: list[Any] = []
         self._connections: list[Any] = []
+        # When this process ends without close(): workers, which no signal ends, do once their connections do.
+        util.Finalize(self, _disconnect, (self._connections,), exitpriority=0)
         self.patience: float | None = START_SECONDS
         try:
             self.arrays = allocate(observation_space, action_space, len(makes), share)
@@ -194,8 +200,13 @@ class Workers:
     def _start(self, worker: int) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, *self._jobs[worker]), daemon=True)
-        with _no_main():
-            process.start()
+        # A worker takes the mask over: until it can hear a signal, one that goes to all processes does not end it.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS)
+        try:
+            with _no_main():
+                process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()  # so that a death ends the connection
         self.processes[worker : worker + 1], self._connections[worker : worker + 1] = [process], [ours]
 
@@ -228,6 +239,12 @@ class Workers:
             if isinstance(answer, Exception):
                 return answer
             return [(row, {**info, LOST: True} if row in lost else info) for row, info in answer]
+
+
+def _disconnect(connections: Sequence[Connection | None]) -> None:
+    for connection in connections:
+        if connection is not None:
+            connection.close()
 
 
 def _view(memory: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -282,7 +299,12 @@ def _work(
     """What a worker does until its connection ends."""
     global _works  # noqa: PLW0603 (a fact about this process)
     _works = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption is the parent's to handle
+    # An interruption is the parent's to handle. What is not ignored but heard in vain ends what an environment starts.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _PARENTS - {signal.SIGINT}:
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENTS)
+    sys.stdout, sys.stderr = (stream and EnduringStream(stream) for stream in (sys.stdout, sys.stderr))
     # Modules that are imported here register again what came from the parent.
     warnings.filterwarnings("ignore", ".*Overriding environment .* already in registry")
     makes = arrays = rows = None

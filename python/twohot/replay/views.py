@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from twohot.figures import AGENT, TOTAL, compact, style
 from twohot.replay import Replay
+from twohot.text import printable
 
 COLUMNS = np.dtype([("id", np.int64), ("task", np.int32), ("length", np.int64), ("return", np.float64)])
 MOST_TASKS = 40
@@ -70,4 +71,4 @@ def plot(replay: Replay, path: str | Path | None = None, *, names: Mapping[int, 
 def _label(rows: np.ndarray, task: int, names: Mapping[int, str] | None) -> str:
     """The name of a task and how many trajectories it has; matplotlib would read `$` as mathematics."""
     name = names[task] if names and task in names else f"task {task}"
-    return f"{name} ({compact(int((rows['task'] == task).sum()))})".replace("$", r"\$")
+    return f"{printable(name)} ({compact(int((rows['task'] == task).sum()))})".replace("$", r"\$")

@@ -1,0 +1,45 @@
+"""Text from outside (paths, names of tasks, messages of exceptions) where it is printed, drawn, or made a file name."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+LONGEST_NAME = 100
+"""Characters of a file name that are taken from a text."""
+
+
+def printable(text: object) -> str:
+    """The text in one line: control characters, lone surrogates and the like as Python escapes, all else as it is."""
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(character if _prints(character) else _escaped(character) for character in text)
+
+
+def _prints(character: str) -> bool:
+    return character.isprintable() or character == "\N{NO-BREAK SPACE}"
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def file_stems(names: Sequence[str]) -> list[str]:
+    """A file name, without its suffix, for each of these texts: of portable characters, and different from all others.
+
+    A name of letters, digits, dots, hyphens and underscores serves as it is. Names that come to the same, and those of
+    which nothing is left, get a part of their hash.
+    """
+    stems = [re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".")[:LONGEST_NAME] for name in names]
+    counts = Counter(stem.casefold() for stem in stems)
+    return [
+        stem if counts[stem.casefold()] == 1 and stem.strip("-.") else f"{stem or 'task'}-{_digest(name)}"
+        for stem, name in zip(stems, names, strict=True)
+    ]
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]

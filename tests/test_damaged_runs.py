@@ -1,0 +1,269 @@
+"""Damaged and hostile files of a run: each ends in one sentence, wherever it is read."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from small import quiet, with_epochs
+from twohot import Agent, checkpoint, cli
+from twohot.checkpoint import CheckpointError
+from twohot.config import TrainConfig
+from twohot.config_files import from_json, to_json
+from twohot.errors import TwohotError
+from twohot.evaluation_section import evaluation_section
+from twohot.report import write_report
+from twohot.results import read_run
+from twohot.train import Session, resume, train
+
+EPOCHS = 2
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    train(with_epochs(EPOCHS), run, quiet())
+    return run
+
+
+@pytest.fixture
+def run(whole: Path, tmp_path: Path, monkeypatch) -> Path:
+    """A copy of a trained run; to resume it is to restore it, and no more."""
+    monkeypatch.setattr(Session, "loop", lambda self, progress: None)
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def read(run: Path) -> None:
+    """What a report reads, without the figures."""
+    evaluation_section(read_run(run).evaluation)
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    "resume": lambda run: resume(run, quiet(), epochs=EPOCHS + 1),
+    "act": Agent.from_checkpoint,
+    "report": read,
+}
+
+
+def sentence(read: Callable[[], Any]) -> str:
+    """What an error for a user's eyes says; empty where there is none."""
+    try:
+        read()
+    except (TwohotError, OSError) as error:
+        return str(error)
+    return ""
+
+
+WHO_READS = {
+    "config.json": ("resume", "report"),
+    "run.json": ("resume", "report"),
+    "metrics.jsonl": ("report",),
+    "evaluation.json": ("report",),
+    "checkpoints/epoch-000002/state.json": ("resume", "act"),
+    "checkpoints/epoch-000002/agent.safetensors": ("resume", "act"),
+    "checkpoints/epoch-000002/optimizer.safetensors": ("resume", "act"),
+    "checkpoints/epoch-000002/random.safetensors": ("resume", "act"),
+    "checkpoints/epoch-000002/replay.safetensors": ("resume", "act"),
+}
+
+
+def place_of(data: bytes) -> int:
+    return len(data) // 2
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "half": lambda data: data[: place_of(data)],
+    "zeros": lambda data: bytes(len(data)),
+    "not UTF-8": lambda data: b"\xff\xfe" + data,
+    "a byte amidst": lambda data: data[: place_of(data)] + b"\x00" + data[place_of(data) :],
+    "nested": lambda data: b"[" * 100_000,
+    "nested objects": lambda data: b'{"a":' * 500 + b"1" + b"}" * 500 + b"\n",
+    "another kind": lambda data: b"[1, 2]\n",
+    "a text": lambda data: b'"\\ud800"\n',
+    "infinite": lambda data: b'{"a": 1e999}\n',
+    "a huge header": lambda data: (2**62).to_bytes(8, "little") + data[8:],
+}
+
+
+BENIGN = {*(("metrics.jsonl", damage) for damage in ("empty", "half", "zeros", "nested")), ("config.json", "infinite")}
+"""A last row without its end is a torn one, and a configuration may hold an infinity."""
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", WHO_READS)
+def test_a_damaged_file_ends_in_one_sentence(run: Path, name: str, damage: str) -> None:
+    file = run / name
+    file.write_bytes(DAMAGES[damage](file.read_bytes()))
+    for reader in WHO_READS[name]:
+        said = sentence(lambda reader=reader: READERS[reader](run))
+        assert "\n" not in said
+        assert said or (name, damage) in BENIGN
+
+
+@pytest.mark.parametrize("name", WHO_READS)
+def test_what_is_no_file_ends_in_one_sentence(run: Path, name: str) -> None:
+    file = run / name
+    for make in (file.mkdir, lambda: file.symlink_to("nowhere"), lambda: os.mkfifo(file)):
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+        make()
+        for reader in WHO_READS[name]:
+            sentence(lambda reader=reader: READERS[reader](run))  # of run.json and evaluation.json there may be none
+
+
+def test_every_flipped_bit_of_a_state_is_noticed(run: Path) -> None:
+    path = run / "checkpoints/epoch-000002"
+    good = (path / "state.json").read_bytes()
+    generator = random.Random(0)
+    for bit in (*generator.sample(range(8 * len(good)), 300), *range(8 * len(good) - 8 * 24, 8 * len(good))):
+        flipped = bytearray(good)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (path / "state.json").write_bytes(flipped)
+        with pytest.raises(CheckpointError):
+            checkpoint.read_state(path)
+
+
+@pytest.mark.parametrize("stem", ["agent", "optimizer", "random", "replay"])
+def test_every_flipped_bit_of_another_file_is_noticed(run: Path, stem: str) -> None:
+    file = run / f"checkpoints/epoch-000002/{stem}.safetensors"
+    good = file.read_bytes()
+    for bit in random.Random(1).sample(range(8 * len(good)), 20):
+        flipped = bytearray(good)
+        flipped[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(flipped)
+        with pytest.raises(CheckpointError, match=f"{stem}.safetensors: damaged .* or from the beginning"):
+            checkpoint.read_state(file.parent)
+
+
+def places(value: Any, before: tuple = ()) -> Iterator[tuple]:
+    """The path of every value within a JSON value; of a list, of the first two."""
+    items = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*before, key)
+        yield from places(inner, (*before, key))
+
+
+ODD = [None, True, -1, 2**70, 10**400, 1e300, "x", "\ud800", [], {}, [[]], {"a": 1}, [1, 2, 3], "../../etc/passwd", 0]
+LACKING = object()
+
+
+def with_value(document: Any, place: tuple, value: Any) -> Any:
+    document = copy.deepcopy(document)
+    inner = document
+    for key in place[:-1]:
+        inner = inner[key]
+    if value is LACKING:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = value
+    return document
+
+
+@pytest.mark.parametrize("name", ["run.json", "evaluation.json", "config.json", "checkpoints/epoch-000002/state.json"])
+def test_odd_values_anywhere_end_in_one_sentence_at_most(run: Path, name: str) -> None:
+    """Some of them a run may well hold; none is a traceback. A state has its checksum, as if it were meant."""
+    file, state = run / name, name.endswith("state.json")
+    document = json.loads(file.read_bytes())
+    document.pop("crc32", None)
+    odd = [(place, value) for place in places(document) for value in (*ODD, LACKING)]
+    for place, value in random.Random(2).sample(odd, min(len(odd), 150)):
+        changed = with_value(document, place, value)
+        file.write_bytes(checkpoint.signed(changed) if state else json.dumps(changed).encode())
+        for reader in WHO_READS[name]:
+            assert "\n" not in sentence(lambda reader=reader: READERS[reader](run)), (place, value)
+
+
+@pytest.mark.parametrize("name", ["../run/x.safetensors", "/etc/passwd", "agent.safetensors/..", "x", ""])
+def test_a_state_names_files_of_its_own_directory_only(run: Path, name: str) -> None:
+    path = run / "checkpoints/epoch-000002"
+    state = json.loads((path / "state.json").read_text())
+    del state["crc32"]
+    state["files"][name] = {"bytes": 1, "crc32": 1}
+    (path / "state.json").write_bytes(checkpoint.signed(state))
+    with pytest.raises(CheckpointError, match="expected names of safetensors files"):
+        checkpoint.read_state(path)
+
+
+@pytest.mark.parametrize("change", ["shape", "dtype", "missing", "more"])
+@pytest.mark.parametrize("stem", ["agent", "optimizer"])
+def test_tensors_that_do_not_fit_are_named(run: Path, stem: str, change: str) -> None:
+    path = run / "checkpoints/epoch-000002"
+    file = path / f"{stem}.safetensors"
+    tensors = checkpoint.read_tensors(path, stem)
+    name = next(name for name, tensor in tensors.items() if tensor.ndim == 2)
+    value = tensors.pop(name)
+    tensors |= {
+        "shape": {name: value[:1].clone()},
+        "dtype": {name: value.double()},
+        "more": {name: value, "9999.step": value.clone()},
+    }.get(change, {})
+    tensors |= {"9999.step": value.clone()} if change == "more" else {}
+    checkpoint.save_file(tensors, file)
+    state = json.loads((path / "state.json").read_text())
+    del state["crc32"]
+    state["files"][file.name] = checkpoint._fingerprint(file)
+    (path / "state.json").write_bytes(checkpoint.signed(state))
+    with pytest.raises(CheckpointError, match=r"cannot be read \(ValueError: (tensor|parameter) .*; remove"):
+        READERS["resume"](run)
+
+
+def test_an_old_format_is_refused_by_its_number(run: Path) -> None:
+    (run / "checkpoints/epoch-000002/state.json").write_text('{"format": 1, "files": {}}')
+    with pytest.raises(CheckpointError, match="format 1, this version reads 2"):
+        Agent.from_checkpoint(run)
+
+
+@pytest.mark.parametrize("line", [b'{"kind": "update"}', b"\xff", b"[" * 100_000, b"{}", b""])
+def test_a_whole_last_row_that_is_none_is_no_torn_one(run: Path, line: bytes) -> None:
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(TwohotError, match=r"metrics\.jsonl, line \d+, is not a metrics row"):
+        read_run(run)
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, 5e-324, 0, 2**62])
+def test_numbers_at_the_ends_of_their_range_are_drawn(run: Path, value: float) -> None:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["metrics"] = {
+            name: [value] * len(old) if isinstance(old, list) else value for name, old in row["metrics"].items()
+        }
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_report(run)
+
+
+def test_the_command_line_says_it_in_one_line(run: Path, capsys) -> None:
+    (run / "evaluation.json").write_text('{"tasks": [{"kind": "evaluation"}]}')
+    assert cli.main(["report", str(run)]) == 1
+    (run / "checkpoints/epoch-000002/state.json").write_bytes(b"\xff")
+    assert cli.main(["train", "--resume", str(run)]) == 1
+    assert cli.main(["evaluate", str(run)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.startswith("twohot: ") for line in lines] == [True] * 3
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), -1, 2**70, 10**400, -1e300])
+def test_numbers_that_no_configuration_may_have(number: float) -> None:
+    """A float setting takes no NaN, and no setting takes what cannot be counted."""
+    document = json.loads(json.dumps(to_json(TrainConfig())))
+    for place in places(document):
+        if type(_at(document, place)) in (int, float):
+            changed = with_value(document, place, number)
+            said = sentence(lambda changed=changed: from_json(TrainConfig, changed))
+            assert said or not (math.isnan(number) or (isinstance(number, int) and number >= 2**63)), place
+            assert "\n" not in said
+
+
+def _at(document: Any, place: tuple) -> Any:
+    for key in place:
+        document = document[key]
+    return document

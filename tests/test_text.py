@@ -1,0 +1,205 @@
+"""Text from outside is text wherever it is printed, drawn, or made a file name; and printing never ends the work."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from small import quiet, with_epochs
+from test_train import on_disk
+from twohot import cli
+from twohot.config import ConfigurationError
+from twohot.evaluate_command import print_report
+from twohot.markup import escape
+from twohot.progress import Progress
+from twohot.replay import Field, Replay, Schema
+from twohot.replay.views import plot
+from twohot.results import TaskResult, print_results
+from twohot.scores import TaskScore, report
+from twohot.streams import EnduringStream
+from twohot.text import file_stems, printable
+from twohot.train import train
+
+HOSTILE = [
+    "[red]",
+    "[/]",
+    ":smile:",
+    "$x_{",
+    "a\nb",
+    "\x1b[2J",
+    "\x00",
+    "\udcff",
+    "<script>",
+    "é日",
+    "\u202eabc",
+    "%s{0}",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_is_printed_as_it_is_in_one_line(text: str) -> None:
+    said = printable(text)
+    assert said.isprintable()
+    assert said == text or "\\" in said
+    said.encode()
+    assert printable("a\u00a0b") == "a\u00a0b"
+    assert not set(escape(text)) & set("<>\n\x00\x1b\udcff")
+
+
+@pytest.mark.parametrize("markup", [True, False])
+def test_tables_and_progress_show_it(markup: bool) -> None:
+    tasks = [text or "empty" for text in HOSTILE]
+    scores = [TaskScore(task, np.ones((3, 2)), np.ones((3, 2)), 0) for task in tasks]
+    console = Console(file=io.StringIO(), markup=markup, width=200)
+    print_report(console, report({"[/]run": scores}, trials=3, seed=0))
+    print_results(console, [TaskResult(task, 1.0, 0.1, 0.0, 0.1, True) for task in tasks])
+    config = with_epochs(2)
+    environment = dataclasses.replace(config.environment, tasks=("[/x]",), reward_multipliers=())
+    progress = Progress(console)
+    progress.start(dataclasses.replace(config, environment=environment), 0)
+    rows = {"evaluation": {f"evaluation/return/{task}": 1.0 for task in tasks}, "update": {}, "collect": {}}
+    progress.epoch(1, 1, 1, rows)
+    shown = console.file.getvalue()
+    assert "on [/x] of" in shown
+    assert "[/]run" in shown
+    for task in tasks:
+        assert shown.count(printable(task)) >= 3, task
+
+
+def test_file_names_are_portable_and_different() -> None:
+    names = [
+        "a",
+        "A",
+        "ALE/Pong-v5",
+        "ALE-Pong-v5",
+        "../../x",
+        "..",
+        "",
+        ":",
+        "x" * 300,
+        "x" * 299,
+        "\udcff",
+        "日本",
+        "a-test",
+    ]
+    stems = file_stems(names)
+    assert len({stem.casefold() for stem in stems}) == len(names)
+    for stem in stems:
+        assert stem.isascii()
+        assert 0 < len(stem) < 120
+        assert not set(stem) & set("/\\:*?\0 ")
+        assert stem not in (".", "..")
+    assert file_stems(["ALE/Pong-v5", "Maze_1.5"]) == ["ALE-Pong-v5", "Maze_1.5"]
+    assert file_stems(names) == stems
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_plots_draw_it(tmp_path: Path, suffix: str) -> None:
+    replay = Replay.create(Schema({"x": Field("float32", (1,))}, Field("int64")), capacity_steps=100)
+    names = [text for text in HOSTILE if text.isascii()] + ["\udcff", "\\$a$"]
+    for task in range(len(names)):
+        flags = np.ones(1, bool)
+        replay.add(
+            {"x": np.ones((2, 1), np.float32)}, np.zeros(1, np.int64), np.ones(1, np.float32), flags, ~flags, task
+        )
+    plot(replay, tmp_path / f"replay.{suffix}", names=dict(enumerate(names)))
+    assert (tmp_path / f"replay.{suffix}").stat().st_size > 1000
+
+
+def test_a_stream_that_fails_is_written_no_more() -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    other = io.StringIO()
+    stream = EnduringStream(Full(), other)
+    for _ in range(3):
+        print("x", file=stream, flush=True)
+    assert other.getvalue() == "twohot: nothing more can be printed (No space left on device); the work goes on\n"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("runs") / os.fsdecode(b"[red]\xff \xc3\xa9 <b>")
+    train(with_epochs(1), directory, quiet())
+    schema = Schema({"[/]": Field("float32", (1,))}, Field("int64"))
+    Replay.create(schema, capacity_steps=100, directory=directory.parent / "[/] replay").close()
+    with pytest.raises(ConfigurationError, match="UTF-8"):
+        train(on_disk(with_epochs(1)), directory.with_name(directory.name + "2"), quiet())
+    return directory
+
+
+COMMANDS = {
+    "report": lambda run: ["report", run],
+    "evaluate": lambda run: ["evaluate", run, "--trials", "1"],
+    "replay info": lambda run: ["replay", "info", str(Path(run).parent / "[/] replay")],
+    "resume": lambda run: ["train", "--resume", run],
+    "info": lambda run: ["info"],
+    "help": lambda run: ["train", "quickstart", "--help"],
+    "a wrong word": lambda run: ["train", "\udcff[red]"],
+}
+
+
+@pytest.mark.parametrize("closed", ["a closed pipe", "no descriptor", "ASCII"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_command_minds_who_reads(run: Path, name: str, closed: str) -> None:
+    command = [sys.executable, "-m", "twohot", *COMMANDS[name](str(run))]
+    code, environment = (2 if name == "a wrong word" else 0), {**os.environ, "PYTHONUNBUFFERED": "1"}
+    if closed == "ASCII":
+        environment |= {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+        done = subprocess.run(command, capture_output=True, env=environment, check=False)
+        assert (done.returncode, b"Traceback" in done.stderr) == (code, False), done.stderr
+        return
+    if closed == "no descriptor":
+        done = subprocess.run(["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command], env=environment, check=False)
+        assert done.returncode == code
+        return
+    ends = [os.pipe(), os.pipe()]
+    for reader, _ in ends:
+        os.close(reader)
+    try:
+        done = subprocess.run(command, stdout=ends[0][1], stderr=ends[1][1], env=environment, check=False)
+    finally:
+        for _, writer in ends:
+            os.close(writer)
+    assert done.returncode == code
+
+
+def test_one_line_starts_a_job_and_resumes_it(tmp_path: Path, capsys) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    line = [
+        "train",
+        "gym-small",
+        "--env",
+        "CartPole-v1",
+        "--run",
+        str(run),
+        "--continue",
+        "--collect.workers",
+        "in-process",
+    ]
+    line += ["--collect.steps-per-epoch", "4", "--evaluate.final-trials", "1", "--updates-per-epoch", "1"]
+    assert cli.main([*line, "--epochs", "1"]) == 0
+    assert "from the beginning" in capsys.readouterr().out
+    assert cli.main([*line, "--epochs", "1"]) == 0
+    assert "has finished its 1 epochs" in capsys.readouterr().out
+    assert cli.main([*line, "--epochs", "2"]) == 0
+    assert "continued after epoch 1" in capsys.readouterr().out
+    assert cli.main([*line, "--epochs", "1", "--checkpoint-minutes", "3"]) == 0
+    assert "trains the 2 epochs that it was given before, not 1" in capsys.readouterr().out
+    assert cli.main([*line, "--epochs", "2", "--agent.layers", "7"]) == 1
+    assert "was started with agent.layers = 2, and this line says 7" in capsys.readouterr().err
+    assert cli.main(["train", "quickstart", "--run", str(run), "--continue"]) == 1
+    assert "was started with " in capsys.readouterr().err
+    assert cli.main(["train", "quickstart", "--continue"]) == 2
+    assert "expected the directory of the run too" in capsys.readouterr().err
