@@ -102,6 +102,13 @@ def use(directory):
         replay.add(**columns(5, 3))
 
 
+def draw_and_add(replay, connection, trajectory):
+    """Sends what a replay that came from another process draws, and adds to it."""
+    connection.send(replay.sample(16, 3).start.tolist())
+    replay.add(**trajectory)
+    replay.close()
+
+
 def mutate(content, others, generator):
     """A damaged copy of a file."""
     kind = generator.choice(["flip", "truncate", "extend", "swap", "splice", "zero", "empty", "foreign"])

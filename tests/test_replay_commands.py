@@ -94,7 +94,9 @@ def test_bad_input(directory: Path, tmp_path: Path, capsys) -> None:
         replay.add(**replay.get(int(replay.ids()[0])))
         assert "has a writer: close it first" in fails(capsys, "replay", "repair", str(directory))
     damage(directory)
-    assert "cannot be decompressed" in fails(capsys, "replay", "export", "npz", str(directory), str(tmp_path / "out"))
+    message = fails(capsys, "replay", "export", "npz", str(directory), str(tmp_path / "out"))
+    assert "does not have its checksum; nothing was exported" in message
+    assert not (tmp_path / "out").exists()
 
 
 def test_trajectories_that_do_not_fit_are_named(directory: Path, tmp_path: Path, capsys) -> None:

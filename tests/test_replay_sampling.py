@@ -166,7 +166,7 @@ def test_priorities_of_new_trajectories_and_bad_ones():
     [
         ({"half_life": 0.0, "by": "recency"}, "half-life above 0"),
         ({"half_life": np.nan}, "half-life above 0"),
-        ({"lookahead": -1}, "lookahead >= 0"),
+        ({"lookahead": -1}, "lookahead: expected an integer >= 0"),
         ({"pad": "both"}, "'right' or 'left', got 'both'"),
         ({"window": "middle"}, "window: expected one of 'anywhere', 'start', 'end'; got 'middle'"),
         ({"by": "age"}, "by: expected one of"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import multiprocessing
+import os
 import threading
 
 import numpy as np
@@ -17,6 +19,7 @@ from twohot import envs
 from twohot.config import EnvironmentConfig
 from twohot.envs import registry
 from twohot.envs import vector as vector_module
+from twohot.errors import TwohotError
 from twohot.evaluate import evaluate
 from twohot.replay import Replay
 from twohot.rl.exploration import Exploration, Schedule
@@ -56,6 +59,28 @@ def trace(vector, steps, avoid=()):
         if done.any():
             out.append(envs.reset_where(vector, done))
     return out
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_leaves_the_workers_to_its_parent(make, caplog):
+    vector = make("processes")
+    vector.reset(seed=0)
+    before = [process.pid for process in vector.trials.processes]
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with pytest.raises(TwohotError, match="belong to the process that was forked"):
+                vector.step(np.zeros(3, np.int64))
+            vector.close()
+            multiprocessing.util._exit_function()  # what an ordinary end runs
+            code = 7
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    vector.step(np.zeros(3, np.int64))
+    assert [process.pid for process in vector.trials.processes] == before
+    assert not caplog.records
 
 
 def test_processes_give_what_this_process_gives(make):

@@ -78,7 +78,16 @@ py::object find(const py::dict& values, const py::str& key) {
   return py::reinterpret_borrow<py::object>(value);
 }
 
-std::vector<py::object> values_of(const py::dict& values, const std::vector<py::str>& keys, const char* what) {
+py::str decoded(const std::string& text) {
+  return py::reinterpret_steal<py::str>(
+      PyUnicode_DecodeFSDefaultAndSize(text.data(), static_cast<py::ssize_t>(text.size())));
+}
+
+std::vector<py::object> values_of(py::handle named, const std::vector<py::str>& keys, const char* what) {
+  if (!py::isinstance<py::dict>(named)) {
+    throw py::type_error(std::string(what) + ": expected a dict of arrays by name, got " + Py_TYPE(named.ptr())->tp_name);
+  }
+  const auto values = py::reinterpret_borrow<py::dict>(named);
   std::vector<py::object> found;
   found.reserve(keys.size());
   for (const py::str& key : keys) {

@@ -31,15 +31,18 @@ const std::byte* read(pybind11::handle value, const Expected& expected);
 // As read(), and the array must be writeable.
 std::byte* write(pybind11::handle value, const Expected& expected);
 
+// Text of the system, such as a path, which need not be UTF-8, as Python has it.
+pybind11::str decoded(const std::string& text);
+
 // A new array of this dtype with undefined content.
 pybind11::array make_array(DType dtype, std::span<const std::int64_t> leading, std::span<const std::int64_t> trailing);
 
 // The value of `key`, or null.
 pybind11::object find(const pybind11::dict& values, const pybind11::str& key);
 
-// One value for each of `keys`, in their order. Throws ValueError naming what is missing or unknown. `what` says which
-// argument this is.
-std::vector<pybind11::object> values_of(const pybind11::dict& values, const std::vector<pybind11::str>& keys,
+// One value for each of `keys`, in their order. Throws TypeError where `values` is no dict and ValueError naming what is
+// missing or unknown. `what` says which argument this is.
+std::vector<pybind11::object> values_of(pybind11::handle values, const std::vector<pybind11::str>& keys,
                                         const char* what);
 
 }  // namespace twohot

@@ -13,6 +13,8 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "core/checks.h"
+#include "core/files.h"
 #include "core/sampler.h"
 #include "core/store.h"
 #include "core/writer.h"
@@ -79,9 +81,10 @@ class ReplayStore {
               std::optional<std::int64_t> capacity_bytes, std::optional<std::int64_t> capacity_trajectories,
               std::uint64_t seed, int threads, const std::optional<std::string>& directory, const std::string& access,
               std::size_t segment_bytes, bool durable, bool keep_evicted, bool skip_damage)
-      : store(std::make_shared<Store>(
-            make_schema(observation, action, step), Capacity{capacity_steps, capacity_bytes, capacity_trajectories},
-            seed, make_place(directory, access, segment_bytes, durable, keep_evicted, skip_damage))),
+      : store(new Store(make_schema(observation, action, step),
+                        Capacity{capacity_steps, capacity_bytes, capacity_trajectories}, seed,
+                        make_place(directory, access, segment_bytes, durable, keep_evicted, skip_damage)),
+              ProcessDelete()),
         sampler(store, threads) {
     const Layout& layout = store->layout();
     for (std::size_t c = 0; c < layout.observations(); ++c) names.emplace_back(layout.columns()[c].field.name);
@@ -92,7 +95,7 @@ class ReplayStore {
 
   // Appends the memory of the observation arrays, each of `leading` axes, to `columns`. The arrays that it returns keep
   // that memory alive, even where the dict changes while the GIL is released.
-  [[nodiscard]] std::vector<py::object> read_observation(const py::dict& observation,
+  [[nodiscard]] std::vector<py::object> read_observation(py::handle observation,
                                                          std::initializer_list<std::int64_t> leading,
                                                          std::vector<const std::byte*>& columns) const {
     std::vector<py::object> values = values_of(observation, names, "observation");
@@ -114,8 +117,7 @@ class ReplayStore {
     };
     for (const py::handle value : values) append(value, nullptr);
     if (step.is_none() && step_names.empty()) return {};
-    if (!py::isinstance<py::dict>(step)) throw py::type_error("step: expected a dict of arrays, as the schema has");
-    std::vector<py::object> others = values_of(py::reinterpret_borrow<py::dict>(step), step_names, "step");
+    std::vector<py::object> others = values_of(step, step_names, "step");
     for (const py::object& other : others) append(other, "step");
     return others;
   }
@@ -130,58 +132,62 @@ class ReplayWriter {
  public:
   ReplayWriter(std::shared_ptr<ReplayStore> store, std::int64_t environments, std::int64_t piece_steps,
                std::int64_t overlap_steps)
-      : store_(std::move(store)), writer_(store_->store, environments, {piece_steps, overlap_steps}) {}
+      : store_(std::move(store)), writer_(new Writer(store_->store, environments, {piece_steps, overlap_steps})) {}
 
-  void begin(const py::dict& observation, const py::object& mask, const py::object& task) {
+  void begin(const py::object& observation, const py::object& mask, const py::object& task) {
     std::vector<const std::byte*> columns;
-    const auto held = store_->read_observation(observation, {writer_.environments()}, columns);
+    const auto held = store_->read_observation(observation, {writer_->environments()}, columns);
     const std::uint8_t* active = read_mask(mask);
     const std::int32_t* labels = nullptr;
     if (!task.is_none()) {
       labels = reinterpret_cast<const std::int32_t*>(
-          read(task, {"task", nullptr, DType::int32, {writer_.environments()}, {}}));
+          read(task, {"task", nullptr, DType::int32, {writer_->environments()}, {}}));
     }
     const py::gil_scoped_release release;
-    writer_.begin(columns, active, labels);
+    writer_->begin(columns, active, labels);
   }
 
   void append(const py::object& action, const py::object& reward, const py::object& terminated,
-              const py::object& truncated, const py::dict& observation, const py::object& step,
+              const py::object& truncated, const py::object& observation, const py::object& step,
               const py::object& mask) {
     std::vector<const std::byte*> columns;
     columns.reserve(store_->store->layout().columns().size());
-    const auto held = store_->read_observation(observation, {writer_.environments()}, columns);
+    const auto held = store_->read_observation(observation, {writer_->environments()}, columns);
     const auto others =
-        store_->read_steps({action, reward, terminated, truncated}, step, writer_.environments(), columns);
+        store_->read_steps({action, reward, terminated, truncated}, step, writer_->environments(), columns);
     const std::uint8_t* active = read_mask(mask);
     const py::gil_scoped_release release;
-    writer_.append(columns, active);
+    writer_->append(columns, active);
   }
 
-  void cut() { writer_.cut(); }
+  void cut() { writer_->cut(); }
   void discard(const py::object& mask) {
     const std::uint8_t* active = read_mask(mask);
     const py::gil_scoped_release release;
-    writer_.discard(active);
+    writer_->discard(active);
   }
 
  private:
   const std::uint8_t* read_mask(const py::object& mask) const {
     if (mask.is_none()) return nullptr;
     return reinterpret_cast<const std::uint8_t*>(
-        read(mask, {"mask", nullptr, DType::boolean, {writer_.environments()}, {}}));
+        read(mask, {"mask", nullptr, DType::boolean, {writer_->environments()}, {}}));
   }
 
   std::shared_ptr<ReplayStore> store_;
-  Writer writer_;
+  std::unique_ptr<Writer, ProcessDelete> writer_;
 };
 
-std::int64_t insert(const ReplayStore& self, const py::dict& observation, const py::array& action,
+std::int64_t insert(const ReplayStore& self, const py::object& observation, const py::object& action,
                     const py::object& reward, const py::object& terminated, const py::object& truncated,
                     const py::object& step, std::int32_t task, bool kept, std::int64_t origin,
                     std::optional<std::int64_t> id) {
-  if (action.ndim() == 0) throw py::value_error("action: expected one row for each step, got an array without axes");
-  const std::int64_t steps = action.shape(0);
+  if (!py::isinstance<py::array>(action)) {
+    throw py::type_error(std::string("action: expected an array, got ") + Py_TYPE(action.ptr())->tp_name);
+  }
+  const auto rows = py::reinterpret_borrow<py::array>(action);
+  if (rows.ndim() == 0) throw py::value_error("action: expected one row for each step, got an array without axes");
+  const std::int64_t steps = rows.shape(0);
   std::vector<const std::byte*> columns;
   const auto held = self.read_observation(observation, {steps + 1}, columns);
   const auto others = self.read_steps({action, reward, terminated, truncated}, step, steps, columns);
@@ -210,7 +216,7 @@ BatchMemory read_batch(const ReplayStore& self, const Request& request, bool pad
   batch.pad_left = pad_left;
   const auto fields = [&](const char* kind, const std::vector<py::str>& names, std::size_t column, std::int64_t rows,
                           std::vector<std::byte*>& targets) {
-    for (py::object& value : values_of(py::cast<py::dict>(get(kind)), names, (std::string("out ") + kind).c_str())) {
+    for (py::object& value : values_of(get(kind), names, (std::string("out ") + kind).c_str())) {
       const Field& field = layout.columns()[column++].field;
       targets.push_back(write(value, {kind, &field.name, field.dtype, {windows, rows}, field.shape}));
       held.push_back(std::move(value));
@@ -282,6 +288,23 @@ py::dict copy_columns(const Layout& layout, const Trajectories& trajectories) {
     }
   }
   return result;
+}
+
+// The actions of all stored trajectories, one behind the other.
+py::array actions(const ReplayStore& self) {
+  const auto trajectories = self.store->snapshot().trajectories;
+  const Layout& layout = self.store->layout();
+  const Column& column = layout.columns()[layout.action()];
+  std::int64_t steps = 0;
+  for (const auto& trajectory : trajectories) steps += trajectory->length;
+  py::array array = make_array(column.field.dtype, {&steps, 1}, column.field.shape);
+  auto* target = static_cast<std::byte*>(array.mutable_data());
+  const py::gil_scoped_release release;
+  for (const auto& trajectory : trajectories) {  // an action is never compressed
+    trajectory->rows.read(layout, layout.action(), 0, trajectory->length, target);
+    target += static_cast<std::size_t>(trajectory->length) * column.row_bytes;
+  }
+  return array;
 }
 
 template <typename Value, typename Values, typename Get>
@@ -371,13 +394,23 @@ void pack(ReplayStore& self, const py::dict& drawn, std::int64_t length, std::in
     steps += length_of[i];
   }
   std::vector<const std::byte*> columns;
-  const auto observation = self.read_observation(py::cast<py::dict>(get("observation")), {steps + count}, columns);
+  const auto observation = self.read_observation(get("observation"), {steps + count}, columns);
   const py::object step = self.step_names.empty() ? py::none() : get("step");
   const auto others = self.read_steps({get("action"), get("reward"), get("terminated"), get("truncated")}, step, steps,
                                       columns);
   const Request request{count, length, ahead};
   const BatchMemory batch = read_batch(self, request, pad_left, out, held);
   const py::gil_scoped_release release;
+  for (std::size_t c = 0; c < columns.size(); ++c) {
+    const Column& changed = layout.columns()[c];
+    const std::int64_t rows = steps + changed.extra_rows * count;
+    if (c == layout.reward() && first_not_finite(columns[c], rows, nullptr) >= 0) {
+      throw std::invalid_argument("relabel: expected finite rewards, got one that is not");
+    }
+    if (first_nan(changed, columns[c], rows, nullptr) >= 0) {
+      throw std::invalid_argument("relabel: '" + changed.field.name + "' is NaN, which its field does not allow");
+    }
+  }
   std::vector<Window> windows;
   for (std::int64_t i = 0; i < count; ++i) {
     auto trajectory = std::make_shared<Trajectory>(Rows(layout, length_of[i]), task_of[i]);
@@ -431,9 +464,9 @@ std::int64_t set_priorities(const ReplayStore& self, const py::array& ids, const
   return self.store->set_priorities({id, static_cast<std::size_t>(count)}, {priority, static_cast<std::size_t>(count)});
 }
 
-std::vector<std::pair<std::string, std::string>> pairs(const std::vector<Problem>& problems) {
-  std::vector<std::pair<std::string, std::string>> result;
-  for (const Problem& problem : problems) result.emplace_back(problem.file, problem.what);
+py::list pairs(const std::vector<Problem>& problems) {
+  py::list result;
+  for (const Problem& problem : problems) result.append(py::make_tuple(decoded(problem.file), decoded(problem.what)));
   return result;
 }
 
@@ -443,11 +476,15 @@ void translate(std::exception_ptr pointer) {
     if (pointer) std::rethrow_exception(pointer);
   } catch (const FileError& error) {
     const py::object value = py::reinterpret_borrow<py::object>(PyExc_OSError)(error.code(), std::strerror(error.code()),
-                                                                               error.path());
+                                                                               decoded(error.path()));
     PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())), value.ptr());
   } catch (const DamageError& error) {
     const py::object type = py::module_::import("twohot.errors").attr("DamagedReplayError");
-    PyErr_SetString(type.ptr(), error.what());
+    PyErr_SetObject(type.ptr(), decoded(error.what()).ptr());
+  } catch (const py::builtin_exception&) {
+    throw;
+  } catch (const std::runtime_error& error) {  // whose text may name a path
+    PyErr_SetObject(PyExc_RuntimeError, decoded(error.what()).ptr());
   }
 }
 
@@ -472,6 +509,7 @@ void bind_replay(py::module_& module) {
       .def("draw", &draw, "batch_size"_a, "length"_a, "lookahead"_a, "by"_a, "window"_a, "half_life"_a)
       .def("pack", &pack, "drawn"_a, "length"_a, "lookahead"_a, "pad_left"_a, "out"_a)
       .def("table", &table)
+      .def("actions", &actions)
       .def("get", &get, "id"_a)
       .def("snapshot", &snapshot)
       .def("stats", &stats)

@@ -4,6 +4,7 @@
 #include <iterator>
 #include <new>
 
+#include "core/files.h"
 #include "core/huge_pages.h"
 
 namespace twohot {
@@ -28,7 +29,11 @@ BufferPool::Block::~Block() {
 BufferPool::~BufferPool() { release(); }
 
 BufferPool& BufferPool::process() {
-  static BufferPool* const pool = new BufferPool(limit_from_environment());
+  static BufferPool* const pool = [] {
+    auto* made = new BufferPool(limit_from_environment());
+    hold_while_forking(made->mutex_);
+    return made;
+  }();
   return *pool;
 }
 

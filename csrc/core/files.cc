@@ -19,6 +19,24 @@ constexpr std::size_t pieces_at_once = 256;
 
 std::atomic<std::uint64_t> generation{0};
 
+std::mutex registering;
+
+// Never destroyed: a process may fork while it ends.
+std::vector<std::mutex*>& held_while_forking() {
+  static auto* const mutexes = new std::vector<std::mutex*>();
+  return *mutexes;
+}
+
+void lock_held() {
+  registering.lock();
+  for (std::mutex* mutex : held_while_forking()) mutex->lock();
+}
+
+void unlock_held() {
+  for (std::mutex* mutex : held_while_forking()) mutex->unlock();
+  registering.unlock();
+}
+
 }  // namespace
 
 FileError::FileError(int code, std::string path)
@@ -116,6 +134,12 @@ std::uint64_t process_generation() noexcept {
   }();
   (void)registered;
   return generation.load(std::memory_order_relaxed);
+}
+
+void hold_while_forking(std::mutex& mutex) {
+  const std::lock_guard lock(registering);
+  if (held_while_forking().empty()) ::pthread_atfork(lock_held, unlock_held, unlock_held);
+  held_while_forking().push_back(&mutex);
 }
 
 }  // namespace twohot

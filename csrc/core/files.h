@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -83,5 +84,19 @@ void remove_file(const std::string& path);
 
 // How often this process has been forked into being: a number that differs between a parent and its children.
 std::uint64_t process_generation() noexcept;
+
+// Deletes in the process that it was made in. In a forked child the copy stays until the child ends: a thread that only
+// the parent has may wait for something in it, or hold a mutex of it.
+struct ProcessDelete {
+  std::uint64_t process = process_generation();
+
+  template <typename Value>
+  void operator()(Value* value) const {
+    if (process == process_generation()) delete value;
+  }
+};
+
+// Holds a mutex that lives until the process ends while the process forks, so that a child finds it free.
+void hold_while_forking(std::mutex& mutex);
 
 }  // namespace twohot

@@ -1,19 +1,17 @@
 // A small pool of threads for loops whose iterations are independent.
 #pragma once
 
-#include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
-#include <mutex>
-#include <thread>
-#include <vector>
+#include <memory>
+
+#include "core/files.h"
 
 namespace twohot {
 
 // Thread-safe: concurrent calls of run() are served one after the other. Idle threads sleep on a condition variable.
-// Destroying the pool joins its threads; no run() may be in progress then. In a forked process there are no threads to
-// join, and run() may not be called.
+// Destroying the pool joins its threads; no run() may be in progress then. A forked child has none of its threads: there
+// the pool may be destroyed, and run() may not be called.
 class ThreadPool {
  public:
   // `threads` threads work on a loop, the caller being one of them: `threads` - 1 are started. Throws
@@ -23,7 +21,10 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int threads() const noexcept { return static_cast<int>(workers_.size()) + 1; }
+  int threads() const noexcept;
+
+  // Whether this is the process that made the pool.
+  bool usable() const noexcept { return state_.get_deleter().process == process_generation(); }
 
   // Calls task(i) once for each i in 0 .. count - 1, in any order and on any thread, and returns when all are done.
   // `task` must not throw (std::terminate) and must not call run() of the same pool. A thread that the system has not
@@ -31,22 +32,9 @@ class ThreadPool {
   void run(std::int64_t count, const std::function<void(std::int64_t)>& task);
 
  private:
-  void work();
-  void stop() noexcept;
-  void consume(const std::function<void(std::int64_t)>& task, std::int64_t count) noexcept;
+  struct State;
 
-  const std::uint64_t process_;
-  std::mutex callers_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::condition_variable idle_;
-  const std::function<void(std::int64_t)>* task_ = nullptr;
-  std::int64_t count_ = 0;
-  std::uint64_t round_ = 0;
-  std::atomic<int> active_{0};  // changes under the mutex
-  bool stopping_ = false;
-  std::atomic<std::int64_t> next_{0};
-  std::vector<std::thread> workers_;
+  std::unique_ptr<State, ProcessDelete> state_;
 };
 
 }  // namespace twohot

@@ -88,8 +88,8 @@ void Writer::check(std::span<const std::byte* const> columns, const std::uint8_t
 }
 
 void Writer::begin(std::span<const std::byte* const> observation, const std::uint8_t* mask, const std::int32_t* task) {
-  const Busy busy(busy_);
   store_->require_usable();
+  const Busy busy(busy_);
   for (std::size_t e = 0; e < open_.size(); ++e) {
     if (takes_part(mask, e) && open_[e].active) {
       throw std::runtime_error("begin: " + environment(static_cast<std::int64_t>(e)) +
@@ -114,8 +114,8 @@ void Writer::begin(std::span<const std::byte* const> observation, const std::uin
 }
 
 void Writer::append(std::span<const std::byte* const> columns, const std::uint8_t* mask) {
-  const Busy busy(busy_);
   store_->require_usable();
+  const Busy busy(busy_);
   const Layout& layout = store_->layout();
   for (std::size_t e = 0; e < open_.size(); ++e) {
     if (!takes_part(mask, e)) continue;
@@ -234,6 +234,7 @@ void Writer::commit(std::span<const std::size_t> environments, bool truncate) {
 }
 
 void Writer::cut() {
+  store_->require_usable();
   const Busy busy(busy_);
   finishing_.clear();
   for (std::size_t e = 0; e < open_.size(); ++e) {
@@ -245,6 +246,7 @@ void Writer::cut() {
 }
 
 void Writer::discard(const std::uint8_t* mask) {
+  store_->require_usable();
   const Busy busy(busy_);
   for (std::size_t e = 0; e < open_.size(); ++e) {
     if (mask == nullptr || mask[e] != 0) close(open_[e]);

@@ -21,7 +21,8 @@ struct Pieces {
   std::int64_t overlap = 0;
 };
 
-// Serves one thread at a time: a call that meets another in progress throws std::runtime_error. Several writers may
+// Serves one thread at a time: a call that meets another in progress throws std::runtime_error, and so does every call
+// where the store may not be used (Store::require_usable). Several writers may
 // share a store. E is the number of environments; an array argument has E rows, and `mask` (null for all environments)
 // says which of them take part: rows of the others are ignored.
 //

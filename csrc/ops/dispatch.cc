@@ -4,6 +4,8 @@
 #include <mutex>
 #include <string_view>
 
+#include "core/files.h"
+
 namespace twohot::ops {
 namespace {
 
@@ -32,10 +34,16 @@ Capability best_capability() noexcept {
 
 std::shared_ptr<ThreadPool> process_pool(int threads) {
   // Never destroyed: its threads may outlive statics.
-  static std::mutex mutex;
   static std::shared_ptr<ThreadPool>* const pool = new std::shared_ptr<ThreadPool>();
-  const std::lock_guard lock(mutex);
-  if (*pool == nullptr || (*pool)->threads() != threads) *pool = std::make_shared<ThreadPool>(threads);
+  static std::mutex* const mutex = [] {
+    auto* made = new std::mutex();
+    hold_while_forking(*made);
+    return made;
+  }();
+  const std::lock_guard lock(*mutex);
+  if (*pool == nullptr || (*pool)->threads() != threads || !(*pool)->usable()) {
+    *pool = std::make_shared<ThreadPool>(threads);
+  }
   return *pool;
 }
 

@@ -2,20 +2,25 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <thread>
 #include <vector>
 
 #include "core/block_arena.h"
 #include "core/chunk_pool.h"
+#include "core/files.h"
 #include "core/hash.h"
 #include "core/huge_pages.h"
 #include "core/random.h"
@@ -56,6 +61,56 @@ void test_hash() {
     }
     CHECK(pieces.value() == hash64(bytes.data(), bytes.size(), 5));
   }
+}
+
+// The exit code of a forked child that runs `work`.
+template <typename Work>
+int forked(const Work& work) {
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(work() ? 0 : 1);
+  int status = 0;
+  CHECK(::waitpid(child, &status, 0) == child && WIFEXITED(status));
+  return WEXITSTATUS(status);
+}
+
+// A child finds a mutex free that another thread held when the process was to fork.
+void test_a_mutex_is_held_while_forking() {
+  static std::mutex mutex;
+  hold_while_forking(mutex);
+  std::atomic<bool> held{false};
+  std::thread holder([&] {
+    const std::lock_guard lock(mutex);
+    held = true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  });
+  while (!held) std::this_thread::yield();
+  CHECK(forked([] {
+          const bool free = mutex.try_lock();
+          if (free) mutex.unlock();
+          return free;
+        }) == 0);
+  holder.join();
+  CHECK(mutex.try_lock());
+  mutex.unlock();
+}
+
+// What a child lets go of stays; in the process that made it, it is destroyed.
+void test_a_child_destroys_nothing_of_its_parent() {
+  struct Noted {
+    bool& destroyed;
+    explicit Noted(bool& flag) : destroyed(flag) {}
+    ~Noted() { destroyed = true; }
+  };
+  bool destroyed = false;
+  std::unique_ptr<Noted, ProcessDelete> value(new Noted(destroyed));
+  CHECK(forked([&] {
+          value.reset();
+          bool own = false;
+          std::unique_ptr<Noted, ProcessDelete>(new Noted(own)).reset();
+          return !destroyed && own;
+        }) == 0);
+  value.reset();
+  CHECK(destroyed);
 }
 
 // Blocks stand one behind the other; a slab serves again once all of its blocks are gone, and no earlier.
@@ -203,6 +258,8 @@ void test_sum_tree() {
 
 int main() {
   using namespace twohot::test;
+  test_a_mutex_is_held_while_forking();
+  test_a_child_destroys_nothing_of_its_parent();
   test_hash();
   test_blocks_of_an_arena();
   test_chunks_are_used_again();

@@ -24,7 +24,7 @@ class ReplayStore:
         capacity_trajectories: int | None,
         seed: int,
         threads: int,
-        directory: str | None,
+        directory: bytes | None,
         mode: Literal["read", "append", "write"],
         segment_bytes: int,
         durable: bool,
@@ -62,6 +62,7 @@ class ReplayStore:
 
     def pack(self, drawn: dict[str, Any], length: int, lookahead: int, pad_left: bool, out: dict[str, Any]) -> None: ...
     def table(self) -> dict[str, np.ndarray]: ...
+    def actions(self) -> np.ndarray: ...
     def get(self, id: int) -> dict[str, Any]: ...
     def snapshot(self) -> dict[str, Any]: ...
     def stats(self) -> dict[str, int]: ...
@@ -94,10 +95,10 @@ class ReplayWriter:
     def cut(self) -> None: ...
     def discard(self, mask: np.ndarray | None) -> None: ...
 
-def roll_back(directory: str, extents: dict[str, int]) -> None:
+def roll_back(directory: bytes, extents: dict[str, int]) -> None:
     """Take back what was committed after `ReplayStore.extents` had returned `extents`."""
 
-def repair(directory: str, observation: list[_Field], action: _Field, step: list[_Field]) -> list[tuple[str, str]]:
+def repair(directory: bytes, observation: list[_Field], action: _Field, step: list[_Field]) -> list[tuple[str, str]]:
     """Make every journal anew from intact data; returns files and what is wrong with them."""
 
 def cross_entropy(

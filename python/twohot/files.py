@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -24,6 +25,13 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def require_file(path: Path) -> Path:
+    """The path of an ordinary file, or of none. Raises OSError for a folder, a pipe or a device: it may never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "expected an ordinary file", str(path))
+    return path
 
 
 @contextmanager

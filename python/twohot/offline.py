@@ -17,14 +17,19 @@ from gymnasium import Space, spaces
 
 from twohot.offline_columns import (
     OfflineError,
-    Scan,
+    Recorded,
     action_column,
+    cast,
+    check_choices,
     columns_action,
     columns_space,
     observation_columns,
 )
+from twohot.offline_scan import Scan
 from twohot.replay import Mixture, Replay
+from twohot.replay.arguments import real
 from twohot.replay.formats import Trajectory, read_amago, read_minari, read_npz
+from twohot.replay.formats.minari import open_minari
 from twohot.replay.manifest import exists
 from twohot.spaces import as_dict_space, check_action_space, replay_schema
 
@@ -47,6 +52,8 @@ def load_offline(
     *,
     observation_space: Space | None = None,
     action_space: Space | None = None,
+    recorded_observation_space: Space | None = None,
+    recorded_action_space: Space | None = None,
     context_features: bool = True,
     reward_multiplier: float = 1.0,
     fields: Collection[str] | None = None,
@@ -66,38 +73,51 @@ def load_offline(
             `twohot.replay.formats` reads.
         observation_space, action_space: of the environment that the agent will play or be evaluated in (with its
             context features); None infers the smallest that fit. Shorter vectors are padded.
+        recorded_observation_space, recorded_action_space: of the environment that was recorded, which say where choices
+            start, how many there are, and what numbers run between; None takes those of a Minari dataset. Without,
+            choices start from 0, and actions that are numbers run from -1 to 1.
         context_features: whether converted observations get the four features.
-        reward_multiplier: factor on the rewards that are converted.
+        reward_multiplier: finite factor on the rewards that are converted.
         fields: names of the observations to keep; None for all.
         task: label of all converted trajectories; None keeps those of the source.
         seed, threads: as for `Replay.create`.
 
     Raises:
-        OfflineError: naming the source, for data that no agent, or not the one of the given spaces, can see.
+        OfflineError: naming the source, for data that no agent, or not the one of the given spaces, can see, and for
+            numbers that would be others in the columns of an agent.
         FormatError, FileNotFoundError, TwohotError: as the reader says.
     """
     kind, place = _split(source)
-    if kind == "replay":
+    factor = np.float64(real("reward_multiplier", reward_multiplier))
+    if not np.isfinite(factor):
+        raise ValueError(f"reward_multiplier: expected a finite number, got {factor}")
+    if kind == "replay" and recorded_observation_space is None and recorded_action_space is None:
         replay = Replay.open(place, "read", capacity_steps=UNBOUNDED, seed=seed, threads=threads)
-        found = _as_it_is(replay, observation_space, action_space)
+        found = _as_it_is(str(source), replay, observation_space, action_space)
         if found is not None:
             return found
-    scan = Scan(str(source))
+    recorded = Recorded.of(recorded_observation_space, recorded_action_space)
+    if kind == "minari":
+        dataset = open_minari(place)
+        recorded = Recorded.of(
+            recorded_observation_space or dataset.observation_space, recorded_action_space or dataset.action_space
+        )
+    scan = Scan(str(source), recorded, one_hot=kind == "amago")
     for trajectory in _trajectories(kind, place, fields):
         scan.add(trajectory)
-    low, high = _action_bounds(kind, place)
     given = as_dict_space(observation_space) if observation_space is not None else None
     observation = scan.observation_space(given, context_features)
-    action = action_space if action_space is not None else scan.action_space(low)
+    action = action_space if action_space is not None else scan.action_space()
     check_action_space(action)
     schema = replay_schema(observation, action)
     memory = Replay.create(schema, capacity_steps=UNBOUNDED, seed=seed, threads=threads)
+    choices = scan.choices()
     for number, trajectory in enumerate(_trajectories(kind, place, fields)):
         try:
-            reward = (trajectory["reward"] * reward_multiplier).astype(np.float32)
+            reward = cast("reward", trajectory["reward"] * factor, np.dtype(np.float32))
             memory.add(
-                observation_columns(trajectory["observation"], reward, observation, context_features),
-                action_column(trajectory["action"], action, low, high),
+                observation_columns(trajectory["observation"], reward, observation, context_features, choices),
+                action_column(trajectory["action"], action, recorded),
                 reward,
                 trajectory["terminated"],
                 trajectory["truncated"],
@@ -150,27 +170,34 @@ def _split(source: str | Path) -> tuple[str, str]:
 def _trajectories(kind: str, place: str, fields: Collection[str] | None) -> Iterator[Trajectory]:
     if kind == "replay":
         with Replay.open(place, "read", capacity_steps=UNBOUNDED) as replay:
+            problems = replay.verify()  # of a copy nobody could tell any more
+            if problems:
+                raise OfflineError(f"{problems[0]}: `twohot replay repair {place}` keeps all that is intact")
             for id in replay.ids().tolist():
                 trajectory = replay.get(id)
                 kept = trajectory["observation"]
+                missing = sorted(set(fields or ()) - set(kept))
+                if missing:
+                    raise OfflineError(f"{place}: no observation {missing[0]!r}; there are {', '.join(kept)}")
                 trajectory["observation"] = {name: kept[name] for name in (kept if fields is None else fields)}
                 yield trajectory
         return
     yield from {"minari": read_minari, "npz": read_npz, "amago": read_amago}[kind](place, fields=fields)
 
 
-def _action_bounds(kind: str, place: str) -> tuple[np.ndarray, np.ndarray]:
-    """What the numbers of an action run between: Minari knows; elsewhere -1 and 1 are expected."""
-    if kind == "minari":
-        import minari
+def _check_actions(actions: np.ndarray, space: Space) -> None:
+    """Raises ValueError for actions [steps, *shape] that are none of a space."""
+    if isinstance(space, spaces.Box):
+        if not (np.abs(actions) <= 1 + 1e-5).all():
+            raise ValueError(f"action: expected numbers from -1 to 1, got {actions.min()} to {actions.max()}")
+        return
+    counts = np.array([2 if isinstance(space, spaces.MultiBinary) else getattr(space, "n", 0)])
+    check_choices(actions, space.nvec if isinstance(space, spaces.MultiDiscrete) else counts, space)
 
-        space = minari.load_dataset(place).action_space
-        if isinstance(space, spaces.Box) and space.is_bounded():
-            return space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
-    return np.array(-1.0), np.array(1.0)
 
-
-def _as_it_is(replay: Replay, observation_space: Space | None, action_space: Space | None) -> Offline | None:
+def _as_it_is(
+    source: str, replay: Replay, observation_space: Space | None, action_space: Space | None
+) -> Offline | None:
     """A replay whose columns are those of an agent already; None, and it is closed, where they are not."""
     schema = replay.schema
     observation = as_dict_space(observation_space) if observation_space is not None else columns_space(schema)
@@ -180,6 +207,11 @@ def _as_it_is(replay: Replay, observation_space: Space | None, action_space: Spa
         columns = {name: (field.dtype, field.shape) for name, field in schema.observation.items()}
         same = columns == {name: (field.dtype, field.shape) for name, field in wanted.observation.items()}
         if same and (schema.action.dtype, schema.action.shape) == (wanted.action.dtype, wanted.action.shape):
+            try:
+                _check_actions(replay.actions(), action)
+            except ValueError as error:
+                replay.close()
+                raise OfflineError(f"{source}: {error}") from error
             return Offline(replay, observation, action)
     replay.close()
     return None

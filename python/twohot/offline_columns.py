@@ -1,92 +1,76 @@
-"""Columns of recorded trajectories as those of an agent: which spaces they have, and how they are converted."""
+"""Columns of recorded trajectories as those of an agent: exact, or refused."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from gymnasium import Space, spaces
 
-from twohot.conventions import convention
 from twohot.envs.multitask import CONTEXT, CONTEXT_FEATURES
 from twohot.errors import TwohotError
 from twohot.replay import Replay, Schema
-from twohot.replay.formats import Trajectory, schema_of
+from twohot.replay.formats.amago import one_hot
 from twohot.spaces import OBSERVATION
 
-_FEATURES = len(CONTEXT_FEATURES)
+FEATURES = len(CONTEXT_FEATURES)
+MOST_CHOICES = 2**16
+"""Of an observation that becomes one-hot, and of an action: one mistaken number must not fill the memory."""
 
 
 class OfflineError(TwohotError, ValueError):
     """A dataset that an agent cannot train from; the message says why and what to do."""
 
 
-class Scan:
-    """What the columns of a source hold, seen once through."""
+@dataclass(frozen=True)
+class Recorded:
+    """The spaces of the environment that was recorded, where they are known: by name, and of its actions."""
 
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.schema: Schema | None = None
-        self.largest: dict[str, int] = {}
-        """Largest values of lone integers among the observations."""
-        self.actions = np.zeros(0)
-        """Largest value of each entry of an integer action."""
+    observation: Mapping[str, Space] = field(default_factory=dict)
+    action: Space | None = None
 
-    def add(self, trajectory: Trajectory) -> None:
-        trajectory = {**trajectory, "step": None}
-        schema = schema_of(trajectory)
-        if self.schema is None:
-            self.schema = schema
-        if schema != self.schema:
-            raise OfflineError(f"{self.source}: expected trajectories with equal columns, got {schema}")
-        for name, values in trajectory["observation"].items():
-            if values.ndim == 1 and values.dtype.kind in "iu":
-                self.largest[name] = max(self.largest.get(name, 0), int(values.max()))
-        if trajectory["action"].dtype.kind in "iub":
-            largest = trajectory["action"].max(0).astype(np.int64)
-            self.actions = largest if not self.actions.size else np.maximum(self.actions, largest)
+    @classmethod
+    def of(cls, observation: Space | None, action: Space | None) -> Recorded:
+        """Of spaces, whose parts are named as `read_minari` names them."""
+        parts = {} if observation is None else dict(_leaves(observation))
+        return cls(
+            {name: part for name, part in parts.items() if not _says_nothing(part)},
+            None if _says_nothing(action) else action,
+        )
 
-    def observation_space(self, given: spaces.Dict | None, context_features: bool) -> spaces.Dict:
-        """Of an agent that sees this source; checked against, and padded to, the one that is given."""
-        if self.schema is None:
-            raise OfflineError(f"{self.source}: expected at least one trajectory, got none")
-        features = _FEATURES if context_features else 0
-        parts: dict[str, spaces.Box] = {}
-        for name, field in self.schema.observation.items():
-            kind = np.dtype(field.dtype).kind
-            if field.dtype == "uint8" and len(field.shape) in (2, 3):
-                parts[name] = spaces.Box(0, 255, (*field.shape, 1)[:3], np.uint8)
-            elif kind in "iu" and convention(name) in ("grid", "tokens"):
-                dtype = field.dtype if field.dtype in ("uint8", "int16", "int32") else "int32"
-                limits = np.iinfo(dtype)
-                parts[name] = spaces.Box(limits.min, limits.max, field.shape, np.dtype(dtype).type)
-            else:
-                size = self.largest[name] + 1 if name in self.largest else int(np.prod(field.shape))
-                parts[name] = spaces.Box(-np.inf, np.inf, (size,), np.float32)
-        if features and is_vector(parts):
-            parts[OBSERVATION] = spaces.Box(-np.inf, np.inf, (parts[OBSERVATION].shape[0] + features,), np.float32)
-        elif features:
-            parts[CONTEXT] = spaces.Box(-np.inf, np.inf, (features,), np.float32)
-        own = spaces.Dict(parts)
-        if given is None:
-            return own
-        if not fits(own, given):
-            raise OfflineError(
-                f"{self.source}: the observations do not fit those of the environment: expected {given}, got {own} "
-                "(name what to keep with fields; features come with context_features)"
-            )
-        return given
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the numbers of an action run between; -1 and 1 where it is not known."""
+        if isinstance(self.action, spaces.Box) and self.action.is_bounded():
+            return self.action.low.ravel().astype(np.float64), self.action.high.ravel().astype(np.float64)
+        return np.array(-1.0), np.array(1.0)
 
-    def action_space(self, low: np.ndarray) -> Space:
-        """Of an agent that acts as this source does."""
-        field = self.schema.action
-        if np.dtype(field.dtype).kind == "f":
-            return spaces.Box(-1, 1, (int(np.prod(field.shape)),), np.float32)
-        if field.dtype == "bool" or (field.dtype == "int8" and field.shape):
-            return spaces.MultiBinary(int(np.prod(field.shape)))
-        if field.shape and field.shape != (1,):
-            return spaces.MultiDiscrete(self.actions.ravel() + 1)
-        return spaces.Discrete(max(2, int(self.actions.max()) + 1))
+
+def _says_nothing(space: Space | None) -> bool:
+    """Whether a space is all that an integer dtype holds, as `write_minari` has it of what it does not know."""
+    if not isinstance(space, spaces.Box) or space.dtype.kind not in "biu":
+        return False
+    low, high = (0, 1) if space.dtype.kind == "b" else (np.iinfo(space.dtype).min, np.iinfo(space.dtype).max)
+    return bool((space.low == low).all() and (space.high == high).all())
+
+
+def _leaves(space: Space, name: str = "") -> Iterator[tuple[str, Space]]:
+    if not isinstance(space, spaces.Dict | spaces.Tuple):
+        yield name or OBSERVATION, space
+        return
+    items = space.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+    for key, part in items:
+        yield from _leaves(part, f"{name}/{key}" if name else str(key))
+
+
+def choices_of(space: Space | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """How many choices each entry of a value of a space has, and the first of them; None for other spaces."""
+    if isinstance(space, spaces.Discrete):
+        return np.array([space.n]), np.array([space.start])
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.nvec.ravel(), space.start.ravel()
+    return None
 
 
 def is_vector(parts: Mapping[str, spaces.Box]) -> bool:
@@ -94,25 +78,60 @@ def is_vector(parts: Mapping[str, spaces.Box]) -> bool:
     return set(parts) == {OBSERVATION} and len(parts[OBSERVATION].shape) == 1 and parts[OBSERVATION].dtype == np.float32
 
 
-def fits(own: spaces.Dict, given: spaces.Dict) -> bool:
-    """Whether parts of `own` are those of `given`, vectors and tokens perhaps shorter."""
-    if set(own) != set(given):
-        return False
-    for name, part in own.items():
-        other = given[name]
-        if part.dtype != other.dtype or len(part.shape) != len(other.shape):
-            return False
-        if part.shape != other.shape and not (len(part.shape) == 1 and part.shape < other.shape):
-            return False
-    return True
+def cast(name: str, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The same numbers in another dtype; floating-point ones are rounded.
+
+    Raises ValueError, calling them by `name`, for numbers that it does not hold: integers beyond an integer's range or
+    beyond 2^24 in float32, fractions in integers, and numbers beyond those of a smaller floating-point dtype.
+    """
+    if not values.size or values.dtype == dtype:
+        return values.astype(dtype)
+    with np.errstate(over="ignore"):
+        result = values.astype(dtype)
+    if dtype.kind == "f" and values.dtype.kind == "f":
+        wrong = np.isinf(result) & ~np.isinf(values)
+    elif dtype.kind == "f":
+        wrong = np.abs(values.astype(np.float64)) > 2.0 ** (np.finfo(dtype).nmant + 1)
+    elif values.dtype.kind in "biu":
+        limits = np.iinfo(dtype)
+        wrong = np.zeros(values.shape, bool)
+        if int(values.min()) < limits.min or int(values.max()) > limits.max:
+            wrong = (values < limits.min) | (values > limits.max)
+    else:
+        wrong = np.ones(values.shape, bool)
+    if wrong.any():
+        raise ValueError(f"{name}: expected numbers that {dtype} holds, got {values[wrong][0]} as {values.dtype}")
+    return result
+
+
+def one_hot_blocks(name: str, values: np.ndarray, choices: tuple[np.ndarray, np.ndarray], encoded: np.ndarray) -> None:
+    """Sets what the choices `values` [rows, entries] are in `encoded`, zeros [rows, at least the sum of the counts].
+
+    `choices` are how many each entry has, and the first of them. Raises ValueError for others.
+    """
+    counts, firsts = choices
+    index = cast(name, values, np.dtype(np.int64)) - firsts
+    if (index < 0).any() or (index >= counts).any():
+        raise ValueError(
+            f"{name}: expected choices from {firsts.tolist()} to below {(firsts + counts).tolist()}, got "
+            f"{values.min()} to {values.max()}"
+        )
+    encoded[np.arange(len(values))[:, None], np.cumsum(counts) - counts + index] = 1.0
 
 
 def observation_columns(
-    columns: dict[str, np.ndarray], reward: np.ndarray, space: spaces.Dict, context_features: bool
+    columns: dict[str, np.ndarray],
+    reward: np.ndarray,
+    space: spaces.Dict,
+    context_features: bool,
+    choices: Mapping[str, tuple[np.ndarray, np.ndarray]],
 ) -> dict[str, np.ndarray]:
-    """The columns of one trajectory, T + 1 rows each, as parts of `space`."""
+    """The columns of one trajectory, T + 1 rows each, as parts of `space`; `choices` are those of the scan.
+
+    Raises ValueError for numbers that a part does not hold.
+    """
     rows = len(reward) + 1
-    context = np.zeros((rows, _FEATURES), np.float32)
+    context = np.zeros((rows, FEATURES), np.float32)
     context[:, 0] = np.arange(rows) / 1000
     context[:, 2] = 1.0
     context[1:, 3] = reward
@@ -120,55 +139,75 @@ def observation_columns(
     converted = {CONTEXT: context} if context_features and not vector else {}
     for name, values in columns.items():
         part = space[name]
+        called = f"observation {name!r}"
         filled = np.zeros((rows, *part.shape), part.dtype)
-        if values.ndim == 1 and values.dtype.kind in "iu" and part.dtype == np.float32:
-            filled[np.arange(rows), values] = 1.0
-        elif len(part.shape) == 1:
-            flat = values.reshape(rows, -1)
-            filled[:, : flat.shape[1]] = flat
+        flat, size = values.reshape(rows, -1), math.prod(values.shape[1:])
+        if name in choices:
+            one_hot_blocks(called, flat, choices[name], filled)
         else:
-            filled[:] = values.reshape(filled.shape)
+            own = cast(called, flat, part.dtype)
+            if part.dtype.kind in "iu":
+                low, high = (0, 1) if isinstance(part, spaces.MultiBinary) else (part.low.ravel(), part.high.ravel())
+                low, high = (np.broadcast_to(limit, math.prod(part.shape))[:size] for limit in (low, high))
+                if (own < low).any() or (own > high).any():
+                    raise ValueError(f"{called}: expected {part}, got {own.min()} to {own.max()}")
+            filled.reshape(rows, -1)[:, :size] = own
         if vector:
-            filled[:, -_FEATURES:] = context
+            filled[:, -FEATURES:] = context
         converted[name] = filled
     return converted
 
 
-def action_column(actions: np.ndarray, space: Space, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The actions of one trajectory as a replay stores those of `space`."""
+def action_column(actions: np.ndarray, space: Space, recorded: Recorded) -> np.ndarray:
+    """The actions of one trajectory as a replay stores those of `space`. Raises ValueError for others."""
     rows = len(actions)
     if isinstance(space, spaces.Box):
-        scaled = (2 * (actions.reshape(rows, -1) - low) / (high - low) - 1).astype(np.float32)
-        if scaled.shape[1] != space.shape[0]:
-            raise ValueError(f"action: expected {space.shape[0]} numbers, got {scaled.shape[1]}")
-        if not (np.abs(scaled) <= 1 + 1e-5).all():
+        low, high = recorded.bounds()
+        flat = actions.reshape(rows, -1)
+        if flat.shape[1] != space.shape[0] or low.size not in (1, flat.shape[1]):
+            raise ValueError(f"action: expected {space.shape[0]} numbers, got {flat.shape[1]}")
+        center, half = low / 2 + high / 2, high / 2 - low / 2
+        scaled = (flat - center) / np.where(half > 0, half, 1)  # where there is one number, it is 0
+        if not (np.abs(scaled) <= np.where(half > 0, 1 + 1e-5, 0)).all():
             raise ValueError(
                 f"action: expected numbers from {low} to {high}, got {actions.min()} to {actions.max()}: rescale them"
             )
-        return np.clip(scaled, -1, 1)
+        return np.clip(scaled, -1, 1).astype(np.float32)
     if isinstance(space, spaces.Discrete):
-        counts, shape, dtype = space.n, (rows,), np.int32
+        if actions.ndim == 2 and actions.shape[1] > 1 and one_hot(actions):
+            actions = actions.argmax(1)
+        counts, shape, dtype = np.array([space.n]), (rows,), np.int32
     elif isinstance(space, spaces.MultiDiscrete):
         counts, shape, dtype = space.nvec, (rows, len(space.nvec)), np.int32
     else:
-        counts, shape, dtype = 2, (rows, space.n), np.int8
-    if actions.dtype.kind not in "iub" or actions.size != np.prod(shape):
+        counts, shape, dtype = np.array([2]), (rows, space.n), np.int8
+    if actions.dtype.kind not in "iub" or actions.size != math.prod(shape):
         raise ValueError(f"action: expected integers {shape[1:]}, got {actions.dtype} {actions.shape[1:]}")
-    chosen = actions.reshape(shape)
-    if (chosen < 0).any() or (chosen >= counts).any():
-        raise ValueError(f"action: expected {space}, got {chosen.min()} to {chosen.max()}")
+    chosen = cast("action", actions.reshape(shape), np.dtype(np.int64))
+    known = choices_of(recorded.action)
+    if known is not None:
+        if len(known[0]) != math.prod(shape[1:]):
+            raise ValueError(f"action: expected {recorded.action}, got {actions.dtype} {actions.shape[1:]}")
+        counts, chosen = np.minimum(counts, known[0]), chosen - (known[1] if shape[1:] else known[1][0])
+    check_choices(chosen, counts, space)
     return chosen.astype(dtype)
+
+
+def check_choices(chosen: np.ndarray, counts: np.ndarray, space: Space) -> None:
+    """Raises ValueError where choices are not from 0 to below their counts."""
+    if chosen.size and ((chosen < 0).any() or (chosen >= (counts if chosen.ndim > 1 else counts[0])).any()):
+        raise ValueError(f"action: expected {space}, got {chosen.min()} to {chosen.max()}")
 
 
 def columns_space(schema: Schema) -> spaces.Dict | None:
     """The observation space whose columns these are, if there is one."""
     parts = {}
-    for name, field in schema.observation.items():
-        dtype = np.dtype(field.dtype)
-        if dtype == np.float32 and len(field.shape) == 1:
-            parts[name] = spaces.Box(-np.inf, np.inf, field.shape, np.float32)
-        elif field.dtype in ("uint8", "int16", "int32") and field.shape:
-            parts[name] = spaces.Box(np.iinfo(dtype).min, np.iinfo(dtype).max, field.shape, dtype.type)
+    for name, about in schema.observation.items():
+        dtype = np.dtype(about.dtype)
+        if dtype == np.float32 and len(about.shape) == 1:
+            parts[name] = spaces.Box(-np.inf, np.inf, about.shape, np.float32)
+        elif about.dtype in ("uint8", "int16", "int32") and about.shape:
+            parts[name] = spaces.Box(np.iinfo(dtype).min, np.iinfo(dtype).max, about.shape, dtype.type)
         else:
             return None
     return spaces.Dict(parts)
@@ -176,12 +215,12 @@ def columns_space(schema: Schema) -> spaces.Dict | None:
 
 def columns_action(replay: Replay) -> Space | None:
     """The action space whose column this is, if there is one; counts are the largest that were taken, and one."""
-    field = replay.schema.action
-    if field.dtype == "float32" and len(field.shape) == 1:
-        return spaces.Box(-1, 1, field.shape, np.float32)
-    if field.dtype == "int8" and len(field.shape) == 1:
-        return spaces.MultiBinary(field.shape[0])
-    if field.dtype != "int32" or len(field.shape) > 1 or not replay.stats().trajectories:
+    about = replay.schema.action
+    if about.dtype == "float32" and len(about.shape) == 1:
+        return spaces.Box(-1, 1, about.shape, np.float32)
+    if about.dtype == "int8" and len(about.shape) == 1:
+        return spaces.MultiBinary(about.shape[0])
+    if about.dtype != "int32" or len(about.shape) > 1 or not replay.stats().trajectories:
         return None
-    largest = np.max([replay.get(id)["action"].max(0) for id in replay.ids().tolist()], 0)
-    return spaces.MultiDiscrete(largest + 1) if field.shape else spaces.Discrete(max(2, int(largest) + 1))
+    largest = np.maximum(replay.actions().max(0), 0).astype(np.int64)
+    return spaces.MultiDiscrete(largest + 1) if about.shape else spaces.Discrete(max(2, int(largest) + 1))

@@ -125,7 +125,10 @@ class ReplayRepairOptions:
 
 @dataclass(frozen=True)
 class ReplayImportOptions:
-    """Add trajectories from files to a replay, which is made where there is none; nothing that is read executes."""
+    """Add trajectories from files to a replay, which is made where there is none; nothing that is read executes.
+
+    All are read and checked before the first is added: where one is damaged, nothing is added.
+    """
 
     format: tyro.conf.Positional[Literal["amago", "minari", "npz"]]
     """amago: the .npz files of a buffer of the official code. minari: a dataset's name. npz: see docs/replay.md."""

@@ -19,7 +19,7 @@ from twohot.options import (
     parse,
 )
 from twohot.replay import Problem, Replay
-from twohot.replay.manifest import exists
+from twohot.replay.manifest import exists, read_manifest
 from twohot.text import printable
 
 if TYPE_CHECKING:
@@ -115,25 +115,24 @@ def _import(arguments: list[str], console: Console) -> int:
     from twohot.replay.formats import schema_of
 
     options = parse(ReplayImportOptions, "replay import", arguments)
-    trajectories = _reader(options)
-    first = next(trajectories, None)
+    first = next(_reader(options), None)
     if first is None:
         raise TwohotError(f"{options.source}: holds no trajectory")
-    if exists(options.directory):
+    there = exists(options.directory)
+    if there:
+        schema, capacity = read_manifest(options.directory)
+    else:
+        steps = UNBOUNDED if options.capacity_steps is None else options.capacity_steps
+        schema, capacity = schema_of(first), {"capacity_steps": steps}
+    # All are read once before the first is added, so that a damaged one in the midst leaves the directory as it was.
+    with _runtime(lambda: Replay.create(schema, **capacity)) as rehearsal, console.status("reading trajectories"):
+        _add_all(rehearsal, options, once=True)
+    if there:
         replay = _runtime(lambda: Replay.open(options.directory, "append"))
     else:
-        capacity = {"capacity_steps": options.capacity_steps or UNBOUNDED}
-        replay = Replay.create(schema_of(first), directory=options.directory, **capacity)
+        replay = Replay.create(schema, directory=options.directory, **capacity)
     with replay, console.status("adding trajectories") as status:
-        added = 0
-        while first is not None:
-            try:
-                replay.add(**first, protect=options.protect)
-            except ValueError as error:
-                raise TwohotError(f"{options.source}: trajectory {added} does not fit the replay: {error}") from error
-            added += 1
-            status.update(f"adding trajectories: {added}")
-            first = next(trajectories, None)
+        added = _add_all(replay, options, lambda count: status.update(f"adding trajectories: {count}"))
         replay.sync()
         stats = replay.stats()
     where = printable(options.directory)
@@ -141,11 +140,36 @@ def _import(arguments: list[str], console: Console) -> int:
     return 0
 
 
+def _add_all(
+    replay: Replay, options: ReplayImportOptions, tell: Callable[[int], Any] = lambda count: None, *, once: bool = False
+) -> int:
+    """Adds what the source has, and returns how many; `once`: each is forgotten before the next one."""
+    added = 0
+    try:
+        for trajectory in _reader(options):
+            replay.add(**trajectory, protect=options.protect)
+            added += 1
+            tell(added)
+            if once:
+                replay.clear()
+    except (ValueError, OSError) as error:
+        done = "nothing was added" if once else f"the {added} before it were added"
+        told = isinstance(error, TwohotError | OSError)  # where it is
+        place = "" if told else f"{options.source}: trajectory {added} does not fit the replay: "
+        raise TwohotError(f"{place}{error}; {done}") from error
+    return added
+
+
 def _export(arguments: list[str], console: Console) -> int:
     from twohot.replay.formats import write_minari, write_npz
 
     options = parse(ReplayExportOptions, "replay export", arguments)
     with _open(options.directory) as replay, console.status("writing trajectories") as status:
+        problems = replay.verify()  # of a copy nobody could tell any more
+        if problems:
+            raise TwohotError(
+                f"{problems[0]}; nothing was exported: `twohot replay repair {options.directory}` keeps what is intact"
+            )
 
         def trajectories() -> Iterator[dict[str, Any]]:
             for number, trajectory in enumerate(replay.ids().tolist()):
@@ -153,7 +177,7 @@ def _export(arguments: list[str], console: Console) -> int:
                 yield replay.get(trajectory)
 
         write = write_npz if options.format == "npz" else write_minari
-        written = write(options.target, trajectories())
+        written = _runtime(lambda: write(options.target, trajectories()))
     print(f"wrote {written} trajectories to {printable(options.target)}")
     return 0
 
@@ -172,10 +196,12 @@ def _open(directory: Path, **options: Any) -> Replay:
 
 
 def _runtime(call: Callable[[], Any]) -> Any:
-    """What the call gives; what it says of the state of a replay is for the user's eyes."""
+    """What the call gives; what it says of the state of a replay, or of an option, is for the user's eyes."""
     try:
         return call()
-    except RuntimeError as error:
+    except TwohotError:
+        raise
+    except (RuntimeError, ValueError, TypeError) as error:
         raise TwohotError(str(error)) from error
 
 

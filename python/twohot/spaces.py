@@ -88,13 +88,15 @@ def action_dtype(space: Space) -> str:
 
 
 def space_to_json(space: Space) -> dict[str, Any]:
-    """Plain values from which `space_from_json` makes a space of the same shapes and counts, without bounds."""
+    """Plain values from which `space_from_json` makes a space of the same shapes, counts and starts, without bounds."""
     if isinstance(space, spaces.Dict):
         return {"kind": "Dict", "parts": {name: space_to_json(part) for name, part in space.items()}}
     if isinstance(space, spaces.Discrete):
-        return {"kind": "Discrete", "n": int(space.n)}
+        start = {"start": int(space.start)} if space.start != 0 else {}
+        return {"kind": "Discrete", "n": int(space.n), **start}
     if isinstance(space, spaces.MultiDiscrete):
-        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist()}
+        start = {"start": space.start.tolist()} if space.start.any() else {}
+        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), **start}
     if isinstance(space, spaces.MultiBinary):
         return {"kind": "MultiBinary", "shape": list(space.shape)}
     if isinstance(space, spaces.Box):
@@ -112,9 +114,9 @@ def space_from_json(values: dict[str, Any], *, action: bool = False) -> Space:
     if kind == "Dict":
         return spaces.Dict({name: space_from_json(part) for name, part in values["parts"].items()})
     if kind == "Discrete":
-        return spaces.Discrete(values["n"])
+        return spaces.Discrete(values["n"], start=values.get("start", 0))
     if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(values["nvec"])
+        return spaces.MultiDiscrete(values["nvec"], start=values.get("start"))
     if kind == "MultiBinary":
         shape = values["shape"]
         return spaces.MultiBinary(shape if len(shape) > 1 else shape[0])

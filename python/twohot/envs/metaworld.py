@@ -9,7 +9,6 @@ import ctypes
 import os
 import pickle
 import sys
-import zipfile
 from collections import OrderedDict
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +20,8 @@ from gymnasium import spaces
 
 from twohot.envs.registry import Suite
 from twohot.files import replacing
+from twohot.replay.formats import FormatError
+from twohot.replay.formats.archive import opened
 
 _LETTERED = (
     "assembly basketball bin-picking box-close button-press-topdown button-press-topdown-wall button-press "
@@ -149,11 +150,11 @@ def goals(name: str, seed: int = 0) -> dict[str, np.ndarray]:
     """
     path = _cache() / f"{name}-seed{seed}-metaworld{metadata.version('metaworld')}.npz"
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+        with opened(path) as saved:
             found = {split: saved[split] for split in ("train", "test")}
             if saved["name"] == name and saved["seed"] == seed and all(len(rows) == GOALS for rows in found.values()):
                 return found
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, FormatError):
         pass  # not there yet, or damaged: drawn anew
     from metaworld import ML1
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 import copy
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 import traceback
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -44,6 +46,17 @@ _PARENTS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 """Signals that often go to a whole group of processes, a terminal's or a job's, and are for the parent to act upon."""
 
 logger = logging.getLogger("twohot")
+
+_ALL: weakref.WeakSet[Workers] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: multiprocessing would end the processes of its parent when the child ends."""
+    for workers in _ALL:
+        multiprocessing.process._children.difference_update(workers.processes)
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class WorkerError(TwohotError, RuntimeError):
@@ -83,6 +96,7 @@ class Workers:
     Raises:
         WorkerError: no process can be started, or something cannot be sent to one or imported there.
         DeadWorkerError: a worker died `DEATHS_IN_A_ROW` times without finishing anything in between.
+            In a forked child every call but `close` raises TwohotError.
     """
 
     def __init__(
@@ -109,6 +123,8 @@ class Workers:
         self._deaths = [0] * workers
         self.processes: list[Any] = []
         self._connections: list[Any] = []
+        self._process = os.getpid()
+        _ALL.add(self)
         # When this process ends without close(): workers, which no signal ends, do once their connections do.
         util.Finalize(self, _disconnect, (self._connections,), exitpriority=0)
         self.patience: float | None = START_SECONDS
@@ -155,7 +171,9 @@ class Workers:
         return self._ask(dict.fromkeys(range(len(self.slices)), ("render",)))
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes; a forked child leaves them to its parent."""
+        if os.getpid() != self._process:
+            return
         for connection in self._connections:
             with suppress(OSError):
                 connection.send(("close",))
@@ -168,6 +186,8 @@ class Workers:
 
     def _ask(self, asked: dict[int, Any]) -> Infos:
         """Send each worker its command, then gather the answers in order."""
+        if os.getpid() != self._process:
+            raise TwohotError("these environments belong to the process that was forked: make others in this one")
         for worker, command in asked.items():
             with suppress(*_DEATH):  # found out when the answer is awaited
                 self._connections[worker].send(command)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,9 +49,25 @@ class Batch:
     step: dict[str, Any]
     """Each [B, L, *shape]: the other step fields of the schema."""
 
-    @cached_property
-    def _views(self) -> dict[str, Any]:
-        return {field.name: _view(getattr(self, field.name)) for field in fields(self)}
+    def views(self) -> dict[str, Any]:
+        """The numpy arrays through which native code writes into the columns as they are now, without a copy."""
+        held = self.__dict__
+        seen = held.pop("_seen", None)
+        columns = [*held.values(), *self.observation.values(), *self.step.values()]
+        if seen is None or len(columns) != len(seen[0]) or not all(map(operator.is_, columns, seen[0])):
+            seen = columns, {name: _view(held[name]) for name in NAMES}
+        held["_seen"] = seen
+        return seen[1]
+
+    def own(self) -> Batch:
+        """The same columns under names of its own, which may be bound to others without a change of this batch."""
+        other = object.__new__(Batch)
+        other.__dict__.update({name: self.__dict__[name] for name in NAMES})
+        other.observation, other.step = dict(self.observation), dict(self.step)
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: self.__dict__[name] for name in NAMES}  # a copy has views of its own
 
     def to(self, device: Any) -> Batch:
         """The batch on a torch device: itself where it lives there already, else a copy.
@@ -70,11 +86,14 @@ class Batch:
     def _each(self, change: Any) -> Batch:
         """A batch of what `change` makes of each array."""
         changed = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for column in NAMES:
+            value = getattr(self, column)
             is_dict = isinstance(value, dict)
-            changed[field.name] = {name: change(item) for name, item in value.items()} if is_dict else change(value)
+            changed[column] = {name: change(item) for name, item in value.items()} if is_dict else change(value)
         return Batch(**changed)
+
+
+NAMES = tuple(field.name for field in fields(Batch))
 
 
 def make_batch(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from twohot.errors import DamagedReplayError
-from twohot.files import replacing
+from twohot.files import replacing, require_file
 from twohot.replay.native import make_native
 from twohot.replay.schema import Schema
 
@@ -48,18 +48,18 @@ def read_manifest(directory: Path) -> tuple[Schema, dict[str, int | None]]:
     """
     path = directory / MANIFEST
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(require_file(path).read_text())
         if manifest["format"] != FORMAT:
-            raise DamagedReplayError(f"{path}: expected the format {FORMAT}, got {manifest['format']}")
+            raise DamagedReplayError(f"{path}: expected the format {FORMAT}, got {manifest['format']!r:.60}")
         if manifest.get("checksum") != _checksum(manifest):
             raise DamagedReplayError(f"{path} does not have its checksum: it was changed")
         schema, capacity = Schema.from_json(manifest["schema"]), capacities(**manifest["capacity"])
         make_native(schema, capacity, None, "append", 0, 1)  # refuses what no store can be made of
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{directory} holds no replay: there is no {MANIFEST}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, DamagedReplayError):
-            raise
+    except (OSError, DamagedReplayError):
+        raise
+    except Exception as error:  # whatever parsing makes of text that nobody wrote so
         raise DamagedReplayError(f"{path} cannot be read as the description of a replay: {error!r}") from error
     return schema, capacity
 

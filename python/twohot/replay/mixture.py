@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from twohot.replay.arguments import MOST_ROWS, integer
 from twohot.replay.batch import Batch
 from twohot.replay.prefetch import load_ahead
 from twohot.replay.store import Replay
@@ -22,18 +23,22 @@ class Mixture:
     stand in the order of the replays. A weight of 0 draws nothing from a replay, which may then be empty.
 
     Args:
-        replays: at least one. weights: as many numbers >= 0, not all 0. seed: of the draws of replays.
+        replays: at least one, in memory or in directories. weights: as many numbers >= 0, not all 0. seed: of the draws
+            of replays, at least 0.
 
     Raises:
-        ValueError: for schemas that differ, and for other weights.
+        ValueError: for schemas that differ, and for other weights. TypeError: for what is no replay.
     """
 
     def __init__(self, replays: Sequence[Replay], weights: Sequence[float], *, seed: int = 0) -> None:
         self.replays = list(replays)
+        for replay in self.replays:
+            if not isinstance(replay, Replay):
+                raise TypeError(f"replays: expected Replays, got {replay!r:.60}")
         if not self.replays or any(replay.schema != self.replays[0].schema for replay in self.replays):
             raise ValueError("replays: expected at least one, all with the same schema")
         self.weights = weights
-        self._random = np.random.Generator(np.random.PCG64(seed))
+        self._random = np.random.Generator(np.random.PCG64(integer("seed", seed, 0)))
 
     @property
     def weights(self) -> np.ndarray:
@@ -42,14 +47,17 @@ class Mixture:
 
     @weights.setter
     def weights(self, weights: Sequence[float]) -> None:
-        values = np.asarray(weights, np.float64)
+        try:
+            values = np.asarray(weights, np.float64)
+        except (TypeError, ValueError):
+            values = np.zeros(0)
         if (
             values.shape != (len(self.replays),)
             or not np.isfinite(values).all()
             or (values < 0).any()
             or not values.any()
         ):
-            raise ValueError(f"weights: expected {len(self.replays)} numbers >= 0, not all 0, got {weights}")
+            raise ValueError(f"weights: expected {len(self.replays)} numbers >= 0, not all 0, got {weights!r:.60}")
         self._weights = values / values.sum()
 
     @property
@@ -59,7 +67,10 @@ class Mixture:
 
     @random_state.setter
     def random_state(self, state: dict[str, Any]) -> None:
-        self._random.bit_generator.state = state
+        try:
+            self._random.bit_generator.state = state
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(f"random_state: expected what it was, got {state!r:.60}") from error
 
     def batch(self, batch_size: int, length: int, lookahead: int = 0, **options: bool) -> Batch:
         """As `Replay.batch`."""
@@ -67,7 +78,10 @@ class Mixture:
 
     def sample(self, batch_size: int, length: int, *, out: Batch | None = None, **options: Any) -> Batch:
         """As `Replay.sample`, with its options."""
+        batch_size = integer("batch_size", batch_size, 1, MOST_ROWS)
         batch = self.batch(batch_size, length, options.get("lookahead", 0)) if out is None else out
+        if not isinstance(batch, Batch) or len(batch.start) != batch_size:
+            raise ValueError(f"out: expected a Batch of {batch_size} windows, as batch() makes it")
         first = 0
         for replay, count in zip(self.replays, self._random.multinomial(batch_size, self._weights), strict=True):
             if count:

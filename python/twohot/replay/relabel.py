@@ -46,20 +46,48 @@ class Trajectories:
 
     def step_rows(self, b: int) -> slice:
         """The step rows of trajectory b."""
-        return slice(int(self.step_begin[b]), int(self.step_begin[b + 1]))
+        return self._rows(self.step_begin, b)
 
     def observation_rows(self, b: int) -> slice:
         """The observation rows of trajectory b."""
-        return slice(int(self.observation_begin[b]), int(self.observation_begin[b + 1]))
+        return self._rows(self.observation_begin, b)
+
+    def _rows(self, begin: np.ndarray, b: int) -> slice:
+        if not 0 <= b < len(self.length):
+            raise IndexError(f"expected a trajectory from 0 to {len(self.length) - 1}, got {b}")
+        return slice(int(begin[b]), int(begin[b + 1]))
 
 
 Relabel = Callable[[Trajectories], None]
 
 
+COLUMNS = ("observation", "action", "reward", "terminated", "truncated", "start", "task")
+
+
 def relabelled(drawn: dict[str, Any], relabel: Relabel) -> dict[str, Any]:
-    """What native code drew, after `relabel` has changed it. Raises ValueError for a reward that is not finite."""
-    names = ("observation", "action", "reward", "terminated", "truncated", "length", "start", "task", "id")
-    relabel(Trajectories(step=drawn.get("step", {}), **{name: drawn[name] for name in names}))
-    if not np.isfinite(drawn["reward"]).all():
-        raise ValueError("relabel: expected finite rewards, got one that is not")
-    return drawn
+    """What native code drew, after `relabel` has changed it, in place or by other arrays that it bound to a name.
+
+    Raises TypeError where it returns something, and ValueError where lengths, ids or last ends are not what they were;
+    native code checks the rest.
+    """
+    fixed = {name: drawn[name].copy() for name in ("length", "id")}
+    names = (*COLUMNS, *fixed)
+    changed = Trajectories(step=drawn.get("step", {}), **{name: drawn[name] for name in names})
+    last = changed.step_begin[1:] - 1
+    returned = relabel(changed)
+    if returned is not None:
+        raise TypeError(
+            f"relabel: expected a function that changes what it is given and returns None, got {returned!r:.60}"
+        )
+    for name, values in fixed.items():
+        if not np.array_equal(getattr(changed, name), values):
+            raise ValueError(f"relabel: expected {name!r} as it was, got {getattr(changed, name)!r:.60}")
+    result = {**drawn, **{name: getattr(changed, name) for name in names}}
+    if "step" in drawn:
+        result["step"] = changed.step
+    if (
+        any(np.shape(result[name]) != (last[-1] + 1,) for name in ("terminated", "truncated"))
+        or not (result["terminated"][last] | result["truncated"][last]).all()
+    ):
+        raise ValueError("relabel: expected that the last step of each trajectory ends it, as it did")
+    return result

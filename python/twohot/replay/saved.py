@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from twohot.files import replacing
+from twohot.errors import DamagedReplayError
+from twohot.files import replacing, require_file
+from twohot.replay.arguments import integer
+from twohot.replay.manifest import capacities
 from twohot.replay.schema import STEP_COLUMNS, Schema
 
 if TYPE_CHECKING:
     from twohot.replay.store import Replay
 
-FORMAT = "twohot.saved-replay/2"
-PLAIN = ("length", "task", "id", "origin", "protected", "priority")
+FORMAT = "twohot.saved-replay/3"
+OLDER = "twohot.saved-replay/2"
+"""Without checksums."""
+PLAIN = {
+    "length": "int64",
+    "task": "int32",
+    "id": "int64",
+    "origin": "int64",
+    "protected": "bool",
+    "priority": "float64",
+    "random_state": "uint64",
+}
+"""The tensors beside the columns, and their dtypes."""
 
 
 def write(path: Path, snapshot: dict[str, Any], schema: Schema, capacity: Mapping[str, int | None]) -> None:
@@ -25,47 +40,71 @@ def write(path: Path, snapshot: dict[str, Any], schema: Schema, capacity: Mappin
 
     tensors = {f"observation/{name}": array for name, array in snapshot["observation"].items()}
     tensors |= {f"step/{name}": array for name, array in snapshot.get("step", {}).items()}
-    tensors |= {name: snapshot[name] for name in (*STEP_COLUMNS, *PLAIN)}
-    tensors["random_state"] = np.array(snapshot["random_state"], dtype=np.uint64)
+    tensors |= {name: np.asarray(snapshot[name], PLAIN.get(name)) for name in (*STEP_COLUMNS, *PLAIN)}
     about = {"schema": schema.to_json(), "capacity": dict(capacity), "counters": list(snapshot["counters"])}
+    text = json.dumps(about)
+    metadata = {"format": FORMAT, "replay": text, "checksum": _checksum(text, tensors)}
     with replacing(path) as partial:
-        save_file(tensors, partial, metadata={"format": FORMAT, "replay": json.dumps(about)})
+        save_file(tensors, partial, metadata=metadata)
 
 
 def read(path: Path, create: Callable[[Schema, dict[str, int | None]], Replay]) -> Replay:
     """The replay that `create` makes for the saved schema and capacity, filled.
 
-    Raises OSError where the file cannot be read and ValueError, naming it, where it is no saved replay.
+    Raises OSError where the file cannot be read and DamagedReplayError, naming it, where it is no saved replay.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    path.open("rb").close()
+    require_file(path).open("rb").close()
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            if metadata.get("format") not in (FORMAT, OLDER):
                 raise ValueError(f"expected the format {FORMAT}, got {metadata.get('format')}")
-            about = json.loads(metadata["replay"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        replay = create(Schema.from_json(about["schema"]), about["capacity"])
+        text = metadata["replay"]
+        summed = metadata["format"] != OLDER or "checksum" in metadata
+        if summed and metadata["checksum"] != _checksum(text, tensors):
+            raise ValueError("it does not have its checksum: it was changed")
+        about = json.loads(text)
+        replay = create(Schema.from_json(about["schema"]), capacities(**about["capacity"]))
         _fill(replay, tensors, about["counters"])
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be loaded as a replay: {error}") from error
+    except OSError:
+        raise
+    except Exception as error:  # whatever parsing makes of bytes that nobody wrote so
+        raise DamagedReplayError(f"{path} cannot be loaded as a replay: {error}") from error
     return replay
+
+
+def _checksum(text: str, tensors: Mapping[str, np.ndarray]) -> str:
+    """Of all that a file says of a replay."""
+    value = zlib.crc32(text.encode())
+    for name, array in sorted(tensors.items()):
+        value = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), value)
+        value = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), value)
+    return f"{value:08x}"
 
 
 def _fill(replay: Replay, tensors: dict[str, np.ndarray], counters: list[int]) -> None:
     """Fills an empty replay from the tensors that were saved."""
     lengths, ids = tensors["length"], tensors["id"]
-    next_id, evicted_trajectories, evicted_steps = counters
-    shapes = {tensors[name].shape for name in PLAIN if name != "priority" or tensors[name].size}
-    if lengths.dtype != np.int64 or len(shapes) != 1 or (lengths < 1).any():
+    next_id, evicted_trajectories, evicted_steps = (integer("counters", count, 0) for count in counters)
+    for name, dtype in PLAIN.items():
+        if tensors[name].dtype != dtype:
+            raise ValueError(f"expected {name} of {dtype}, got {tensors[name].dtype}")
+    shapes = {
+        tensors[name].shape for name in PLAIN if name != "random_state" and (name != "priority" or tensors[name].size)
+    }
+    total = sum(lengths.tolist())
+    if shapes != {(len(lengths),)} or (lengths < 1).any():
         raise ValueError("its lengths and ids do not belong together")
     if len(np.unique(ids)) != len(ids) or (ids < 0).any() or (ids >= next_id).any():
         raise ValueError("its ids come twice or were never given")
+    if (tensors["origin"] < 0).any() or (tensors["origin"] >= 2**31 - lengths).any():
+        raise ValueError("its origins are no times of steps")
     extra = {name: len(lengths) for name in tensors if name.startswith("observation/")}
     for name in (*STEP_COLUMNS, *(f"step/{name}" for name in replay.schema.step), *extra):
-        rows = int(lengths.sum()) + extra.get(name, 0)
+        rows = total + extra.get(name, 0)
         if len(tensors[name]) != rows:
             raise ValueError(f"expected {rows} rows of {name}, got {len(tensors[name])}")
     ends = np.cumsum(lengths)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 DTYPES = (
     *("bool", "uint8", "int8", "int16", "int32", "int64", "uint16"),
     *("float16", "float32", "float64", "uint32", "uint64"),
 )
 COMPRESSIONS = ("", "lz4", "zstd")
+MOST_EXTENT = 2**32
 STEP_COLUMNS = ("action", "reward", "terminated", "truncated")
 """The step columns of every trajectory."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """The dtype (one of `DTYPES`) and shape of one row of a column. Raises ValueError for any other.
+    """The dtype (one of `DTYPES`, or numpy's of that name) and shape of one row of a column.
 
-    A NaN in a float column is an error where it enters, unless `nan` allows it. With `compression` ("lz4" or "zstd"), a
-    column of observations or of the other step fields is stored without loss in less memory, and takes longer to write
-    and to sample; it needs the library of that name on the system.
+    Raises ValueError for any other. A NaN in a float column is an error where it enters, unless `nan` allows it. With
+    `compression` ("lz4" or "zstd"), a column of observations or of the other step fields is stored without loss in less
+    memory, and takes longer to write and to sample; it needs the library of that name on the system.
     """
 
     dtype: str
@@ -31,15 +34,50 @@ class Field:
     compression: str = ""
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
+        dtype = self.dtype
+        if isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic)):
+            dtype = np.dtype(dtype)
+            dtype = dtype.name if dtype.isnative else dtype.str
+        if not isinstance(dtype, str) or dtype not in DTYPES:
             raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}; got {self.dtype!r}")
+        object.__setattr__(self, "dtype", dtype)
+        if not isinstance(self.nan, bool):
+            raise ValueError(f"nan: expected True or False, got {self.nan!r}")
         if self.compression not in COMPRESSIONS:
             raise ValueError(
                 f"compression: expected one of {', '.join(map(repr, COMPRESSIONS))}; got {self.compression!r}"
             )
-        object.__setattr__(self, "shape", tuple(int(extent) for extent in self.shape))
-        if any(extent < 1 for extent in self.shape):
-            raise ValueError(f"shape: expected extents of at least 1, got {self.shape}")
+        try:
+            shape = tuple(operator.index(extent) for extent in self.shape)
+        except TypeError:
+            raise ValueError(f"shape: expected a tuple of integers, got {self.shape!r:.60}") from None
+        if any(extent < 1 for extent in shape):
+            raise ValueError(f"shape: expected extents of at least 1, got {shape}")
+        if any(extent > MOST_EXTENT for extent in shape):
+            raise ValueError(f"shape: expected rows of at most 2^32 bytes, got {shape!s:.60}")
+        object.__setattr__(self, "shape", shape)
+
+
+class Fields(Mapping[str, Field]):
+    """Fields by name, which never change: hashable, and equal where names and fields are, in whatever order."""
+
+    def __init__(self, fields: Mapping[str, Field]) -> None:
+        self._fields = dict(fields)
+
+    def __getitem__(self, name: str) -> Field:
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._fields.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._fields)
 
 
 @dataclass(frozen=True)
@@ -47,8 +85,11 @@ class Schema:
     """The columns of a trajectory: named observations (T + 1 rows), an action and other named step fields (T rows).
 
     Every trajectory also has `reward` float32, `terminated` and `truncated` bool (T rows each) and an int32 `task`, a
-    label for logging. Raises ValueError without observations, for a name that is no non-empty string, and for a step
-    field named as one of those columns.
+    label for logging. Fields go by their names: schemas that differ in their order alone are equal. A schema can be
+    hashed, copied and pickled.
+
+    Raises ValueError without observations, for a name that is no non-empty string of UTF-8 without a NUL, and for a
+    step field named as one of those columns; TypeError for what is no `Field`.
     """
 
     observation: Mapping[str, Field]
@@ -56,13 +97,18 @@ class Schema:
     step: Mapping[str, Field] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for kind in ("observation", "step"):
+            named = getattr(self, kind)
+            if not isinstance(named, Mapping):
+                raise TypeError(f"{kind}: expected a dict of Fields by name, got {named!r:.60}")
+            for name, value in named.items():
+                if not isinstance(name, str) or not name or "\0" in name or not _is_text(name):
+                    raise ValueError(f"{kind}: expected non-empty strings as names, got {name!r:.60}")
+                _check_field(f"{kind} {name!r:.60}", value)
+            object.__setattr__(self, kind, Fields(named))
+        _check_field("action", self.action)
         if not self.observation:
             raise ValueError("observation: expected at least one field, got none")
-        for kind in ("observation", "step"):
-            object.__setattr__(self, kind, MappingProxyType(dict(getattr(self, kind))))
-            for name in getattr(self, kind):
-                if not isinstance(name, str) or not name:
-                    raise ValueError(f"{kind}: expected non-empty strings as names, got {name!r}")
         for name in STEP_COLUMNS:
             if name in self.step:
                 raise ValueError(f"step: every trajectory has '{name}' already")
@@ -93,3 +139,17 @@ class Schema:
             return {name: Field(**field) for name, field in named.items()}
 
         return cls(fields(values["observation"]), Field(**values["action"]), fields(values.get("step", {})))
+
+
+def _check_field(name: str, value: Any) -> None:
+    if not isinstance(value, Field):
+        raise TypeError(f"{name}: expected a Field, such as Field('float32', (4,)); got {value!r:.60}")
+
+
+def _is_text(name: str) -> bool:
+    """Whether a string can be written as UTF-8, which lone surrogates cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

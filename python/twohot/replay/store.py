@@ -12,6 +12,7 @@ import numpy as np
 
 from twohot import _native
 from twohot.replay import saved
+from twohot.replay.arguments import MOST, MOST_ROWS, boolean, integer, place, real, text
 from twohot.replay.batch import Batch, make_batch
 from twohot.replay.manifest import capacities, exists, read_manifest, write_manifest
 from twohot.replay.native import SEGMENT_BYTES, make_native
@@ -58,16 +59,33 @@ class Replay:
     In memory, or in a directory of append-only files that other processes may read and add to at the same time: what is
     committed there survives the death of its writer at any moment. Thread-safe, except that each writer serves one
     thread at a time and a batch is filled by one call at a time. After `close`, and in a forked process, every call
-    raises RuntimeError. Made by `create`, `open` or `load`; a context manager that closes itself.
+    but `close` raises RuntimeError. Made by `create`, `open` or `load`; a context manager that closes itself.
+
+    Pickled or copied, a replay in a directory is opened there again, for what it was opened for, with its options and
+    its random state. One in memory raises TypeError. Arguments of another type than is said raise TypeError.
     """
 
     def __init__(
-        self, schema: Schema, native: _native.ReplayStore, capacity: Mapping[str, int | None], directory: Path | None
+        self,
+        schema: Schema,
+        native: _native.ReplayStore,
+        capacity: Mapping[str, int | None],
+        directory: Path | None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.schema = schema
         self.directory = directory
         self._native = native
         self._capacity = capacity
+        self._options = options or {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.directory is None:
+            raise TypeError(
+                "a replay in memory cannot be copied or sent to another process: create it with directory=, or save() "
+                "it and load() it there"
+            )
+        return _reopened, (str(self.directory), {**self._capacity, **self._options}, self.random_state)
 
     @classmethod
     def create(
@@ -96,17 +114,16 @@ class Replay:
         disk, and survives the death of the machine too. Raises FileExistsError where the directory holds a replay.
         """
         capacity = capacities(capacity_steps, capacity_bytes, capacity_trajectories)
-        place = None
-        if directory is not None:
-            place = Path(directory)
-            place.mkdir(parents=True, exist_ok=True)
-            if exists(place):
-                raise FileExistsError(f"{place} holds a replay already: open it with Replay.open")
+        home = None if directory is None else place(directory)
         options = {"durable": durable, "segment_bytes": segment_bytes, "keep_evicted": keep_evicted}
-        native = make_native(schema, capacity, place, "append", seed, threads, **options)
-        if place is not None:
-            write_manifest(place, schema, capacity)
-        return cls(schema, native, capacity, place)
+        if home is not None:
+            home.mkdir(parents=True, exist_ok=True)
+            if exists(home):
+                raise FileExistsError(f"{home} holds a replay already: open it with Replay.open")
+        native = make_native(schema, capacity, home, "append", seed, threads, **options)
+        if home is not None:
+            write_manifest(home, schema, capacity)
+        return cls(schema, native, capacity, home, {"mode": "append", "threads": threads, **options})
 
     @classmethod
     def open(
@@ -137,18 +154,21 @@ class Replay:
         `position` takes back what was committed after `position()` had returned it; nobody may be writing then.
         Raises FileNotFoundError where there is no replay, and OSError.
         """
-        place = Path(directory)
-        schema, capacity = read_manifest(place)
+        home = place(directory)
+        schema, capacity = read_manifest(home)
         given = capacities(capacity_steps, capacity_bytes, capacity_trajectories)
         if any(value is not None for value in given.values()):
             capacity = given
-        if damage not in ("raise", "skip"):
-            raise ValueError(f"damage: expected 'raise' or 'skip', got {damage!r}")
+        if text("damage", damage) not in ("raise", "skip"):
+            raise ValueError(f"damage: expected 'raise' or 'skip', got {damage!r:.60}")
         if position is not None:
-            _native.roll_back(str(place), dict(position))
+            if not isinstance(position, Mapping):
+                raise TypeError(f"position: expected what position() returned, got {position!r:.60}")
+            extents = {text("position", name): integer("position", count) for name, count in position.items()}
+            _native.roll_back(os.fsencode(home), extents)
         options = {"durable": durable, "segment_bytes": segment_bytes, "keep_evicted": keep_evicted}
-        native = make_native(schema, capacity, place, mode, seed, threads, skip_damage=damage == "skip", **options)
-        return cls(schema, native, capacity, place)
+        native = make_native(schema, capacity, home, mode, seed, threads, skip_damage=damage == "skip", **options)
+        return cls(schema, native, capacity, home, {"mode": mode, "damage": damage, "threads": threads, **options})
 
     @staticmethod
     def repair(directory: str | os.PathLike[str]) -> list[Problem]:
@@ -156,8 +176,9 @@ class Replay:
 
         Files that hold none are moved to the folder `damaged` in it. Raises RuntimeError while somebody writes.
         """
-        schema, _ = read_manifest(Path(directory))
-        return [Problem(*problem) for problem in _native.repair(str(directory), *schema.native())]
+        home = place(directory)
+        schema, _ = read_manifest(home)
+        return [Problem(*problem) for problem in _native.repair(os.fsencode(home), *schema.native())]
 
     def writer(self, environments: int, *, piece_steps: int | None = None, overlap_steps: int = 0) -> Writer:
         """A writer for `environments` environments; a replay may have several. Raises ValueError below 1.
@@ -166,9 +187,12 @@ class Replay:
         first begins with the last `overlap_steps` (1 .. piece_steps - 1) of the one before, so that windows have that
         much context, and ends truncated unless the trial ends there; `Batch.time` goes on over the pieces.
         """
-        if piece_steps is not None and piece_steps < 1:
-            raise ValueError(f"piece_steps: expected at least 1, got {piece_steps}")
-        return Writer(_native.ReplayWriter(self._native, environments, piece_steps or 0, overlap_steps))
+        count = integer("environments", environments, 1, MOST_ROWS)
+        pieces = 0 if piece_steps is None else integer("piece_steps", piece_steps, 1)
+        overlap = integer("overlap_steps", overlap_steps)
+        if overlap != 0 and piece_steps is None:
+            raise ValueError(f"overlap_steps: expected piece_steps with it, got {overlap} alone")
+        return Writer(_native.ReplayWriter(self._native, count, pieces, overlap))
 
     def add(
         self,
@@ -188,7 +212,8 @@ class Replay:
         `protect` it never leaves, though it counts towards the capacity. Raises ValueError where the arrays or their
         values are not as `Writer.append` demands; the replay is then unchanged.
         """
-        return self._native.insert(observation, action, reward, terminated, truncated, step, task, protect, 0, None)
+        label = integer("task", task, most=2**31 - 1), boolean("protect", protect)
+        return self._native.insert(observation, action, reward, terminated, truncated, step, *label, 0, None)
 
     def batch(
         self, batch_size: int, length: int, lookahead: int = 0, *, torch: bool = False, pin_memory: bool = False
@@ -198,8 +223,8 @@ class Replay:
         `torch` asks for tensors on the CPU instead of numpy arrays, and `pin_memory` for page-locked ones. Raises
         ValueError for sizes below 1 and for pinned memory without torch.
         """
-        _check_sizes(batch_size, length, lookahead)
-        return make_batch(self.schema, batch_size, length, lookahead, torch=torch, pin_memory=pin_memory)
+        sizes = _sizes(batch_size, length, lookahead)
+        return make_batch(self.schema, *sizes, torch=torch, pin_memory=pin_memory)
 
     def sample(
         self,
@@ -232,15 +257,18 @@ class Replay:
             ValueError: for sizes below 1, an unknown choice, and `out` of other sizes.
             DamagedReplayError, OSError: as `refresh`.
         """
-        _check_sizes(batch_size, length, lookahead)
-        if pad not in ("right", "left"):
-            raise ValueError(f"pad: expected 'right' or 'left', got {pad!r}")
-        batch = self.batch(batch_size, length, lookahead) if out is None else out
+        sizes = _sizes(batch_size, length, lookahead)
+        law = text("by", by), text("window", window), None if half_life is None else real("half_life", half_life)
+        if text("pad", pad) not in ("right", "left"):
+            raise ValueError(f"pad: expected 'right' or 'left', got {pad!r:.60}")
+        if not isinstance(out, Batch | None):
+            raise TypeError(f"out: expected a Batch, which batch() makes, got {out!r:.60}")
+        batch = make_batch(self.schema, *sizes) if out is None else out
         if relabel is None:
-            self._native.sample(batch_size, length, lookahead, by, window, half_life, pad == "left", batch._views)
+            self._native.sample(*sizes, *law, pad == "left", batch.views())
         else:
-            drawn = relabelled(self._native.draw(batch_size, length, lookahead, by, window, half_life), relabel)
-            self._native.pack(drawn, length, lookahead, pad == "left", batch._views)
+            drawn = relabelled(self._native.draw(*sizes, *law), relabel)
+            self._native.pack(drawn, *sizes[1:], pad == "left", batch.views())
         return batch
 
     def loader(
@@ -272,11 +300,18 @@ class Replay:
         A new trajectory has the largest priority so far, at first 1. Priorities are not kept in a directory. Raises
         ValueError for other values; nothing is then set.
         """
-        ids = np.ascontiguousarray(trajectories, np.int64).ravel()
-        values = np.ascontiguousarray(priorities, np.float64).ravel()
+        ids, values = np.asarray(trajectories), np.asarray(priorities)
         if ids.shape != values.shape:
-            raise ValueError(f"expected as many priorities as trajectories, got {len(values)} and {len(ids)}")
-        return self._native.set_priorities(ids, values)
+            raise ValueError(f"expected as many priorities as trajectories, got shapes {values.shape} and {ids.shape}")
+        if not ids.size:
+            return self._native.set_priorities(np.zeros(0, np.int64), np.zeros(0))
+        if ids.dtype.kind not in "iu" or values.dtype.kind not in "iuf":
+            raise TypeError(f"expected ids that are integers, and numbers, got {ids.dtype} and {values.dtype}")
+        if ids.max() > MOST:
+            raise ValueError(f"trajectories: expected ids of at most {MOST}, got {ids.max()}")
+        return self._native.set_priorities(
+            np.ascontiguousarray(ids, np.int64).ravel(), np.ascontiguousarray(values, np.float64).ravel()
+        )
 
     @property
     def random_state(self) -> np.ndarray:
@@ -285,7 +320,10 @@ class Replay:
 
     @random_state.setter
     def random_state(self, state: np.ndarray) -> None:
-        self._native.random_state = [int(word) for word in state]
+        words = [integer("random_state", word, 0, 2**64 - 1) for word in state]
+        if len(words) != 4:
+            raise ValueError(f"random_state: expected four words, got {len(words)}")
+        self._native.random_state = words
 
     def stats(self) -> ReplayStats:
         """Counts at this moment."""
@@ -318,12 +356,16 @@ class Replay:
         """Id of each stored trajectory, int64 [trajectories], as `table`."""
         return self.table()["id"]
 
+    def actions(self) -> np.ndarray:
+        """Actions of all stored steps, [steps, *action shape], one trajectory behind the other, as `table`."""
+        return self._native.actions()
+
     def get(self, trajectory: int) -> dict[str, Any]:
         """Copies of the columns of the trajectory with this id, as the arguments of `add`.
 
         Raises KeyError where it is not stored (any more).
         """
-        return self._native.get(trajectory)
+        return self._native.get(integer("trajectory", trajectory))
 
     def clear(self) -> None:
         """Forgets all stored trajectories, protected ones too. Open ones, ids and the random state go on."""
@@ -346,7 +388,9 @@ class Replay:
 
     def compact(self, files: Sequence[str] | None = None) -> int:
         """Removes these of the `evicted_files`, all of them by default; returns the bytes that they had."""
-        return self._native.reclaim(self.evicted_files() if files is None else list(files))
+        if isinstance(files, str | bytes):
+            raise TypeError(f"files: expected a list of names, as evicted_files() returns, got {files!r:.60}")
+        return self._native.reclaim(self.evicted_files() if files is None else [text("files", name) for name in files])
 
     def position(self) -> dict[str, int]:
         """How many trajectories each file of the directory holds, to come back to with `open(position=...)`.
@@ -375,7 +419,7 @@ class Replay:
         The file takes the place of an earlier one at once, when all of it is on disk. Open trajectories are not saved.
         Raises OSError.
         """
-        saved.write(Path(path), self._native.snapshot(), self.schema, self._capacity)
+        saved.write(place(path), self._native.snapshot(), self.schema, self._capacity)
 
     @classmethod
     def load(
@@ -390,20 +434,32 @@ class Replay:
         """The replay that `save` wrote, in memory: the same trajectories, ids and counts, and the same samples.
 
         (Those by priority follow the same law, but are others.) A capacity replaces the saved one of its kind; where it
-        is smaller, the oldest trajectories are evicted. Raises OSError where the file cannot be read and ValueError,
-        naming it, where it is truncated, no saved replay, or holds a trajectory larger than the capacity.
+        is smaller, the oldest trajectories are evicted. Raises OSError where the file cannot be read and
+        DamagedReplayError, naming it, where it is damaged, no saved replay, or holds a trajectory larger than the
+        capacity.
         """
         given = capacities(capacity_steps, capacity_bytes, capacity_trajectories)
+        for name, value in {**given, "threads": threads}.items():
+            if value is not None:
+                integer(name, value, 1)
 
         def create(schema: Schema, capacity: dict[str, int | None]) -> Replay:
             capacity |= {name: value for name, value in given.items() if value is not None}
             return cls.create(schema, **capacity, threads=threads)
 
-        return saved.read(Path(path), create)
+        return saved.read(place(path), create)
 
 
-def _check_sizes(batch_size: int, length: int, lookahead: int) -> None:
-    if batch_size < 1 or length < 1 or lookahead < 0:
-        raise ValueError(
-            f"expected batch_size >= 1, length >= 1 and lookahead >= 0, got {batch_size}, {length} and {lookahead}"
-        )
+def _reopened(directory: str, options: dict[str, Any], random_state: np.ndarray) -> Replay:
+    """What the pickle of a replay in a directory calls."""
+    replay = Replay.open(directory, **options)
+    replay.random_state = random_state
+    return replay
+
+
+def _sizes(batch_size: int, length: int, lookahead: int) -> tuple[int, int, int]:
+    return (
+        integer("batch_size", batch_size, 1, MOST_ROWS),
+        integer("length", length, 1, MOST_ROWS),
+        integer("lookahead", lookahead, 0, MOST_ROWS),
+    )

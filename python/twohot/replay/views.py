@@ -27,6 +27,8 @@ def table(replay: Replay) -> np.ndarray:
 
     In the order of `Replay.table`, whose other columns it leaves out.
     """
+    if not hasattr(replay, "table"):
+        raise TypeError(f"expected a Replay, got a {type(replay).__name__}; of a Mixture, look at each of its replays")
     columns = replay.table()
     rows = np.empty(len(columns["id"]), COLUMNS)
     for name in COLUMNS.names:

@@ -21,6 +21,11 @@ class Writer:
     def __init__(self, native: _native.ReplayWriter) -> None:
         self._native = native
 
+    def __reduce__(self) -> str:
+        raise TypeError(
+            "a writer cannot be copied or sent to another process: ask a replay that is opened there for one"
+        )
+
     def begin(
         self, observation: dict[str, np.ndarray], mask: np.ndarray | None = None, task: np.ndarray | None = None
     ) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from twohot.replay.formats.trajectory import Archive, FormatError, Trajectory, checked, opened
+from twohot.replay.formats.archive import Archive, opened
+from twohot.replay.formats.trajectory import FormatError, Trajectory, checked
 
 _OBSERVATION = "_OBS_KEY_"
 
@@ -35,9 +37,10 @@ def _parts(file: Path) -> tuple[str, float]:
     """The name of the environment and the time in a file's name, ENVIRONMENT_RANDOM_TIME.npz; "" and 0 for others."""
     parts = file.stem.split("_")
     try:
-        return parts[0], float(parts[2]) if len(parts) == 3 else float("x")
+        time = float(parts[2]) if len(parts) == 3 else math.nan
     except ValueError:
-        return "", 0.0
+        time = math.nan
+    return (parts[0], time) if math.isfinite(time) else ("", 0.0)
 
 
 def amago_tasks(path: str | Path) -> dict[str, int]:
@@ -84,6 +87,15 @@ def read_amago(
             yield _trajectory(archive, discrete, fields, numbers[environment])
 
 
+def one_hot(action: np.ndarray) -> bool:
+    """Whether every row of actions [T, A] has a single 1 and else zeros."""
+    return (
+        action.ndim == 2
+        and action.dtype.kind in "biuf"
+        and bool(((action != 0).sum(1) == 1).all() and ((action == 1).sum(1) == 1).all())
+    )
+
+
 def _trajectory(archive: Archive, discrete: bool, fields: Collection[str] | None, task: int) -> Trajectory:
     names = [name for name in archive.names if name.startswith(_OBSERVATION)]
     kept = [name for name in names if fields is None or name.removeprefix(_OBSERVATION) in fields]
@@ -91,12 +103,11 @@ def _trajectory(archive: Archive, discrete: bool, fields: Collection[str] | None
     if action.ndim != 2:
         raise FormatError(f"{archive.path}: actions: expected shape (T, A), got {action.shape}")
     if discrete:
-        index = action.argmax(1) if action.size else np.zeros(len(action), np.int64)
-        if not np.array_equal(action, np.eye(action.shape[1], dtype=action.dtype)[index]):
+        if not one_hot(action):
             raise FormatError(f"{archive.path}: actions: expected one-hot rows for discrete=True")
-        action = index.astype(np.int32)
+        action = action.argmax(1).astype(np.int32)
     time = archive["time_idxs"].reshape(-1)
-    if len(time) != len(action) + 1 or (np.diff(time) != 1).any():
+    if len(time) != len(action) + 1 or time.dtype.kind not in "iuf" or (np.diff(time) != 1).any():
         raise FormatError(f"{archive.path}: time_idxs: expected {len(action) + 1} consecutive numbers")
     return checked(
         str(archive.path),

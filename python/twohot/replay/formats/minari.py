@@ -5,6 +5,8 @@ The package comes with `pip install 'twohot[minari]'`. Datasets lie where MINARI
 
 from __future__ import annotations
 
+import json
+import math
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain, islice
@@ -15,7 +17,9 @@ import numpy as np
 from gymnasium import spaces
 
 from twohot.errors import TwohotError
+from twohot.files import require_file
 from twohot.replay import Field
+from twohot.replay.formats.archive import check_size
 from twohot.replay.formats.trajectory import FormatError, Trajectory, checked, schema_of
 
 if TYPE_CHECKING:
@@ -49,29 +53,96 @@ def read_minari(dataset: str | Path | MinariDataset, *, fields: Collection[str] 
         TwohotError: where the package is not installed.
         FileNotFoundError: where there is no such dataset.
         FormatError: naming dataset, episode and key, for what is no array of numbers, for actions that are not one
-            array, and for an episode that ends before its last step.
+            array, for an episode that ends before its last step, and for a dataset that is damaged, or that says of no
+            space what it is: Minari would run what makes its environment.
     """
-    minari = _package()
-    if isinstance(dataset, Path):
-        dataset = minari.MinariDataset(dataset)
-    elif isinstance(dataset, str):
-        dataset = minari.load_dataset(dataset)
-    for episode in dataset.iterate_episodes():
+    dataset = open_minari(dataset)
+    episodes = iter(dataset.iterate_episodes())
+    while True:
+        try:
+            episode = next(episodes, None)
+        except Exception as error:  # the package raises anything for files that it cannot read
+            raise FormatError(f"{dataset.id}: damaged ({error})") from error
+        if episode is None:
+            return
         source = f"{dataset.id}: episode {episode.id}"
-        if isinstance(episode.actions, dict | tuple):
-            raise FormatError(f"{source}: actions: expected one array, got a {type(episode.actions).__name__}")
-        infos = episode.infos or {}
-        yield checked(
-            source,
-            observation=dict(_leaves(episode.observations)),
-            action=episode.actions,
-            reward=episode.rewards,
-            terminated=episode.terminations,
-            truncated=episode.truncations,
-            task=int(np.reshape(infos[_TASK], -1)[0]) if _TASK in infos else 0,
-            step={name.removeprefix(_STEP): values[1:] for name, values in infos.items() if name.startswith(_STEP)},
-            fields=fields,
-        )
+        try:
+            trajectory = _trajectory(source, episode, fields)
+        except FormatError:
+            raise
+        except Exception as error:  # as above
+            raise FormatError(f"{source}: damaged ({error})") from error
+        yield trajectory
+
+
+def open_minari(dataset: str | Path | MinariDataset) -> MinariDataset:
+    """A dataset, as `read_minari` takes and raises."""
+    minari = _package()
+    if not isinstance(dataset, str | Path):
+        return dataset
+    try:
+        path = dataset
+        if isinstance(dataset, str):
+            path = Path(minari.storage.datasets_root_dir.get_dataset_path(dataset)) / "data"
+            if not path.exists():
+                raise FileNotFoundError(f"Minari has no dataset {dataset} at {path}; nothing is downloaded here")
+        about = json.loads(require_file(path / "metadata.json").read_text())
+        if not all(isinstance(about.get(f"{kind}_space"), str) for kind in ("observation", "action")):
+            raise FormatError(
+                f"{path}: its metadata say of no observation_space or action_space; Minari would take them from its "
+                "environment, whose code is not run here: write the dataset again with both"
+            )
+        for file in path.rglob("*.hdf5"):
+            _check_hdf5(file)
+        return minari.MinariDataset(path)
+    except (TwohotError, OSError):
+        raise
+    except Exception as error:  # the package raises anything for files that it cannot read
+        raise FormatError(f"{dataset}: damaged ({error})") from error
+
+
+def _check_hdf5(path: Path) -> None:
+    """Raises FormatError for a file that claims more than it can hold, or that refers to other files."""
+    import h5py
+
+    claimed = 0
+
+    def look(name: str, item: Any) -> None:
+        nonlocal claimed
+        if isinstance(item, h5py.Dataset):
+            claimed += math.prod(item.shape or ()) * item.dtype.itemsize
+            if item.external or item.is_virtual:
+                raise FormatError(f"{path}: {name}: expected data of this file, got a reference to another")
+        else:
+            for key in item:
+                if isinstance(item.get(key, getlink=True), h5py.ExternalLink):
+                    raise FormatError(f"{path}: {name}/{key}: expected data of this file, got a link to another")
+
+    with h5py.File(require_file(path), "r") as file:
+        look("", file)
+        file.visititems(look)
+    check_size(path, claimed)
+
+
+def _trajectory(source: str, episode: Any, fields: Collection[str] | None) -> Trajectory:
+    if isinstance(episode.actions, dict | tuple):
+        raise FormatError(f"{source}: actions: expected one array, got a {type(episode.actions).__name__}")
+    leaves = list(_leaves(episode.observations))
+    observation = dict(leaves)
+    if len(observation) < len(leaves):
+        raise FormatError(f"{source}: a name comes twice among {', '.join(name for name, _ in leaves)}")
+    infos = episode.infos or {}
+    return checked(
+        source,
+        observation=observation,
+        action=episode.actions,
+        reward=episode.rewards,
+        terminated=episode.terminations,
+        truncated=episode.truncations,
+        task=np.reshape(infos[_TASK], -1)[0] if _TASK in infos else 0,
+        step={name.removeprefix(_STEP): values[1:] for name, values in infos.items() if name.startswith(_STEP)},
+        fields=fields,
+    )
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

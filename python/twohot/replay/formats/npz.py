@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
 from twohot.files import replacing
-from twohot.replay.formats.trajectory import Archive, FormatError, Trajectory, checked, opened
+from twohot.replay.formats.archive import Archive, opened
+from twohot.replay.formats.trajectory import FormatError, Trajectory, checked, label, schema_of
 
 _KINDS = ("observation", "step")
 
@@ -50,15 +52,13 @@ def _trajectories(archive: Archive, fields: Collection[str] | None) -> Iterator[
     if "truncated" in archive.names:
         columns["truncated"] = archive["truncated"]
     if "length" not in archive.names:
-        task = archive["task"] if "task" in archive.names else np.int64(0)
-        if task.size != 1:
-            raise FormatError(f"{archive.path}: task: expected one integer, got shape {task.shape}")
-        yield checked(str(archive.path), **named, **columns, task=int(task.item()), fields=fields)
+        task = archive["task"] if "task" in archive.names else 0
+        yield checked(str(archive.path), **named, **columns, task=task, fields=fields)
         return
     lengths = archive["length"]
     if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or (lengths < 1).any():
         raise FormatError(f"{archive.path}: length: expected a row of integers of at least 1, got {lengths!r:.60}")
-    count, rows = len(lengths), int(lengths.sum())
+    count, rows = len(lengths), sum(lengths.tolist())
     tasks = archive["task"] if "task" in archive.names else np.zeros(count, np.int32)
     expected = [(name, values, rows) for name, values in columns.items()]
     expected += [(f"observation {name!r}", values, rows + count) for name, values in named["observation"].items()]
@@ -66,8 +66,7 @@ def _trajectories(archive: Archive, fields: Collection[str] | None) -> Iterator[
     for name, values, size in (*expected, ("task", tasks, count)):
         if values.ndim == 0 or len(values) != size:
             raise FormatError(f"{archive.path}: {name}: expected {size} rows, got shape {values.shape}")
-    ends = np.cumsum(lengths)
-    for index, (end, length) in enumerate(zip(ends.tolist(), lengths.tolist(), strict=True)):
+    for index, (end, length) in enumerate(zip(accumulate(lengths.tolist()), lengths.tolist(), strict=True)):
         first = end - length
         yield checked(
             f"{archive.path}: trajectory {index}",
@@ -76,7 +75,7 @@ def _trajectories(archive: Archive, fields: Collection[str] | None) -> Iterator[
             },
             step={name: values[first:end] for name, values in named["step"].items()},
             **{name: values[first:end] for name, values in columns.items()},
-            task=int(tasks[index]),
+            task=tasks[index],
             fields=fields,
         )
 
@@ -86,7 +85,8 @@ def write_npz(path: str | Path, trajectories: Iterable[Trajectory]) -> int:
 
     To a path that ends with .npz they go as one file, which needs memory for all of them; else each becomes a file of
     its own in the folder of that name, which is made. A file takes the place of an earlier one when all of it is on the
-    disk. Raises OSError, and FileExistsError for a folder that holds .npz files already.
+    disk. Raises OSError, FileExistsError for a folder that holds .npz files already, and ValueError where trajectories
+    of one file have other columns than the first, or a label is none.
     """
     path = Path(path)
     if path.suffix == ".npz":
@@ -103,6 +103,10 @@ def write_npz(path: str | Path, trajectories: Iterable[Trajectory]) -> int:
 def _write_one(path: Path, trajectories: list[Trajectory]) -> int:
     if not trajectories:
         raise ValueError("trajectories: expected at least one for a single file, got none")
+    schemas = [schema_of(trajectory) for trajectory in trajectories]
+    for index, schema in enumerate(schemas):
+        if schema != schemas[0]:
+            raise ValueError(f"trajectories: expected equal columns, got {schemas[0]} and, in {index}, {schema}")
     flat = [_flat(trajectory) for trajectory in trajectories]
     length = np.array([len(columns["reward"]) for columns in flat], np.int64)
     join = {name: np.concatenate([columns[name] for columns in flat]) for name in flat[0] if name != "task"}
@@ -113,7 +117,7 @@ def _write_one(path: Path, trajectories: list[Trajectory]) -> int:
 def _flat(trajectory: Trajectory) -> dict[str, np.ndarray]:
     columns = {f"{kind}/{name}": values for kind in _KINDS for name, values in (trajectory.get(kind) or {}).items()}
     columns |= {name: trajectory[name] for name in ("action", "reward", "terminated", "truncated")}
-    return columns | {"task": np.int32(trajectory.get("task", 0))}
+    return columns | {"task": np.int32(label("trajectory", trajectory.get("task", 0)))}
 
 
 def _save(path: Path, columns: dict[str, np.ndarray]) -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,19 +38,19 @@ def checked(
     reward: Any,
     terminated: Any,
     truncated: Any = None,
-    task: int = 0,
+    task: Any = 0,
     step: Mapping[str, Any] | None = None,
     fields: Collection[str] | None = None,
 ) -> Trajectory:
     """A trajectory of C-contiguous arrays whose lengths and ends belong together.
 
-    Rewards become float32 and ends bool. Where no step ends it, the last one is truncated.
+    Rewards become float32, rounded, and ends bool. Where no step ends it, the last one is truncated.
 
     Args:
         source: names the file, and what in it, in errors.
         observation: arrays of T + 1 rows.
-        action: T >= 1 rows. reward, terminated, truncated: T numbers each.
-        task: 0 .. 2^31 - 1.
+        action: T >= 1 rows. reward: T numbers within float32. terminated, truncated: T times 0 or 1.
+        task: an integer, 0 .. 2^31 - 1.
         step: arrays of T rows.
         fields: names of the observations to keep; None for all.
 
@@ -74,26 +70,41 @@ def checked(
     steps = len(action)
     rows = _columns(source, "observation", observation, steps + 1)
     others = _columns(source, "step", step or {}, steps)
-    reward = _numbers(source, "reward", reward, steps).astype(np.float32)
+    given = _numbers(source, "reward", reward, steps)
+    with np.errstate(over="ignore"):
+        reward = given.astype(np.float32)
     if not np.isfinite(reward).all():
-        raise FormatError(f"{source}: reward: expected finite numbers, got {reward[~np.isfinite(reward)][0]}")
-    ends = [_numbers(source, "terminated", terminated, steps).astype(bool)]
-    ends.append(np.zeros(steps, bool) if truncated is None else _numbers(source, "truncated", truncated, steps) != 0)
+        raise FormatError(f"{source}: reward: expected finite numbers, got {given[~np.isfinite(reward)][0]} (float32)")
+    ends = [_flags(source, "terminated", terminated, steps)]
+    ends.append(np.zeros(steps, bool) if truncated is None else _flags(source, "truncated", truncated, steps))
     early = np.flatnonzero((ends[0] | ends[1])[:-1])
     if len(early):
         raise FormatError(f"{source}: step {early[0]} of {steps} ends it; expected that none but the last does")
     ends[1][-1] |= not ends[0][-1]
-    if not 0 <= task < 2**31:
-        raise FormatError(f"{source}: task: expected 0 .. 2^31 - 1, got {task}")
-    return {
+    result = {
         "observation": rows,
         "action": action,
         "reward": np.ascontiguousarray(reward),
         "terminated": np.ascontiguousarray(ends[0]),
         "truncated": np.ascontiguousarray(ends[1]),
-        "task": int(task),
+        "task": label(source, task),
         **({"step": others} if others else {}),
     }
+    try:
+        schema_of(result)
+    except ValueError as error:  # a name or a shape that no replay has
+        raise FormatError(f"{source}: {error}") from error
+    return result
+
+
+def label(source: str, task: Any) -> int:
+    """The label of a trajectory. Raises FormatError for what is not one integer of 0 .. 2^31 - 1."""
+    value = np.asarray(task)
+    if value.size != 1 or value.dtype.kind not in "iu":
+        raise FormatError(f"{source}: task: expected one integer, got {value.dtype} of shape {value.shape}")
+    if not 0 <= value.item() < 2**31:
+        raise FormatError(f"{source}: task: expected 0 .. 2^31 - 1, got {value.item()}")
+    return value.item()
 
 
 def _columns(source: str, kind: str, named: Mapping[str, Any], rows: int) -> dict[str, np.ndarray]:
@@ -123,53 +134,10 @@ def _numbers(source: str, name: str, values: Any, steps: int) -> np.ndarray:
     return array
 
 
-class Archive:
-    """The arrays of an open .npz file, read when they are asked for; an error names the file and the key."""
-
-    def __init__(self, path: Path, file: np.lib.npyio.NpzFile) -> None:
-        self.path = path
-        self.names = list(file.files)
-        self._file = file
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self.names:
-            raise FormatError(f"{self.path}: no key {name!r}; there are {', '.join(self.names)}")
-        try:
-            values = self._file[name]
-        except DAMAGE as error:
-            raise FormatError(f"{self.path}: {name}: {_reason(error)}") from error
-        if not isinstance(values, np.ndarray):
-            raise FormatError(f"{self.path}: {name}: expected an array, got {values[:20]!r}")
-        return values
-
-
-# What numpy and zipfile raise for bytes that they cannot read.
-DAMAGE = (ValueError, OSError, EOFError, KeyError, SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-
-
-def _reason(error: BaseException) -> str:
-    text = str(error)
-    return (
-        "objects, which only unpickling could read; nothing is unpickled here"
-        if "pickle" in text
-        else f"damaged ({text})"
-    )
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Archive]:
-    """The archive at a path.
-
-    Raises:
-        OSError: where the file cannot be opened.
-        FormatError: where it is no .npz archive.
-    """
-    with path.open("rb") as handle:  # numpy leaves what it opens itself open where it cannot read it
-        try:
-            file = np.load(handle, allow_pickle=False)
-        except DAMAGE as error:
-            raise FormatError(f"{path}: {_reason(error)}") from error
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise FormatError(f"{path}: expected an .npz archive, got a single array")
-        with file:
-            yield Archive(path, file)
+def _flags(source: str, name: str, values: Any, steps: int) -> np.ndarray:
+    """[steps] bool of numbers that are 0 or 1."""
+    array = _numbers(source, name, values, steps)
+    other = (array != 0) & (array != 1)
+    if other.any():
+        raise FormatError(f"{source}: {name}: expected 0 or 1, got {array[other][0]}")
+    return array != 0
