@@ -289,7 +289,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", type=int, help="one draw of this seed")
-    parser.add_argument("--case", help="draws of cases whose name holds this text alone")
+    parser.add_argument("--case", default="", help="draws of cases whose name holds one of these texts alone, a,b,...")
     parser.add_argument("--now", type=Path, help="a file that always names the draw that runs")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -297,7 +297,8 @@ def main() -> None:
     torch.set_num_threads(2)
     counts: dict[str, int] = {}
     counted(counts)
-    cases = [case for case in (*CASES, *REPLAY_CASES) if not options.case or options.case in case.__name__]
+    texts = options.case.split(",")
+    cases = [case for case in (*CASES, *REPLAY_CASES) if any(each in case.__name__ for each in texts)]
     started, number, wrong = time.monotonic(), 0, []
     turns = TURNS * len(cases)
     while options.only is not None or number < turns or time.monotonic() < started + options.seconds:

@@ -18,7 +18,6 @@ from layer_examples import (
     NAN,
     by_formulas,
     gradients,
-    in_eps_of_float32,
     layer,
     layer_example,
     leaves,
@@ -223,7 +222,8 @@ def test_under_autocast_the_products_run_in_its_dtype(implementation) -> None:
         assert loss.dtype == value.dtype == learnt.dtype == torch.float32
         assert_accurate(loss, expected.double(), floor=16)
         assert_accurate(value, linear_bin_expectation(*half, bins).double(), floor=16)
-        assert_accurate(learnt, value.double(), floor=in_eps_of_float32(torch.bfloat16, 8))
+        sensitivity = sensitivities(half, target, bins).value
+        assert_accurate(learnt, value.double(), floor=OF_TWO, sensitivity=sensitivity)
         assert all(x.dtype == torch.float32 for x in gradients(loss, tensors).values())
         other = leaves(half)
         found = gradients(linear_two_hot_cross_entropy(*other, target, bins, **options), other)

@@ -27,6 +27,11 @@ def small_store(directory, segment_bytes=3000):
     return directory
 
 
+def first(place, suffix):
+    """A file of the first segment of a directory with one writer."""
+    return min(place.glob(f"*{suffix}"))
+
+
 def test_a_hundred_killed_writers_lose_nothing(tmp_path):
     """Every trajectory whose commit had returned is there and as it was; nothing needs repair."""
     place = tmp_path / "replay"
@@ -66,8 +71,9 @@ def test_mutated_files_never_crash(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda place: (place / "00000000-00000000.journal").write_bytes(b"x" * 500), "00000000.journal.*no segment"),
-        (lambda place: (place / "00000000-00000001.data").unlink(), "00000001.data"),
+        (lambda place: first(place, ".journal").write_bytes(b"x" * 500), "00000000.journal.*no segment"),
+        (lambda place: first(place, ".data").unlink(), "00000000.data"),
+        (lambda place: first(place, ".journal").unlink(), "00000000.data: its journal is missing"),
         (lambda place: (place / "replay.json").write_text("{"), "replay.json"),
         (lambda place: (place / "replay.json").write_text("[]"), "replay.json"),
         (
@@ -91,7 +97,7 @@ def test_damage_is_named(tmp_path, damage, words):
 
 def test_damage_is_left_out_on_request(tmp_path):
     place = small_store(tmp_path / "replay")
-    path = place / "00000000-00000000.journal"
+    path = first(place, ".journal")
     content = bytearray(path.read_bytes())
     content[128 + 30] ^= 1
     path.write_bytes(content)

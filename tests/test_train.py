@@ -64,7 +64,7 @@ def test_a_replay_on_disk_gives_the_same_run_and_forgets_the_same(whole: Path, t
     assert rows_without_clocks(run) == rows_without_clocks(whole)
     assert not list(run.glob("checkpoints/*/replay*"))
     names = sorted(path.stem for path in (run / "replay").glob("*.data"))
-    assert names[0] != "00000000-00000000"
+    assert not any(name.endswith("-00000000") for name in names)
     with Replay.open(run / "replay") as replay:
         assert replay.stats().steps <= with_epochs(8).replay.capacity_steps
         assert replay.verify() == []

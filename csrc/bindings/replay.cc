@@ -67,10 +67,12 @@ Placement placement_named(const std::string& name) {
 std::optional<Place> make_place(const std::optional<std::string>& directory, const std::string& access,
                                 std::size_t segment_bytes, bool durable, bool keep_evicted, bool skip_damage) {
   if (!directory) return std::nullopt;
-  const auto use = named<Access>("mode", access, {{"read", Access::read},
-                                                  {"append", Access::append},
-                                                  {"write", Access::write}});
-  return Place{*directory, use, segment_bytes, durable, keep_evicted, skip_damage};
+  const bool made = access == "create";
+  const auto use = made ? Access::append
+                        : named<Access>("mode", access, {{"read", Access::read},
+                                                         {"append", Access::append},
+                                                         {"write", Access::write}});
+  return Place{*directory, use, segment_bytes, durable, keep_evicted, skip_damage, made};
 }
 
 // A store with its sampler, and the Python strings that its arguments are looked up by.
@@ -337,7 +339,7 @@ py::dict table(const ReplayStore& self) {
 
 py::dict get(const ReplayStore& self, std::int64_t id) {
   const auto trajectory = self.store->find(id);
-  if (trajectory == nullptr) throw py::key_error("trajectory " + std::to_string(id) + " is not stored");
+  if (trajectory == nullptr) throw py::key_error("trajectory " + std::to_string(id) + " is not stored: it never was, or it has left the replay, or its file was removed");
   py::dict result = copy_columns(self.store->layout(), std::array{trajectory});
   result["task"] = trajectory->task;
   return result;

@@ -40,12 +40,29 @@ void unlock_held() {
 }  // namespace
 
 FileError::FileError(int code, std::string path)
-    : std::runtime_error(std::string(std::strerror(code)) + ": '" + path + "'"), code_(code), path_(std::move(path)) {}
+    : FileError(code, path, std::string(std::strerror(code)) + ": '" + path + "'") {}
+
+FileError::FileError(int code, std::string path, const std::string& what)
+    : std::runtime_error(what), code_(code), path_(std::move(path)) {}
+
+bool FileError::exhausted() const noexcept {
+  return code_ == EMFILE || code_ == ENFILE || code_ == ENOMEM || code_ == ENOLCK || code_ == ENOSPC ||
+         code_ == EDQUOT;
+}
 
 File::File(std::string path, Use use) : path_(std::move(path)) {
-  const int flags = use == Use::read ? O_RDONLY : O_RDWR | O_CREAT | O_EXCL;
+  const int flags = use == Use::create   ? O_RDWR | O_CREAT | O_EXCL
+                    : use == Use::folder ? O_RDONLY | O_DIRECTORY
+                                         : O_RDONLY | O_NONBLOCK | O_NOCTTY;
   descriptor_ = ::open(path_.c_str(), flags | O_CLOEXEC, 0666);
   if (descriptor_ < 0) throw FileError(errno, path_);
+  if (use != Use::read) return;
+  struct stat status {};
+  const int failed = ::fstat(descriptor_, &status) != 0 ? errno : S_ISDIR(status.st_mode) ? EISDIR : 0;
+  if (failed == 0 && S_ISREG(status.st_mode)) return;
+  ::close(descriptor_);
+  if (failed != 0) throw FileError(failed, path_);
+  throw FileError(EINVAL, path_, "'" + path_ + "' is no regular file");
 }
 
 File::~File() { ::close(descriptor_); }
@@ -54,6 +71,12 @@ std::int64_t File::size() const {
   struct stat status {};
   if (::fstat(descriptor_, &status) != 0) throw FileError(errno, path_);
   return status.st_size;
+}
+
+bool File::named() const {
+  struct stat status {};
+  if (::fstat(descriptor_, &status) != 0) throw FileError(errno, path_);
+  return status.st_nlink > 0;
 }
 
 std::size_t File::read(void* target, std::size_t bytes, std::int64_t offset) const {
@@ -107,11 +130,14 @@ bool File::lock() const {
 void File::unlock() const noexcept { ::flock(descriptor_, LOCK_UN); }
 
 bool File::locked() const {
-  if (::flock(descriptor_, LOCK_SH | LOCK_NB) == 0) {
-    ::flock(descriptor_, LOCK_UN);
-    return false;
-  }
-  if (errno == EWOULDBLOCK) return true;
+  if (!share()) return true;
+  unlock();
+  return false;
+}
+
+bool File::share() const {
+  if (::flock(descriptor_, LOCK_SH | LOCK_NB) == 0) return true;
+  if (errno == EWOULDBLOCK) return false;
   throw FileError(errno, path_);
 }
 
@@ -125,6 +151,17 @@ Mapping::~Mapping() { ::munmap(const_cast<std::byte*>(data_), bytes_); }
 
 void remove_file(const std::string& path) {
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) throw FileError(errno, path);
+}
+
+bool absent(const std::string& path) noexcept {
+  struct stat status {};
+  return ::lstat(path.c_str(), &status) != 0 && (errno == ENOENT || errno == ESTALE);
+}
+
+std::optional<std::int64_t> file_bytes(const std::string& path) noexcept {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return std::nullopt;
+  return status.st_size;
 }
 
 std::uint64_t process_generation() noexcept {

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -16,9 +17,13 @@ namespace twohot {
 class FileError : public std::runtime_error {
  public:
   FileError(int code, std::string path);
+  FileError(int code, std::string path, const std::string& what);
 
   int code() const noexcept { return code_; }
   const std::string& path() const noexcept { return path_; }
+
+  // Whether the process or the system ran short of something, so that the file itself may be well.
+  bool exhausted() const noexcept;
 
  private:
   int code_;
@@ -28,8 +33,9 @@ class FileError : public std::runtime_error {
 // Owns a descriptor, closed on exec. Every call throws FileError unless it says otherwise.
 class File {
  public:
-  enum class Use { read, create };  // create: must not exist yet
+  enum class Use { read, create, folder };  // create: must not exist yet
 
+  // Waits for nobody, as opening a FIFO would; `read` refuses all but regular files, themselves or behind symbolic links.
   File(std::string path, Use use);
   ~File();
   File(const File&) = delete;
@@ -38,6 +44,9 @@ class File {
   const std::string& path() const noexcept { return path_; }
   int descriptor() const noexcept { return descriptor_; }
   std::int64_t size() const;
+
+  // Whether the file still has a name.
+  bool named() const;
 
   // Reads up to `bytes` from `offset`; returns fewer at the end of the file.
   std::size_t read(void* target, std::size_t bytes, std::int64_t offset) const;
@@ -57,6 +66,9 @@ class File {
 
   // Whether another descriptor holds the exclusive lock.
   bool locked() const;
+
+  // Keeps others from the exclusive lock until the file is closed; false where one holds it.
+  bool share() const;
 
  private:
   std::string path_;
@@ -81,6 +93,12 @@ class Mapping {
 
 // Removes a file; one that is gone already is no error.
 void remove_file(const std::string& path);
+
+// Whether nothing has this name, not even a symbolic link that leads nowhere.
+bool absent(const std::string& path) noexcept;
+
+// The size of a regular file, itself or behind symbolic links; nothing for anything else.
+std::optional<std::int64_t> file_bytes(const std::string& path) noexcept;
 
 // How often this process has been forked into being: a number that differs between a parent and its children.
 std::uint64_t process_generation() noexcept;

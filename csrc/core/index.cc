@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
+#include <utility>
 
 #include "core/prefetch.h"
 
@@ -100,6 +101,27 @@ std::shared_ptr<const Trajectory> Index::pop() noexcept {
     tasks_.erase(found);
   }
   ++first_;
+  return leaving;
+}
+
+std::vector<std::shared_ptr<const Trajectory>> Index::remove_unless(
+    const std::function<bool(const Trajectory&)>& keeps) {
+  std::vector<std::shared_ptr<const Trajectory>> leaving;
+  const std::vector<double> priorities = this->priorities();
+  Index rest;
+  if (tree_) rest.use_priorities();
+  for (std::int64_t position = 0; position < size(); ++position) {
+    const std::shared_ptr<const Trajectory>& trajectory = at(position);
+    if (!keeps(*trajectory)) {
+      leaving.push_back(trajectory);
+      continue;
+    }
+    rest.push(trajectory);
+    if (tree_) rest.set_priority(trajectory->id, priorities[static_cast<std::size_t>(position)]);
+  }
+  if (leaving.empty()) return leaving;
+  rest.largest_priority_ = largest_priority_;
+  std::swap(*this, rest);
   return leaving;
 }
 

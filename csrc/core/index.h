@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -39,6 +40,10 @@ class Index {
 
   // Removes the oldest one that is not kept; there must be one. O(1), or O(log n) once priorities are in use.
   std::shared_ptr<const Trajectory> pop() noexcept;
+
+  // Removes all but those that `keeps` holds for, in one pass, and returns them; their order and priorities stay. Throws
+  // std::bad_alloc and is then as before. O(n).
+  std::vector<std::shared_ptr<const Trajectory>> remove_unless(const std::function<bool(const Trajectory&)>& keeps);
 
   // Forgets all and keeps the counting of places, so that the same pushes lead to the same draws.
   void clear() noexcept;

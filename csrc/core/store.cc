@@ -61,7 +61,7 @@ Store::Store(Schema schema, Capacity capacity, std::uint64_t seed, std::optional
   chunk_rows_ = std::clamp<std::int64_t>(most, 1, longest_ + 1);
   chunks_ = std::make_shared<ChunkPool>(layout_.bytes(Extent{chunk_rows_, chunk_rows_}));
   if (place_) {
-    directory_.emplace(place_->directory, place_->segment_bytes, place_->durable);
+    directory_.emplace(place_->directory, place_->segment_bytes, place_->durable, place_->made);
     if (place_->access != Access::write) refresh();
   }
 }
@@ -127,7 +127,7 @@ void Store::take_in(std::span<const std::shared_ptr<Trajectory>> finished) {
     for (const auto& trajectory : finished) {
       const auto bytes = static_cast<std::int64_t>(trajectory->rows.bytes(layout_));
       if (!directory_ && trajectory->id < 0) trajectory->id = counters_.next_id;
-      counters_.next_id = directory_ ? counters_.next_id + 1 : trajectory->id + 1;
+      counters_.next_id = directory_ ? std::max(counters_.next_id, trajectory->id + 1) : trajectory->id + 1;
       index_.push(trajectory);
       bytes_ += bytes;
       stored_steps_ += trajectory->length;
@@ -146,15 +146,32 @@ void Store::take_in(std::span<const std::shared_ptr<Trajectory>> finished) {
   }
   if (reclaimable && place_->access == Access::append && !place_->keep_evicted) {
     try {
-      directory_->reclaim(directory_->gone());
+      const std::vector<std::string> names = directory_->gone(layout_);
+      if (!names.empty()) directory_->reclaim(names, layout_);
     } catch (const FileError&) {  // what was committed stays so; the files wait for the next time, or reclaim() says why
     }
   }
 }
 
 // Called with files_ held.
+void Store::drop_uncounted() {
+  std::vector<std::shared_ptr<const Trajectory>> leaving;  // freed after the lock
+  const std::lock_guard lock(mutex_);
+  leaving = index_.remove_unless(
+      [](const Trajectory& trajectory) { return trajectory.segment->counts(trajectory); });
+  for (const auto& trajectory : leaving) {
+    const auto bytes = static_cast<std::int64_t>(trajectory->rows.bytes(layout_));
+    bytes_ -= bytes;
+    stored_steps_ -= trajectory->length;
+    if (trajectory->kept) kept_bytes_ -= bytes;
+    trajectory->segment->let_go();
+  }
+}
+
+// Called with files_ held.
 void Store::take_in_new() {
   std::vector<std::shared_ptr<Trajectory>> found = directory_->scan(layout_);
+  if (directory_->shrunk()) drop_uncounted();
   std::unordered_set<std::int64_t> ids;
   std::erase_if(found, [&](const std::shared_ptr<Trajectory>& trajectory) {
     const bool fresh = ids.insert(trajectory->id).second && find(trajectory->id) == nullptr;
@@ -238,7 +255,7 @@ std::vector<Window> Store::draw(const Request& request) {
   windows.reserve(static_cast<std::size_t>(request.count));
   const std::lock_guard lock(mutex_);
   require_usable();
-  if (index_.size() == 0) throw std::runtime_error("the replay is empty: no trajectory has been finished yet");
+  if (index_.size() == 0) throw std::runtime_error("the replay is empty: no trajectory has been finished yet, or all have left it");
   const double half_life = request.half_life.value_or(static_cast<double>(index_.size()) / 4);
   // All trajectories before all starts, so that the memory of all is waited for at once.
   const std::vector<Drawn> drawn = index_.draw(request.count, request.law, half_life, random_);
@@ -348,12 +365,12 @@ Directory& Store::writable() {
 
 std::vector<std::string> Store::evicted_files() const {
   const std::lock_guard files(files_);
-  return directory().gone();
+  return directory().gone(layout_);
 }
 
 std::int64_t Store::reclaim(const std::vector<std::string>& names) {
   const std::lock_guard files(files_);
-  return writable().reclaim(names);
+  return writable().reclaim(names, layout_);
 }
 
 void Store::sync() {
@@ -364,7 +381,7 @@ void Store::sync() {
 
 Extents Store::extents() const {
   const std::lock_guard files(files_);
-  return directory().extents();
+  return directory().extents(layout_);
 }
 
 std::vector<Problem> Store::verify() const {

@@ -40,6 +40,7 @@ struct Place {
   bool durable = false;
   bool keep_evicted = false;  // files stay until reclaim()
   bool skip_damage = false;   // what does not hold is left out instead of raised
+  bool made = false;          // the directory was made for this store
 };
 
 // Where a window starts in its trajectory.
@@ -72,7 +73,8 @@ struct Label {
   std::optional<std::int64_t> id = {};  // of an earlier store; only without a directory
 };
 
-// What was ever counted, as opposed to what is held now. Without a directory, ids count from 0 in the order of commits.
+// What was ever counted, as opposed to what is held now. Ids count from 0 in the order of commits; in a directory, those
+// that other processes give count from elsewhere. The next id is above all that were seen.
 struct Counters {
   std::int64_t next_id = 0;
   std::int64_t evicted_trajectories = 0;
@@ -141,8 +143,10 @@ class Store {
   // Each draw is O(1), by priority O(log n).
   std::vector<Window> draw(const Request& request);
 
-  // Takes in what other writers have committed. Throws FileError, and DamageError for damage unless the place
-  // skips it: what holds is taken in all the same, and a second call passes the damage by. O(segments + new ones).
+  // Takes in what other writers have committed, and lets go of trajectories whose files others have removed or cut: they
+  // are not stored any more, and their memory is given back once no window of them is in use. So a store holds, after
+  // this, files of the directory as it is. Throws FileError, and DamageError for damage unless the place skips it: what
+  // holds is taken in all the same, and a second call passes the damage by. O(files + new ones), and O(n) where any go.
   void refresh();
 
   // Sets priorities of stored trajectories and returns how many of the ids are stored. Throws std::invalid_argument for
@@ -200,6 +204,7 @@ class Store {
   bool fits(std::int64_t trajectories, std::int64_t steps, std::int64_t bytes) const noexcept;
   void take_in(std::span<const std::shared_ptr<Trajectory>> finished);
   void take_in_new();
+  void drop_uncounted();
   Directory& writable();
   const Directory& directory() const;
 

@@ -146,6 +146,7 @@ struct Trajectory {
   std::int64_t origin = 0;
   double total_reward = 0;
   std::shared_ptr<Segment> segment;  // that it is stored in, or null
+  std::int64_t offset = 0;           // of its block there
   std::uint64_t checksum = 0;        // of its block there
   Rows rows;
 };

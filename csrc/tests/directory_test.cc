@@ -85,7 +85,7 @@ void test_reclaim_leaves_what_nobody_has_read() {
 void test_reclaim_leaves_damage() {
   const TemporaryDirectory directory;
   fill(open_store(directory.path()), 2, {5});
-  const std::string path = directory.path() + "/00000000-00000000.journal";
+  const std::string path = segments(directory.path())[0] + ".journal";
   auto bytes = content(path);
   bytes[200] = static_cast<char>(bytes[200] + 1);
   overwrite(path, bytes);
@@ -116,15 +116,17 @@ void test_roll_back() {
     CHECK(store->stats().trajectories == 4);
   }
   CHECK(open_store(directory.path(), Access::read)->stats().steps == 34);
+  const std::string name = then.begin()->first;
   CHECK(throws<std::runtime_error>([&] { roll_back(directory.path(), {{"00000009-00000000", 1}}); }));
-  CHECK(throws<std::runtime_error>([&] { roll_back(directory.path(), {{"00000000-00000000", 100}}); }));
-  const std::string path = directory.path() + "/00000000-00000000.journal";
-  const auto data_bytes = fs::file_size(directory.path() + "/00000000-00000000.data");
-  auto bytes = content(path);
+  CHECK(throws<std::runtime_error>([&] { roll_back(directory.path(), {{name, 100}}); }));
+  CHECK(throws<std::runtime_error>([&] { roll_back(directory.path(), {{name, -1}}); }));
+  const std::string path = directory.path() + "/" + name;
+  const auto data_bytes = fs::file_size(path + ".data");
+  auto bytes = content(path + ".journal");
   bytes[128 + 16] = static_cast<char>(bytes[128 + 16] + 1);  // the offset in the first record
-  overwrite(path, bytes);
-  CHECK(throws<std::runtime_error>([&] { roll_back(directory.path(), {{"00000000-00000000", 1}}); }));
-  CHECK(fs::file_size(directory.path() + "/00000000-00000000.data") == data_bytes);
+  overwrite(path + ".journal", bytes);
+  CHECK(throws<std::runtime_error>([&] { roll_back(directory.path(), {{name, 1}}); }));
+  CHECK(fs::file_size(path + ".data") == data_bytes);
 }
 
 // A file that may not grow, as on a full disk: the call raises, and goes through once there is room.
@@ -154,10 +156,10 @@ void test_full_disk() {
     CHECK(store->verify().empty());
   }
   const auto store = open_store(directory.path(), Access::read);
-  CHECK(store->stats().trajectories == 2 && column(*store, *store->find(1), 0)[100] == 150 && store->verify().empty());
+  CHECK(store->stats().trajectories == 2 && column(*store, *store->snapshot().trajectories[1], 0)[100] == 150 && store->verify().empty());
 }
 
-// A segment that could not be begun leaves no file, and its writer keeps its number, so that ids never meet.
+// A segment that could not be begun leaves no file, and its name is not given again.
 void test_a_segment_that_cannot_be_begun() {
   const TemporaryDirectory directory;
   rlimit before;
@@ -178,19 +180,22 @@ void test_a_segment_that_cannot_be_begun() {
     CHECK(refused && files(directory.path()) == count);
   }
   fill(left, 2, {9, 9});
-  CHECK(files(directory.path()) > count && fs::exists(directory.path() + "/00000000-00000001.journal"));
+  CHECK(files(directory.path()) > count);
+  for (const std::string& path : segments(directory.path())) CHECK(!path.ends_with("-00000001"));
   CHECK(open_store(directory.path(), Access::read)->stats().trajectories == 5);
 }
 
-// Names that no writer here gives do not lead to ids that meet.
-void test_a_foreign_number() {
-  const TemporaryDirectory directory;
-  fill(open_store(directory.path()), 2, {1});
-  overwrite(directory.path() + "/ffffffff-00000000.journal", std::vector<char>(500, 'x'));
-  overwrite(directory.path() + "/7fffffff-00000000.journal", std::vector<char>(500, 'x'));
-  const auto store = open_store(directory.path(), Access::append, 1 << 20, true);
-  fill(store, 2, {2});
-  CHECK(store->find(0)->length == 1 && store->find(std::int64_t{1} << 40)->length == 2);
+// Names are of one form each, whoever gives them; whatever else there is, is no segment.
+void test_names() {
+  for (const char* text : {"00000003-00000007", "9f3c01d2ab45e677-0000000a"}) CHECK(SegmentName::of(text)->text() == text);
+  for (const char* text : {"", "00000003", "00000003-0000000A", "00000003-000000007", "0000000000000003-00000007",
+                           "9F3c01d2ab45e677-0000000a", "9f3c01d2ab45e677-0000000a ", "+0000003-00000007",
+                           "9f3c01d2ab45e677_0000000a", "\xff\xfe"}) {
+    CHECK(!SegmentName::of(text));
+  }
+  std::set<std::uint64_t> writers;
+  for (int i = 0; i < 1000; ++i) writers.insert(draw_writer());
+  CHECK(writers.size() == 1000 && *writers.begin() >= SegmentName::first_drawn);
 }
 
 void test_fork() {
@@ -261,7 +266,7 @@ int main() {
   test_roll_back();
   test_full_disk();
   test_a_segment_that_cannot_be_begun();
-  test_a_foreign_number();
+  test_names();
   test_fork();
   test_threads();
   return report();

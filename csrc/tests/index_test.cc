@@ -120,6 +120,15 @@ void test_against_the_model(std::uint64_t seed) {
       CHECK(index.set_priority(id, priority) == stored);
       if (stored) largest = std::max(largest, priority);
     }
+    if (round % 97 == 96) {
+      const auto keeps = [&](std::int64_t id) { return (id * 7 + round) % 5 != 0 && id + 150 > next; };
+      std::size_t leaving = 0;
+      for (auto* part : {&model.kept, &model.passing}) {
+        leaving += std::erase_if(*part, [&](const Model::Entry& entry) { return !keeps(entry.id); });
+      }
+      const auto left = index.remove_unless([&](const Trajectory& trajectory) { return keeps(trajectory.id); });
+      CHECK(left.size() == leaving);
+    }
     if (round % 10 == 0) check_equal(index, model);
     if (round == 1800) {
       index.clear();

@@ -174,6 +174,13 @@ inline std::shared_ptr<Store> open_store(const std::string& directory, Access ac
                                  Place{directory, access, segment_bytes, false, false, skip_damage});
 }
 
+// The paths of a directory's segments without their suffixes: those of each writer in their order.
+inline std::vector<std::string> segments(const std::string& directory) {
+  std::vector<std::string> paths;
+  for (const auto& [name, files] : list(directory)) paths.push_back(directory + "/" + name.text());
+  return paths;
+}
+
 inline std::vector<char> content(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};

@@ -74,6 +74,7 @@ def _(q, k, v, keys, values, seen, sinks, softcap, scale, cosine, sine):
 
 
 def _decode_natively(q, k, v, keys, values, seen, sinks, softcap, scale, cosine, sine) -> Tensor:
+    _require_angles(cosine, sine)
     if keys.dim() != 4 or q.dim() != 3 or not keys.shape[1] or q.shape[1] % keys.shape[1]:
         refuse(keys, "keys", f"a tensor [B, K, L, D] with K a divisor of H, for queries {list(q.shape)}")
     environments, heads, rows, size = keys.shape
@@ -200,6 +201,7 @@ def _(upstream, q, k, v, *_):
 def _attend_natively(q, k, v, lengths, cosine, sine, out, lse, gradients, **options) -> None:
     if not out.numel():
         return
+    _require_angles(cosine, sine)
     lengths = None if lengths is None else lengths.to(torch.int64).contiguous()
     if k.dim() != 4 or q.dim() != 4 or q.shape[2] % max(k.shape[2], 1):
         refuse(k, "k", f"a tensor [B, L, K, D] with K a divisor of H, for queries {list(q.shape)}")
@@ -232,6 +234,11 @@ def _attend_natively(q, k, v, lengths, cosine, sine, out, lse, gradients, **opti
         threads=torch.get_num_threads(),
         **options,
     )
+
+
+def _require_angles(cosine: Tensor | None, sine: Tensor | None) -> None:
+    if (cosine is None) != (sine is None):
+        raise ValueError("expected cosine and sine of a rotation, or neither, got one of them")
 
 
 def _fused(q: Tensor, softcap: float) -> str:

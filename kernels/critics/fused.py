@@ -171,7 +171,8 @@ def _addresses(critics: Critics, product: torch.dtype, wide: torch.dtype, shapes
     found = {}
     for name, x in critics._asdict().items():
         dtype = wide if name in ("table", "biases", "head_bias") else product
-        found[name] = optional_address(x, name, dtype, *shapes[name], strided=name == "state")
+        take = optional_address if name == "action_weight" else address
+        found[name] = take(x, name, dtype, *shapes[name], strided=name == "state")
     return found
 
 

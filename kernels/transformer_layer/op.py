@@ -87,8 +87,12 @@ def run(x: Tensor, dtype: torch.dtype, settings: Settings, layer: Layer) -> Tens
     Raises:
         TypeError, ValueError: for tensors that are not float32 on the CPU in the shapes of a layer.
     """
-    if x.dim() != 3 or layer.up.dim() != 2 or dtype not in _NAMES:
-        refuse(x, "x", f"a tensor [B, L, E], `up` [F, E] and products in one of {list(_NAMES)}, not {dtype},")
+    heads = settings.heads
+    if x.dim() != 3 or layer.up.dim() != 2 or dtype not in _NAMES or heads < 1 or x.shape[-1] % heads:
+        expected = (
+            f"a tensor [B, L, E] of {heads} heads, `up` [F, E] and products in one of {list(_NAMES)}, not {dtype},"
+        )
+        refuse(x, "x", expected)
     for what, parameter, shape in zip(Layer._fields, layer, _shapes(x.shape[-1], layer.up.shape[0]), strict=True):
         address(parameter, what, torch.float32, *shape, strided=True)
     return _Run.apply(x, dtype, settings, *layer)

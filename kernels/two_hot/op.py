@@ -208,7 +208,11 @@ def differentiable(op, setup_context, backward, inputs=1, visible=None):
             wanted = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in leading)
             if wanted:
                 return AtOnce.apply(*leading, arguments[len(leading) :])
-            output = body(*arguments)
+            if torch.is_grad_enabled():  # for others of the arguments
+                with torch.no_grad():
+                    output = body(*arguments)
+            else:
+                output = body(*arguments)
         else:
             output = (UnderTransforms.apply if torch._C._are_functorch_transforms_active() else op)(*arguments)
         return output if visible is None else output[:visible]

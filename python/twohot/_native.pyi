@@ -25,7 +25,7 @@ class ReplayStore:
         seed: int,
         threads: int,
         directory: bytes | None,
-        mode: Literal["read", "append", "write"],
+        mode: Literal["read", "append", "write", "create"],
         segment_bytes: int,
         durable: bool,
         keep_evicted: bool,

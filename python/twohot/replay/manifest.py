@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import secrets
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from twohot.errors import DamagedReplayError
-from twohot.files import replacing, require_file
+from twohot.files import replacing, sync
 from twohot.replay.native import make_native
 from twohot.replay.schema import Schema
 
-FORMAT = "twohot.replay/2"
+FORMAT = "twohot.replay/3"
+BEFORE = "twohot.replay/2"  # its writers counted instead of drawing their names, and nothing was marked as cut
 MANIFEST = "replay.json"
+MOST_BYTES = 1 << 24
 
 
 def capacities(
@@ -34,22 +40,35 @@ def exists(directory: Path) -> bool:
 
 
 def write_manifest(directory: Path, schema: Schema, capacity: Mapping[str, int | None]) -> None:
-    """Makes the directory one of a replay. Raises OSError."""
-    manifest: dict[str, Any] = {"format": FORMAT, "schema": schema.to_json(), "capacity": dict(capacity)}
-    manifest["checksum"] = _checksum(manifest)
-    with replacing(directory / MANIFEST) as partial:
-        partial.write_text(json.dumps(manifest, indent=2) + "\n")
+    """Makes the directory one of a replay. Raises FileExistsError where it is one, and OSError."""
+    path = directory / MANIFEST
+    partial = directory / f".{MANIFEST}.{secrets.token_hex(8)}.partial"
+    try:
+        partial.write_text(_text(schema, capacity))
+        sync(partial)
+        try:
+            os.link(partial, path)  # of two that make it at once, one has it
+        except FileExistsError as error:
+            raise FileExistsError(f"{directory} holds a replay already: open it with Replay.open") from error
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            os.replace(partial, path)  # a file system without links
+    finally:
+        partial.unlink(missing_ok=True)
+    sync(directory)
 
 
-def read_manifest(directory: Path) -> tuple[Schema, dict[str, int | None]]:
+def read_manifest(directory: Path, *, renew: bool = False) -> tuple[Schema, dict[str, int | None]]:
     """The schema and the capacities of the replay in a directory.
 
-    Raises FileNotFoundError where there is none, and DamagedReplayError where its description cannot be read.
+    With `renew`, one of the format before becomes one of this format, for who is about to change its files. Raises
+    FileNotFoundError where there is none, DamagedReplayError where its description cannot be read, and OSError.
     """
     path = directory / MANIFEST
     try:
-        manifest = json.loads(require_file(path).read_text())
-        if manifest["format"] != FORMAT:
+        manifest = json.loads(_read(path))
+        if manifest["format"] not in (FORMAT, BEFORE):
             raise DamagedReplayError(f"{path}: expected the format {FORMAT}, got {manifest['format']!r:.60}")
         if manifest.get("checksum") != _checksum(manifest):
             raise DamagedReplayError(f"{path} does not have its checksum: it was changed")
@@ -61,7 +80,28 @@ def read_manifest(directory: Path) -> tuple[Schema, dict[str, int | None]]:
         raise
     except Exception as error:  # whatever parsing makes of text that nobody wrote so
         raise DamagedReplayError(f"{path} cannot be read as the description of a replay: {error!r}") from error
+    if renew and manifest["format"] != FORMAT:
+        with replacing(path) as partial:
+            partial.write_text(_text(schema, capacity))
     return schema, capacity
+
+
+def _read(path: Path) -> bytes:
+    """The content of a file, without waiting for what is none."""
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
+                raise DamagedReplayError(f"{path} is not the description of a replay: expected a small file")
+            return file.read()
+    except IsADirectoryError as error:
+        raise DamagedReplayError(f"{path} is a folder: expected the description of a replay") from error
+
+
+def _text(schema: Schema, capacity: Mapping[str, int | None]) -> str:
+    manifest: dict[str, Any] = {"format": FORMAT, "schema": schema.to_json(), "capacity": dict(capacity)}
+    manifest["checksum"] = _checksum(manifest)
+    return json.dumps(manifest, indent=2) + "\n"
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -120,8 +120,10 @@ class Replay:
             home.mkdir(parents=True, exist_ok=True)
             if exists(home):
                 raise FileExistsError(f"{home} holds a replay already: open it with Replay.open")
-        native = make_native(schema, capacity, home, "append", seed, threads, **options)
+        native = make_native(schema, capacity, home, "create", seed, threads, **options)
         if home is not None:
+            if native.stats()["trajectories"]:
+                raise FileExistsError(f"{home} holds trajectories without a description of their replay: empty it")
             write_manifest(home, schema, capacity)
         return cls(schema, native, capacity, home, {"mode": "append", "threads": threads, **options})
 
@@ -151,11 +153,17 @@ class Replay:
         A capacity given here takes the place of those that the replay was created with, for this opening. Trajectories
         that were evicted are back, as the oldest, where their files were not removed and the capacity has room. Files
         that are torn, changed or foreign raise DamagedReplayError, or are left out with `damage="skip"` (see `verify`).
-        `position` takes back what was committed after `position()` had returned it; nobody may be writing then.
-        Raises FileNotFoundError where there is no replay, and OSError.
+        `position` takes back what was committed after `position()` had returned it; nobody may be writing then, and
+        those that read lose it at their next `refresh`. RuntimeError says what it needs and is not there any more. A
+        directory of the format before becomes one of this format unless it is only read. Raises ValueError for another
+        mode and for a position without the right to write, FileNotFoundError where there is no replay, and OSError.
         """
+        if text("mode", mode) not in get_args(Mode):
+            raise ValueError(f"mode: expected one of {get_args(Mode)}, got {mode!r:.60}")
+        if position is not None and mode == "read":
+            raise ValueError('position: expected mode "append" or "write", as it takes trajectories back; got "read"')
         home = place(directory)
-        schema, capacity = read_manifest(home)
+        schema, capacity = read_manifest(home, renew=mode != "read")
         given = capacities(capacity_steps, capacity_bytes, capacity_trajectories)
         if any(value is not None for value in given.values()):
             capacity = given
@@ -174,10 +182,11 @@ class Replay:
     def repair(directory: str | os.PathLike[str]) -> list[Problem]:
         """Makes the index of a directory anew from all trajectories in it that are intact; returns what was lost.
 
-        Files that hold none are moved to the folder `damaged` in it. Raises RuntimeError while somebody writes.
+        Files that hold none, and whatever is no file, are moved to the folder `damaged` in it. Others may read
+        meanwhile. Raises RuntimeError while somebody writes, and OSError.
         """
         home = place(directory)
-        schema, _ = read_manifest(home)
+        schema, _ = read_manifest(home, renew=True)
         return [Problem(*problem) for problem in _native.repair(os.fsencode(home), *schema.native())]
 
     def writer(self, environments: int, *, piece_steps: int | None = None, overlap_steps: int = 0) -> Writer:
@@ -363,7 +372,7 @@ class Replay:
     def get(self, trajectory: int) -> dict[str, Any]:
         """Copies of the columns of the trajectory with this id, as the arguments of `add`.
 
-        Raises KeyError where it is not stored (any more).
+        Raises KeyError where it is not stored (any more): evicted, or in a file that others have removed.
         """
         return self._native.get(integer("trajectory", trajectory))
 
@@ -374,7 +383,9 @@ class Replay:
     def refresh(self) -> None:
         """Takes in what other writers have committed to the directory, as `sample` does ten times a second.
 
-        Raises DamagedReplayError for damage that is new, unless it is to be skipped, and OSError.
+        Trajectories whose files others have removed, or gone back behind, are not stored any more, and the memory and
+        the disk that they took are given back once no batch is being filled from them. Raises DamagedReplayError for
+        damage that is new, unless it is to be skipped, and OSError.
         """
         self._native.refresh()
 
@@ -387,7 +398,11 @@ class Replay:
         return self._native.evicted_files()
 
     def compact(self, files: Sequence[str] | None = None) -> int:
-        """Removes these of the `evicted_files`, all of them by default; returns the bytes that they had."""
+        """Removes these of the `evicted_files`, all of them by default; returns the bytes that they had.
+
+        What dead writers left without a trajectory goes too. Raises RuntimeError where the replay may only be read, and
+        OSError.
+        """
         if isinstance(files, str | bytes):
             raise TypeError(f"files: expected a list of names, as evicted_files() returns, got {files!r:.60}")
         return self._native.reclaim(self.evicted_files() if files is None else [text("files", name) for name in files])
