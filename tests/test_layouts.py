@@ -10,7 +10,8 @@ from gymnasium import spaces
 import layout_suite
 from twohot import envs
 from twohot.envs import registry
-from twohot.offline_columns import Scan
+from twohot.offline_columns import Recorded
+from twohot.offline_scan import Scan
 from twohot.rollout import UniformPolicy
 from twohot.spaces import action_dtype, as_dict, as_dict_space, check_action_mask, replay_schema
 
@@ -152,7 +153,7 @@ def test_processes_show_the_same():
 
 
 def test_recorded_parts_are_named_by_the_same_rule():
-    scan = Scan("recorded")
+    scan = Scan("recorded", Recorded())
     rows = {
         "in/grid": np.zeros((3, 2, 2, 1), np.int64),
         "in/tokens": np.ones((3, 4), np.int64),

@@ -80,7 +80,7 @@ NO_REWARD, NO_END = "expected one real number as the reward, got", "expected `te
 NO_RESET = r"expected `reset` to return \(observation, info\) with a dict as info, got "
 NO_INFO, TOO_LARGE = "expected a dict as the info of `step`, got", "rewards within float32 from .* and reward"
 REFUSED = [
-    *(({"reward": reward}, NO_REWARD) for reward in (None, "1.0", 1j, np.ones(2), [], object())),
+    *(({"reward": reward}, NO_REWARD) for reward in (None, "1.0", 1j, np.ones(2), [], set())),
     *(({"reward": reward}, TOO_LARGE) for reward in (np.nan, np.inf, -1e39, 1e300, 10**400, np.array([np.nan]))),
     *(({"terminated": end}, NO_END) for end in (None, "False", np.nan, 2, np.zeros(2, bool), [])),
     *(({"info": info}, NO_INFO) for info in (None, [], 3)),
