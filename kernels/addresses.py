@@ -41,3 +41,13 @@ def refuse(x: object, what: str, expected: str) -> None:
     kind = "" if x.layout != torch.strided or x.is_contiguous() else "non-contiguous "
     kind = f"{x.layout} " if x.layout != torch.strided else kind
     raise ValueError(f"{what}: expected {expected}, got a {kind}tensor {list(x.shape)} of {x.dtype} on {x.device}")
+
+
+def require_one_device(*arguments: object) -> None:
+    """Raise ValueError where tensors among these live on several devices.
+
+    For operations without data: torch asks them where any tensor has none, and would take what they give as a result.
+    """
+    devices = {x.device for x in arguments if isinstance(x, Tensor)}
+    if len(devices) > 1:
+        raise ValueError(f"expected tensors on one device, got them on {', '.join(sorted(map(str, devices)))}")

@@ -99,9 +99,10 @@ def cached_steps(draw: Draw):
     def decode(q, k, v, layer, softcap, scale, keys, values, seen, steps, mask, sizes, sinks, rotary):
         cache = attention.KVCache(*sizes, dtype=draw.choice(torch.float32), sinks=sinks, rotary=rotary)
         cache.keys, cache.values, cache.seen = keys, values, seen
-        out = attention.decode_attention(q, k, v, cache, layer, softcap=softcap, scale=scale)
-        cache.advance(steps)
-        again = attention.decode_attention(q, k, v, cache, layer, softcap=softcap, scale=scale)
+        with torch.no_grad():
+            out = attention.decode_attention(q, k, v, cache, layer, softcap=softcap, scale=scale)
+            cache.advance(steps)
+            again = attention.decode_attention(q, k, v, cache, layer, softcap=softcap, scale=scale)
         cache.reset(mask)
         return out, again, cache.keys, cache.values, cache.seen
 

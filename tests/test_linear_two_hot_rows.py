@@ -297,7 +297,7 @@ OF_ROWS = [
     ({"target": Y.int()}, "expected a floating point target, got torch.int32"),
     ({"target": torch.zeros(4)}, r"expected a target whose shape broadcasts to the rows \(2, 5\), got \(4,\)"),
     ({"target": torch.zeros(3, 2, 5)}, r"expected a target whose shape broadcasts .*, got \(3, 2, 5\)"),
-    ({"row_weight": torch.zeros(2)}, r"expected a weight whose shape broadcasts .*, got \(2,\)"),
+    ({"row_weight": torch.zeros(2)}, r"expected a row_weight whose shape broadcasts .*, got \(2,\)"),
     ({"mask": torch.ones(2, dtype=torch.bool)}, r"expected a mask whose shape broadcasts .*, got \(2,\)"),
     ({"mask": torch.ones(5)}, "expected a bool mask, got torch.float32"),
     ({"reduction": "average"}, "expected reduction 'none', 'mean' or 'sum', got 'average'"),

@@ -73,6 +73,18 @@ def test_a_choice_beyond_its_space_reads_nothing(choice):
         )
 
 
+def test_rows_on_another_device_give_nothing_made_up():
+    ensemble = CriticEnsemble(4, 8, 1, 2, (0.9,), spaces.Box(-1, 1, (2,)), 16)
+    state, index = ensemble.state_features(torch.zeros(2, 4)), torch.zeros(2, dtype=torch.int64)
+    for step, discount, action in (
+        (index.to("meta"), index, torch.zeros(2, 2)),
+        (index, index.to("meta"), torch.zeros(2, 2)),
+        (index, index, torch.zeros(2, 2, device="meta")),
+    ):
+        with pytest.raises(ValueError, match="expected tensors on one device, got them on cpu, meta"):
+            ensemble.values(state, step, discount, action, BINS)
+
+
 @pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.Box(-1, 1, (2,))], ids=str)
 @pytest.mark.parametrize("bins", [16, 1])
 def test_critics_without_data_have_shapes(space, bins):

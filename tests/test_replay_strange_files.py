@@ -151,6 +151,27 @@ def test_in_the_place_of_what_repair_writes(place, kind):
             Replay.repair(place)
 
 
+def test_other_names_are_passed_over(place):
+    """Those that nobody here gives, in bytes, cases and lengths of any kind."""
+    name = min(place.glob("*.journal")).stem
+    others = ["notes.txt", "a\nb.journal", f"{name}.journal~", f"{name} (copy).data", f"{name}.1.cut", f"{name}."]
+    others += [
+        "ABCDEF0123456789-00000000.journal",
+        "x" * 200 + ".data",
+        "00000000-00000000",
+        ".journal",
+        f"{name}.-.cut",
+    ]
+    for other in [*map(os.fsencode, others), b"\xff\xfe.journal", b"\xff-00000000.data"]:
+        Path(os.fsdecode(os.fsencode(place) + b"/" + other)).write_bytes(b"x" * 1000)
+    before = {path.name for path in place.iterdir()}
+    assert tasks(place) == [0, 1, 2, 3]
+    with Replay.open(place, "append") as replay:
+        replay.compact()
+    assert Replay.repair(place) == []
+    assert {path.name for path in place.iterdir()} == before
+
+
 def test_nothing_is_lost_in_the_folder_of_damage(place):
     """What is moved there twice under one name is there twice."""
     data = min(place.glob("*.data"))

@@ -14,7 +14,6 @@ import pytest
 from rich.console import Console
 
 from small import quiet, with_epochs
-from test_train import on_disk
 from twohot import cli
 from twohot.config import ConfigurationError
 from twohot.evaluate_command import print_report
@@ -129,12 +128,12 @@ def test_a_stream_that_fails_is_written_no_more() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("runs") / os.fsdecode(b"[red]\xff \xc3\xa9 <b>")
+    directory = tmp_path_factory.mktemp("runs") / "[red] é <b>"
     train(with_epochs(1), directory, quiet())
     schema = Schema({"[/]": Field("float32", (1,))}, Field("int64"))
     Replay.create(schema, capacity_steps=100, directory=directory.parent / "[/] replay").close()
     with pytest.raises(ConfigurationError, match="UTF-8"):
-        train(on_disk(with_epochs(1)), directory.with_name(directory.name + "2"), quiet())
+        train(with_epochs(1), directory.with_name("\udcff"), quiet())
     return directory
 
 
@@ -149,8 +148,10 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("closed", ["a closed pipe", "no descriptor", "ASCII"])
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    ("name", "closed"),
+    [(name, "a closed pipe") for name in COMMANDS] + [("report", "no descriptor"), ("report", "ASCII")],
+)
 def test_no_command_minds_who_reads(run: Path, name: str, closed: str) -> None:
     command = [sys.executable, "-m", "twohot", *COMMANDS[name](str(run))]
     code, environment = (2 if name == "a wrong word" else 0), {**os.environ, "PYTHONUNBUFFERED": "1"}

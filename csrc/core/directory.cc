@@ -27,9 +27,9 @@ std::int64_t now() {
 Directory::Directory(std::string path, std::size_t segment_bytes, bool durable, bool made)
     : path_(std::move(path)), segment_bytes_(segment_bytes), durable_(durable), next_id_(made ? 0 : draw_first_id()) {}
 
-std::vector<std::shared_ptr<Trajectory>> Directory::scan(const Layout& layout) {
+bool Directory::look(const Layout& layout) {
   const Listing listing = list(path_);
-  forget_removed(listing);
+  bool complete = !forget_removed(listing);
   for (const auto& [name, files] : listing) {
     const auto known = segments_.find(name);
     if (known != segments_.end()) {
@@ -37,7 +37,7 @@ std::vector<std::shared_ptr<Trajectory>> Directory::scan(const Layout& layout) {
       known->second->cut(*files.cut);
       shrunk_ = true;
     } else if (!refused_.contains(name)) {
-      if (files.journal) open_segment(name, files, layout);
+      if (files.journal) complete = open_segment(name, files, layout) && complete;
       if (lost_journal(path_, name, files)) refuse(name, data_path(path_, name), "its journal is missing");
     }
   }
@@ -47,6 +47,7 @@ std::vector<std::shared_ptr<Trajectory>> Directory::scan(const Layout& layout) {
   for (const auto& [name, segment] : segments_) {
     if (writer != name.writer) latest = 0;
     writer = name.writer;
+    if (writer_ && writer_->segment() == segment) continue;  // what it holds is known
     try {
       for (Committed& committed : segment->read(layout, problems_)) {
         latest = std::max(latest, committed.time);
@@ -55,11 +56,21 @@ std::vector<std::shared_ptr<Trajectory>> Directory::scan(const Layout& layout) {
     } catch (const std::runtime_error& error) {
       const auto* failed = dynamic_cast<const FileError*>(&error);
       if (failed != nullptr && failed->exhausted()) throw;
-      if (absent(segment->journal_path())) continue;  // removed since the listing
+      if (absent(segment->journal_path())) {
+        complete = false;
+        continue;
+      }
       segment->spoil();
       problems_.push_back({segment->journal_path(), error.what()});
     }
     latest_ = std::max(latest_, latest);
+  }
+  return complete;
+}
+
+std::vector<std::shared_ptr<Trajectory>> Directory::scan(const Layout& layout) {
+  // A listing may lack files that were begun, when it was made, before others were removed that it lacks as well.
+  for (int attempt = 1; !look(layout) && attempt < most_attempts; ++attempt) {
   }
   std::stable_sort(found_.begin(), found_.end(), [](const Found& left, const Found& right) {
     return std::tie(std::get<0>(left), std::get<1>(left)) < std::tie(std::get<0>(right), std::get<1>(right));
@@ -78,9 +89,9 @@ std::vector<std::shared_ptr<Trajectory>> Directory::scan(const Layout& layout) {
   return result;
 }
 
-void Directory::forget_removed(const Listing& listing) {
+bool Directory::forget_removed(const Listing& listing) {
   std::erase_if(refused_, [&](SegmentName name) { return !listing.contains(name); });
-  std::erase_if(segments_, [&](const auto& each) {
+  const auto forgotten = std::erase_if(segments_, [&](const auto& each) {
     const auto& [name, segment] = each;
     const auto files = listing.find(name);
     const bool listed = files != listing.end() && files->second.journal;
@@ -90,21 +101,24 @@ void Directory::forget_removed(const Listing& listing) {
     if (writer_ && writer_->segment() == segment) writer_.reset();
     return true;
   });
+  return forgotten > 0;
 }
 
-void Directory::open_segment(SegmentName name, const SegmentFiles& files, const Layout& layout) {
+bool Directory::open_segment(SegmentName name, const SegmentFiles& files, const Layout& layout) {
   for (const bool again : {false, true}) {
     try {
       segments_.emplace(name, std::make_shared<Segment>(path_, name, layout, files.cut.value_or(Cut{})));
-      return;
+      return true;
     } catch (const std::runtime_error& error) {
       const auto* failed = dynamic_cast<const FileError*>(&error);
       if (failed != nullptr && failed->exhausted()) throw;
       // It may have been begun or removed when it was opened, and not be so any more.
-      if (absent(journal_path(path_, name)) || blank(path_, name)) return;
+      if (absent(journal_path(path_, name))) return false;
+      if (blank(path_, name)) return true;
       if (again) refuse(name, journal_path(path_, name), error.what());
     }
   }
+  return true;
 }
 
 void Directory::refuse(SegmentName name, const std::string& path, const std::string& what) {

@@ -67,8 +67,9 @@ class Directory {
   using Found = std::tuple<std::int64_t, std::uint64_t, std::shared_ptr<Trajectory>>;  // behind its time and its writer
 
   bool gone(const Segment& segment, const Layout& layout) const;
-  void forget_removed(const Listing& listing);
-  void open_segment(SegmentName name, const SegmentFiles& files, const Layout& layout);
+  bool look(const Layout& layout);                  // whether nothing was removed meanwhile
+  bool forget_removed(const Listing& listing);      // whether anything was
+  bool open_segment(SegmentName name, const SegmentFiles& files, const Layout& layout);  // false where it was removed
   void refuse(SegmentName name, const std::string& path, const std::string& what);
   void start_segment(const Layout& layout, std::size_t bytes);
   void end_segment();

@@ -119,11 +119,12 @@ void Store::commit(std::span<std::shared_ptr<Trajectory>> finished) {
 }
 
 // Called with files_ held.
-void Store::take_in(std::span<const std::shared_ptr<Trajectory>> finished) {
+void Store::take_in(std::span<const std::shared_ptr<Trajectory>> finished, bool shrunk) {
   std::vector<std::shared_ptr<const Trajectory>> leaving;  // freed after the lock
   bool reclaimable = false;
   {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(mutex_);  // once, so that who draws sees all of it or nothing
+    if (shrunk) leaving = drop_uncounted();
     for (const auto& trajectory : finished) {
       const auto bytes = static_cast<std::int64_t>(trajectory->rows.bytes(layout_));
       if (!directory_ && trajectory->id < 0) trajectory->id = counters_.next_id;
@@ -153,11 +154,9 @@ void Store::take_in(std::span<const std::shared_ptr<Trajectory>> finished) {
   }
 }
 
-// Called with files_ held.
-void Store::drop_uncounted() {
-  std::vector<std::shared_ptr<const Trajectory>> leaving;  // freed after the lock
-  const std::lock_guard lock(mutex_);
-  leaving = index_.remove_unless(
+// Called with files_ and mutex_ held.
+std::vector<std::shared_ptr<const Trajectory>> Store::drop_uncounted() {
+  std::vector<std::shared_ptr<const Trajectory>> leaving = index_.remove_unless(
       [](const Trajectory& trajectory) { return trajectory.segment->counts(trajectory); });
   for (const auto& trajectory : leaving) {
     const auto bytes = static_cast<std::int64_t>(trajectory->rows.bytes(layout_));
@@ -166,20 +165,22 @@ void Store::drop_uncounted() {
     if (trajectory->kept) kept_bytes_ -= bytes;
     trajectory->segment->let_go();
   }
+  return leaving;
 }
 
 // Called with files_ held.
 void Store::take_in_new() {
   std::vector<std::shared_ptr<Trajectory>> found = directory_->scan(layout_);
-  if (directory_->shrunk()) drop_uncounted();
   std::unordered_set<std::int64_t> ids;
   std::erase_if(found, [&](const std::shared_ptr<Trajectory>& trajectory) {
-    const bool fresh = ids.insert(trajectory->id).second && find(trajectory->id) == nullptr;
+    const auto known = find(trajectory->id);
+    const bool fresh =
+        ids.insert(trajectory->id).second && (known == nullptr || !known->segment->counts(*known));
     const bool fitting = trajectory->length <= longest_ && fresh;
     if (!fitting) trajectory->segment->let_go();
     return !fitting;
   });
-  take_in(found);
+  take_in(found, directory_->shrunk());
   refreshed_ = std::chrono::steady_clock::now();
   problems_ = static_cast<std::int64_t>(directory_->problems().size());
   if (reported_ == directory_->problems().size() || place_->skip_damage) return;

@@ -202,9 +202,9 @@ class Store {
 
  private:
   bool fits(std::int64_t trajectories, std::int64_t steps, std::int64_t bytes) const noexcept;
-  void take_in(std::span<const std::shared_ptr<Trajectory>> finished);
+  void take_in(std::span<const std::shared_ptr<Trajectory>> finished, bool shrunk = false);
   void take_in_new();
-  void drop_uncounted();
+  std::vector<std::shared_ptr<const Trajectory>> drop_uncounted();
   Directory& writable();
   const Directory& directory() const;
 

@@ -245,6 +245,7 @@ void test_leftovers() {
 
 // A journal that takes no more: the call raises, what it wrote does not count, and the next one goes elsewhere.
 void test_a_journal_that_fails() {
+  if (!fs::exists("/proc/self/fd")) return;
   const TemporaryDirectory directory;
   const auto reader = open_store(directory.path(), Access::read);
   {
@@ -260,8 +261,8 @@ void test_a_journal_that_fails() {
     }
     CHECK(descriptor >= 0);
     const int read_only = ::open(journal.c_str(), O_RDONLY | O_CLOEXEC);
-    const int kept = ::fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
-    ::dup3(read_only, descriptor, O_CLOEXEC);
+    const int kept = ::dup(descriptor);
+    ::dup2(read_only, descriptor);
     CHECK(throws<FileError>([&] { fill(owner, 2, {4}); }));
     ::close(read_only);
     ::close(kept);
@@ -341,6 +342,44 @@ void test_too_few_descriptors() {
   CHECK(refused > 0 && lengths(*reader).size() == static_cast<std::size_t>(expected));
 }
 
+// A repair knows where a segment was cut though its places have moved.
+void test_repair_behind_a_cut() {
+  const TemporaryDirectory directory;
+  Extents then;
+  {
+    const auto store = open_store(directory.path());
+    fill(store, 2, {3, 20});
+    then = store->extents();
+    fill(store, 2, {4});
+  }
+  roll_back(directory.path(), then);
+  const std::string name = segments(directory.path())[0];
+  auto bytes = content(name + ".data");
+  bytes[128 + 128 + 4] = static_cast<char>(bytes[128 + 128 + 4] ^ 1);
+  overwrite(name + ".data", bytes);
+  fs::remove(name + ".journal");
+  CHECK(repair(directory.path(), Layout(schema(2))).size() == 1);
+  CHECK(fresh(directory.path()) == Lengths{20});
+}
+
+// Who draws while another thread refreshes meets what was there or what is there, never a replay without either.
+void test_a_refresh_is_seen_whole() {
+  const TemporaryDirectory directory;
+  const auto owner = open_store(directory.path(), Access::append, 1, false, {{}, {}, 1});
+  fill(owner, 2, {5});
+  const auto reader = open_store(directory.path(), Access::read);
+  std::atomic<bool> stop{false};
+  std::thread drawing([&] {
+    while (!stop) CHECK(reader->draw({4, 2}).size() == 4);
+  });
+  for (int i = 0; i < 100; ++i) {
+    fill(owner, 2, {5});
+    reader->refresh();
+  }
+  stop = true;
+  drawing.join();
+}
+
 // Readers of every kind while files are written, evicted, removed and left behind: what is drawn is whole.
 void test_threads() {
   const TemporaryDirectory directory;
@@ -405,6 +444,8 @@ int main() {
   test_repair_under_a_reader();
   test_a_clock_that_is_set();
   test_too_few_descriptors();
+  test_repair_behind_a_cut();
+  test_a_refresh_is_seen_whole();
   test_threads();
   return report();
 }

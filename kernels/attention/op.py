@@ -61,6 +61,7 @@ def decode_attention(
         raise ValueError(f"seen: expected at least 0 steps of each environment, got {seen.tolist()}")
     if cosine is not None:
         q, k = (reference.rotate(x, cosine.to(x.dtype), sine.to(x.dtype)) for x in (q, k))
+    keys, values = keys.detach(), values.detach()
     rows, slot = torch.arange(q.shape[0], device=q.device), reference.ring_slot(seen, keys.shape[2], sinks)
     keys[rows, :, slot] = k.to(keys.dtype)
     values[rows, :, slot] = v.to(values.dtype)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from twohot.kernels.addresses import require_one_device
 from twohot.kernels.critics import fused, pieces
 from twohot.kernels.critics.ensemble import Critics, Rows
 from twohot.kernels.two_hot.op import differentiable, empty_recycled, mean_scale, rows_that_count, scaled
@@ -86,7 +87,8 @@ def _loss(critics: Critics, rows: Rows, mask: Tensor | None, fill: Callable[...,
     return loss.sum() * scale, value, *typed
 
 
-def _loss_fake(state, table, action_weight, weights, biases, head, head_bias, step, *_):
+def _loss_fake(state, table, action_weight, weights, biases, head, head_bias, step, *rest):
+    require_one_device(state, table, action_weight, weights, biases, head, head_bias, step, *rest)
     of_state = state.new_empty(state.shape[1], state.shape[0], state.shape[2]).transpose(0, 1)
     others = (table, action_weight, weights, biases, head, head_bias)
     gradients = [state.new_empty(0) if x is None else x.new_empty(x.shape) for x in others]
@@ -204,7 +206,8 @@ def critics_output(
     return output
 
 
-def _rows_fake(state, table, action_weight, weights, biases, head, head_bias, step, *_):
+def _rows_fake(state, table, action_weight, weights, biases, head, head_bias, step, *others):
+    require_one_device(state, table, action_weight, weights, biases, head, head_bias, step, *others)
     return biases.new_empty(state.shape[0], step.shape[0])
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from twohot.kernels.addresses import require_one_device
 from twohot.kernels.two_hot.op import (
     differentiable,
     differentiated_once,
@@ -275,4 +276,5 @@ def linear_expectation(
 
 @linear_expectation.register_fake
 def _(hidden, weight, bias, low, high, transform, raw):
+    require_one_device(hidden, weight, bias)
     return hidden.new_empty(hidden.shape[0] * hidden.shape[1], dtype=torch.float32)

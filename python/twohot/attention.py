@@ -230,7 +230,8 @@ def decode_attention(
         ValueError: when the shapes, dtypes or devices do not fit the cache or each other.
     """
     name = "decode_attention"
-    _require_tensors(name, q=q, k=k, v=v)
+    if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
+        _require_tensors(name, q=q, k=k, v=v)
     layers, environments, heads, _, size = cache.keys.shape
     fits = k.shape == v.shape == (environments, heads, size) and q.dim() == 3
     if not fits or q.shape[0] != environments or q.shape[2] != size or q.shape[1] % heads or not 0 <= layer < layers:
@@ -240,9 +241,11 @@ def decode_attention(
             f"made for, got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)} and {layer}; make a new cache when "
             "the policy or the number of environments changes"
         )
-    cache._require_layer(name, layer)
+    if type(layer) is not int:
+        cache._require_layer(name, layer)
     _require_alike(name, q, k, v)
-    cache._require_device(name, q)
+    if cache.keys.device != q.device:
+        cache._require_device(name, q)
     if softcap is not None or scale is not None:
         _require_options(name, size, None, 0, softcap, scale, None)
         softcap, scale = _as_float(softcap), _as_float(scale)

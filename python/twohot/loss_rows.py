@@ -37,14 +37,15 @@ def row_cross_entropy(
     logits: Tensor,
     target: Tensor,
     bins: ValueBins,
-    sigma: float,
+    sigma: float | None,
     weight: Tensor | None,
     mask: Tensor | None,
     reduction: Reduction,
     return_readout: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The cross-entropy of `two_hot_cross_entropy` (sigma <= 0) and `hl_gauss_cross_entropy`; `name` is for errors."""
+    """The cross-entropy of `two_hot_cross_entropy` (sigma None) and `hl_gauss_cross_entropy`; `name` is for errors."""
     require_logits(name, logits, bins)
+    sigma = bins.two_hot_sigma if sigma is None else sigma
     rows = logits.shape[:-1]
     _require_rows(name, "logits", logits, target, mask, weight, "weight", reduction)
     if choose_two_hot(logits.device, logits.dtype, bins.count).name == "reference":
@@ -262,7 +263,8 @@ def _require_rows(
     for other, tensor in (("target", target), (weight_name, weight), ("mask", mask)):
         if tensor is None:
             continue
-        _require_tensor(name, other, tensor)
+        if tensor is not target:
+            _require_tensor(name, other, tensor)
         require_device(name, other, tensor, leader, leading)
         if tensor.shape != rows:
             _require_broadcast(name, other, tensor, rows)
@@ -312,7 +314,7 @@ def require_sigma(name: str, sigma: float) -> None:
     """Raise ValueError unless sigma can be a standard deviation, in float32 too."""
     least, most = SIGMAS
     if isinstance(sigma, bool) or not isinstance(sigma, Real) or not least <= sigma <= most:
-        raise ValueError(f"{name}: expected sigma > 0, in bin widths, from {least} to {most}, got {sigma!r}")
+        raise ValueError(f"{name}: expected sigma > 0, in bin widths, got {sigma!r}; labels need {least} to {most}")
 
 
 def _require_broadcast(name: str, other: str, tensor: Tensor, rows: torch.Size) -> None:

@@ -151,8 +151,7 @@ def two_hot_cross_entropy(
         ValueError: when N differs from `bins.count`, a shape does not broadcast, or a dtype is wrong.
     """
     name = "two_hot_cross_entropy"
-    require_bins(name, bins)
-    return row_cross_entropy(name, logits, target, bins, bins.two_hot_sigma, weight, mask, reduction, return_readout)
+    return row_cross_entropy(name, logits, target, bins, None, weight, mask, reduction, return_readout)
 
 
 def hl_gauss_cross_entropy(

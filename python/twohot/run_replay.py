@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from twohot.config import ConfigurationError, ReplayConfig
+from twohot.config import ReplayConfig
 from twohot.replay import Replay, Schema
 
 SAVED = "replay.safetensors"
@@ -19,10 +19,6 @@ def create(config: ReplayConfig, run: Path, schema: Schema, seed: int) -> Replay
     options = {"capacity_steps": config.capacity_steps, "seed": seed, "threads": config.threads}
     if config.storage == "memory":
         return Replay.create(schema, **options)
-    try:
-        str(run).encode()
-    except UnicodeEncodeError:
-        raise ConfigurationError(f"replay.storage: on disk, expected a directory named in UTF-8, got {run}") from None
     shutil.rmtree(run / DIRECTORY, ignore_errors=True)
     return Replay.create(schema, directory=run / DIRECTORY, segment_bytes=SEGMENT_BYTES, keep_evicted=True, **options)
 

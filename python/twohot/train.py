@@ -34,6 +34,7 @@ from twohot.rl.exploration import Exploration, Schedule
 from twohot.rollout import Policy, Rollout, UniformPolicy, seeded_generator
 from twohot.scores import EVALUATION_NAME, Kind, TaskScore, report, score_metrics
 from twohot.spaces import SpaceError, replay_schema, space_to_json
+from twohot.text import printable
 
 STATISTICS_EVERY = 10
 """Updates between two looks at the statistics of an update; a row of metrics is the mean of an epoch's looks."""
@@ -90,7 +91,15 @@ def train(config: TrainConfig, run: Path, progress: Progress) -> None:
             session.loop(progress)
 
 
+def _require_utf8(run: Path) -> None:
+    try:
+        str(run).encode()
+    except UnicodeEncodeError:  # neither TensorBoard nor the replay's files can be there
+        raise ConfigurationError(f"{printable(run)}: expected a directory whose name is UTF-8") from None
+
+
 def _require_new(run: Path) -> None:
+    _require_utf8(run)
     if (run / "config.json").exists():
         raise ConfigurationError(f"{run}: holds a run already; continue it with: {checkpoint.resume_command(run)}")
     # What a process leaves that is killed before it has written its configuration does not count.
@@ -117,6 +126,7 @@ def resume(run: Path, progress: Progress, epochs: int | None = None, checkpoint_
         ConfigurationError, CheckpointError: as their messages say; the run is as it was.
         OwnedRunError, Interrupted: as for `train`.
     """
+    _require_utf8(run)
     if not (run / "config.json").is_file():
         load_config(run / "config.json")  # says what is missing, and makes no directory
     with Interruption() as interruption, owned(run):
