@@ -95,6 +95,7 @@ REFUSED = [
         for name in ("reset", "step")
     ),
     ({"raises": "step", "error": SystemExit}, "raised SystemExit in `step`: asked for"),
+    ({"raises": "step", "error": type("Lost", (Exception,), {"task": "its own"})}, "raised Lost in `step`: asked for"),
 ]
 
 
@@ -185,6 +186,7 @@ OWN = {"attempt_returns": [1.0, 2.0], "attempt_lengths": [1, 2], "attempt_succes
         ({**OWN, "attempt_returns": [1.0, np.nan]}, "expected attempt_returns as float32"),
         ({**OWN, "attempt_lengths": [1.5, 2]}, "expected attempt_lengths as int32"),
         ({**OWN, "attempt_success": ["no", "no"]}, "expected attempt_success as bool"),
+        ({**OWN, "attempt_returns": [[1.0], [1.0, 2.0]]}, "expected attempt_returns as float32"),
     ],
 )
 def test_results_that_an_environment_holds_itself(odd, path, own, message):

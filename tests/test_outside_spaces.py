@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
@@ -34,6 +35,7 @@ OUTSIDE = {
     "complex": (THREE, np.ones(3, complex), "got complex128"),
     "ragged": (THREE, [1.0, [2.0, 3.0], 4.0], "got list"),
     "nothing": (THREE, None, "got NoneType None"),
+    "a tensor with a gradient": (THREE, torch.zeros(3, requires_grad=True), "shape \\(3,\\) in .* got Tensor"),
     "a fraction as an integer": (spaces.Box(0, 9, (2,), np.int64), np.array([1.0, 2.5]), "values of int64"),
     "NaN as an integer": (spaces.Box(0, 9, (2,), np.int64), np.array([1.0, np.nan]), "values of int64"),
     "too large for the dtype": (spaces.Box(0, 9, (2,), np.int16), np.array([1, 2**16]), "values of int16"),
@@ -121,7 +123,7 @@ class Shown(SyncVectorEnv):
             return tuple(self._rows(part, own) for part, own in zip(value, [*space.spaces, None], strict=False))
         try:
             return np.stack([np.asarray(value)] * self.num_envs)
-        except ValueError:
+        except (ValueError, RuntimeError):  # as of a tensor with a gradient
             return [value] * self.num_envs
 
     def reset(self, *, seed=None, options=None):

@@ -12,6 +12,7 @@ from twohot.config import TrainConfig
 from twohot.config_files import to_json
 from twohot.options import TrainOptions, parse
 from twohot.presets import PRESETS
+from twohot.replay import Replay
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -47,7 +48,7 @@ def test_settings_and_options_that_pages_name_exist(page: Path) -> None:
     options = re.findall(rf"--((?:{KINDS})\.[a-z-]+)", text)
     named = {option.replace(".no-", ".").replace("-", "_") for option in options}
     named |= set(re.findall(rf"`((?:{KINDS})\.[a-z_]+)(?: [^`]*)?`", text))
-    others = {name for name in named if name.endswith(".py") or name == "replay.random_state"}  # a file, an attribute
+    others = {name for name in named if name.endswith(".py")} | {f"replay.{name}" for name in dir(Replay)}
     assert named - others <= SETTINGS
 
 

@@ -1,12 +1,16 @@
 """`twohot replay`: what it prints, its exit codes, and that bad input ends in one sentence."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from test_cli import fails
 from twohot import cli
+from twohot.offline import load_offline
+from twohot.offline_columns import OfflineError
 from twohot.replay import Field, Replay, Schema
 
 SCHEMA = Schema({"image": Field("uint8", (4, 4), compression="lz4")}, Field("int32"), {"weight": Field("float32")})
@@ -64,6 +68,16 @@ def test_verify_repair_verify(directory: Path, capsys) -> None:
     assert code == 0
     assert "11 trajectories, 121 steps are intact; 1 problem" in out
     assert run(capsys, "verify", directory)[0] == 0
+
+
+def test_what_mends_a_replay_can_be_pasted(directory: Path, tmp_path: Path, capsys) -> None:
+    kept = directory.rename(tmp_path / "my replay")
+    damage(kept)
+    command = f"`twohot replay repair '{kept}'` keeps"
+    assert command in run(capsys, "verify", kept)[1]
+    assert command in fails(capsys, "replay", "export", "npz", str(kept), str(tmp_path / "out.npz"))
+    with pytest.raises(OfflineError, match=re.escape(command)):
+        load_offline(kept, context_features=False, fields=("image",), recorded_action_space=spaces.Discrete(20))
 
 
 @pytest.mark.parametrize("target", ["folder", "file.npz"])

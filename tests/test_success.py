@@ -101,7 +101,7 @@ def test_successes_are_found_in_every_way_of_playing(start, way, info, told):
     assert not vector._told.any()
 
 
-@pytest.mark.parametrize("value", ["yes", [True, False], np.array([]), {}])
+@pytest.mark.parametrize("value", ["yes", [True, False], [[True], [True, False]], np.array([]), {}])
 @pytest.mark.parametrize("way", ["loop", "rows", "NEXT_STEP"])
 def test_what_is_no_truth_value_is_refused(start, way, value):
     vector = start(way, {"success": value})

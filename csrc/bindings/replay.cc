@@ -339,7 +339,10 @@ py::dict table(const ReplayStore& self) {
 
 py::dict get(const ReplayStore& self, std::int64_t id) {
   const auto trajectory = self.store->find(id);
-  if (trajectory == nullptr) throw py::key_error("trajectory " + std::to_string(id) + " is not stored: it never was, or it has left the replay, or its file was removed");
+  if (trajectory == nullptr) {
+    throw py::key_error("trajectory " + std::to_string(id) +
+                        " is not stored: it never was, or it has left the replay, or its file was removed");
+  }
   py::dict result = copy_columns(self.store->layout(), std::array{trajectory});
   result["task"] = trajectory->task;
   return result;

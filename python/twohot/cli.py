@@ -127,7 +127,7 @@ def _continue(options: TrainOptions, preset: TrainConfig) -> int:
     run, asked, stored = options.run, options.config, load_config(options.run / "config.json")
     for setting, here, there in settings_in_conflict(asked, stored):
         raise ConfigurationError(
-            f"{run}: was started with {setting} = {there!r}, and this line says {here!r}: leave the option away to "
+            f"{run}: was started with {setting} = {there!r}, and this line says {here!r}: leave the option out to "
             "continue that run, or give another directory to start a new one"
         )
     epochs = max(asked.epochs, stored.epochs) if asked.epochs != preset.epochs else stored.epochs

@@ -42,7 +42,7 @@ def read_array(value: Any) -> np.ndarray:
     """What numpy reads from an array, a tensor or lists.
 
     Raises:
-        ValueError: it can not, as from a tensor on another device or lists of several lengths.
+        ValueError: it cannot, as from a tensor on another device or lists of several lengths.
     """
     try:
         return value if isinstance(value, np.ndarray) else np.asarray(value)

@@ -156,7 +156,8 @@ def bins(title: str, mass: Sequence[float], centers: Sequence[float], window: tu
     first, last = window
 
     def draw(axes: Axes) -> None:
-        axes.bar(range(first, last + 1), mass[first : last + 1], width=0.86, color=AGENT, linewidth=0)
+        heights = np.clip(mass[first : last + 1], 0, LARGEST)
+        axes.bar(range(first, last + 1), heights, width=0.86, color=AGENT, linewidth=0)
         axes.set_xlim(first - 0.6, last + 0.6)
         axes.set_ylim(bottom=0)
         positions, labels = bin_ticks(centers, window)

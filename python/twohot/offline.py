@@ -30,7 +30,7 @@ from twohot.replay import Mixture, Replay
 from twohot.replay.arguments import real
 from twohot.replay.formats import Trajectory, read_amago, read_minari, read_npz
 from twohot.replay.formats.minari import open_minari
-from twohot.replay.manifest import exists
+from twohot.replay.manifest import exists, repair_command
 from twohot.spaces import as_dict_space, check_action_space, replay_schema
 
 UNBOUNDED = 2**62
@@ -172,7 +172,7 @@ def _trajectories(kind: str, place: str, fields: Collection[str] | None) -> Iter
         with Replay.open(place, "read", capacity_steps=UNBOUNDED) as replay:
             problems = replay.verify()  # of a copy nobody could tell any more
             if problems:
-                raise OfflineError(f"{problems[0]}: `twohot replay repair {place}` keeps all that is intact")
+                raise OfflineError(f"{problems[0]}: `{repair_command(place)}` keeps all that is intact")
             for id in replay.ids().tolist():
                 trajectory = replay.get(id)
                 kept = trajectory["observation"]

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from gymnasium import Space, spaces
 
-from twohot.envs.multitask import CONTEXT, CONTEXT_FEATURES
+from twohot.envs.multitask import CONTEXT_FEATURES
+from twohot.envs.padding import CONTEXT
 from twohot.errors import TwohotError
 from twohot.replay import Replay, Schema
 from twohot.replay.formats.amago import one_hot

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from twohot.options import (
     parse,
 )
 from twohot.replay import Problem, Replay
-from twohot.replay.manifest import exists, read_manifest
+from twohot.replay.manifest import exists, read_manifest, repair_command
 from twohot.text import printable
 
 if TYPE_CHECKING:
@@ -94,8 +93,7 @@ def _verify(arguments: list[str], console: Console) -> int:
     where = printable(options.directory)
     print(f"{where}: {stats.trajectories} trajectories, {stats.steps} steps; {_count(problems)}")
     if problems:
-        command = f"twohot replay repair {printable(shlex.quote(str(options.directory)))}"
-        print(f"`{command}` keeps all that is intact and sets the rest aside")
+        print(f"`{printable(repair_command(options.directory))}` keeps all that is intact and sets the rest aside")
     return 1 if problems else 0
 
 
@@ -168,7 +166,7 @@ def _export(arguments: list[str], console: Console) -> int:
         problems = replay.verify()  # of a copy nobody could tell any more
         if problems:
             raise TwohotError(
-                f"{problems[0]}; nothing was exported: `twohot replay repair {options.directory}` keeps what is intact"
+                f"{problems[0]}; nothing was exported: `{repair_command(options.directory)}` keeps what is intact"
             )
 
         def trajectories() -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from twohot.envs.checked import LARGEST
+from twohot.envs.checked import LARGEST, as_numbers
 from twohot.envs.errors import InfoError
 from twohot.errors import BrokenEnvironmentError
 
@@ -31,8 +31,8 @@ def told_success(info: Mapping[str, Any]) -> bool | None:
             continue
         if value.__class__ is bool:
             return value
-        told = np.asarray(value)
-        if told.size != 1 or told.dtype.kind not in "biuf":
+        told = as_numbers(value)
+        if told is None or told.size != 1:
             raise InfoError(f"info[{name!r}]: expected one truth value, got {value!r}: mend the environment")
         return bool(told.item() > 0)
     return None
@@ -140,9 +140,9 @@ def own_results(info: dict[str, Any]) -> dict[str, np.ndarray]:
 
 def _column(name: str, values: Any) -> np.ndarray:
     """One of `RESULTS`, [attempts], a new array of its dtype."""
-    array, dtype = np.asarray(values), RESULTS[name]
+    array, dtype = as_numbers(values), RESULTS[name]
     with np.errstate(over="ignore", invalid="ignore"):
-        column = np.array(array, dtype) if array.dtype.kind in "biuf" and array.ndim == 1 else None
+        column = np.array(array, dtype) if array is not None and array.ndim == 1 else None
     if column is None or not np.isfinite(column).all() or (dtype is not np.float32 and (column != array).any()):
         raise BrokenEnvironmentError(f"expected {name} as {np.dtype(dtype)} [attempts], all finite, got {values}")
     return column

@@ -71,7 +71,7 @@ class BatchedTrials(VectorEnv):
         self._features = len(CONTEXT_FEATURES) if context_features else 0
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
         self._reader = ObservationReader(
-            *(batch.observation_space, batch.action_space, self._where()),
+            *(batch.observation_space, batch.action_space, self._names),
             one_vector=suite in suites() and get_suite(suite).one_vector,
             leading=(self.num_envs,),
         )
@@ -257,9 +257,6 @@ class BatchedTrials(VectorEnv):
         values[:, -3] = self._attempt_share
         values[:, -2] = self.batch.legal
         values[:, -1] = self._last_reward * self._multiplier
-
-    def _where(self) -> str:
-        return f"{self.suite} task {self.tasks[0]!r}" if len(self.tasks) == 1 else f"{self.suite} tasks {self.tasks}"
 
     def _refuse(self, parts: dict[str, np.ndarray]) -> None:
         finite = np.abs(self._last_reward) <= self._largest  # as no NaN is

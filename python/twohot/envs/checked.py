@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from twohot.errors import BrokenEnvironmentError, TwohotError
+from twohot.exact import read_array
 
 LARGEST = float(np.finfo(np.float32).max)
 """The largest reward: an agent sees and stores rewards as float32."""
@@ -52,7 +53,7 @@ def raised(name: str, method: str, error: BaseException) -> BrokenEnvironmentErr
 def raise_named(error: BaseException, name: str, method: str) -> NoReturn:
     """Raise what came out of an environment, or was said of it, with the task's name, which it may bear already."""
     told = isinstance(error, TwohotError)
-    if hasattr(error, "task") or (told and name in str(error)):
+    if told and (hasattr(error, "task") or name in str(error)):
         raise error
     named = type(error)(f"{name}: {error}") if told else raised(name, method, error)
     named.task = name
@@ -97,7 +98,7 @@ def _number(value: Any) -> float:
             return float(value)
         except OverflowError:  # an int that no float holds is no finite reward
             return math.inf
-    array = _array(value)
+    array = as_numbers(value)
     if array is None or array.size != 1:
         raise BrokenEnvironmentError(f"expected one real number as the reward, got {shown(value)}")
     return float(array.item())
@@ -106,17 +107,17 @@ def _number(value: Any) -> float:
 def _flag(value: Any, kind: str) -> bool:
     if isinstance(value, bool | np.bool_):
         return bool(value)
-    array = _array(value)
+    array = as_numbers(value)
     if array is None or array.size != 1 or array.item() not in (0, 1):
         raise BrokenEnvironmentError(f"expected `{kind}` True or False, got {shown(value)}")
     return bool(array.item())
 
 
-def _array(value: Any) -> np.ndarray | None:
+def as_numbers(value: Any) -> np.ndarray | None:
     """Numbers as an array; None for all else."""
     try:
-        array = np.asarray(value)
-    except Exception:  # of a tensor on another device, or a list of lists of several lengths
+        array = read_array(value)
+    except ValueError:
         return None
     return array if array.dtype.kind in "biuf" else None
 
@@ -130,7 +131,7 @@ def checked_column(value: Any, rows: int, kind: str) -> np.ndarray:
     Raises:
         BrokenEnvironmentError: another shape, or anything but numbers; ends that are neither true nor false.
     """
-    array = _array(value)
+    array = as_numbers(value)
     if array is not None and array.shape in ((rows,), (rows, 1)):
         array = array.reshape(rows)
         if kind == "reward":

@@ -238,12 +238,13 @@ def make_batch(task: str, split: str, rows: int, render: bool = False) -> Vector
         UnknownEnvironmentError: gymnasium does not know the id, or it has no vector entry point.
     """
     make = partial(gym.make_vec, task, rows, vectorization_mode="vector_entry_point")
-    import_module_of(task, task_name("gym_vector", task))
+    name = task_name("gym_vector", task)
+    import_module_of(task, name)
     try:
         env = drawing(make) if render else make()
     except gym.error.Error as error:
-        raise UnknownEnvironmentError(f"gym_vector task {task!r}: {error}{ids_of(task)}") from error
-    return VectorBatch(env, task_name("gym_vector", task))
+        raise UnknownEnvironmentError(f"{name}: {error}{ids_of(task)}") from error
+    return VectorBatch(env, name)
 
 
 def make(task: str, split: str = "train", render: bool = False) -> FirstRow:

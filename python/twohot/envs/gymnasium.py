@@ -52,7 +52,8 @@ def make(task: str, split: str = "train", render: bool = False) -> gym.Env:
         MissingExtraError: the environment needs a package that is not installed.
     """
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    import_module_of(task, task_name("gym", task))
+    name = task_name("gym", task)
+    import_module_of(task, name)
     try:
         with warnings.catch_warnings():
             # Importing Box2D warns; where warnings are errors, its native code would take the process down.
@@ -61,9 +62,9 @@ def make(task: str, split: str = "train", render: bool = False) -> gym.Env:
             make = partial(gym.make, task, disable_env_checker=True)
             env = drawing(make) if render else make()
     except gym.error.DependencyNotInstalled as error:
-        raise MissingExtraError(f"gym task {task!r}: {error}: pip install 'twohot[gym,mujoco]'") from error
+        raise MissingExtraError(f"{name}: {error}: pip install 'twohot[gym,mujoco]'") from error
     except gym.error.Error as error:
-        raise UnknownEnvironmentError(f"gym task {task!r}: {error}{ids_of(task)}") from error
+        raise UnknownEnvironmentError(f"{name}: {error}{ids_of(task)}") from error
     return env
 
 

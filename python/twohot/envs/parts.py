@@ -17,6 +17,7 @@ from gymnasium import spaces
 
 from twohot.conventions import OBSERVATION, convention
 from twohot.envs.errors import ObservationError, UnsupportedSpaceError
+from twohot.exact import read_array
 
 SUPPORTED_OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, and Tuple or Dict of those"
 INTEGERS = (np.uint8, np.int16, np.int32)
@@ -92,10 +93,10 @@ class Part:
             ObservationError: where it is none.
         """
         try:
-            array = np.asarray(value)
+            array = read_array(value)
             if array.dtype == object:
-                array = np.asarray(array.tolist())
-        except ValueError:  # lists of several lengths
+                array = read_array(array.tolist())
+        except ValueError:
             self.refuse(value, f"numbers of shape {self._shape}")
         if array.shape != self._shape or array.dtype.kind not in "biuf":
             self.refuse(value, f"numbers of shape {self._shape}")

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 from twohot.envs.checked import asked, checked
-from twohot.envs.errors import UnsupportedSpaceError  # noqa: F401 (what `make` may raise)
 from twohot.envs.observations import SeenObservation
 from twohot.errors import BrokenEnvironmentError, TwohotError
 

@@ -138,7 +138,7 @@ _stays: set[tuple[str, tuple[str, ...]]] = set()
 
 
 def _faster(
-    here: TrialVector, seconds: float, makes: Sequence[Callable[[], TrialEnv]], processes: int, patience: float
+    here: TrialVector, seconds: float, makes: Sequence[partial[TrialEnv]], processes: int, patience: float
 ) -> TrialVector:
     """Rows in processes where a step of theirs takes less than `seconds`, else `here`; the other is closed."""
     apart = None
@@ -150,8 +150,7 @@ def _faster(
     except Exception as error:  # of anything on the way to another process, which nobody has asked for
         if apart is not None:
             apart.close()
-        first = makes[0]()
-        _stays.add((first.suite, first.tasks))
+        _stays.add(makes[0].args)  # suite and tasks
         logger.warning("collect.workers auto stays in this process, for other ones cannot be used: %s", error)
         return here
     loser, winner = (here, apart) if faster else (apart, here)

@@ -96,7 +96,7 @@ class Workers:
     Raises:
         WorkerError: no process can be started, or something cannot be sent to one or imported there.
         DeadWorkerError: a worker died `DEATHS_IN_A_ROW` times without finishing anything in between.
-            In a forked child every call but `close` raises TwohotError.
+        TwohotError: from every call but `close` in a forked child.
     """
 
     def __init__(

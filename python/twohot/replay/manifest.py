@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,11 @@ def capacities(
 def exists(directory: Path) -> bool:
     """Whether the directory holds a replay."""
     return (directory / MANIFEST).exists()
+
+
+def repair_command(directory: str | Path) -> str:
+    """What mends a replay that is damaged, for a shell."""
+    return f"twohot replay repair {shlex.quote(str(directory))}"
 
 
 def write_manifest(directory: Path, schema: Schema, capacity: Mapping[str, int | None]) -> None:

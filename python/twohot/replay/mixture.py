@@ -70,7 +70,7 @@ class Mixture:
         try:
             self._random.bit_generator.state = state
         except (TypeError, ValueError, KeyError) as error:
-            raise ValueError(f"random_state: expected what it was, got {state!r:.60}") from error
+            raise ValueError(f"random_state: expected a state that it had before, got {state!r:.60}") from error
 
     def batch(self, batch_size: int, length: int, lookahead: int = 0, **options: bool) -> Batch:
         """As `Replay.batch`."""
