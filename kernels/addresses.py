@@ -22,7 +22,11 @@ def address(x: Tensor, what: str, dtype: torch.dtype, *shape: int, strided: bool
         fits = False
     if not fits:
         refuse(x, what, f"a {'' if strided else 'contiguous '}tensor {list(shape)} of {dtype} on the CPU")
-    return x.data_ptr()
+    at = x.data_ptr()
+    # Native code would take 0 for nothing: so are tensors of a trace, of zeros alone, and whose memory was given back.
+    if not at and x.numel():
+        raise ValueError(f"{what}: expected a tensor with data, got {list(shape)} of {dtype} without memory")
+    return at
 
 
 def optional_address(x: Tensor | None, *expected, **options) -> int:

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import re
+import typing
 
 import pytest
 
@@ -273,6 +274,20 @@ def test_the_limits_themselves_are_allowed():
 def test_steps_that_would_climb_or_overflow_are_refused(settings, path):
     with refused(f"{path}: expected"):
         OptimizerConfig(**settings)
+
+
+PARTS = {"": TrainConfig} | {name: type(x) for name, x in vars(TrainConfig()).items() if dataclasses.is_dataclass(x)}
+ODD = {bool: ("False", 0, None), int: (1.5, True, "1"), float: ("1", True)}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_settings_of_another_kind_are_refused_from_programs_too(part):
+    prefix = f"{part}." if part else ""
+    for name, hint in typing.get_type_hints(PARTS[part]).items():
+        choice = typing.get_origin(hint) is typing.Literal
+        for value in ("bogus", None) if choice else ODD.get(hint, ()):
+            with refused(f"{prefix}{name}: expected "):
+                PARTS[part](**{name: value})
 
 
 def test_discounts_end_with_the_one_that_acts():

@@ -16,9 +16,18 @@ from twohot.agent import AgentNetworks
 from twohot.export import FACTS, ActingStep, ExportError, export_policy
 
 SPACES = Dict({"image": Box(0, 255, (36, 36, 3), np.uint8), "action_mask": MultiBinary(4)})
+OFFICIAL = {
+    "input_projection": True,
+    "normalization": "moving_average",
+    "critic": "scalar",
+    "critic_actions": "outputs",
+    "soften_stored_actions": True,
+}
 CASES = {
     "transformer": ({"context": 6, "layers": 2}, flat(3), Discrete(4)),
     "rotary": ({"context": 6, "positions": "rotary"}, flat(3), Box(-1, 1, (2,))),
+    "official": ({"context": 6, **OFFICIAL}, flat(3), Discrete(4)),
+    "official-continuous": ({"context": 6, **OFFICIAL, "density_clip": 0.99}, flat(3), Box(-1, 1, (2,))),
     "learned": ({"context": 6, "positions": "learned"}, flat(3), MultiDiscrete([2, 3])),
     "gru": ({"memory": "gru", "layers": 2}, flat(3), MultiBinary(3)),
     "feedforward": ({"memory": "feedforward", "images": "nature"}, SPACES, Discrete(4)),

@@ -192,6 +192,30 @@ def test_operations_take_nothing_by_its_address_alone(name, odd):
         op.reduced_cross_entropy(*given.values(), None, True, *SUPPORT, 0.0, True, True)
 
 
+def without_memory(kind):
+    if kind == "zeros":
+        return torch._efficientzerotensor(5)
+    with FakeTensorMode():
+        return torch.zeros(5)
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+@pytest.mark.parametrize("kind", ["zeros", "traced"])
+@pytest.mark.parametrize("name", ["target", "weight"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_tensors_without_memory_are_not_taken_for_nothing(kind, name, reduction):
+    with pytest.raises(ValueError, match=f"{name}: expected a tensor with data"):
+        two_hot_cross_entropy(bins=BINS, reduction=reduction, **ROWS | {"mask": None, name: without_memory(kind)})
+
+
+@pytest.mark.parametrize("name", ["logits", "target"])
+def test_tensors_whose_memory_was_given_back_are_refused(name):
+    freed = ROWS[name].clone()
+    freed.untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match=f"{name}: expected a tensor with data"):
+        two_hot_cross_entropy(bins=BINS, **ROWS | {"mask": None, "weight": None, name: freed})
+
+
 def test_a_row_weight_of_other_rows_is_refused():
     layer = torch.zeros(1, 4, 3), torch.zeros(1, 8, 3), None
     with pytest.raises(ValueError, match=r"weight: expected a contiguous tensor \[4\]"):

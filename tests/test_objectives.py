@@ -432,6 +432,21 @@ def test_subset_value_by_hand():
     assert many.eq(0).all()  # all 64 draws miss the first critic with probability 2^-64
 
 
+@pytest.mark.parametrize(
+    ("q", "subset", "reduction", "message"),
+    [
+        (torch.zeros(2, 3), 0, "mean", "a subset of at least 1 critic, got 0"),
+        (torch.zeros(2, 3), True, "min", "a subset of at least 1 critic, got True"),
+        (torch.zeros(2, 3), 1, "max", "'mean' or 'min', got 'max'"),
+        (torch.zeros(0, 3), 1, "min", r"at least one critic, got \[0, 3\]"),
+        (torch.zeros(2, 3, dtype=torch.int64), 1, "min", "floating point q, got torch.int64"),
+    ],
+)
+def test_subsets_of_critics_say_what_is_wrong(q, subset, reduction, message):
+    with pytest.raises(ValueError, match=f"subset_value: expected .*{message}"):
+        subset_value(q, subset, reduction)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "min"])
 def test_subset_value_draws_with_replacement_independently_for_each_element(reduction):
     critics, count = 4, 20_000

@@ -194,12 +194,13 @@ def test_acting_normalises_as_learning_does(kind):
 @pytest.mark.parametrize("positions", ["fixed", "learned", "rotary"])
 def test_the_input_projection_comes_before_positions_in_windows_and_in_steps(positions):
     torch.manual_seed(0)
-    with_layer = Transformer(16, 2, 2, 32, 0.0, 8, positions=positions, input_projection=True).eval()
-    without = Transformer(16, 2, 2, 32, 0.0, 8, positions=positions).eval()
+    # Heads of 16, which the native step takes.
+    with_layer = Transformer(32, 2, 2, 32, 0.0, 8, positions=positions, input_projection=True).eval()
+    without = Transformer(32, 2, 2, 32, 0.0, 8, positions=positions).eval()
     assert set(with_layer.state_dict()) - set(without.state_dict()) == {"inputs.weight", "inputs.bias"}
     state = {name: x for name, x in with_layer.state_dict().items() if not name.startswith("inputs.")}
     without.load_state_dict(state)
-    x, time = torch.randn(3, 6, 16), torch.arange(6).expand(3, 6)
+    x, time = torch.randn(3, 6, 32), torch.arange(6).expand(3, 6)
     mapped = torch.einsum("oi,bli->blo", with_layer.inputs.weight, x) + with_layer.inputs.bias
     truth = without(mapped, time).detach()
     assert_accurate(with_layer(x, time), truth.double(), floor=256)

@@ -234,7 +234,12 @@ def test_targets_pass_gradcheck(n):
         ({"r_t": torch.tensor(1.0), "discount": 0.9, "v_tp1": torch.tensor(1.0)}, r"r_t \[\.\.\., L\]"),
         *[({name: torch.zeros(2, 3)}, f"bool {name}.*float32") for name in FLAGS],
         *[({name: torch.zeros(2, 1, dtype=torch.bool)}, rf"bool {name}.*\(2, 1\)") for name in FLAGS],
+        *[({name: torch.zeros(2, 3, dtype=torch.bool, device="meta")}, f"{name} on cpu.*on meta") for name in FLAGS],
+        ({"discount": torch.ones(2, device="meta")}, "discount on cpu.*on meta"),
+        ({"discount": NAN, "v_tp1": torch.zeros(2, 3)}, r"discount in \[0, 1\].*nan"),
+        ({"discount": 1.1, "v_tp1": torch.zeros(2, 3)}, r"discount in \[0, 1\].*1\.1"),
         ({"n": 0}, "at least 1, got 0"),
+        ({"n": 2.5}, "at least 1, got 2.5"),
     ],
 )
 def test_targets_say_what_is_wrong(change, message):
@@ -284,6 +289,21 @@ def test_constants_of_filters():
     truth = torch.tensor([leaky_ramp(x, **ramp) for x in (-1.0, 0.2, 1.0, 9.0)], dtype=torch.float64)
     assert truth.tolist() == pytest.approx([0.025, 0.055, 0.05 + 0.00625 + 0.1875, 0.4])
     assert_accurate(leaky_ramp_filter(torch.tensor([-1.0, 0.2, 1.0, 9.0], dtype=torch.float64), **ramp), truth)
+
+
+@pytest.mark.parametrize(
+    ("filter", "constants"),
+    [
+        (exponential_filter, {"beta": -1.0}),
+        (exponential_filter, {"beta": NAN}),
+        (exponential_filter, {"maximum": 0.0}),
+        (leaky_ramp_filter, {"width": 0.0}),
+        (leaky_ramp_filter, {"minimum": 2.0, "maximum": 1.0}),
+    ],
+)
+def test_constants_of_filters_have_ranges(filter, constants):
+    with pytest.raises(ValueError, match=f"{filter.__name__}: expected"):
+        filter(torch.zeros(3), **constants)
 
 
 def test_filters_of_infinite_and_missing_advantages():
@@ -421,11 +441,15 @@ def test_half_precision_cloning_is_computed_in_float32():
     ("change", "message"),
     [
         ({"filter": "Binary"}, r"filter among \['binary', 'exponential', 'leaky_ramp', 'none'\].*'Binary'"),
-        ({"log_prob": torch.zeros(2, 3, 2, dtype=torch.int64)}, "floating point log_prob and advantage.*int64"),
+        ({"log_prob": torch.zeros(2, 3, 2, dtype=torch.int64)}, "floating point log_prob, got torch.int64"),
         ({"advantage": torch.zeros(2, 3, 1)}, r"advantage of the shape .*\(2, 3, 2\), got \(2, 3, 1\)"),
         ({"mask": torch.ones(2, 3)}, "bool mask.*float32"),
         ({"mask": torch.ones(3, dtype=torch.bool)}, r"bool mask.*\(3,\)"),
         ({"mask": torch.ones(2, 3, 2, 1, dtype=torch.bool)}, r"bool mask.*\(2, 3, 2, 1\)"),
+        ({"mask": torch.ones(2, 3, dtype=torch.bool, device="meta")}, "mask on cpu.*on meta"),
+        ({"advantage": torch.zeros(2, 3, 2, device="meta")}, "advantage on cpu.*on meta"),
+        ({"filter": 3}, "filter among .* or a function, got 3"),
+        ({"filter": lambda a: a.to("meta")}, "weights on cpu.*on meta"),
         ({"filter": lambda a: a.sum()}, r"weights of the shape .* from the filter, got \(\)"),
     ],
 )
@@ -720,6 +744,14 @@ def test_a_target_that_is_no_number_raises_and_changes_nothing(value):
     assert all(torch.equal(a, b) for a, b in zip(weights, (x for head in heads for x in head), strict=True))
 
 
+@pytest.mark.parametrize(("dtype", "large"), [(torch.float64, 1e200), (torch.float64, -1.7e308), (torch.float32, 1e20)])
+def test_targets_whose_squares_overflow_raise_and_change_nothing(dtype, large):
+    popart = PopArt(dtype=dtype)
+    with pytest.raises(ValueError, match=f"expected targets whose squares {dtype} holds, got up to "):
+        popart.update(torch.tensor([large, 0.0], dtype=dtype))
+    assert (popart.mean, popart.variance, popart.batches) == (0, 100, 1)
+
+
 def zeros(*shape):
     return torch.zeros(shape)
 
@@ -737,6 +769,11 @@ def zeros(*shape):
         ((zeros(4, 3), None, [(zeros(5, 3), zeros(3))]), r"got \(3,\) and \(5, 3\)"),
         ((zeros(4, 3), None, [(zeros(3, 5, 5), zeros(3))]), r"got \(3,\) and \(3, 5, 5\)"),
         ((zeros(4, 3), None, [(zeros(3), zeros(4, 3))]), r"got \(4, 3\) and \(3,\)"),
+        ((zeros(4, 3).to("meta"),), "targets on cpu.*on meta"),
+        ((zeros(4, 3), zeros(4).to("meta") > 0), "mask on cpu.*on meta"),
+        ((zeros(4, 3), None, [(zeros(3, 5), zeros(3)), (zeros(3, 5).to("meta"), zeros(3))]), "weight .* on meta"),
+        ((zeros(4, 3), None, [(zeros(3, 5), zeros(3).long())]), "floating point bias of a head, got torch.int64"),
+        ((zeros(4, 3), None, [(zeros(1, 5).expand(3, 5), zeros(3))]), "weight of a head to write to"),
     ],
 )
 def test_popart_says_what_is_wrong(arguments, message):
@@ -758,6 +795,9 @@ def test_normalisation_says_what_is_wrong(method):
     "arguments",
     [
         {"discounts": 0},
+        {"discounts": 2.5},
+        {"dtype": torch.int64},
+        {"minimum_deviation": INFINITY, "maximum_deviation": INFINITY},
         {"beta": 0.0},
         {"beta": 1.0},
         {"initial_variance": 0.0},

@@ -185,9 +185,21 @@ class KVCache:
         return kept[2]
 
     def write(self, layer: int, k: Tensor, v: Tensor, lengths: Tensor) -> None:
-        """Store the first `lengths` [B] steps of k, v [B, L, K, D] of fresh episodes; k is rotated already."""
-        self._require_layer("KVCache.write", layer)
-        self._require_device("KVCache.write", k)
+        """Store the first `lengths` [B] steps of k, v [B, L, K, D] of fresh episodes; k is rotated already.
+
+        Builds no gradient.
+
+        Raises:
+            ValueError: when a shape, dtype or device does not fit the cache, or a length is none of 0 to L.
+        """
+        name = "KVCache.write"
+        self._require_layer(name, layer)
+        _require_tensors(name, k=k, v=v)
+        for x in (k, v):
+            self._require_device(name, x)
+        self._require_steps(name, k, v)
+        _require_lengths(name, lengths, k)
+        k, v, lengths = k.detach(), v.detach(), lengths.to(torch.int64)
         rows = torch.arange(min(self.length, k.shape[1]), device=k.device)
         last = lengths.unsqueeze(1) - 1
         step = torch.where(rows < self.sinks, rows, last - (last - rows) % (self.length - self.sinks))
@@ -198,6 +210,14 @@ class KVCache:
     def _require_layer(self, name: str, layer: int) -> None:
         if not _is_integer(layer) or not 0 <= layer < len(self.keys):
             raise ValueError(f"{name}: expected a layer of 0 to {len(self.keys) - 1}, got {layer!r}")
+
+    def _require_steps(self, name: str, k: Tensor, v: Tensor) -> None:
+        _, environments, heads, _, size = self.keys.shape
+        if k.dim() != 4 or k.shape != v.shape or (k.shape[0], *k.shape[2:]) != (environments, heads, size):
+            raise ValueError(
+                f"{name}: expected k, v of shape [B, L, K, D] = ({environments}, L, {heads}, {size}), as the cache was "
+                f"made for, got {tuple(k.shape)} and {tuple(v.shape)}"
+            )
 
     def _require_device(self, name: str, q: Tensor) -> None:
         if self.keys.device != q.device:
@@ -232,6 +252,8 @@ def decode_attention(
     name = "decode_attention"
     if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
         _require_tensors(name, q=q, k=k, v=v)
+    if type(layer) is not int:
+        cache._require_layer(name, layer)
     layers, environments, heads, _, size = cache.keys.shape
     fits = k.shape == v.shape == (environments, heads, size) and q.dim() == 3
     if not fits or q.shape[0] != environments or q.shape[2] != size or q.shape[1] % heads or not 0 <= layer < layers:
@@ -241,8 +263,9 @@ def decode_attention(
             f"made for, got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)} and {layer}; make a new cache when "
             "the policy or the number of environments changes"
         )
-    if type(layer) is not int:
-        cache._require_layer(name, layer)
+    if q.dtype not in DTYPES or not (q.layout is k.layout is v.layout is torch.strided):
+        _require_tensors(name, q=q, k=k, v=v)
+        _require_head(name, size, q.dtype)
     _require_alike(name, q, k, v)
     if cache.keys.device != q.device:
         cache._require_device(name, q)
@@ -293,21 +316,16 @@ def prefill_attention(
     _require_tensors(name, lengths=lengths)
     cache._require_layer(name, layer)
     cache._require_device(name, q)
-    _, environments, heads, _, size = cache.keys.shape
-    if (k.shape[0], *k.shape[2:]) != (environments, heads, size):
-        raise ValueError(
-            f"{name}: expected k, v of shape [B, L, K, D] = ({environments}, L, {heads}, {size}), as the cache was "
-            f"made for, got {tuple(k.shape)}"
-        )
+    cache._require_steps(name, k, v)
     if not cache.seen.is_meta and cache.seen.any():
         raise ValueError(f"{name}: expected a cache that was just reset, got one that has seen steps")
     window = {"window": cache.length - cache.sinks, "sinks": cache.sinks, "rotary": cache.rotary}
     out = causal_attention(q, k, v, lengths, softcap=softcap, scale=scale, **window)
     if cache.rotary is not None:
         k = reference.rotate(
-            k, *reference.rotation(torch.arange(k.shape[1], device=k.device), size, cache.rotary, k.dtype)
+            k, *reference.rotation(torch.arange(k.shape[1], device=k.device), k.shape[3], cache.rotary, k.dtype)
         )
-    cache.write(layer, k.detach(), v.detach(), lengths)
+    cache.write(layer, k, v, lengths)
     return out
 
 

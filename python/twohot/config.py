@@ -6,8 +6,12 @@ Every field is documented where it stands; `twohot train PRESET --help` prints t
 from __future__ import annotations
 
 import math
+import types
+from collections.abc import Callable
 from dataclasses import dataclass, field, is_dataclass
-from typing import Literal
+from functools import cache
+from numbers import Integral, Real
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from twohot.errors import TwohotError
 from twohot.losses import ValueBins
@@ -27,6 +31,31 @@ class ConfigurationError(TwohotError):
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigurationError(message)
+
+
+def _require_kinds(settings: object, where: str = "") -> None:
+    """That switches are bools, numbers are numbers, and choices are among theirs: programs are not checked by tyro."""
+    for name, (expected, fits) in _kinds(type(settings)).items():
+        value = getattr(settings, name)
+        _require(fits(value), f"{where}{name}: expected {expected}, got {value!r}")
+
+
+@cache
+def _kinds(cls: type) -> dict[str, tuple[str, Callable[[object], bool]]]:
+    """Of the settings that are no text, tuple or dataclass: what is expected, and whether a value is that."""
+    found = {}
+    for name, hint in get_type_hints(cls).items():
+        kinds = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if get_origin(hint) is Literal:
+            choices = get_args(hint)
+            found[name] = f"one of {', '.join(choices)}", lambda value, choices=choices: value in choices
+        elif kinds[0] is bool:
+            found[name] = "True or False", lambda value: isinstance(value, bool)
+        elif kinds[0] in (int, float):
+            expected, number = ("an integer", Integral) if kinds[0] is int else ("a number", Real)
+            allowed = (number, *kinds[1:])
+            found[name] = expected, lambda x, allowed=allowed: isinstance(x, allowed) and not isinstance(x, bool)
+    return found
 
 
 @dataclass(frozen=True)
@@ -51,6 +80,7 @@ class EnvironmentConfig:
     """Append four features: time in the trial, attempt, whether the last action was legal, last multiplied reward."""
 
     def __post_init__(self) -> None:
+        _require_kinds(self, "environment.")
         _require(len(self.tasks) > 0, "environment.tasks: expected at least one task, got none")
         _require(len(set(self.tasks)) == len(self.tasks), f"environment.tasks: a task is named twice in {self.tasks}")
         _require(
@@ -169,6 +199,7 @@ class AgentConfig:
     """Highest probability of an action, before all are normalised again."""
 
     def __post_init__(self) -> None:
+        _require_kinds(self, "agent.")
         for name in ("width", "layers", "heads", "feed_forward", "context", "encoder_hidden", "encoder_layers"):
             _require(getattr(self, name) >= 1, f"agent.{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("head_hidden", "head_layers", "critics", "mixture_components"):
@@ -189,7 +220,9 @@ class AgentConfig:
         )
         _require(0 < self.density_clip < 1, f"agent.density_clip: expected (0, 1), got {self.density_clip}")
         _require(
-            len(self.popart_deviation) == 2 and 0 < self.popart_deviation[0] <= self.popart_deviation[1] < math.inf,
+            isinstance(self.popart_deviation, (tuple, list))
+            and len(self.popart_deviation) == 2
+            and 0 < self.popart_deviation[0] <= self.popart_deviation[1] < math.inf,
             f"agent.popart_deviation: expected two numbers with 0 < least <= greatest, got {self.popart_deviation}",
         )
         _require(
@@ -276,6 +309,7 @@ class ObjectiveConfig:
     """Move the target heads after the optimiser's step, or before it, towards the weights that the step changes."""
 
     def __post_init__(self) -> None:
+        _require_kinds(self, "objective.")
         for name in ("critic_subset", "n_step"):
             _require(getattr(self, name) >= 1, f"objective.{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("action_samples", "target_action_samples", "policy_gradient_samples"):
@@ -340,6 +374,7 @@ class OptimizerConfig:
     """Compile the losses with torch.compile; the first update then takes a minute or more."""
 
     def __post_init__(self) -> None:
+        _require_kinds(self, "optimizer.")
         _require(0 < self.learning_rate < math.inf, f"optimizer.learning_rate: expected > 0, got {self.learning_rate}")
         for name in ("weight_decay", "warmup_updates", "decay_updates"):
             _require(
@@ -386,6 +421,7 @@ class CollectConfig:
     """Steps for which the same buttons stay flipped."""
 
     def __post_init__(self) -> None:
+        _require_kinds(self, "collect.")
         for name in ("environments", "steps_per_epoch", "flip_steps"):
             _require(getattr(self, name) >= 1, f"collect.{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("first_epoch", "epsilon_steps", "trial_epsilon_steps"):
@@ -411,6 +447,7 @@ class ReplayConfig:
     """Change drawn trajectories with hindsight, in suites that know how (maze_runner)."""
 
     def __post_init__(self) -> None:
+        _require_kinds(self, "replay.")
         _require(self.capacity_steps >= 1, f"replay.capacity_steps: expected at least 1, got {self.capacity_steps}")
         _require(self.threads >= 1, f"replay.threads: expected at least 1, got {self.threads}")
         _require(self.threads <= MOST_THREADS, f"replay.threads: expected at most {MOST_THREADS}, got {self.threads}")
@@ -428,6 +465,7 @@ class DataConfig:
     """Share of a batch that is drawn from the run's own trajectories, once there are any."""
 
     def __post_init__(self) -> None:
+        _require_kinds(self, "data.")
         _require(
             len(self.weights) in (0, len(self.sources)),
             f"data.weights: expected none or one for each of the {len(self.sources)} sources, got {len(self.weights)}",
@@ -459,6 +497,7 @@ class EvaluateConfig:
     """Steps after which a trial of an evaluation is cut off and counted as it stands."""
 
     def __post_init__(self) -> None:
+        _require_kinds(self, "evaluate.")
         for name in ("every", "trials", "final_trials", "step_limit"):
             _require(getattr(self, name) >= 1, f"evaluate.{name}: expected at least 1, got {getattr(self, name)}")
         _require(
@@ -504,6 +543,7 @@ class TrainConfig:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     def __post_init__(self) -> None:
+        _require_kinds(self)
         for name in ("epochs", "batch_size", "window", "checkpoint_every"):
             _require(getattr(self, name) >= 1, f"{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("seed", "updates_per_epoch", "warmup_epochs", "threads"):

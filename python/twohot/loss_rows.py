@@ -264,7 +264,7 @@ def _require_rows(
         if tensor is None:
             continue
         if tensor is not target:
-            _require_tensor(name, other, tensor)
+            require_tensor(name, other, tensor)
         require_device(name, other, tensor, leader, leading)
         if tensor.shape != rows:
             _require_broadcast(name, other, tensor, rows)
@@ -287,7 +287,8 @@ def require_bins(name: str, bins: ValueBins) -> None:
         raise TypeError(f"{name}: expected bins as a ValueBins, such as ValueBins.amago2(), got {bins!r}")
 
 
-def _require_tensor(name: str, other: str, tensor: Tensor) -> None:
+def require_tensor(name: str, other: str, tensor: Tensor) -> None:
+    """Raise TypeError or ValueError unless the argument `other` of the function `name` is a dense tensor."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: expected a tensor as {other}, got {type(tensor).__name__}")
     if tensor.layout is not torch.strided:
@@ -296,7 +297,7 @@ def _require_tensor(name: str, other: str, tensor: Tensor) -> None:
 
 def require_floating(name: str, other: str, tensor: Tensor) -> None:
     """Raise TypeError or ValueError unless the argument `other` of the function `name` is a floating point tensor."""
-    _require_tensor(name, other, tensor)
+    require_tensor(name, other, tensor)
     if not tensor.is_floating_point():
         raise ValueError(f"{name}: expected a floating point {other}, got {tensor.dtype}")
 

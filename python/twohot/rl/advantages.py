@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from twohot.loss_rows import require_device, require_floating, require_tensor
+
 
 def binary_filter(advantage: Tensor) -> Tensor:
     """f(A) = 1[A > 0], in the dtype of `advantage`; 0 where that is NaN (CRR, Wang et al. 2020; AMAGO-2)."""
@@ -20,7 +22,12 @@ def exponential_filter(advantage: Tensor, beta: float = 1.0, maximum: float | No
         advantage: [...] in units of the return.
         beta: per unit of the advantage, at least 0. Some papers name its inverse.
         maximum: the largest weight; None for no bound.
+
+    Raises:
+        ValueError: when `beta` is below 0, or `maximum` is not positive.
     """
+    if not beta >= 0 or not (maximum is None or maximum > 0):
+        raise ValueError(f"exponential_filter: expected beta >= 0 and maximum > 0, got {beta!r} and {maximum!r}")
     weight = (beta * advantage).exp()
     return weight if maximum is None else weight.clamp(max=maximum)
 
@@ -49,7 +56,14 @@ def leaky_ramp_filter(
         at_zero: the weight of the advantage 0 (where hinge >= 0).
         minimum, maximum: bounds of the weight. A negative minimum would push actions away without limit.
         add_binary: add 1 where the advantage is positive.
+
+    Raises:
+        ValueError: when `width` is not positive, or `minimum` is above `maximum`.
     """
+    if not width > 0 or not minimum <= maximum:
+        raise ValueError(
+            f"leaky_ramp_filter: expected width > 0 and minimum <= maximum, got {width!r}, {minimum!r} and {maximum!r}"
+        )
     below, above = advantage.clamp(max=hinge), (advantage - hinge).clamp(min=0)
     weight = (at_zero + (leak * below + above) / width).clamp(minimum, maximum)
     return weight + binary_filter(advantage) if add_binary else weight
@@ -94,19 +108,16 @@ def filtered_behavior_cloning(
         loss and its gradient, even where its log_prob is -inf.
 
     Raises:
-        ValueError: when a shape or a dtype is wrong, or the filter has no such name.
+        ValueError: when a shape, a dtype or a device is wrong, or the filter has no such name.
     """
+    name = "filtered_behavior_cloning"
     if isinstance(filter, str):
-        if filter not in FILTERS:
-            raise ValueError(
-                f"filtered_behavior_cloning: expected a filter among {sorted(FILTERS)} or a function, got {filter!r}"
-            )
-        filter = FILTERS[filter]
-    if not (log_prob.is_floating_point() and advantage.is_floating_point()):
-        raise ValueError(
-            f"filtered_behavior_cloning: expected a floating point log_prob and advantage, "
-            f"got {log_prob.dtype} and {advantage.dtype}"
-        )
+        filter = FILTERS.get(filter, filter)
+    if not callable(filter):
+        raise ValueError(f"{name}: expected a filter among {sorted(FILTERS)} or a function, got {filter!r}")
+    require_floating(name, "log_prob", log_prob)
+    require_floating(name, "advantage", advantage)
+    require_device(name, "advantage", advantage, "log_prob", log_prob)
     if advantage.shape != log_prob.shape:
         raise ValueError(
             f"filtered_behavior_cloning: expected an advantage of the shape of log_prob {tuple(log_prob.shape)}, "
@@ -114,6 +125,8 @@ def filtered_behavior_cloning(
         )
     if mask is None:
         mask = torch.ones((), dtype=torch.bool, device=log_prob.device)
+    require_tensor(name, "mask", mask)
+    require_device(name, "mask", mask, "log_prob", log_prob)
     if mask.dtype != torch.bool or mask.shape != log_prob.shape[: mask.dim()]:
         raise ValueError(
             f"filtered_behavior_cloning: expected a bool mask over the leading dimensions of log_prob "
@@ -122,6 +135,8 @@ def filtered_behavior_cloning(
     dtype = torch.promote_types(log_prob.dtype, torch.float32)
     with torch.no_grad():
         weight = filter(advantage.to(torch.promote_types(advantage.dtype, torch.float32)))
+        require_tensor(name, "the filter's weights", weight)
+        require_device(name, "the filter's weights", weight, "log_prob", log_prob)
         if weight.shape != log_prob.shape:
             raise ValueError(
                 f"filtered_behavior_cloning: expected weights of the shape of log_prob {tuple(log_prob.shape)} "

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from twohot.loss_rows import require_floating
 
 
 def subset_value(
@@ -21,7 +24,17 @@ def subset_value(
 
     Returns:
         [...].
+
+    Raises:
+        ValueError: without a critic, for a subset below 1, and for another reduction or values that are no floats.
     """
+    require_floating("subset_value", "q", q)
+    if not q.dim() or not len(q):
+        raise ValueError(f"subset_value: expected values [C, ...] of at least one critic, got {list(q.shape)}")
+    if isinstance(subset, bool) or not isinstance(subset, Integral) or subset < 1:
+        raise ValueError(f"subset_value: expected a subset of at least 1 critic, got {subset!r}")
+    if reduction not in ("mean", "min"):
+        raise ValueError(f"subset_value: expected the reduction 'mean' or 'min', got {reduction!r}")
     drawn = torch.randint(q.shape[0], (subset, *q.shape[1:]), device=q.device, generator=generator)
     chosen = q.gather(0, drawn)
     return chosen.mean(0) if reduction == "mean" else chosen.amin(0)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
+
+from twohot.loss_rows import require_device, require_floating, require_tensor
 
 
 def update_moments(
@@ -98,15 +101,18 @@ class PopArt(nn.Module):
         dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
-        if discounts is not None and discounts < 1:
-            raise ValueError(f"PopArt: expected at least 1 discount, or None, got {discounts}")
+        count = 1 if discounts is None else discounts
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
+            raise ValueError(f"PopArt: expected at least 1 discount, or None, got {discounts!r}")
+        if not dtype.is_floating_point:
+            raise ValueError(f"PopArt: expected statistics of a floating point dtype, got {dtype}")
         if not 0 < beta < 1:
             raise ValueError(f"PopArt: expected beta between 0 and 1, got {beta}")
         if not 0 < initial_variance < math.inf:
             raise ValueError(f"PopArt: expected a positive initial_variance, got {initial_variance}")
-        if not 0 < minimum_deviation <= maximum_deviation:
+        if not 0 < minimum_deviation <= maximum_deviation < math.inf:
             raise ValueError(
-                f"PopArt: expected 0 < minimum_deviation <= maximum_deviation, "
+                f"PopArt: expected 0 < minimum_deviation <= maximum_deviation < infinity, "
                 f"got {minimum_deviation} and {maximum_deviation}"
             )
         self.beta = beta
@@ -146,11 +152,14 @@ class PopArt(nn.Module):
                 factor for each discount behind a layer that all discounts share.
 
         Raises:
-            ValueError: when a target that counts is not finite, or a shape or a dtype is wrong; nothing has changed
-                then.
+            ValueError: when a target that counts is not finite, or so large that its square is not, or a shape, dtype
+                or device is wrong; nothing has changed then.
         """
         self._check_values("update", "targets", targets)
         leading = targets.shape[: targets.dim() - self.mean.dim()]
+        if mask is not None:
+            require_tensor("PopArt.update", "mask", mask)
+            require_device("PopArt.update", "mask", mask, "targets", targets)
         if mask is not None and (mask.dtype != torch.bool or mask.shape != leading):
             raise ValueError(
                 f"PopArt.update: expected a bool mask of shape {tuple(leading)}, got {mask.dtype} {tuple(mask.shape)}"
@@ -168,8 +177,13 @@ class PopArt(nn.Module):
                 f"mask the steps that have none"
             )
         mean, deviation = self.mean.clone(), self.deviation
-        self.batches += 1
-        new_mean, new_variance = update_moments(mean, self.variance, self.batches, counted, self.beta)
+        batches = self.batches + 1
+        new_mean, new_variance = update_moments(mean, self.variance, batches, counted, self.beta)
+        if not (new_mean.isfinite() & new_variance.isfinite()).all():
+            raise ValueError(
+                f"PopArt.update: expected targets whose squares {mean.dtype} holds, got up to {counted.abs().max():.3g}"
+            )
+        self.batches.copy_(batches)
         self.mean.copy_(new_mean)
         self.variance.copy_(new_variance)
         for weight, bias in heads:
@@ -182,8 +196,8 @@ class PopArt(nn.Module):
         return f"discounts={discounts}, beta={self.beta}"
 
     def _check_values(self, method: str, name: str, x: Tensor) -> None:
-        if not x.is_floating_point():
-            raise ValueError(f"PopArt.{method}: expected floating point {name}, got {x.dtype}")
+        require_floating(f"PopArt.{method}", name, x)
+        require_device(f"PopArt.{method}", name, x, "mean", self.mean)
         if x.shape[x.dim() - self.mean.dim() :] != self.mean.shape:
             raise ValueError(
                 f"PopArt.{method}: expected {name} of shape [..., {len(self.mean)}], one for each discount, "
@@ -193,6 +207,11 @@ class PopArt(nn.Module):
     def _check_head(self, weight: Tensor, bias: Tensor | None) -> None:
         if bias is None:
             raise ValueError("PopArt.update: expected a bias in every head, which takes up a change of the mean")
+        for name, x in (("weight", weight), ("bias", bias)):
+            require_floating("PopArt.update", f"{name} of a head", x)
+            require_device("PopArt.update", f"{name} of a head", x, "mean", self.mean)
+            if any(step == 0 and size > 1 for step, size in zip(x.stride(), x.shape, strict=True)):
+                raise ValueError(f"PopArt.update: expected a {name} of a head to write to, got one that was expanded")
         fits = weight.shape[: bias.dim()] == bias.shape and weight.dim() - bias.dim() in (0, 1)
         if not fits or bias.shape[bias.dim() - self.mean.dim() :] != self.mean.shape:
             discounts = f"..., {len(self.mean)}" if self.mean.dim() else "..."

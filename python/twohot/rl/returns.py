@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
+
 import torch
 from torch import Tensor
+
+from twohot.loss_rows import require_device, require_floating, require_tensor
 
 
 def td_targets(
@@ -41,7 +45,8 @@ def td_targets(
         least. Differentiable. Takes min(n, L) passes over tensors of this shape.
 
     Raises:
-        ValueError: when a shape or a dtype differs from these, or n is below 1.
+        ValueError: when a shape, dtype or device differs from these, n is below 1, or a discount that is a number is
+            not in [0, 1].
     """
     _check(r_t, discount, v_tp1, terminated_t, truncated_t, mask, n)
     dtype = torch.promote_types(torch.promote_types(r_t.dtype, v_tp1.dtype), torch.float32)
@@ -81,9 +86,16 @@ def _check(
     mask: Tensor | None,
     n: int,
 ) -> None:
-    for name, tensor in (("r_t", r_t), ("v_tp1", v_tp1)):
-        if not tensor.is_floating_point():
-            raise ValueError(f"td_targets: expected a floating point {name}, got {tensor.dtype}")
+    require_floating("td_targets", "r_t", r_t)
+    require_floating("td_targets", "v_tp1", v_tp1)
+    if not isinstance(discount, Tensor) and not (isinstance(discount, Real) and 0 <= discount <= 1):
+        raise ValueError(f"td_targets: expected a discount in [0, 1], or a tensor of them, got {discount!r}")
+    given = {"v_tp1": v_tp1, "terminated_t": terminated_t, "truncated_t": truncated_t, "mask": mask}
+    given["discount"] = discount if isinstance(discount, Tensor) else None
+    for name, tensor in given.items():
+        if tensor is not None:
+            require_tensor("td_targets", name, tensor)
+            require_device("td_targets", name, tensor, "r_t", r_t)
     discounts = tuple(discount.shape) if isinstance(discount, Tensor) else ()
     if r_t.dim() == 0 or len(discounts) > 1:
         raise ValueError(
@@ -101,5 +113,5 @@ def _check(
                 f"td_targets: expected a bool {name} of the shape of r_t {tuple(r_t.shape)}, "
                 f"got {tensor.dtype} {tuple(tensor.shape)}"
             )
-    if n < 1:
-        raise ValueError(f"td_targets: expected a horizon n of at least 1, got {n}")
+    if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
+        raise ValueError(f"td_targets: expected an integer horizon n of at least 1, got {n!r}")
