@@ -1,6 +1,7 @@
 """Settings that must be there before torch is imported, the same as the command line's; fixtures of several files."""
 
 import os
+import signal
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -12,6 +13,10 @@ from perturbation import perturb_as_asked
 from twohot import _native
 
 perturb_as_asked()
+
+for number in (signal.SIGINT, signal.SIGHUP):  # ignored in a shell's background job and under nohup, and inherited
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 IMPLEMENTATIONS = [
     ("native", torch.float32),

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from small import quiet, with_epochs
 from twohot import Agent, checkpoint, cli
 from twohot.checkpoint import CheckpointError
 from twohot.config import TrainConfig
 from twohot.config_files import from_json, to_json
+from twohot.epoch import Epoch
 from twohot.errors import TwohotError
 from twohot.evaluation_section import evaluation_section
 from twohot.report import write_report
@@ -180,6 +182,41 @@ def test_odd_values_anywhere_end_in_one_sentence_at_most(run: Path, name: str) -
         file.write_bytes(checkpoint.signed(changed) if state else json.dumps(changed).encode())
         for reader in WHO_READS[name]:
             assert "\n" not in sentence(lambda reader=reader: READERS[reader](run)), (place, value)
+
+
+UNPLANNED = {"steps": 60, "updates": 2, "sums": {"loss/total": torch.tensor(3.0)}}
+"""As of an epoch in which two updates were looked at."""
+CURRENT = {
+    "trials": [[0, 1, False, [0.5], [13], [False]]],
+    "counts": {"loss/total": 2},
+    "clock": {"collect": 0.5, "sample": 0.1, "update": 0.2},
+    "seconds": 0.8,
+}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({name: value} for name in ("steps", "updates") for value in (-1, 0.5, "x", None, True)),
+        *({"counts": {"loss/total": value}} for value in (0, 3, -1, 2**70, "x", None)),
+        {"counts": {}},
+        {"sums": {"loss/another": torch.tensor(1.0)}, "counts": {"loss/another": 1}},
+        {"sums": {"loss/total": torch.tensor(float("nan"))}},
+        {"sums": {"loss/total": torch.ones(3)}},
+        *({"clock": {"collect": 1.0, "update": value}} for value in (0, -1, 5e-324, "x", None)),
+        *({"trials": [[0, 1, False, *arrays]]} for arrays in (([0.5], [13]), (["x"], [1], [True]))),
+        {"trials": [[0, 1, False, [0.5], [13], [False]], [1, 1, False, [0.5, 1.0], [13, 14], [False, True]]]},
+    ],
+    ids=str,
+)
+def test_an_epoch_that_cannot_end_is_refused_where_it_is_read(changed: dict[str, Any]) -> None:
+    def read(changed: dict[str, Any]) -> Epoch:
+        given, current = UNPLANNED | changed, CURRENT | changed
+        return Epoch.from_json(current, given["steps"], given["updates"], given["sums"], with_epochs(1).environment)
+
+    assert read({}).means() == {"loss/total": 1.5}
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        read(changed)
 
 
 @pytest.mark.parametrize("name", ["../run/x.safetensors", "/etc/passwd", "agent.safetensors/..", "x", ""])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import signal
 import threading
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from twohot.learner import Learner
 from twohot.metrics import read_metrics
 from twohot.report import write_report
 from twohot.rl.exploration import Exploration
-from twohot.train import resume, train
+from twohot.train import Session, resume, train
 
 EPOCHS = 4
 
@@ -185,6 +186,20 @@ def test_without_a_damaged_unplanned_checkpoint_a_run_is_exact(whole: Path, tmp_
     assert agent_bytes(run) == agent_bytes(whole)
     assert rows(run) == rows(whole)
     assert "continued" not in read_start(run)
+
+
+def test_the_older_checkpoint_is_of_use_after_the_newer_was_resumed(tmp_path: Path, monkeypatch) -> None:
+    """What the replay had evicted between the two is still on the disk."""
+    eager(monkeypatch)
+    run, small = tmp_path / "run", config("disk")
+    train(dataclasses.replace(small, replay=dataclasses.replace(small.replay, capacity_steps=200)), run, quiet())
+    ended = agent_bytes(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "loop", lambda self, progress: None)  # as one that is killed at once
+        resume(run, quiet(), epochs=EPOCHS + 1)
+    shutil.rmtree(run / "checkpoints/epoch-000004")
+    resume(run, quiet(), epochs=EPOCHS)
+    assert agent_bytes(run) == ended
 
 
 def test_longer_and_shorter_after_an_unplanned_checkpoint(tmp_path: Path, monkeypatch) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -85,7 +86,7 @@ def test_of_many_that_come_at_once_one_at_a_time_is_in(tmp_path: Path) -> None:
     def come() -> None:
         for _ in range(50):
             try:
-                with owned(tmp_path / "run"):  # the directory goes and comes, for nothing is put into it
+                with owned(tmp_path / "run"):  # the directory may go and come, for nothing is put into it
                     inside[0] += 1
                     most[0] = max(most[0], inside[0])
                     time.sleep(0.0005)
@@ -99,7 +100,12 @@ def test_of_many_that_come_at_once_one_at_a_time_is_in(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert most == [1]
-    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_that_stays_empty_goes(tmp_path: Path) -> None:
+    with owned(tmp_path / "run"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_that_was_there_stays(tmp_path: Path) -> None:
@@ -109,6 +115,13 @@ def test_a_directory_that_was_there_stays(tmp_path: Path) -> None:
     with owned(tmp_path):
         (tmp_path / "file").touch()
     assert {path.name for path in tmp_path.iterdir()} == {"file", OWNER_NAME}
+
+
+def test_where_no_directory_can_be_made_it_is_tried_no_longer(tmp_path: Path, monkeypatch) -> None:
+    """Some file systems (/proc, an automounter's) call that a missing file, as where an owner has just gone."""
+    monkeypatch.setattr(Path, "mkdir", Mock(side_effect=FileNotFoundError(errno.ENOENT, "none", "run")))
+    with pytest.raises(FileNotFoundError, match="run"), owned(tmp_path / "run"):
+        pass
 
 
 def test_an_owner_that_has_not_said_who_it_is(tmp_path: Path) -> None:

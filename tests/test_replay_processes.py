@@ -98,15 +98,17 @@ CHILDREN = {
     """,
     "it opens the directory again": """
     import tempfile
-    with tempfile.TemporaryDirectory() as place:
-        kept = Replay.create(schema, capacity_steps=10_000, directory=place, threads=3)
-        kept.add(**columns())
-        def work():
-            with Replay.open(place) as mine:
-                assert mine.sample(512, 50).mask.all()
-        forked(work)
-        kept.add(**columns())
-        kept.close()
+    place = tempfile.mkdtemp()  # a context manager would remove it at the end of the child
+    kept = Replay.create(schema, capacity_steps=10_000, directory=place, threads=3)
+    kept.add(**columns())
+    def work():
+        with Replay.open(place) as mine:
+            assert mine.sample(512, 50).mask.all()
+    forked(work)
+    kept.add(**columns())
+    kept.close()
+    import shutil
+    shutil.rmtree(place)
     """,
     "it trains with the losses": """
     import torch

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -183,22 +184,25 @@ def test_nothing_is_lost_in_the_folder_of_damage(place):
 
 @pytest.mark.parametrize("suffix", [".journal", ".data"])
 def test_a_file_that_may_not_be_read(place, suffix):
-    """As a user without the right, who stands in the folder, as those above it may be closed."""
+    """As a user without the right to read it, and with that to every folder above."""
     script = (
         "import os, sys\n"
         "from twohot.replay import DamagedReplayError, Replay\n"
-        "os.chdir(sys.argv[1])\n"
         "os.getuid() or os.setuid(65534)\n"
-        "try: Replay.open('.')\n"
+        "try: Replay.open(sys.argv[1])\n"
         "except DamagedReplayError as error: assert 'Permission denied' in str(error), error\n"
         "else: sys.exit('nothing raised')\n"
-        "with Replay.open('.', damage='skip') as replay: assert len(replay.tasks()) == 2\n"
-        "Replay.repair('.')\n"
-        "print(len(Replay.open('.').tasks()))\n"
+        "with Replay.open(sys.argv[1], damage='skip') as replay: assert len(replay.tasks()) == 2\n"
+        "Replay.repair(sys.argv[1])\n"
+        "print(len(Replay.open(sys.argv[1]).tasks()))\n"
     )
-    min(place.glob(f"*{suffix}")).chmod(0)
-    place.chmod(0o777)
-    command = [sys.executable, "-c", script, str(place)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    with tempfile.TemporaryDirectory() as above:
+        Path(above).chmod(0o755)
+        home = Path(above) / "replay"
+        shutil.copytree(place, home)
+        min(home.glob(f"*{suffix}")).chmod(0)
+        home.chmod(0o777)
+        command = [sys.executable, "-c", script, str(home)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) == (4 if suffix == ".journal" else 2)

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstring>
 #include <memory>
+#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -552,7 +553,7 @@ void bind_replay(py::module_& module) {
            "step"_a, "mask"_a)
       .def("cut", &ReplayWriter::cut, Released())
       .def("discard", &ReplayWriter::discard, "mask"_a);
-  module.def("roll_back", &roll_back, "directory"_a, "extents"_a, Released());
+  module.def("roll_back", &roll_back, "directory"_a, "extents"_a, "kept"_a, Released());
   module.def("repair",
              [](const std::string& directory, const std::vector<FieldTuple>& observation, const FieldTuple& action,
                 const std::vector<FieldTuple>& step) {

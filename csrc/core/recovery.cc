@@ -185,7 +185,7 @@ void rebuild_journal(const std::string& directory, SegmentName name, const Layou
 
 }  // namespace
 
-void roll_back(const std::string& directory, const Extents& extents) {
+void roll_back(const std::string& directory, const Extents& extents, const std::set<std::string>& kept) {
   const Listing listing = list(directory);
   require_no_writer(directory, listing);
   std::set<std::string> missing;
@@ -196,6 +196,7 @@ void roll_back(const std::string& directory, const Extents& extents) {
   std::vector<std::pair<SegmentName, Cut>> cuts;
   std::vector<SegmentName> later;
   for (const auto& [name, files] : listing) {
+    if (kept.contains(name.text())) continue;
     const auto then = extents.find(name.text());
     if (then == extents.end() || then->second == 0) {
       if (!files.journal || file_bytes(journal_path(directory, name))) later.push_back(name);

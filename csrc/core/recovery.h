@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,8 +19,8 @@ using Extents = std::map<std::string, std::int64_t>;
 // writer. No file becomes shorter, so that whoever has it mapped goes on, and learns at its next scan what does not
 // count any more; the space comes back with the rest of the segment. Throws std::runtime_error where a segment has a
 // writer, or is gone, or holds less than it did then, and FileError. What it did until then stays; the same call does
-// the rest. O(files).
-void roll_back(const std::string& directory, const Extents& extents);
+// the rest. Segments of `kept` stay as they are, if they are there. O(files).
+void roll_back(const std::string& directory, const Extents& extents, const std::set<std::string>& kept = {});
 
 // Makes the journals anew that do not hold, lost ones too, from intact data, moves what no trajectory can be read from,
 // and what is no file at all, to `directory`/damaged, and removes leftovers. No segment may have a writer. Returns what

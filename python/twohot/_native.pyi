@@ -1,6 +1,6 @@
 """Native parts of twohot. The public faces are `twohot.replay` and its neighbours; arrays are strict here."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, Literal
 
 import numpy as np
@@ -95,7 +95,7 @@ class ReplayWriter:
     def cut(self) -> None: ...
     def discard(self, mask: np.ndarray | None) -> None: ...
 
-def roll_back(directory: bytes, extents: dict[str, int]) -> None:
+def roll_back(directory: bytes, extents: dict[str, int], kept: Set[str]) -> None:
     """Take back what was committed after `ReplayStore.extents` had returned `extents`."""
 
 def repair(directory: bytes, observation: list[_Field], action: _Field, step: list[_Field]) -> list[tuple[str, str]]:

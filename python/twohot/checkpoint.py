@@ -35,8 +35,6 @@ from twohot.files import parse_json, sync
 from twohot.replay import Replay
 
 FORMAT = 2
-FORMER = 1
-"""Its state.json has no checksum of its own, and knows no unplanned checkpoints."""
 KEEP = 2
 _NAME = re.compile(r"epoch-(\d+)(?:-(\d+)-(\d+))?", re.ASCII)
 _SIGNED = re.compile(rb'(.*),\n "crc32": "([0-9a-f]{8})"\n}\n', re.DOTALL)
@@ -135,7 +133,7 @@ def signed(document: dict[str, Any]) -> bytes:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """state.json of a checkpoint, of this format or the former, after every file has been compared with its checksum.
+    """state.json of a checkpoint, after it and every file have been compared with their checksums.
 
     Raises:
         CheckpointError: naming the file that is missing, truncated or changed, and what to do.
@@ -149,12 +147,13 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         version = state["format"]
     except (ValueError, KeyError, TypeError):
         version = FORMAT  # whatever it is, it has not its checksum
-    if version not in (FORMER, FORMAT):
-        raise CheckpointError(f"{checkpoint}: format {version!r}, this version reads {FORMAT}: start a new run")
+    if version != FORMAT:
+        raise CheckpointError(
+            f"{checkpoint}: format {version!r}, this version reads {FORMAT}: use the version that wrote it, or "
+            "start a new run"
+        )
     signed = _SIGNED.fullmatch(data)
-    if version == FORMER and signed is None:
-        state |= {"unplanned": None, "continued": []}
-    elif signed is None or zlib.crc32(signed[1]) != int(signed[2], 16):
+    if signed is None or zlib.crc32(signed[1]) != int(signed[2], 16):
         raise CheckpointError(f"{path}: damaged (it lacks its own CRC-32); {_advice(checkpoint)}")
     with reading(checkpoint):
         for name, expected in state["files"].items():

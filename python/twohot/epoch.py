@@ -14,9 +14,12 @@ from torch import Tensor
 
 from twohot.config import EnvironmentConfig
 from twohot.envs import get_suite
+from twohot.metrics import convert
 from twohot.rollout import Trial
 
 PHASES = ("collect", "sample", "update", "evaluate")
+LEAST_SECONDS = 1e-9
+"""That a phase has taken in which anything was done; metrics divide by it."""
 
 
 @dataclass
@@ -93,12 +96,32 @@ class Epoch:
         return {"trials": trials, "counts": self.counts, "clock": dict(self.clock), "seconds": self.seconds()}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any], steps: int, updates: int, sums: dict[str, Tensor]) -> Epoch:
-        """What `to_json` described, beside the counters and sums. Raises KeyError, TypeError and ValueError."""
+    def from_json(
+        cls,
+        values: Mapping[str, Any],
+        steps: int,
+        updates: int,
+        sums: dict[str, Tensor],
+        environment: EnvironmentConfig,
+    ) -> Epoch:
+        """What `to_json` described, beside the counters and sums, of a run on these environments.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none, or no row of metrics could be made of it.
+        """
+        if any(type(number) is not int or number < 0 for number in (steps, updates)):
+            raise ValueError(f"expected whole numbers of steps and updates, got {steps!r} and {updates!r}")
         trials = [Trial(row, task, *map(np.array, arrays), told) for row, task, told, *arrays in values["trials"]]
         counts = {name: int(values["counts"][name]) for name in sums}
+        if not all(0 < number <= updates for number in counts.values()):
+            raise ValueError(f"expected statistics of 1 to {updates} updates, got {counts}")
         clock = defaultdict(float, {phase: float(values["clock"].get(phase, 0.0)) for phase in PHASES})
-        return cls(steps, updates, trials, sums, counts, clock, float(values["seconds"]))
+        for phase, done in ("collect", steps), ("update", updates):
+            if done and clock[phase] < LEAST_SECONDS:
+                raise ValueError(f"clock: expected the seconds in {phase}, got {clock[phase]}")
+        restored = cls(steps, updates, trials, sums, counts, clock, float(values["seconds"]))
+        convert({**restored.trial_metrics(environment), **restored.means()})
+        return restored
 
 
 def _arrays(trial: Trial) -> tuple[np.ndarray, ...]:

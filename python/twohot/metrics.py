@@ -297,7 +297,7 @@ class MetricsWriter:
         """
         if kind not in get_args(Kind):
             raise ValueError(f"kind of a metrics row must be one of {', '.join(get_args(Kind))}, got {kind!r}")
-        converted = {name: _convert(name, value) for name, value in metrics.items()}
+        converted = convert(metrics)
         row = {
             "kind": kind,
             "environment_steps": int(environment_steps),
@@ -381,7 +381,7 @@ def _parse_row(line: bytes) -> Row:
         raise ValueError(f"its counts are {counts}")
     if type(seconds) not in (int, float) or not isinstance(metrics, dict):
         raise TypeError("`seconds` is no number, or `metrics` no object")
-    return Row(kind, *counts, float(seconds), {name: _convert(name, value) for name, value in metrics.items()})
+    return Row(kind, *counts, float(seconds), convert(metrics))
 
 
 def _truncate(path: Path, resume_offset: int | None) -> None:
@@ -398,6 +398,11 @@ def _truncate(path: Path, resume_offset: int | None) -> None:
         )
     if resume_offset < len(content):
         os.truncate(path, resume_offset)
+
+
+def convert(metrics: Mapping[str, Any]) -> dict[str, float | list[float]]:
+    """Metrics as a row holds them. Raises KeyError and ValueError as `MetricsWriter.write` does."""
+    return {name: _convert(name, value) for name, value in metrics.items()}
 
 
 def _convert(name: str, value: Any) -> float | list[float]:

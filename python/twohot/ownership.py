@@ -18,6 +18,8 @@ from twohot.text import printable
 
 OWNER_NAME = "owner.json"
 """The locked file: host and process of the last owner, who owns the run no more once the lock is free."""
+ATTEMPTS = 100
+"""To lock a file that others remove in between."""
 _CONTENDED = (errno.EAGAIN, errno.EACCES)
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
@@ -31,7 +33,8 @@ class OwnedRunError(TwohotError, RuntimeError):
 
 @contextmanager
 def owned(run: Path) -> Iterator[None]:
-    """Own a run directory within the block; it is made where it is missing, and goes again where it stays empty.
+    """Own a run directory within the block; it is made where it is missing, and goes again where it stays empty
+    and nobody else comes meanwhile.
 
     The lock is flock's: the system frees it when the process ends, `kill -9` and the loss of power included. It is not
     inherited by children, forked or not. Over NFS it holds between hosts (Linux passes it on to the server) unless the
@@ -59,12 +62,14 @@ def owned(run: Path) -> Iterator[None]:
 
 def _locked(path: Path) -> int:
     """A descriptor of the file, which it locks."""
-    while True:
+    for left in reversed(range(ATTEMPTS)):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except FileNotFoundError:
-            continue  # another owner has just removed an empty directory
+            if left:
+                continue  # another owner has just removed an empty directory
+            raise  # there can be none
         _held.add(descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,6 +90,7 @@ def _locked(path: Path) -> int:
                 "(evaluate and report may be used meanwhile)"
             ) from None
         _release(descriptor)
+    raise OwnedRunError(f"{path.parent}: other processes come and go in this run; try again")
 
 
 def _owner(descriptor: int) -> str:

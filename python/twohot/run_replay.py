@@ -44,6 +44,7 @@ def load(config: ReplayConfig, run: Path, checkpoint: Path, saved: dict[str, Any
         run / DIRECTORY,
         "append",
         position=saved["position"],
+        evicted=saved["evicted"],  # an older checkpoint may need them
         segment_bytes=SEGMENT_BYTES,
         keep_evicted=True,
         threads=config.threads,

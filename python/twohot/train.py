@@ -475,7 +475,7 @@ class Session:
                 self.continued.append(self.learner.updates)
                 sums = checkpoint.read_tensors(path, "statistics")
                 sums = {name: value.to(self.device) for name, value in sums.items()}
-                self.current = Epoch.from_json(state["current"], *state["unplanned"], sums)
+                self.current = Epoch.from_json(state["current"], *state["unplanned"], sums, self.config.environment)
             self._saved = (self.epoch, self.current.steps, self.current.updates)
 
 

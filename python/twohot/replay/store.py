@@ -138,6 +138,7 @@ class Replay:
         capacity_trajectories: int | None = None,
         damage: Literal["raise", "skip"] = "raise",
         position: Mapping[str, int] | None = None,
+        evicted: Sequence[str] = (),
         durable: bool = False,
         segment_bytes: int = SEGMENT_BYTES,
         keep_evicted: bool = False,
@@ -154,9 +155,10 @@ class Replay:
         that were evicted are back, as the oldest, where their files were not removed and the capacity has room. Files
         that are torn, changed or foreign raise DamagedReplayError, or are left out with `damage="skip"` (see `verify`).
         `position` takes back what was committed after `position()` had returned it; nobody may be writing then, and
-        those that read lose it at their next `refresh`. RuntimeError says what it needs and is not there any more. A
-        directory of the format before becomes one of this format unless it is only read. Raises ValueError for another
-        mode and for a position without the right to write, FileNotFoundError where there is no replay, and OSError.
+        those that read lose it at their next `refresh`. RuntimeError says what it needs and is not there any more. Of
+        the files that it does not need, those that `evicted_files()` named then, given as `evicted`, stay. A directory
+        of the format before becomes one of this format unless it is only read. Raises ValueError for another mode and
+        for a position without the right to write, FileNotFoundError where there is no replay, and OSError.
         """
         if text("mode", mode) not in get_args(Mode):
             raise ValueError(f"mode: expected one of {get_args(Mode)}, got {mode!r:.60}")
@@ -173,7 +175,7 @@ class Replay:
             if not isinstance(position, Mapping):
                 raise TypeError(f"position: expected what position() returned, got {position!r:.60}")
             extents = {text("position", name): integer("position", count) for name, count in position.items()}
-            _native.roll_back(os.fsencode(home), extents)
+            _native.roll_back(os.fsencode(home), extents, {text("evicted", name) for name in evicted})
         options = {"durable": durable, "segment_bytes": segment_bytes, "keep_evicted": keep_evicted}
         native = make_native(schema, capacity, home, mode, seed, threads, skip_damage=damage == "skip", **options)
         return cls(schema, native, capacity, home, {"mode": mode, "damage": damage, "threads": threads, **options})
