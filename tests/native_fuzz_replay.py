@@ -235,6 +235,7 @@ def directories(draw: Draw):
             if evicted is not None:
                 replay.compact(evicted)
             assert replay.verify() == []
+            assert len(replay.actions()) == replay.stats().steps
             replay.close()
             options = {"segment_bytes": segment_bytes, "seed": seed_of_samples, "threads": threads}
             options["capacity_steps"] = capacity_steps

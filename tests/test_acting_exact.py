@@ -258,6 +258,19 @@ def test_trajectories_that_do_not_fit(networks, given, message):
         agent.get_values([trajectory()], samples=0)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (trajectory(), "expected a list of trajectories, got one dict"),
+        ("abc", "got one str"),
+        ([5], "trajectory 0: .*got a int"),
+    ],
+)
+def test_what_is_no_list_of_trajectories(networks, given, message):
+    with pytest.raises(TrajectoryError, match=message):
+        Agent(networks, small.CONFIG).get_values(given)
+
+
 def test_what_fits_is_not_copied():
     array = np.zeros((2, 3), np.float32)
     assert exact_array(array, np.float32) is array

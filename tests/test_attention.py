@@ -475,7 +475,7 @@ def test_a_cache_may_store_a_shorter_type():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        *(({name: 0}, f"expected at least 1 {name}, .*got 0") for name in ("layers", "environments", "heads", "length")),
+        *(({name: 0}, f"at least 1 {name}, .*got 0") for name in ("layers", "environments", "heads", "length")),
         ({"head_size": 0}, "expected a head size of 1 to 256, got 0"),
         ({"head_size": 257}, "expected a head size of 1 to 256, got 257"),
         ({"dtype": torch.int8}, "expected one of torch.float32, .*, got torch.int8"),

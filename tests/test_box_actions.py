@@ -98,6 +98,19 @@ class Takes(gym.Env):
         return np.zeros(1, np.float32), 0.0, False, False, {}
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("render", [False, True])
+def test_a_number_alone_is_an_action(monkeypatch, dtype, render):
+    monkeypatch.setattr(registry, "_SUITES", registry.suites())
+    make = lambda task, split, render=False: Takes(spaces.Box(-2, 3, (), dtype))  # noqa: E731
+    envs.register(envs.Suite("takes", "", (), "", ("a",), make))
+    vector = envs.make_vector("takes", ("a",), environments=2, render=render)
+    assert vector.single_action_space.shape == (1,)
+    vector.reset(seed=0)
+    vector.step(np.float32([[-1], [0.3]]))
+    assert _own_action(spaces.Box(-2, 3, (), dtype))(np.float32([[-1], [1]])).tolist() == [-2, 3]
+
+
 WRONG = {
     "half a choice": (spaces.Discrete(3), 0.5),
     "a choice too many": (spaces.Discrete(3), 3),

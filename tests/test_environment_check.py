@@ -78,8 +78,25 @@ class Raises(Good):
 
     def step(self, action):
         if self.np_random.random() < 0.1:
-            raise RuntimeError("out of memory")
+            raise RuntimeError("out of\nmemory")
         return super().step(action)
+
+
+class Exits(Good):
+    """Ends the process."""
+
+    def step(self, action):
+        raise SystemExit(3)
+
+
+class Both(Good):
+    """Takes two actions at once."""
+
+    action_space = spaces.Tuple((spaces.Discrete(2), spaces.Discrete(3)))
+
+
+class Spaceless(gym.Env):
+    """Says nothing of what it shows and takes."""
 
 
 @pytest.fixture
@@ -123,7 +140,10 @@ def test_nothing_is_wrong_with_a_good_environment(check):
         ),
         (Old, ["gymnasium's checker: AssertionError: The result returned by `env.reset()`", "GymV21Environment-v0"]),
         (Words, ["Text(1, 5"]),
-        (Raises, ["gym task 'Checked-v0' raised RuntimeError in `step`: out of memory"]),
+        (Raises, ["gym task 'Checked-v0' raised RuntimeError in `step`: out of\\nmemory"]),
+        (Exits, ["gymnasium's checker: SystemExit: 3", "gym task 'Checked-v0' raised SystemExit in `step`: 3"]),
+        (Both, ["gym task 'Checked-v0': expected an action space of Discrete"]),
+        (Spaceless, ["gym task 'Checked-v0': expected its observation_space to be a space of gymnasium, got none"]),
     ],
 )
 def test_what_is_wrong_is_said(check, kind, lines):

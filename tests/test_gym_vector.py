@@ -180,6 +180,13 @@ def test_cartpole_s_own_vector_environment():
         assert item["terminated"][-1] == (abs(seen[-1, 0]) > 2.4 or abs(seen[-1, 2]) > 0.2094)
 
 
+def test_another_number_of_rows_is_refused(monkeypatch):
+    monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
+    gym.register("Few-v0", vector_entry_point=lambda num_envs: Counting(1, AutoresetMode.NEXT_STEP))
+    with pytest.raises(envs.BrokenEnvironmentError, match=r"gym_vector task 'Few-v0': expected 3 rows.*got 1"):
+        envs.make_vector("gym_vector", ("Few-v0",), environments=3)
+
+
 def test_what_is_refused():
     with pytest.raises(envs.UnknownEnvironmentError, match=r"gym_vector task 'Acrobot-v1'"):
         envs.make_task("gym_vector", "Acrobot-v1")

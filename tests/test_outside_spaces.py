@@ -172,6 +172,19 @@ def test_what_is_outside_its_space_is_refused(start, way, what):
         env.step(action)
 
 
+@pytest.mark.parametrize("way", WAYS[:-1])
+@pytest.mark.parametrize(
+    "value",
+    [torch.ones(3, requires_grad=True), torch.ones(3, device="meta"), np.ma.masked_array(np.ones(3, "f"), [0, 0, 1])],
+    ids=["with a gradient", "on another device", "masked"],
+)
+def test_what_numpy_does_not_read_whole_is_refused(start, way, value):
+    env, action = start(way, THREE, np.zeros(3, np.float32), value)
+    env.reset(seed=0)
+    with pytest.raises(envs.ObservationError, match="expected numbers of shape"):
+        env.step(action)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("what", list(OUTSIDE)[::4])
 def test_it_is_refused_at_a_reset(start, way, what):
@@ -220,6 +233,8 @@ def test_what_float32_cannot_hold_is_refused(start, way):
         (spaces.Dict({"action_mask": spaces.MultiBinary(3)}), "'action_mask'.*2 choices"),
         (spaces.Dict({"action_mask": spaces.Discrete(2)}), "'action_mask': expected a mask as"),
         (spaces.Dict({"a": PICTURE, "context": THREE}), "named 'context'"),
+        (spaces.Dict({"a": spaces.Discrete(2**62)}), "observation 'a': expected at most 1048576 choices"),
+        (spaces.MultiDiscrete([3, 2**40]), "the observation: expected at most 1048576 choices"),
     ],
 )
 @pytest.mark.parametrize("way", WAYS)

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import threading
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -15,7 +16,7 @@ from gymnasium.vector import AutoresetMode
 
 import small
 import toy_suite
-from twohot import envs
+from twohot import environment_check, envs
 from twohot.config import EnvironmentConfig
 from twohot.envs import registry
 from twohot.envs import vector as vector_module
@@ -203,6 +204,40 @@ def test_the_faster_way_is_found(make, monkeypatch, here, apart, processes):
         return
     for loser in timed[1:]:
         assert not any(process.is_alive() for process in loser.trials.processes)
+
+
+class Strict(gym.Env):
+    """Raises where an action is illegal."""
+
+    def __init__(self, action_space, mask, legal):
+        self.action_space, self.mask, self.legal, self.render_mode = action_space, np.array(mask, np.int8), legal, None
+        self.observation_space = spaces.Dict({"action_mask": spaces.MultiBinary(len(mask))})
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return {"action_mask": self.mask}, {}
+
+    def step(self, action):
+        if np.ravel(action).tolist() not in self.legal:
+            raise ValueError(f"illegal: {action}")
+        return {"action_mask": self.mask}, 0.0, bool(self.np_random.random() < 0.3), False, {}
+
+
+STRICT = [
+    (spaces.Discrete(4, start=5), [1, 0, 1, 0], [[5], [7]]),
+    (spaces.MultiDiscrete([2, 3], start=[0, -1]), [0, 1, 1, 0, 1], [[1, -1], [1, 1]]),
+    (spaces.MultiBinary(3), [1, 0, 1], [[0, 0, 0], [1, 0, 0], [0, 0, 1], [1, 0, 1]]),
+]
+
+
+@pytest.mark.parametrize(("space", "mask", "legal"), STRICT)
+def test_steps_are_timed_with_legal_actions(monkeypatch, space, mask, legal):
+    monkeypatch.setattr(registry, "_SUITES", registry.suites())
+    envs.register(envs.Suite("strict", "", (), "", ("a",), lambda *_, **__: Strict(space, mask, legal)))
+    vector = envs.make_vector("strict", ("a",), environments=2, render=True)
+    assert 0 < vector_module.seconds_a_step(vector) < 1
+    found = list(environment_check._alone(envs.make_task("strict", "a")))
+    assert found[0].kind == "ok"
 
 
 def test_steps_are_timed_over_trials_that_end(make, monkeypatch):

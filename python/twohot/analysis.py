@@ -64,6 +64,8 @@ def trajectory_values(
     """
     if samples < 1:
         raise ValueError(f"expected at least 1 sample, got {samples}")
+    if isinstance(trajectories, Mapping | str):
+        raise TrajectoryError(f"expected a list of trajectories, got one {type(trajectories).__name__}: [trajectory]")
     if not trajectories:
         return []
     trajectories = [_checked(networks, index, each) for index, each in enumerate(trajectories)]
@@ -109,6 +111,8 @@ def _checked(networks: AgentNetworks, index: int, trajectory: Mapping[str, Any])
         TrajectoryError: as `trajectory_values`.
     """
     length = None
+    if not isinstance(trajectory, Mapping):
+        raise TrajectoryError(f"trajectory {index}: expected a dict of arrays, got a {type(trajectory).__name__}")
 
     def rows(name: str, value: Any, space: Space, dtype: Any) -> np.ndarray:
         try:

@@ -281,7 +281,7 @@ def _check_environment(named: tuple[str, ...]) -> int:
     wrong = 0
     for found in check(suite, tasks[0]):
         wrong += found.kind == WRONG
-        print(f"  {found.kind:5}  {found.text}", flush=True)
+        print(f"  {found.kind:5}  {printable(found.text)}", flush=True)
     print("An agent can be trained on it." if not wrong else f"{wrong} of these {'is' if wrong == 1 else 'are'} wrong.")
     return int(wrong > 0)
 

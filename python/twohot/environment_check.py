@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
 from twohot.envs import (
@@ -25,6 +24,8 @@ from twohot.envs import (
     make_vector,
     reset_where,
 )
+from twohot.envs.actions import common_action_space, legal_sample, pad_actions
+from twohot.envs.checked import FAILURES
 from twohot.errors import TwohotError
 from twohot.rollout import UniformPolicy, seeded_generator
 from twohot.spaces import as_dict, as_dict_space, check_action_mask, check_action_space
@@ -98,7 +99,7 @@ def _gymnasium_says(env: gym.Env) -> Iterator[Found]:
         try:
             check_env(env.unwrapped, skip_render_check=True)
             failed = None
-        except Exception as error:  # assertions, and whatever the environment raises
+        except FAILURES as error:  # assertions, and whatever the environment raises
             failed = error
     for text in dict.fromkeys(_plain(str(warning.message)) for warning in said):
         yield Found(NOTE, f"gymnasium's checker: {text}")
@@ -115,13 +116,15 @@ def _plain(text: str) -> str:
 
 def _alone(env: gym.Env) -> Iterator[Found]:
     """Steps of one environment: observations in their space, and whether they are arrays of its own."""
+    env = pad_actions(env, common_action_space([env.action_space]))
     env.action_space.seed(0)
     observation, _ = env.reset(seed=0)
     outside, reused = 0, False
     for _ in range(STEPS):
         outside += not env.observation_space.contains(observation)
         kept, before = observation, {name: np.copy(part) for name, part in as_dict(observation).items()}
-        observation, _, terminated, truncated, _ = env.step(_legal(env.action_space, observation))
+        action = legal_sample(env.action_space, as_dict(observation).get(ACTION_MASK))
+        observation, _, terminated, truncated, _ = env.step(action)
         reused |= any(not np.array_equal(as_dict(kept)[name], part, equal_nan=True) for name, part in before.items())
         if terminated or truncated:
             observation, _ = env.reset()
@@ -131,15 +134,6 @@ def _alone(env: gym.Env) -> Iterator[Found]:
         yield Found(OK, f"{STEPS} observations lie in their space")
     if reused:
         yield Found(NOTE, "observations are one array that it writes again: copied here, a trap elsewhere")
-
-
-def _legal(space: gym.Space, observation: Any) -> Any:
-    mask = as_dict(observation).get(ACTION_MASK)
-    return (
-        space.sample(np.asarray(mask, np.int8))
-        if mask is not None and isinstance(space, spaces.Discrete)
-        else space.sample()
-    )
 
 
 def _as_trained(suite: str, task: str, layout: Layout) -> Iterator[Found]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 
+from twohot.conventions import OBSERVATION
 from twohot.offline_columns import (
     OfflineError,
     Recorded,
@@ -23,7 +24,10 @@ from twohot.offline_columns import (
     check_choices,
     columns_action,
     columns_space,
+    named,
     observation_columns,
+    one_vector,
+    with_choices_of_mask,
 )
 from twohot.offline_scan import Scan
 from twohot.replay import Mixture, Replay
@@ -31,7 +35,7 @@ from twohot.replay.arguments import real
 from twohot.replay.formats import Trajectory, read_amago, read_minari, read_npz
 from twohot.replay.formats.minari import open_minari
 from twohot.replay.manifest import exists, repair_command
-from twohot.spaces import as_dict_space, check_action_space, replay_schema
+from twohot.spaces import as_dict_space, check_action_mask, check_action_space, replay_schema
 
 UNBOUNDED = 2**62
 """A capacity that nothing reaches."""
@@ -99,24 +103,27 @@ def load_offline(
     recorded = Recorded.of(recorded_observation_space, recorded_action_space)
     if kind == "minari":
         dataset = open_minari(place)
-        recorded = Recorded.of(
-            recorded_observation_space or dataset.observation_space, recorded_action_space or dataset.action_space
-        )
+        told = Recorded.of(dataset.observation_space, dataset.action_space).telling()
+        recorded = Recorded(recorded.observation or told.observation, recorded.action or told.action)
     scan = Scan(str(source), recorded, one_hot=kind == "amago")
     for trajectory in _trajectories(kind, place, fields):
         scan.add(trajectory)
     given = as_dict_space(observation_space) if observation_space is not None else None
     observation = scan.observation_space(given, context_features)
-    action = action_space if action_space is not None else scan.action_space()
+    action = action_space if action_space is not None else with_choices_of_mask(scan.action_space(), observation)
     check_action_space(action)
+    _check_mask(str(source), observation, action)
     schema = replay_schema(observation, action)
     memory = Replay.create(schema, capacity_steps=UNBOUNDED, seed=seed, threads=threads)
-    choices = scan.choices()
+    choices = {} if scan.order else scan.choices()
     for number, trajectory in enumerate(_trajectories(kind, place, fields)):
+        columns = trajectory["observation"]
         try:
+            if scan.order:
+                columns = {OBSERVATION: one_vector(columns, scan.order, scan.choices())}
             reward = cast("reward", trajectory["reward"] * factor, np.dtype(np.float32))
             memory.add(
-                observation_columns(trajectory["observation"], reward, observation, context_features, choices),
+                observation_columns(columns, reward, observation, context_features, choices),
                 action_column(trajectory["action"], action, recorded),
                 reward,
                 trajectory["terminated"],
@@ -168,6 +175,24 @@ def _split(source: str | Path) -> tuple[str, str]:
 
 
 def _trajectories(kind: str, place: str, fields: Collection[str] | None) -> Iterator[Trajectory]:
+    """The trajectories of a source, with their columns as an agent names them."""
+    for number, trajectory in enumerate(_read(kind, place, fields)):
+        try:
+            yield {**trajectory, "observation": named(trajectory["observation"])}
+        except ValueError as error:
+            raise OfflineError(
+                f"{place if kind == 'replay' else f'{kind}:{place}'}: trajectory {number}: {error}"
+            ) from error
+
+
+def _check_mask(source: str, observation: spaces.Dict, action: Space) -> None:
+    try:
+        check_action_mask(observation, action)
+    except ValueError as error:
+        raise OfflineError(f"{source}: {error}: action_space says how many choices there are") from error
+
+
+def _read(kind: str, place: str, fields: Collection[str] | None) -> Iterator[Trajectory]:
     if kind == "replay":
         with Replay.open(place, "read", capacity_steps=UNBOUNDED) as replay:
             problems = replay.verify()  # of a copy nobody could tell any more
@@ -203,11 +228,14 @@ def _as_it_is(
     observation = as_dict_space(observation_space) if observation_space is not None else columns_space(schema)
     action = action_space if action_space is not None else columns_action(replay)
     if observation is not None and action is not None:
+        if action_space is None:
+            action = with_choices_of_mask(action, observation)
         wanted = replay_schema(observation, action)
         columns = {name: (field.dtype, field.shape) for name, field in schema.observation.items()}
         same = columns == {name: (field.dtype, field.shape) for name, field in wanted.observation.items()}
         if same and (schema.action.dtype, schema.action.shape) == (wanted.action.dtype, wanted.action.shape):
             try:
+                check_action_mask(observation, action)
                 _check_actions(replay.actions(), action)
             except ValueError as error:
                 replay.close()

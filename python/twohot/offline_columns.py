@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from gymnasium import Space, spaces
 
+from twohot.conventions import ACTION_MASK, convention
+from twohot.envs.actions import BoxScale
 from twohot.envs.multitask import CONTEXT_FEATURES
 from twohot.envs.padding import CONTEXT
+from twohot.envs.parts import is_channels_first
 from twohot.errors import TwohotError
-from twohot.replay import Replay, Schema
+from twohot.replay import Field, Replay, Schema
 from twohot.replay.formats.amago import one_hot
 from twohot.spaces import OBSERVATION
 
@@ -35,11 +38,12 @@ class Recorded:
     @classmethod
     def of(cls, observation: Space | None, action: Space | None) -> Recorded:
         """Of spaces, whose parts are named as `read_minari` names them."""
-        parts = {} if observation is None else dict(_leaves(observation))
-        return cls(
-            {name: part for name, part in parts.items() if not _says_nothing(part)},
-            None if _says_nothing(action) else action,
-        )
+        return cls({} if observation is None else dict(_leaves(observation)), action)
+
+    def telling(self) -> Recorded:
+        """Without spaces that are all that their dtype holds, as `write_minari` has them of what it does not know."""
+        parts = {name: part for name, part in self.observation.items() if not _says_nothing(part)}
+        return Recorded(parts, None if _says_nothing(self.action) else self.action)
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """What the numbers of an action run between; -1 and 1 where it is not known."""
@@ -49,7 +53,7 @@ class Recorded:
 
 
 def _says_nothing(space: Space | None) -> bool:
-    """Whether a space is all that an integer dtype holds, as `write_minari` has it of what it does not know."""
+    """Whether a space is all that an integer dtype holds."""
     if not isinstance(space, spaces.Box) or space.dtype.kind not in "biu":
         return False
     low, high = (0, 1) if space.dtype.kind == "b" else (np.iinfo(space.dtype).min, np.iinfo(space.dtype).max)
@@ -72,6 +76,45 @@ def choices_of(space: Space | None) -> tuple[np.ndarray, np.ndarray] | None:
     if isinstance(space, spaces.MultiDiscrete):
         return space.nvec.ravel(), space.start.ravel()
     return None
+
+
+def named(observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns as an agent names them: the mask, wherever it stands and whatever its parts, is one column of bits.
+
+    Raises ValueError for a mask of anything but 0 and 1, and for two of them.
+    """
+    columns, masks = {}, {}
+    for name, values in observation.items():
+        before, mask, _ = f"/{name}/".partition(f"/{ACTION_MASK}/")
+        if mask:
+            masks.setdefault(before, {})[name] = values
+        else:
+            columns[name] = values
+    if len(masks) > 1:
+        raise ValueError(
+            f"expected one {ACTION_MASK}, got several: {', '.join(name for own in masks.values() for name in own)}"
+        )
+    for own in masks.values():
+        for name, values in own.items():
+            if values.dtype.kind not in "biuf" or not ((values == 0) | (values == 1)).all():
+                raise ValueError(
+                    f"observation {name!r}: expected 0 or 1 in each entry, got {values.min()} to {values.max()}"
+                )
+        parts = sorted(own, key=lambda name: (len(name), name))  # those of a Tuple are 0, 1, ... 10
+        columns[ACTION_MASK] = np.concatenate([own[name].reshape(len(own[name]), -1) for name in parts], 1).astype(
+            np.int8
+        )
+    return columns
+
+
+def is_image(name: str, dtype: str | np.dtype, shape: tuple[int, ...]) -> bool:
+    """Whether a column of rows of that shape holds images."""
+    return dtype == "uint8" and len(shape) in (2, 3) and not convention(name)
+
+
+def image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """[H, W, C] of recorded images [H, W], [H, W, C] or [C, H, W]."""
+    return (*shape[1:], shape[0]) if is_channels_first(shape) else (*shape, 1)[:3]
 
 
 def is_vector(parts: Mapping[str, spaces.Box]) -> bool:
@@ -120,6 +163,24 @@ def one_hot_blocks(name: str, values: np.ndarray, choices: tuple[np.ndarray, np.
     encoded[np.arange(len(values))[:, None], np.cumsum(counts) - counts + index] = 1.0
 
 
+def one_vector(
+    columns: Mapping[str, np.ndarray], order: Sequence[str], choices: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> np.ndarray:
+    """The columns named in `order` side by side, float32 [rows, size], as a suite that has one vector shows them.
+
+    Raises ValueError as `observation_columns`.
+    """
+    vectors = []
+    for name in order:
+        called, flat = f"observation {name!r}", columns[name].reshape(len(columns[name]), -1)
+        if name in choices:
+            vectors.append(np.zeros((len(flat), int(choices[name][0].sum())), np.float32))
+            one_hot_blocks(called, flat, choices[name], vectors[-1])
+        else:
+            vectors.append(cast(called, flat, np.dtype(np.float32)))
+    return np.concatenate(vectors, 1)
+
+
 def observation_columns(
     columns: dict[str, np.ndarray],
     reward: np.ndarray,
@@ -141,6 +202,8 @@ def observation_columns(
     for name, values in columns.items():
         part = space[name]
         called = f"observation {name!r}"
+        if is_image(name, part.dtype, part.shape) and is_channels_first(values.shape[1:]):
+            values = np.moveaxis(values, 1, -1)  # noqa: PLW2901
         filled = np.zeros((rows, *part.shape), part.dtype)
         flat, size = values.reshape(rows, -1), math.prod(values.shape[1:])
         if name in choices:
@@ -165,6 +228,12 @@ def action_column(actions: np.ndarray, space: Space, recorded: Recorded) -> np.n
     if isinstance(space, spaces.Box):
         low, high = recorded.bounds()
         flat = actions.reshape(rows, -1)
+        if (
+            isinstance(recorded.action, spaces.Box)
+            and recorded.action.dtype.kind in "biu"
+            and low.size == flat.shape[1]
+        ):
+            return _shares(flat, recorded.action)
         if flat.shape[1] != space.shape[0] or low.size not in (1, flat.shape[1]):
             raise ValueError(f"action: expected {space.shape[0]} numbers, got {flat.shape[1]}")
         center, half = low / 2 + high / 2, high / 2 - low / 2
@@ -194,6 +263,17 @@ def action_column(actions: np.ndarray, space: Space, recorded: Recorded) -> np.n
     return chosen.astype(dtype)
 
 
+def _shares(actions: np.ndarray, box: spaces.Box) -> np.ndarray:
+    """[rows, size] float32, which an environment whose actions are a Box of integers plays as `actions`."""
+    scale = BoxScale(box)
+    numbers = scale.inverse(actions)
+    played = scale(numbers).reshape(actions.shape)
+    if not (played == actions).all():
+        wrong = actions[played != actions][0]
+        raise ValueError(f"action: expected integers of {box}, as far as float32 tells them apart, got {wrong}")
+    return numbers
+
+
 def check_choices(chosen: np.ndarray, counts: np.ndarray, space: Space) -> None:
     """Raises ValueError where choices are not from 0 to below their counts."""
     if chosen.size and ((chosen < 0).any() or (chosen >= (counts if chosen.ndim > 1 else counts[0])).any()):
@@ -207,11 +287,29 @@ def columns_space(schema: Schema) -> spaces.Dict | None:
         dtype = np.dtype(about.dtype)
         if dtype == np.float32 and len(about.shape) == 1:
             parts[name] = spaces.Box(-np.inf, np.inf, about.shape, np.float32)
-        elif about.dtype in ("uint8", "int16", "int32") and about.shape:
+        elif name == ACTION_MASK and dtype == np.int8 and len(about.shape) == 1:
+            parts[name] = spaces.MultiBinary(about.shape[0])
+        elif about.dtype in ("uint8", "int16", "int32") and _is_shown(name, about):
             parts[name] = spaces.Box(np.iinfo(dtype).min, np.iinfo(dtype).max, about.shape, dtype.type)
         else:
             return None
     return spaces.Dict(parts)
+
+
+def _is_shown(name: str, about: Field) -> bool:
+    """Whether an agent sees integers of that name and shape as they are."""
+    if convention(name):
+        return len(about.shape) == (1 if convention(name) == "tokens" else 3)
+    return (
+        len(about.shape) == 3 and is_image(name, about.dtype, about.shape) and image_shape(about.shape) == about.shape
+    )
+
+
+def with_choices_of_mask(action: Space, observation: spaces.Dict) -> Space:
+    """A Discrete space that was guessed of the actions that were taken, with as many as the mask has entries."""
+    if isinstance(action, spaces.Discrete) and ACTION_MASK in observation.spaces:
+        return spaces.Discrete(max(int(action.n), *observation[ACTION_MASK].shape))
+    return action
 
 
 def columns_action(replay: Replay) -> Space | None:

@@ -9,7 +9,17 @@ from gymnasium import Space, spaces
 
 from twohot.conventions import convention
 from twohot.envs.padding import CONTEXT
-from twohot.offline_columns import FEATURES, MOST_CHOICES, OfflineError, Recorded, choices_of, is_vector
+from twohot.envs.parts import INTEGERS
+from twohot.offline_columns import (
+    FEATURES,
+    MOST_CHOICES,
+    OfflineError,
+    Recorded,
+    choices_of,
+    image_shape,
+    is_image,
+    is_vector,
+)
 from twohot.replay import Schema
 from twohot.replay.formats import Trajectory, schema_of
 from twohot.replay.formats.amago import one_hot
@@ -33,6 +43,8 @@ class Scan:
         self._most = np.zeros(0, np.int64)
         """Largest value of each entry of an integer action."""
         self._one_hot = one_hot
+        self.order: list[str] = []
+        """Observations that are one vector where the environment shows one, in its order; else none."""
 
     def add(self, trajectory: Trajectory) -> None:
         trajectory = {**trajectory, "step": None}
@@ -70,7 +82,7 @@ class Scan:
         found = {}
         for name, about in self.schema.observation.items():
             known = choices_of(self.recorded.observation.get(name))
-            if np.dtype(about.dtype).kind not in "iu" or convention(name) in ("grid", "tokens"):
+            if np.dtype(about.dtype).kind not in "iu" or convention(name):
                 continue
             if known is not None:
                 if len(known[0]) != math.prod(about.shape) or known[0].sum() > MOST_CHOICES:
@@ -79,7 +91,7 @@ class Scan:
                         f"{MOST_CHOICES} choices, got {about.dtype} {about.shape}"
                     )
                 found[name] = known
-            elif not about.shape:
+            elif not about.shape and name not in self.recorded.observation:
                 count = self._count(f"observation {name!r}", "recorded_observation_space")
                 found[name] = np.array([count]), np.array([0])
         return found
@@ -89,21 +101,11 @@ class Scan:
         if self.schema is None:
             raise OfflineError(f"{self.source}: expected at least one trajectory, got none")
         features = FEATURES if context_features else 0
-        choices = self.choices()
-        parts: dict[str, Space] = {}
-        for name, about in self.schema.observation.items():
-            kind = np.dtype(about.dtype).kind
-            if about.dtype == "uint8" and len(about.shape) in (2, 3) and name not in choices:
-                parts[name] = spaces.Box(0, 255, (*about.shape, 1)[:3], np.uint8)
-            elif kind in "iu" and convention(name) in ("grid", "tokens"):
-                dtype = about.dtype if about.dtype in ("uint8", "int16", "int32") else "int32"
-                limits = np.iinfo(dtype)
-                parts[name] = spaces.Box(limits.min, limits.max, about.shape, np.dtype(dtype).type)
-            elif kind in "biu" and name == ACTION_MASK and len(about.shape) == 1:
-                parts[name] = spaces.MultiBinary(about.shape[0])
-            else:
-                size = int(choices[name][0].sum()) if name in choices else math.prod(about.shape)
-                parts[name] = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        choices, recorded = self.choices(), self.recorded.observation
+        parts = {name: self._part(name, given, choices.get(name)) for name in self.schema.observation}
+        if given is not None and is_vector(given) and _are_vectors(parts) and parts.keys() == recorded.keys():
+            self.order = list(recorded)
+            parts = {OBSERVATION: spaces.Box(-np.inf, np.inf, (sum(part.shape[0] for part in parts.values()),))}
         if features and is_vector(parts):
             parts[OBSERVATION] = spaces.Box(-np.inf, np.inf, (parts[OBSERVATION].shape[0] + features,), np.float32)
         elif features:
@@ -116,8 +118,8 @@ class Scan:
                 f"{self.source}: the observations do not fit those of the environment: expected {given}, got {own} "
                 "(name what to keep with fields; features come with context_features)"
             )
-        for name, about in self.schema.observation.items():
-            known = name in choices or name in self.recorded.observation
+        for name, about in () if self.order else self.schema.observation.items():
+            known = name in choices or name in recorded
             vector = own[name].dtype == np.float32 and own[name].shape != given[name].shape
             if np.dtype(about.dtype).kind in "iu" and vector and not known:
                 raise OfflineError(
@@ -125,6 +127,33 @@ class Scan:
                     f"of the {given[name].shape[0]} that the environment shows: recorded_observation_space says which"
                 )
         return given
+
+    def _part(
+        self, name: str, given: spaces.Dict | None, choices: tuple[np.ndarray, np.ndarray] | None
+    ) -> spaces.Box | spaces.MultiBinary:
+        """What an agent sees of a column."""
+        about = self.schema.observation[name]
+        if is_image(name, about.dtype, about.shape) and choices is None:
+            return spaces.Box(0, 255, image_shape(about.shape), np.uint8)
+        if name == ACTION_MASK:
+            return spaces.MultiBinary(about.shape[0])
+        if convention(name) and np.dtype(about.dtype).kind in "biu":
+            return self._integers(name, given)
+        size = math.prod(about.shape) if choices is None else int(choices[0].sum())
+        return spaces.Box(-np.inf, np.inf, (size,), np.float32)
+
+    def _integers(self, name: str, given: spaces.Dict | None) -> spaces.Box:
+        """Tokens [T] or a grid [H, W, C], in the dtype of what is given."""
+        about, tokens = self.schema.observation[name], convention(name) == "tokens"
+        if len(about.shape) not in ((1,) if tokens else (2, 3)):
+            wanted = "tokens [T]" if tokens else "a grid [H, W] or [H, W, C]"
+            raise OfflineError(
+                f"{self.source}: observation {name!r}: expected {wanted}, which its name promises, got {about.shape}"
+            )
+        dtype = np.dtype(about.dtype if about.dtype in ("uint8", "int16", "int32") else "int32")
+        if given is not None and name in given.spaces and given[name].dtype in INTEGERS:
+            dtype = given[name].dtype
+        return spaces.Box(0, np.iinfo(dtype).max, about.shape if tokens else (*about.shape, 1)[:3], dtype.type)
 
     def action_space(self) -> Space:
         """Of an agent that acts as this source does."""
@@ -150,6 +179,11 @@ class Scan:
                 return spaces.MultiBinary(size)
             counts, single = self._most.astype(np.int64) + 1, size == 1
         return spaces.Discrete(max(2, int(counts[0]))) if single else spaces.MultiDiscrete(counts)
+
+
+def _are_vectors(parts: dict[str, Space]) -> bool:
+    """Whether an observation is of several vectors."""
+    return len(parts) > 1 and all(part.dtype == np.float32 for part in parts.values())
 
 
 def fits(own: spaces.Dict, given: spaces.Dict) -> bool:

@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from twohot.envs.checked import shown
 from twohot.envs.errors import ActionError, UnsupportedSpaceError
 
 
@@ -106,8 +107,18 @@ def check_actions(actions: Any, space: gym.Space, *leading: int) -> np.ndarray:
             most = 2 if isinstance(space, spaces.MultiBinary) else space.n
         fits = fits and not ((array < 0) | (array >= most)).any()
     if not fits:
-        raise ActionError(f"expected actions {[*leading, *space.shape]} of {space}, got {actions!r}")
+        raise ActionError(f"expected actions {[*leading, *space.shape]} of {space}, got {shown(actions)}")
     return array
+
+
+def legal_sample(space: gym.Space, mask: np.ndarray | None) -> Any:
+    """A random action of a space from 0 on, legal by its mask, [choices], if there is one."""
+    if mask is None:
+        return space.sample()
+    mask = np.asarray(mask, np.int8)
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.sample(tuple(np.split(mask, np.cumsum(space.nvec)[:-1])))
+    return space.sample(2 * mask if isinstance(space, spaces.MultiBinary) else mask)  # 2: 0 or 1
 
 
 class BoxScale:
@@ -139,7 +150,17 @@ class BoxScale:
         """[..., *shape of the Box] of its dtype, from [..., its size]."""
         numbers = np.minimum(np.maximum(numbers, -1.0), 1.0)  # several times faster than clip on so few
         own = self._integers(numbers.astype(np.float64)) if self._whole else self._floats(numbers)
-        return own.reshape(*numbers.shape[:-1], *self._shape)
+        return own.reshape((*numbers.shape[:-1], *self._shape))
+
+    def inverse(self, own: np.ndarray) -> np.ndarray:
+        """Numbers from -1 to 1, float32 [rows, size], that become integers [rows, size] of the Box.
+
+        The bounds are -1 and 1, and every other integer the middle of its share, as far as float32 has it.
+        """
+        step = np.asarray(own).astype(np.float64) - self._low.astype(np.float64)
+        span = self._span.astype(np.float64)
+        middle = (2 * step + 1) / (span + 1) - 1
+        return np.where(span == 0, 0, np.where(step <= 0, -1, np.where(step >= span, 1, middle))).astype(np.float32)
 
     def _floats(self, numbers: np.ndarray) -> np.ndarray:
         own = self._between(numbers)

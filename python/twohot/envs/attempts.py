@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from twohot.envs.checked import LARGEST, as_numbers
+from twohot.envs.checked import LARGEST, as_numbers, shown
 from twohot.envs.errors import InfoError
 from twohot.errors import BrokenEnvironmentError
 
@@ -33,7 +33,7 @@ def told_success(info: Mapping[str, Any]) -> bool | None:
             return value
         told = as_numbers(value)
         if told is None or told.size != 1:
-            raise InfoError(f"info[{name!r}]: expected one truth value, got {value!r}: mend the environment")
+            raise InfoError(f"info[{name!r}]: expected one truth value, got {shown(value)}: mend the environment")
         return bool(told.item() > 0)
     return None
 

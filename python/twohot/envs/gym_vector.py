@@ -215,7 +215,7 @@ def _successes(info: Mapping[str, Any], rows: int) -> tuple[np.ndarray, np.ndarr
             success |= says & (values.ravel() > 0)
             told |= says
         else:
-            raise InfoError(f"info[{name!r}]: expected a truth value for each of {rows} rows, got {info[name]!r}")
+            raise InfoError(f"info[{name!r}]: expected a truth value for each of {rows} rows, got {shown(info[name])}")
     return success, told
 
 
@@ -236,6 +236,7 @@ def make_batch(task: str, split: str, rows: int, render: bool = False) -> Vector
 
     Raises:
         UnknownEnvironmentError: gymnasium does not know the id, or it has no vector entry point.
+        BrokenEnvironmentError: it has another number of rows.
     """
     make = partial(gym.make_vec, task, rows, vectorization_mode="vector_entry_point")
     name = task_name("gym_vector", task)
@@ -244,6 +245,8 @@ def make_batch(task: str, split: str, rows: int, render: bool = False) -> Vector
         env = drawing(make) if render else make()
     except gym.error.Error as error:
         raise UnknownEnvironmentError(f"{name}: {error}{ids_of(task)}") from error
+    if env.num_envs != rows:
+        raise BrokenEnvironmentError(f"{name}: expected {rows} rows, as num_envs says, got {env.num_envs}")
     return VectorBatch(env, name)
 
 

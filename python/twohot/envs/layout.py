@@ -9,8 +9,9 @@ import gymnasium as gym
 from gymnasium import spaces
 
 from twohot.envs.actions import common_action_space
+from twohot.envs.checked import asked
 from twohot.envs.padding import common_observation_space
-from twohot.envs.registry import check_tasks, get_suite, make_task
+from twohot.envs.registry import check_tasks, get_suite, make_task, task_name
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def common_layout(
     for task in tasks[:1] if get_suite(suite).uniform else tasks:
         env = make_task(suite, task, split)
         observations.append(env.observation_space)
+        asked(task_name(suite, task), "__init__", common_action_space, [env.action_space])
         own_actions.append(env.action_space)
         env.close()
     action = common_action_space(own_actions, actions)

@@ -24,6 +24,8 @@ INTEGERS = (np.uint8, np.int16, np.int32)
 """What tokens and grids are stored in."""
 FEW = 12
 """Choices that Python writes faster than numpy."""
+MOST_CHOICES = 2**20
+"""Choices in one-hot: one mistaken number must not fill the memory."""
 MOST_CHANNELS, LEAST_SIDE = 4, 16
 """Bytes [C, H, W] are an image if C is at most, and H and W are at least, this."""
 
@@ -98,7 +100,7 @@ class Part:
                 array = read_array(array.tolist())
         except ValueError:
             self.refuse(value, f"numbers of shape {self._shape}")
-        if array.shape != self._shape or array.dtype.kind not in "biuf":
+        if isinstance(value, np.ma.MaskedArray) or array.shape != self._shape or array.dtype.kind not in "biuf":
             self.refuse(value, f"numbers of shape {self._shape}")
         return array
 
@@ -155,6 +157,7 @@ class Choice(Part):
 
     def __init__(self, name: str, own: spaces.Discrete, where: str, leading: tuple[int, ...]) -> None:
         super().__init__(name, own, where, leading)
+        _check_choices(name, own, where, int(own.n))
         self._count, self._first = int(own.n), int(own.start)
         self.space = spaces.Box(0, 1, (self._count,), np.float32)
 
@@ -173,6 +176,7 @@ class Choices(Part):
 
     def __init__(self, name: str, own: spaces.MultiDiscrete | spaces.Discrete, where: str, leading) -> None:
         super().__init__(name, own, where, leading)
+        _check_choices(name, own, where, int(np.sum(own.n if isinstance(own, spaces.Discrete) else own.nvec)))
         counts, first = (own.n, own.start) if isinstance(own, spaces.Discrete) else (own.nvec, own.start)
         self._counts, self._first = np.ravel(counts).astype(np.uint64), np.ravel(first).astype(np.int64)
         ends = np.cumsum(self._counts.astype(np.int64))
@@ -335,6 +339,15 @@ def part_of(name: str, own: gym.Space, where: str, leading: tuple[int, ...] = ()
     if kind:
         return Integers(name, own, where, leading)
     return Image(name, own, where, leading) if is_image(own) else vector_part(name, own, where, leading)
+
+
+def _check_choices(name: str, own: gym.Space, where: str, count: int) -> None:
+    """Raises UnsupportedSpaceError for choices that are too many for one-hot."""
+    if not 0 < count <= MOST_CHOICES:
+        raise UnsupportedSpaceError(
+            f"{where}: {_named(name)}: expected at most {MOST_CHOICES} choices, which are shown one-hot, got "
+            f"{_brief(own)}: declare a Box, or tokens [length]"
+        )
 
 
 def _named(name: str) -> str:

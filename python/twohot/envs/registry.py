@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 from twohot.envs.checked import asked, checked
+from twohot.envs.errors import UnsupportedSpaceError
 from twohot.envs.observations import SeenObservation
 from twohot.errors import BrokenEnvironmentError, TwohotError
 
@@ -33,11 +34,17 @@ class NonFiniteError(BrokenEnvironmentError):
     """A NaN or an infinity in an observation or a reward of an environment, or a reward that float32 cannot hold."""
 
 
+MOST_SHOWN = 400
+"""Letters of an observation in an error."""
+
+
 def non_finite(suite: str, task: str, observation: Any, reward: float, step: int) -> NonFiniteError:
     """The error of a NaN or an infinity that a task has given at a step of a trial, or of a reward beyond float32."""
+    text = " ".join(str(observation).split())
+    text = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
     return NonFiniteError(
         f"expected finite observations and rewards within float32 from {task_name(suite, task)}, got observation "
-        f"{observation} and reward {reward} at step {step} of the trial: mend the environment or leave the task out"
+        f"{text} and reward {reward} at step {step} of the trial: mend the environment or leave the task out"
     )
 
 
@@ -177,6 +184,9 @@ def make_task(suite: str, task: str, split: str = "train", render: bool = False)
     check_split(suite, split)
     found, name = get_suite(suite), task_name(suite, task)
     env = checked(asked(name, "__init__", found.make, task, split, render=render), name)
+    for kind in ("observation_space", "action_space"):
+        if not isinstance(getattr(env, kind, None), gym.Space):
+            raise UnsupportedSpaceError(f"{name}: expected its {kind} to be a space of gymnasium, got none")
     return SeenObservation(env, name, one_vector=found.one_vector)
 
 

@@ -15,12 +15,15 @@ from typing import Any, Literal
 import numpy as np
 from gymnasium import spaces
 
+from twohot.conventions import ACTION_MASK
+from twohot.envs.actions import legal_sample
 from twohot.envs.batched import EnvBatch
 from twohot.envs.batched_trials import BatchedTrials
 from twohot.envs.checked import asked
 from twohot.envs.layout import Layout, common_layout
 from twohot.envs.machine import cpus
 from twohot.envs.multitask import TrialEnv
+from twohot.envs.observations import as_parts
 from twohot.envs.python_batch import PythonBatch
 from twohot.envs.registry import check_split, check_tasks, get_suite, task_name
 from twohot.envs.rows import Rows, allocate
@@ -186,17 +189,19 @@ def _apart(makes: Sequence[Callable[[], TrialEnv]], processes: int) -> TrialVect
 
 
 def seconds_a_step(vector: TrialVector) -> float:
-    """Median time of a step of all rows, with random actions; trials are left wherever they are then."""
-    vector.reset(seed=0)
-    vector.action_space.seed(0)
+    """Median time of a step of all rows, with random legal actions; trials are left wherever they are then."""
+    observation, _ = vector.reset(seed=0)
+    space = vector.single_action_space
+    space.seed(0)
     times: list[float] = []
     while len(times) < TIMED_STEPS and sum(times) < TIMED_SECONDS:
-        actions = vector.action_space.sample()
+        masks = as_parts(observation).get(ACTION_MASK, [None] * vector.num_envs)
+        actions = np.stack([legal_sample(space, mask) for mask in masks])
         start = time.perf_counter()
-        terminated, truncated = vector.step(actions)[2:4]
+        observation, _, terminated, truncated, _ = vector.step(actions)
         times.append(time.perf_counter() - start)
         if (terminated | truncated).any():
-            reset_where(vector, terminated | truncated)
+            observation, _ = reset_where(vector, terminated | truncated)
     return float(np.median(times))
 
 
