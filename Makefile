@@ -49,17 +49,19 @@ lint: $(VENV)/.ready
 # Once as it ships, once under AddressSanitizer and UndefinedBehaviourSanitizer, once under ThreadSanitizer.
 cpp-test: cpp-test-plain cpp-test-address,undefined cpp-test-thread
 
-cpp-test-%: $(VENV)/.ready
+cpp-build-%: $(VENV)/.ready
 	$(BIN)/cmake -S . -B build/cpp-$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DTWOHOT_PYTHON=OFF \
 	    -DTWOHOT_TESTS=ON -DTWOHOT_WERROR=ON -DTWOHOT_SANITIZE=$(if $(filter plain,$*),,$*) > /dev/null
 	$(BIN)/cmake --build build/cpp-$* > /dev/null
+
+cpp-test-%: cpp-build-%
 	$(BIN)/ctest --test-dir build/cpp-$* --output-on-failure
 
-# The Python module beside those C++ tests, of the same objects. What torch and the interpreter keep is no leak of ours.
+# The Python module, of the objects of those C++ tests. What torch and the interpreter keep is no leak of ours.
 FUZZ_SECONDS ?= $(or $(TWOHOT_FUZZ_SECONDS),60)
 SANITIZED := build/cpp-address,undefined
 
-fuzz: cpp-test-address,undefined
+fuzz: cpp-build-address,undefined
 	$(BIN)/cmake "$(SANITIZED)" -DTWOHOT_PYTHON=ON -DPython_EXECUTABLE=$(abspath $(BIN))/python \
 	    -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > /dev/null
 	$(BIN)/cmake --build "$(SANITIZED)" --target _native > /dev/null

@@ -158,7 +158,7 @@ class Draw:
         kinds = ("float64", "float16", "int32", "int64", "uint8", "bool", ">f4", "complex64", "object", "U3")
         return self.random.choice(
             (
-                lambda: x.astype(self.random.choice(kinds)),
+                lambda: _cast(x, self.random.choice(kinds)),
                 lambda: x[:-1],
                 lambda: np.concatenate((x, x)) if x.ndim else x[None],
                 lambda: x[..., None],
@@ -177,6 +177,14 @@ class Draw:
                 lambda: 3,
             )
         )()
+
+
+def _cast(x: np.ndarray, kind: str) -> np.ndarray:
+    """`x` of another dtype; an array of objects may hold what that cannot."""
+    try:
+        return x.astype(kind)
+    except (OverflowError, TypeError, ValueError):
+        return x
 
 
 Case = Callable[[Draw], tuple[Callable[..., Any], dict[str, Any], bool]]

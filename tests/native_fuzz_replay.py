@@ -214,7 +214,7 @@ def files(draw: Draw):
             replay = _filled(Draw(seed, 0), schema)
             replay.save(Path(place) / path)
             with Replay.load(Path(place) / path, capacity_steps=capacity_steps, threads=threads) as other:
-                assert other.stats().steps == replay.stats().steps
+                assert capacity_steps is not None or other.stats().steps == replay.stats().steps
             replay.clear()
 
     return save, {"path": "saved", "capacity_steps": None, "threads": 1}, False

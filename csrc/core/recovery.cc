@@ -37,10 +37,10 @@ std::optional<Cut> cut_behind(const std::string& directory, SegmentName name, co
                               std::int64_t records) {
   const File journal(journal_path(directory, name), File::Use::read);
   const Cut before = files.cut.value_or(Cut{});
-  const std::int64_t bytes = data_begin + std::min(records, before.records) * record_bytes;
-  if (records > before.records || journal.size() < bytes) {
+  if (records > before.records || records > (journal.size() - data_begin) / record_bytes) {
     throw std::runtime_error("'" + journal.path() + "' holds less than it did then");
   }
+  const std::int64_t bytes = data_begin + records * record_bytes;
   Record last;
   journal.read(&last, sizeof last, bytes - record_bytes);
   if (!whole(last, name)) {

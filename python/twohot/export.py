@@ -48,7 +48,7 @@ class TransformerStep(nn.Module):
         rotary = transformer.positions.rotary
         angles = None if rotary is None else rotation(time.unsqueeze(-1), size, rotary, torch.float32)
         here = here[:, None, :, None]
-        x = (x + transformer.positions(time)).unsqueeze(1)
+        x = (transformer.mapped(x) + transformer.positions(time)).unsqueeze(1)
         kept: list[tuple[Tensor, Tensor]] = []
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -142,14 +142,15 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self._packed = PackedStep()
 
-    def _mapped(self, x: Tensor) -> Tensor:
+    def mapped(self, x: Tensor) -> Tensor:
+        """x [..., E] behind the input projection, where there is one."""
         # Autocast would leave the residual stream in bfloat16.
         return x if self.inputs is None else self.inputs(x).to(x.dtype)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x [B, L, E] embeddings, time [B, L] index of each step in its trial; returns h [B, L, E]."""
         _require_time(x, time)
-        x = self._mapped(x) + self.positions(time)
+        x = self.mapped(x) + self.positions(time)
         x = fused.dropout(x, self.dropout.p) if self.training and fused.drops_out(x) else self.dropout(x)
         for layer in self.layers:
             x = checkpoint(layer, x, use_reentrant=False) if self.recompute else layer(x)
@@ -176,7 +177,7 @@ class Transformer(nn.Module):
         Leaves the cache as `step` would after each of these steps; h is meaningless from `lengths` on.
         """
         _require_time(x, time)
-        x = self.dropout(self._mapped(x) + self.positions(time))
+        x = self.dropout(self.mapped(x) + self.positions(time))
         for index, layer in enumerate(self.layers):
             x = layer.prefill(x, lengths, cache, index)
         cache.advance(lengths)
@@ -189,7 +190,7 @@ class Transformer(nn.Module):
         While an episode fits in `context`, equals the last row of `forward` over the whole episode (without dropout).
         """
         _require_time(x, time)
-        x = self._mapped(x)
+        x = self.mapped(x)
         if self._packed.fits(self, x, cache):
             h = self._packed.run(self, x + self.positions.rows(time), cache)
             cache.advance()
