@@ -19,12 +19,11 @@ Result = TypeVar("Result")
 def peak(work: Callable[[], Result]) -> tuple[int, Result]:
     """Bytes resident at the peak of two calls of `work` beyond those before the first, and what the second returned.
 
-    What the work keeps for its next call counts. Blocks that malloc has free and has not given back hide what is put
-    into them: MALLOC_MMAP_THRESHOLD_=65536 keeps them few.
+    What the work keeps for its next call counts. Pages that malloc has free are given back first: they would hide what
+    is put into them.
     """
-    gc.collect()
+    before = resident()
     start_of_peak()
-    before = _status("VmRSS")
     work()
     result = work()
     return until_peak() - before, result
