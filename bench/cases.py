@@ -29,11 +29,11 @@ from versus import dark_key_beside_the_official_code, frozen_lake_beside_the_off
 def rollout_steps_per_second() -> list[Row]:
     """Environment steps/s: bare environments, wrapped ones, with the policy, and with replay; 16 actors, quickstart."""
     from twohot.agent import AgentNetworks
+    from twohot.data.rollout import Rollout, UniformPolicy, seeded_generator
+    from twohot.data.spaces import replay_schema
     from twohot.envs import make_task, make_vector, reset_seeds, reset_where
     from twohot.presets import PRESETS
     from twohot.replay import Replay
-    from twohot.rollout import Rollout, UniformPolicy, seeded_generator
-    from twohot.spaces import replay_schema
 
     config = PRESETS["quickstart"].config
     torch.set_num_threads(config.threads)
@@ -106,10 +106,10 @@ def rollout_steps_per_second() -> list[Row]:
 def learner_updates_per_second() -> list[Row]:
     """Updates/s of the quickstart's learner on one batch, and of a large matrix product for scale."""
     from twohot.agent import AgentNetworks
-    from twohot.learner import Learner
+    from twohot.data.spaces import replay_schema
+    from twohot.learning.learner import Learner
     from twohot.presets import PRESETS
     from twohot.replay import Replay
-    from twohot.spaces import replay_schema
 
     config = PRESETS["quickstart"].config
     torch.set_num_threads(config.threads)
@@ -157,11 +157,11 @@ def quickstart_seeds() -> list[Row | SeedResult]:
     """Train the quickstart with three seeds: returns against random, time shares, speeds."""
     from rich.console import Console
 
-    from twohot.metrics import read_metrics
     from twohot.presets import PRESETS
-    from twohot.progress import Progress
-    from twohot.report import results_table
-    from twohot.train import train
+    from twohot.reports.report import results_table
+    from twohot.runs.metrics import read_metrics
+    from twohot.training.progress import Progress
+    from twohot.training.train import train
 
     config = PRESETS["quickstart"].config
     seeds = (0, 1, 2)

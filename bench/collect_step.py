@@ -9,11 +9,11 @@ import torch
 
 from twohot.agent import AgentNetworks
 from twohot.config import AgentConfig
+from twohot.data.rollout import Rollout, seeded_generator
+from twohot.data.spaces import replay_schema
 from twohot.envs import make_vector, reset_seeds
 from twohot.replay import Replay
 from twohot.rl.exploration import Exploration, Schedule
-from twohot.rollout import Rollout, seeded_generator
-from twohot.spaces import replay_schema
 from work import Collecting, serve
 
 

@@ -35,14 +35,14 @@ ML45_SECONDS, MEGABYTES = 2.0, 25.0
 _OPEN = """
 import time; start = time.perf_counter()
 from twohot.envs import TrialEnv
-from twohot.envs.metaworld import ML45_TRAIN
+from twohot.envs.suites.metaworld import ML45_TRAIN
 env = TrialEnv("metaworld", ML45_TRAIN, attempts=3)
 env.reset(seed=0, options={"task": ML45_TRAIN[0]})
 print(time.perf_counter() - start)
 """
 _MEMORY = """
 from pathlib import Path
-from twohot.envs.metaworld import ML45_TRAIN, MetaWorld
+from twohot.envs.suites.metaworld import ML45_TRAIN, MetaWorld
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 envs = [MetaWorld(name) for name in ML45_TRAIN[:10]]
@@ -56,7 +56,7 @@ print((resident() - before) / (len(envs) - 1))
 
 def environment_steps_per_second() -> list[Row]:
     """Environment steps/s with random actions, 16 actors in one process."""
-    from twohot.envs import atari, babyai, popgym, procgen
+    from twohot.envs.suites import atari, babyai, popgym, procgen
 
     torch.set_num_threads(1)
 
@@ -74,11 +74,12 @@ def environment_steps_per_second() -> list[Row]:
 
 
 def _rates(name: str, suite: str, tasks: tuple[str, ...], attempts: int, steps: int) -> list[Row]:
+    from twohot.data.rollout import Rollout, UniformPolicy, seeded_generator
+    from twohot.data.spaces import replay_schema
     from twohot.envs import make_vector, reset_seeds
-    from twohot.envs.machine import cpus
+    from twohot.envs.vector.machine import cpus
     from twohot.replay import Replay
-    from twohot.rollout import Rollout, UniformPolicy, seeded_generator
-    from twohot.spaces import as_dict_space, replay_schema
+    from twohot.spaces import as_dict_space
 
     # Each actor keeps its tasks, as the bare environments do: a game that is built in the middle would be timed.
     vector, alone = (

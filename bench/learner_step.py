@@ -10,9 +10,10 @@ from gymnasium import spaces
 
 from twohot.agent import AgentNetworks
 from twohot.config import AgentConfig, ObjectiveConfig, OptimizerConfig
-from twohot.learner import Learner
+from twohot.data.spaces import replay_schema
+from twohot.learning.learner import Learner
 from twohot.replay import Replay
-from twohot.spaces import as_dict_space, replay_schema
+from twohot.spaces import as_dict_space
 from work import Work, serve
 
 

@@ -21,10 +21,10 @@ from torch import Tensor
 from frame import Row, percentiles
 from twohot.agent import AgentNetworks
 from twohot.config import AgentConfig, ObjectiveConfig, OptimizerConfig
-from twohot.learner import Learner
+from twohot.data.rollout import UniformPolicy
+from twohot.learning.learner import Learner
 from twohot.losses import ValueBins
 from twohot.nets.actions import ActionLinear
-from twohot.rollout import UniformPolicy
 
 STEPS, ENVIRONMENTS, ROUNDS, UPDATES, BATCH, EXPLORE = 3, 64, 60, 10, 64, 0.2
 CHOICES_GOAL, NUMBERS_GOAL, SEEDS = 0.9, 0.75, (2, 3)

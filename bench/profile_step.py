@@ -14,8 +14,8 @@ import torch
 import learner_step
 from frame import Row, percentiles
 from twohot.agent import AgentNetworks
+from twohot.learning import objective
 from twohot.nets.values import ClassValues
-from twohot.objectives import losses as objective
 from work import ACTOR, BACKWARD, CRITICS, ENCODING, TARGETS, Work
 
 REST = "rest: statistics of inputs, clipping, AdamW, spectral norms, target heads"

@@ -21,10 +21,10 @@ import numpy as np
 
 from contest import NOT_INSTALLED
 from frame import Row, percentiles
-from twohot.config_files import load_config, to_json
-from twohot.envs import dark_key, frozen_lake
-from twohot.metrics import read_metrics
+from twohot.config.files import load_config, to_json
+from twohot.envs.suites import dark_key, frozen_lake
 from twohot.presets import PRESETS
+from twohot.runs.metrics import read_metrics
 
 SCRIPT = Path(__file__).resolve().parent / "official" / "train.py"
 OURS, OFFICIAL, RANDOM = "twohot", "official, Agent", "random"
@@ -61,7 +61,7 @@ class Outcome:
 
 def train_ours(preset: str, seed: int, run: Path) -> tuple[Outcome, Outcome]:
     """Train the preset in a process of its own; and what the uniformly random policy gets."""
-    command = [sys.executable, "-m", "twohot.cli", "train", preset, "--seed", str(seed), "--run", str(run)]
+    command = [sys.executable, "-m", "twohot.cli.main", "train", preset, "--seed", str(seed), "--run", str(run)]
     subprocess.run(command, env=_environment(preset), check=True, stdout=subprocess.DEVNULL)
     return outcome_of(run, "evaluation"), outcome_of(run, "random")
 

@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
 from twohot import envs
-from twohot.envs.batched import EnvBatch
+from twohot.envs.vector.batched import EnvBatch
 
 STATE, CAMERA = spaces.Box(-1, 1, (2, 2), np.float64), spaces.Box(0, 255, (6, 5, 3), np.uint8)
 ACTIONS = {

@@ -18,7 +18,7 @@ from twohot.config import (
     TrainConfig,
 )
 from twohot.losses import ValueBins
-from twohot.progress import Progress
+from twohot.training.progress import Progress
 
 AGENT = AgentConfig(
     width=16,

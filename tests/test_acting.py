@@ -10,10 +10,10 @@ import torch
 import twohot
 import twohot.losses
 from small import quiet, with_epochs
-from twohot import checkpoint
-from twohot.acting import ActingError, load_networks
 from twohot.envs import reset_where
-from twohot.train import train
+from twohot.inference.agent import ActingError, load_networks
+from twohot.runs import checkpoint
+from twohot.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_said(run):
 def test_acting_needs_no_training_stack(run):
     program = (
         "import sys, twohot; twohot.Agent.from_checkpoint(sys.argv[1]);"
-        "wanted = {'twohot.train', 'twohot.learner', 'twohot.objectives', 'tyro', 'rich', 'tensorboard', 'matplotlib'};"
+        "wanted = {'twohot.training.train', 'twohot.learning', 'tyro', 'rich', 'tensorboard', 'matplotlib'};"
         "print(sorted(wanted & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", program, str(run)], capture_output=True, text=True, check=True)

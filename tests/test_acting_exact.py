@@ -13,11 +13,11 @@ from gymnasium import spaces
 
 import small
 from twohot import Agent
-from twohot.acting import ActingError
 from twohot.agent import AgentNetworks
-from twohot.analysis import TrajectoryError
 from twohot.errors import TwohotError
 from twohot.exact import exact_array
+from twohot.inference.agent import ActingError
+from twohot.inference.analysis import TrajectoryError
 
 SPACE = spaces.Dict(
     {

@@ -6,7 +6,7 @@ import pytest
 from ale_py.env import AtariEnv
 
 from twohot import envs
-from twohot.envs import atari
+from twohot.envs.suites import atari
 
 
 def actions(count, seed=0):

@@ -9,7 +9,7 @@ import pytest
 
 import batched_envs
 from twohot import envs
-from twohot.envs import babyai
+from twohot.envs.suites import babyai
 
 OFFICIAL_BANNED = (
     *("GoToSeq", "OpenRedBlueDoorsDebug", "OpenTwoDoors", "OpenDoorsOrderN4Debug", "OpenDoorsOrder", "PutNextLocal"),

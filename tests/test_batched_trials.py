@@ -5,7 +5,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from twohot import envs
-from twohot.envs.batched_trials import BatchedTrials
+from twohot.envs.vector.batched_trials import BatchedTrials
 
 ROWS = 4
 CASES = [
@@ -126,7 +126,7 @@ def test_several_tasks_more_actions_and_pictures_are_played_row_by_row():
 
 @pytest.mark.parametrize("suite", ["frozen_lake", "tmaze", "dark_key"])
 def test_every_listed_task_is_made_and_tells_of_success(suite):
-    found = envs.suites()[suite]
+    found = envs.registered_suites()[suite]
     assert found.tells_success
     spaces = set()
     for task in found.tasks:

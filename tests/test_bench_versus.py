@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from twohot.config_files import save_config
-from twohot.metrics import MetricsWriter
+from twohot.config.files import save_config
 from twohot.presets import PRESETS
+from twohot.runs.metrics import MetricsWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = tuple(path.stem for path in (ROOT / "bench").glob("*.py"))

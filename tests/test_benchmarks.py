@@ -8,10 +8,10 @@ import pytest
 from small import quiet
 from twohot.config import TrainConfig
 from twohot.envs import get_suite
-from twohot.envs.retro import MissingRomError
-from twohot.metrics import read_metrics
+from twohot.envs.suites.retro import MissingRomError
 from twohot.presets import PRESETS
-from twohot.train import train
+from twohot.runs.metrics import read_metrics
+from twohot.training.train import train
 
 pytestmark = pytest.mark.benchmark
 STEPS = 12

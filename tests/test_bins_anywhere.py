@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from twohot.bins import TRANSFORMS
 from twohot.kernels.two_hot import reference
 from twohot.losses import BinExpectation, BinsError, ValueBins, bin_expectation, hl_gauss, two_hot
+from twohot.losses.bins import TRANSFORMS
 
 MAKERS = {
     "amago2": ValueBins.amago2,

@@ -7,8 +7,8 @@ from gymnasium import spaces
 
 from twohot import envs
 from twohot.envs import registry
-from twohot.envs.actions import BoxScale, check_actions
-from twohot.envs.gym_vector import _own_action
+from twohot.envs.suites.gym_vector import _own_action
+from twohot.envs.wrappers.actions import BoxScale, check_actions
 
 INTEGERS = [
     (0, 3, np.int64),
@@ -101,7 +101,7 @@ class Takes(gym.Env):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
 @pytest.mark.parametrize("render", [False, True])
 def test_a_number_alone_is_an_action(monkeypatch, dtype, render):
-    monkeypatch.setattr(registry, "_SUITES", registry.suites())
+    monkeypatch.setattr(registry, "_SUITES", registry.registered_suites())
     make = lambda task, split, render=False: Takes(spaces.Box(-2, 3, (), dtype))  # noqa: E731
     envs.register(envs.Suite("takes", "", (), "", ("a",), make))
     vector = envs.make_vector("takes", ("a",), environments=2, render=render)
@@ -134,7 +134,7 @@ WRONG = {
 @pytest.mark.parametrize("way", ["one", "rows", "together"])
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_no_action_is_refused(monkeypatch, what, way):
-    monkeypatch.setattr(registry, "_SUITES", registry.suites())
+    monkeypatch.setattr(registry, "_SUITES", registry.registered_suites())
     space, action = WRONG[what]
     make = lambda task, split, render=False: Takes(space)  # noqa: E731
     envs.register(envs.Suite("takes", "", (), "", ("a",), make))

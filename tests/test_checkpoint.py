@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from twohot import checkpoint
-from twohot.checkpoint import CheckpointError
 from twohot.replay import Field, Replay, Schema
+from twohot.runs import checkpoint
+from twohot.runs.checkpoint import CheckpointError
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from small import quiet, with_epochs
-from twohot import cli
-from twohot.checkpoint import signed
-from twohot.train import train
+from twohot.cli import main as cli
+from twohot.runs.checkpoint import signed
+from twohot.training.train import train
 
 FAST = [
     *("--epochs", "2", "--updates-per-epoch", "2", "--batch-size", "4", "--window", "8"),
@@ -194,7 +194,7 @@ def test_a_full_disk(capsys, tmp_path: Path, monkeypatch) -> None:
     def full(*arguments) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("twohot.checkpoint.save_file", full)
+    monkeypatch.setattr("twohot.runs.checkpoint.save_file", full)
     error = fails(capsys, "train", "quickstart", *FAST, "--run", str(tmp_path / "run"))
     assert "No space left" in error
     assert f"twohot train --resume {tmp_path / 'run'}" in error
@@ -204,7 +204,7 @@ def test_a_disk_that_fills_up_elsewhere(capsys, tmp_path: Path, monkeypatch) -> 
     def full(self, *arguments) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("twohot.metrics.MetricsWriter.write", full)
+    monkeypatch.setattr("twohot.runs.metrics.MetricsWriter.write", full)
     error = fails(capsys, "train", "quickstart", *FAST, "--run", str(tmp_path / "run"))
     assert "No space left" in error
     assert f"twohot train --resume {tmp_path / 'run'}" in error
@@ -244,7 +244,7 @@ def test_interrupted(tmp_path: Path) -> None:
     run = tmp_path / "run"
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "twohot.cli", "train", "quickstart", *FAST, "--epochs", "10000", "--run", str(run)],
+        [sys.executable, "-m", "twohot.cli.main", "train", "quickstart", *FAST, "--epochs", "10000", "--run", str(run)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env=environment,

@@ -7,7 +7,7 @@ from torch._dynamo.utils import counters
 
 from objective_loops import make_agent, make_batch
 from twohot.config import ObjectiveConfig
-from twohot.objectives import compute_losses
+from twohot.learning import compute_losses
 
 
 @pytest.mark.parametrize("space", [Discrete(3), MultiDiscrete([2, 3]), Box(-1, 1, (2,))], ids=["one", "many", "box"])

@@ -19,7 +19,7 @@ from twohot.config import (
     ReplayConfig,
     TrainConfig,
 )
-from twohot.config_files import from_json, load_config, save_config, to_json
+from twohot.config.files import from_json, load_config, save_config, to_json
 from twohot.envs import get_suite
 from twohot.losses import ValueBins
 from twohot.presets import PRESETS

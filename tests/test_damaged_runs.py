@@ -16,16 +16,18 @@ import pytest
 import torch
 
 from small import quiet, with_epochs
-from twohot import Agent, checkpoint, cli
-from twohot.checkpoint import CheckpointError
+from twohot import Agent
+from twohot.cli import main as cli
 from twohot.config import TrainConfig
-from twohot.config_files import from_json, to_json
-from twohot.epoch import Epoch
+from twohot.config.files import from_json, to_json
 from twohot.errors import TwohotError
-from twohot.evaluation_section import evaluation_section
-from twohot.report import write_report
-from twohot.results import read_run
-from twohot.train import Session, resume, train
+from twohot.reports.evaluation import evaluation_section
+from twohot.reports.report import write_report
+from twohot.reports.results import read_run
+from twohot.runs import checkpoint
+from twohot.runs.checkpoint import CheckpointError
+from twohot.training.epoch import Epoch
+from twohot.training.train import Session, resume, train
 
 EPOCHS = 2
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import batched_envs
-from twohot.envs import dark_key
+from twohot.envs.suites import dark_key
 
 MOVES = [(0, -1), (-1, 0), (0, 1), (1, 0), (0, 0)]
 

@@ -13,10 +13,10 @@ from gymnasium.spaces import Discrete
 from small_spaces import flat
 from test_learner import CONFIG, make_batch
 from twohot.agent import AgentNetworks
+from twohot.cli.options import TrainOptions, parse
 from twohot.config import TrainConfig
-from twohot.config_files import ADDED, to_json
-from twohot.learner import Learner
-from twohot.options import TrainOptions, parse
+from twohot.config.files import ADDED, to_json
+from twohot.learning.learner import Learner
 from twohot.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent

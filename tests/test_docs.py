@@ -85,7 +85,7 @@ def test_the_offline_page_runs() -> None:
 
 
 def test_the_page_about_environments_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_SUITES", registry.suites())
+    monkeypatch.setattr(registry, "_SUITES", registry.registered_suites())
     monkeypatch.setattr(gymnasium, "registry", dict(gymnasium.registry))
     monkeypatch.setattr(gymnasium.envs.registration, "registry", gymnasium.registry)
     names: dict = {}

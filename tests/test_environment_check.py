@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from twohot import cli
+from twohot.cli import main as cli
 
 
 class Good(gym.Env):

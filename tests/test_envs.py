@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from twohot import envs
 from twohot.envs import registry
-from twohot.envs.multitask import RESULTS
+from twohot.envs.wrappers.trial import RESULTS
 
 OBSERVATION_SIZE, ACTIONS = 7, 6
 
@@ -69,7 +69,7 @@ TOYS = {
 @pytest.fixture
 def made(monkeypatch):
     """A registered suite "toy"; the list of the environments it has made, in order."""
-    monkeypatch.setattr(registry, "_SUITES", registry.suites())
+    monkeypatch.setattr(registry, "_SUITES", registry.registered_suites())
     environments = []
 
     def make(task, split, render=False):
@@ -107,7 +107,7 @@ def play(env, steps, seed, action_seed=0):
 
 def test_importing_the_environments_imports_no_suite():
     code = (
-        "import sys, twohot.envs as e; e.suites()['popgym'].tasks; e.suites()['popgym'].missing();"
+        "import sys, twohot.envs as e; suite = e.get_suite('popgym'); suite.tasks; suite.missing();"
         "sys.exit('popgym' in sys.modules or 'torch' in sys.modules)"
     )
     assert (
@@ -148,8 +148,8 @@ def test_a_suite_name_is_registered_once(made):
 
 
 def test_suites_is_a_copy():
-    envs.suites().clear()
-    assert "popgym" in envs.suites()
+    envs.registered_suites().clear()
+    assert "popgym" in envs.registered_suites()
 
 
 @pytest.mark.parametrize(("tasks", "message"), [((), "at least one task"), (("two", "two"), "every task once")])

@@ -63,7 +63,7 @@ def mask(size):
 @pytest.fixture
 def suite(monkeypatch):
     """From a dict of environments to the suite "puppets" of those tasks."""
-    monkeypatch.setattr(registry, "_SUITES", registry.suites())
+    monkeypatch.setattr(registry, "_SUITES", registry.registered_suites())
 
     def make_suite(puppets, **fields):
         calls = []

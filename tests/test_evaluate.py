@@ -11,13 +11,15 @@ import torch
 from PIL import Image
 
 import toy_suite
-from twohot import envs, video
+from twohot import envs
 from twohot.config import EnvironmentConfig, EvaluateConfig
+from twohot.data.rollout import UniformPolicy
+from twohot.data.spaces import agent_layout
 from twohot.envs import registry
-from twohot.envs import vector as vector_module
-from twohot.evaluate import agent_layout, evaluate, evaluate_all
-from twohot.rollout import UniformPolicy
-from twohot.video import record
+from twohot.envs.vector import make as vector_module
+from twohot.training import video
+from twohot.training.evaluate import evaluate, evaluate_all
+from twohot.training.video import record
 
 ENVIRONMENT = EnvironmentConfig(suite="counters", tasks=("2", "3"), attempts=2)
 
@@ -45,12 +47,12 @@ def counters(monkeypatch):
 
     steps = []
     suite = dataclasses.replace(toy_suite.COUNTERS, make=make, reference_scores={"2": (1.0, 2.0)})
-    monkeypatch.setattr(registry, "_SUITES", {**registry.suites(), "counters": suite})
+    monkeypatch.setattr(registry, "_SUITES", {**registry.registered_suites(), "counters": suite})
     return made
 
 
 def test_every_task_has_its_trials(monkeypatch):
-    monkeypatch.setattr("twohot.evaluate.ENVIRONMENTS", 4)
+    monkeypatch.setattr("twohot.training.evaluate.ENVIRONMENTS", 4)
     two, three = evaluate(POLICY, ENVIRONMENT, trials=7, seed=3)
     for score, length in ((two, 2), (three, 3)):
         assert score.returns.shape == (7, 2)
@@ -64,7 +66,7 @@ def test_every_task_has_its_trials(monkeypatch):
 
 def test_trials_do_not_depend_on_how_many_are_side_by_side(monkeypatch):
     wide = evaluate(POLICY, ENVIRONMENT, trials=5, seed=3)
-    monkeypatch.setattr("twohot.evaluate.ENVIRONMENTS", 3)
+    monkeypatch.setattr("twohot.training.evaluate.ENVIRONMENTS", 3)
     narrow = evaluate(POLICY, ENVIRONMENT, trials=5, seed=3)
     for one, other in zip(wide, narrow, strict=True):
         np.testing.assert_array_equal(one.returns, other.returns)
@@ -106,7 +108,7 @@ def test_splits_and_held_out_tasks_are_played_apart(counters):
 
 def test_the_layout_fits_what_is_held_out(monkeypatch):
     calls = []
-    monkeypatch.setattr("twohot.evaluate.common_layout", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr("twohot.data.spaces.common_layout", lambda *arguments: calls.append(arguments))
     agent_layout(dataclasses.replace(ENVIRONMENT, actions=7), EvaluateConfig(held_out_tasks=("50",)))
     assert calls == [("counters", ("2", "3", "50"), 0, 7)]
 

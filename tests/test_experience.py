@@ -8,13 +8,13 @@ import pytest
 
 from small import agent_bytes, quiet, with_epochs
 from test_train import on_disk
-from twohot import checkpoint
-from twohot.acting import load_networks
 from twohot.config import CollectConfig, ConfigurationError, DataConfig, TrainConfig
-from twohot.experience import Experience
-from twohot.metrics import read_metrics
+from twohot.data.experience import Experience
+from twohot.inference.agent import load_networks
 from twohot.replay import Replay
-from twohot.train import resume, train
+from twohot.runs import checkpoint
+from twohot.runs.metrics import read_metrics
+from twohot.training.train import resume, train
 
 
 @pytest.fixture(scope="module")

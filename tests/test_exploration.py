@@ -7,8 +7,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from twohot.data.rollout import UniformPolicy
 from twohot.rl.exploration import Exploration, Schedule, linear_schedule, random_choices
-from twohot.rollout import UniformPolicy
 
 ROWS = 1000
 

@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from small import AGENT
 from small_spaces import flat
 from twohot.agent import AgentNetworks
-from twohot.export import FACTS, ActingStep, ExportError, export_policy
+from twohot.inference.export import FACTS, ActingStep, ExportError, export_policy
 
 SPACES = Dict({"image": Box(0, 255, (36, 36, 3), np.uint8), "action_mask": MultiBinary(4)})
 OFFICIAL = {

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from small import CONFIG, agent_bytes, quiet, with_epochs
-from twohot import acting
-from twohot import train as training
-from twohot.checkpoint import CheckpointError
 from twohot.config import ConfigurationError, TrainConfig
-from twohot.config_files import ADDED, from_json, load_config, save_config, to_json
+from twohot.config.files import ADDED, from_json, load_config, save_config, to_json
+from twohot.inference import agent as acting
+from twohot.runs.checkpoint import CheckpointError
+from twohot.training import train as training
 
 FORMER = json.loads((Path(__file__).parent / "former_config.json").read_text())
 """The defaults as the version before the first entry of `ADDED` saved them."""

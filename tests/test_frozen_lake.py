@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import batched_envs
-from twohot.envs import frozen_lake
+from twohot.envs.suites import frozen_lake
 
 MOVES = [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]
 

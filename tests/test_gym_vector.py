@@ -7,10 +7,11 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from twohot import envs
-from twohot.envs import gym_vector, registry
+from twohot.data.rollout import Rollout, UniformPolicy, seeded_generator
+from twohot.data.spaces import replay_schema
+from twohot.envs import registry
+from twohot.envs.suites import gym_vector
 from twohot.replay import Replay
-from twohot.rollout import Rollout, UniformPolicy, seeded_generator
-from twohot.spaces import replay_schema
 
 MODES = list(AutoresetMode)
 
@@ -200,4 +201,4 @@ def test_what_is_refused():
     env.single_observation_space = spaces.Text(2)
     with pytest.raises(envs.UnsupportedSpaceError, match=r"the observation: expected .*got Text"):
         gym_vector.VectorBatch(env)
-    assert "gym_vector" in registry.suites()
+    assert "gym_vector" in registry.registered_suites()

@@ -6,7 +6,7 @@ import pytest
 from gymnasium import spaces
 
 from twohot import envs
-from twohot.envs import gymnasium as suite
+from twohot.envs.suites import gymnasium as suite
 
 
 class Pictures(gym.Env):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import batched_envs
-from twohot.envs import half_cheetah
+from twohot.envs.suites import half_cheetah
 
 
 def test_observations_and_rewards_against_the_bare_cheetah():

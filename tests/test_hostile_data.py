@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from twohot import cli
+from twohot.cli import main as cli
+from twohot.data.offline import load_offline
 from twohot.errors import TwohotError
-from twohot.offline import load_offline
 from twohot.replay import Field, Replay, Schema
 from twohot.replay.formats import read_amago, read_minari, read_npz, write_minari, write_npz
 

@@ -12,16 +12,19 @@ from pathlib import Path
 import pytest
 
 from small import agent_bytes, quiet, with_epochs
-from twohot import checkpoint, evaluate, files, run_replay
+from twohot import files
 from twohot.config import ConfigurationError, TrainConfig
-from twohot.config_files import load_config
+from twohot.config.files import load_config
 from twohot.info import read_start
-from twohot.interruption import Interrupted, Interruption
-from twohot.learner import Learner
-from twohot.metrics import read_metrics
-from twohot.report import write_report
+from twohot.learning.learner import Learner
+from twohot.reports.report import write_report
 from twohot.rl.exploration import Exploration
-from twohot.train import Session, resume, train
+from twohot.runs import checkpoint
+from twohot.runs import replay as run_replay
+from twohot.runs.metrics import read_metrics
+from twohot.training import evaluate
+from twohot.training.interruption import Interrupted, Interruption
+from twohot.training.train import Session, resume, train
 
 EPOCHS = 4
 

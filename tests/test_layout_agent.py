@@ -14,7 +14,7 @@ from twohot import Agent, envs
 from twohot.agent import AgentNetworks
 from twohot.config import EnvironmentConfig
 from twohot.nets.timestep import kind_of
-from twohot.train import train
+from twohot.training.train import train
 
 
 class Everything(gym.Env):

@@ -9,18 +9,19 @@ from gymnasium import spaces
 
 import layout_suite
 from twohot import envs
+from twohot.data.offline_columns import Recorded
+from twohot.data.offline_scan import Scan
+from twohot.data.rollout import UniformPolicy
+from twohot.data.spaces import replay_schema
 from twohot.envs import registry
-from twohot.offline_columns import Recorded
-from twohot.offline_scan import Scan
-from twohot.rollout import UniformPolicy
-from twohot.spaces import action_dtype, as_dict, as_dict_space, check_action_mask, replay_schema
+from twohot.spaces import action_dtype, as_dict, as_dict_space, check_action_mask
 
 WAYS = ("gym", "own", "batch", *layout_suite.MODES)
 
 
 @pytest.fixture(autouse=True)
 def own_suite(monkeypatch):
-    monkeypatch.setattr(registry, "_SUITES", registry.suites())
+    monkeypatch.setattr(registry, "_SUITES", registry.registered_suites())
     envs.register(layout_suite.OWN)
     envs.register(layout_suite.BATCHES)
 

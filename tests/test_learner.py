@@ -14,10 +14,10 @@ from compare import assert_accurate
 from small_spaces import flat
 from twohot.agent import AgentNetworks
 from twohot.config import AgentConfig, ObjectiveConfig, OptimizerConfig
-from twohot.learner import Learner, NonFiniteLossError
+from twohot.learning import compute_losses
+from twohot.learning.learner import Learner, NonFiniteLossError
 from twohot.losses import ValueBins
 from twohot.nets.linear import SigmaLinear
-from twohot.objectives import compute_losses
 from twohot.spaces import SpaceError
 
 CONFIG = AgentConfig(

@@ -12,8 +12,8 @@ from network_formulas import integers, normal
 from small import AGENT
 from twohot.agent import AgentNetworks
 from twohot.config import ObjectiveConfig, OptimizerConfig
-from twohot.learner import Learner
-from twohot.objectives import compute_losses
+from twohot.learning import compute_losses
+from twohot.learning.learner import Learner
 
 SPACES = {
     "vector": Box(-1, 1, (3,), np.float32),

@@ -235,11 +235,14 @@ print(sorted({"gymnasium", "triton", "matplotlib", "tyro", "tensorboard"} & (set
     assert others == "['twohot']"
     assert set(eval(ours)) <= {
         "twohot",
+        "twohot._moved",
         "twohot._native",
-        "twohot.bins",
         "twohot.errors",
-        "twohot.loss_rows",
         "twohot.losses",
+        "twohot.losses.bins",
+        "twohot.losses.functional",
+        "twohot.losses.rows",
+        "twohot.tensors",
         "twohot.kernels",
         "twohot.kernels.backend",
         "twohot.kernels.two_hot",

@@ -9,11 +9,12 @@ import pytest
 import batched_envs
 from twohot import envs
 from twohot.config import EnvironmentConfig
-from twohot.envs import maze_runner
-from twohot.envs.maze_runner import HindsightGoals
+from twohot.data.spaces import replay_schema
+from twohot.envs.suites import maze_runner
+from twohot.envs.suites.maze_runner import HindsightGoals
 from twohot.errors import TwohotError
 from twohot.replay import Replay, Trajectories
-from twohot.spaces import as_dict_space, replay_schema
+from twohot.spaces import as_dict_space
 
 MOVES = [(0, -1), (-1, 0), (0, 1), (1, 0), (0, 0)]
 
@@ -247,7 +248,7 @@ def test_the_hindsight_of_a_run():
     environment = EnvironmentConfig(
         suite="maze_runner", tasks=("11x11-k2", "15x15-k1"), reward_multipliers=(2.0, 3.0), context_features=False
     )
-    assert envs.suites()["maze_runner"].relabel is maze_runner.make_relabel
+    assert envs.registered_suites()["maze_runner"].relabel is maze_runner.make_relabel
     draws = []
     for seed in ((0, 0), (0, 0), (0, 1)):
         hindsight, row = maze_runner.make_relabel(environment, seed), []

@@ -10,7 +10,7 @@ import pytest
 from metaworld import env_dict, policies
 
 from twohot import envs
-from twohot.envs import metaworld
+from twohot.envs.suites import metaworld
 
 DRAWN = "drawer-close-v3"
 

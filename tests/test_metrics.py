@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from twohot.metrics import METRICS, MetricsWriter, Row, describe, parse_name, read_metrics
+from twohot.runs.metrics import METRICS, MetricsWriter, Row, describe, parse_name, read_metrics
 
 
 def write_rows(directory, count, start=0):

@@ -11,9 +11,10 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from compare import assert_accurate
 from objective_loops import CONFIG, log_prob, losses_by_loops, make_agent, make_batch
 from twohot.config import ConfigurationError, ObjectiveConfig, OptimizerConfig
-from twohot.learner import Learner
+from twohot.learning import compute_losses, statistics
+from twohot.learning import targets as values
+from twohot.learning.learner import Learner
 from twohot.nets import policies
-from twohot.objectives import compute_losses, statistics, values
 from twohot.rl.ensembles import subset_value
 
 pytestmark = pytest.mark.usefixtures("one_thread")

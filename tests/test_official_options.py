@@ -14,14 +14,14 @@ from objective_loops import CONFIG, make_agent, make_batch
 from small_spaces import flat
 from test_objectives import EXACT, SAMPLED, assert_equals_loops
 from twohot.agent import AgentNetworks
-from twohot.analysis import trajectory_values
 from twohot.config import AgentConfig, ConfigurationError, ObjectiveConfig, OptimizerConfig
-from twohot.learner import Learner
+from twohot.inference.analysis import trajectory_values
+from twohot.learning import compute_losses, statistics
+from twohot.learning.learner import Learner
 from twohot.nets.normalization import MovingNormalization, RunningNormalization
 from twohot.nets.output_critic import OutputCritics
 from twohot.nets.policies import Categorical
 from twohot.nets.transformer import Transformer
-from twohot.objectives import compute_losses, statistics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NUMBERS = Box(-1, 1, (2,))

@@ -6,11 +6,12 @@ import pytest
 from gymnasium import spaces
 
 from twohot import envs
-from twohot.offline import load_mixture, load_offline
-from twohot.offline_columns import OfflineError
+from twohot.data.offline import load_mixture, load_offline
+from twohot.data.offline_columns import OfflineError
+from twohot.data.spaces import replay_schema
 from twohot.replay import Mixture, Replay
 from twohot.replay.formats import schema_of, write_npz
-from twohot.spaces import as_dict_space, replay_schema
+from twohot.spaces import as_dict_space
 
 
 def played(env, episodes, seed=0):

@@ -7,10 +7,10 @@ from gymnasium import spaces
 import layout_suite
 from test_offline_numbers import saved, stored
 from twohot import envs
-from twohot.envs.actions import BoxScale
+from twohot.data.offline import load_offline
+from twohot.data.offline_columns import OfflineError, Recorded
 from twohot.envs.observations import ObservationReader, as_parts
-from twohot.offline import load_offline
-from twohot.offline_columns import OfflineError, Recorded
+from twohot.envs.wrappers.actions import BoxScale
 from twohot.replay import Field, Replay, Schema
 from twohot.spaces import as_dict_space
 

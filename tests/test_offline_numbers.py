@@ -6,9 +6,9 @@ import pytest
 from gymnasium import spaces
 
 from twohot import envs
-from twohot.envs.actions import common_action_space, pad_actions
-from twohot.offline import load_mixture, load_offline
-from twohot.offline_columns import OfflineError, Recorded, action_column, cast
+from twohot.data.offline import load_mixture, load_offline
+from twohot.data.offline_columns import OfflineError, Recorded, action_column, cast
+from twohot.envs.wrappers.actions import common_action_space, pad_actions
 from twohot.replay import Field, Replay, Schema
 from twohot.spaces import space_from_json, space_to_json
 

@@ -8,8 +8,9 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from twohot import envs
-from twohot.envs import frozen_lake, registry
+from twohot.envs import registry
 from twohot.envs.observations import as_parts
+from twohot.envs.suites import frozen_lake
 
 THREE = spaces.Box(0, 1, (3,), np.float32)
 PICTURE = spaces.Box(0, 255, (16, 18, 3), np.uint8)
@@ -138,7 +139,7 @@ class Shown(SyncVectorEnv):
 @pytest.fixture
 def start(monkeypatch):
     """start(way, space, at reset, after a step) gives a vector of two rows, or one environment."""
-    monkeypatch.setattr(registry, "_SUITES", registry.suites())
+    monkeypatch.setattr(registry, "_SUITES", registry.registered_suites())
     monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
 
     def begin(way, *shown, context_features=False):

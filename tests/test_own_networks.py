@@ -13,7 +13,7 @@ from network_formulas import integers, normal
 from small import AGENT
 from twohot.agent import AgentNetworks
 from twohot.config import ObjectiveConfig, OptimizerConfig
-from twohot.learner import Learner
+from twohot.learning.learner import Learner
 from twohot.nets.registry import Registry, UnknownNetworkError
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "own_networks.md").read_text()

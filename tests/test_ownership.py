@@ -20,14 +20,15 @@ from unittest.mock import Mock
 import pytest
 
 from small import quiet, with_epochs
-from twohot import cli, ownership
+from twohot.cli import main as cli
 from twohot.config import ConfigurationError
-from twohot.ownership import OWNER_NAME, OwnedRunError, owned
-from twohot.train import resume, train
+from twohot.runs import ownership
+from twohot.runs.ownership import OWNER_NAME, OwnedRunError, owned
+from twohot.training.train import resume, train
 
 HOLD = (
     "import os, sys, subprocess, time, multiprocessing as m; from pathlib import Path\n"
-    "from twohot.ownership import owned, OwnedRunError\n"
+    "from twohot.runs.ownership import owned, OwnedRunError\n"
     "with owned(Path(sys.argv[1])):\n    {0}\n    print(child, flush=True)\n    time.sleep(600)"
 )
 

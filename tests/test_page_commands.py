@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from twohot.cli.options import TrainOptions, parse
 from twohot.config import TrainConfig
-from twohot.config_files import to_json
-from twohot.options import TrainOptions, parse
+from twohot.config.files import to_json
 from twohot.presets import PRESETS
 from twohot.replay import Replay
 

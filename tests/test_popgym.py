@@ -9,7 +9,7 @@ from twohot import envs
 popgym_envs = pytest.importorskip("popgym.envs")
 
 CLASSES = {keywords["id"].split("-")[1]: game for game, keywords in popgym_envs.ALL.items()}
-DISCRETE = [task for task in envs.POPGYM.tasks if "Pendulum" not in task]
+DISCRETE = [task for task in envs.get_suite("popgym").tasks if "Pendulum" not in task]
 EASY = [task for task in envs.MULTITASK_27 if task.endswith("Easy")]
 
 
@@ -37,13 +37,13 @@ def trace(env, steps, seed):
 
 
 def test_all_42_tasks_are_listed():
-    assert len(envs.POPGYM.tasks) == 42
-    assert set(envs.POPGYM.tasks) == set(CLASSES)
+    assert len(envs.get_suite("popgym").tasks) == 42
+    assert set(envs.get_suite("popgym").tasks) == set(CLASSES)
 
 
 def test_the_protocol():
     assert len(set(envs.MULTITASK_27)) == 27
-    assert set(envs.MULTITASK_27) <= set(envs.POPGYM.tasks)
+    assert set(envs.MULTITASK_27) <= set(envs.get_suite("popgym").tasks)
     layout = envs.common_layout("popgym", envs.MULTITASK_27)
     assert layout == PADDED
     env = trial_env()
@@ -52,7 +52,7 @@ def test_the_protocol():
     assert (env.attempts, env.free_attempts) == (2, 1)
 
 
-@pytest.mark.parametrize("task", [task for task in envs.POPGYM.tasks if "Pendulum" in task])
+@pytest.mark.parametrize("task", [task for task in envs.get_suite("popgym").tasks if "Pendulum" in task])
 def test_pendulums_take_numbers_in_their_own_bounds(task):
     env, bare = envs.TrialEnv("popgym", (task,)), CLASSES[task]()
     assert env.action_space == spaces.Box(-1, 1, (1,), np.float32)

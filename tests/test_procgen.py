@@ -9,7 +9,9 @@ import pytest
 
 from batched_envs import check_vectors_equal
 from twohot import envs
-from twohot.envs import MissingExtraError, UnknownEnvironmentError, procgen
+from twohot.envs import MissingExtraError, UnknownEnvironmentError
+from twohot.envs.suites import procgen as sets
+from twohot.envs.suites.procgen import game as procgen
 
 pytestmark = pytest.mark.skipif(not (3, 11) <= sys.version_info < (3, 13), reason="procgen-mirror has no wheel")
 
@@ -39,9 +41,9 @@ def library_limit(env):
 
 def test_the_tasks():
     assert len(procgen.TASKS) == len(set(procgen.TASKS)) == 16 + 16 + 6
-    assert set(procgen.EASY) | set(procgen.MEMORY_HARD) <= set(procgen.TASKS)
-    assert len(procgen.MEMORY_HARD) == 16
-    assert dict(zip(procgen.EASY, procgen.EASY_RESCALED_MULTIPLIERS, strict=True))["coinrun-easy"] == 100
+    assert set(sets.EASY) | set(sets.MEMORY_HARD) <= set(procgen.TASKS)
+    assert len(sets.MEMORY_HARD) == 16
+    assert dict(zip(sets.EASY, sets.EASY_RESCALED_MULTIPLIERS, strict=True))["coinrun-easy"] == 100
 
 
 @pytest.mark.parametrize("task", procgen.TASKS)
@@ -208,7 +210,7 @@ def test_a_trial_of_two_attempts():
     ],
 )
 def test_games_in_threads_play_as_one_by_one(split, options, monkeypatch):
-    monkeypatch.setattr(procgen, "cpus", lambda: 3)
+    monkeypatch.setattr(sets, "cpus", lambda: 3)
     tasks, rows = ("bigfish-easy", "starpilot-hard", "maze-memory"), 4
     together = envs.make_vector("procgen", tasks, environments=rows, split=split, **options)
     assert isinstance(together, envs.BatchedTrials)

@@ -74,7 +74,7 @@ TASKS = {
 @pytest.fixture
 def made(monkeypatch):
     """The environments that the suite has made, without their wrappers."""
-    monkeypatch.setattr(registry, "_SUITES", registry.suites())
+    monkeypatch.setattr(registry, "_SUITES", registry.registered_suites())
     environments = []
 
     def make(task, split, render=False):

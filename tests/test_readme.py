@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from small import quiet, with_epochs
-from twohot.train import train
+from twohot.training.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from twohot.replay import Field, Mixture, Replay, Schema
-from twohot.replay.views import table
+from twohot.reports.replay_plot import table
 
 SCHEMA = Schema({"x": Field("float32", (2,))}, Field("int32"))
 ERRORS = (TypeError, ValueError, KeyError, FileNotFoundError)

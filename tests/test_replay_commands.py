@@ -8,9 +8,9 @@ import pytest
 from gymnasium import spaces
 
 from test_cli import fails
-from twohot import cli
-from twohot.offline import load_offline
-from twohot.offline_columns import OfflineError
+from twohot.cli import main as cli
+from twohot.data.offline import load_offline
+from twohot.data.offline_columns import OfflineError
 from twohot.replay import Field, Replay, Schema
 
 SCHEMA = Schema({"image": Field("uint8", (4, 4), compression="lz4")}, Field("int32"), {"weight": Field("float32")})

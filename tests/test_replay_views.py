@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from twohot.replay import Field, Replay, Schema
-from twohot.replay import views as replay_views
-from twohot.replay.views import plot, table
+from twohot.reports import replay_plot as replay_views
+from twohot.reports.replay_plot import plot, table
 
 SCHEMA = Schema({"state": Field("float32", (2,))}, Field("int32"))
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from twohot import figures
-from twohot.figures import MINUS
-from twohot.metrics import MetricsWriter
-from twohot.report import TaskResult, print_results, results_table, write_report
-from twohot.scores import EVALUATION_NAME, TaskScore, report
+from twohot.reports import figures
+from twohot.reports.figures import MINUS
+from twohot.reports.report import TaskResult, print_results, results_table, write_report
+from twohot.runs.metrics import MetricsWriter
+from twohot.runs.scores import EVALUATION_NAME, TaskScore, report
 
 HOSTILE = "<script>alert(1)</script>\"'&<img src=http://evil.example/x> $\\frac{$"
 TASKS = ["maze", "bandit", HOSTILE]

@@ -7,7 +7,7 @@ import pytest
 import stable_retro
 
 from twohot import envs
-from twohot.envs import retro
+from twohot.envs.suites import retro
 
 FREE = "Airstriker-Genesis-v0"
 
@@ -93,7 +93,7 @@ def test_eight_minutes_truncate(monkeypatch):
 
 
 def test_a_process_has_one_emulator():
-    assert envs.RETRO.one_per_process
+    assert envs.get_suite("retro").one_per_process
     first, second = retro.Retro(FREE), retro.Retro(FREE)
     first.reset(seed=0)
     second.reset(seed=0)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from twohot.data.rollout import Rollout, UniformPolicy, seeded_generator
+from twohot.data.spaces import replay_schema
 from twohot.envs import make_vector, reset_seeds
 from twohot.replay import Replay
-from twohot.rollout import Rollout, UniformPolicy, seeded_generator
-from twohot.spaces import as_dict_space, replay_schema
+from twohot.spaces import as_dict_space
 
 TASKS = ("PositionOnlyCartPoleEasy", "RepeatPreviousEasy")
 

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from twohot.evaluation_section import evaluation_section
-from twohot.metrics import describe
-from twohot.scores import TaskScore, interval, report, score_metrics, summary
+from twohot.reports.evaluation import evaluation_section
+from twohot.runs.metrics import describe
+from twohot.runs.scores import TaskScore, interval, report, score_metrics, summary
 
 
 def score(task="a", offset=0.0, trials=4, **fields):

@@ -14,8 +14,8 @@ import pytest
 
 from odd_envs import Odd
 from twohot import envs
-from twohot.envs import vector as vector_module
-from twohot.envs import workers as workers_module
+from twohot.envs.vector import make as vector_module
+from twohot.envs.vector import workers as workers_module
 
 SCRIPT = """
 import gymnasium as gym
@@ -137,7 +137,7 @@ def test_a_worker_that_does_not_start_is_given_up(make, monkeypatch, tmp_path, c
         textwrap.dedent("""
         import time
         from odd_envs import Odd
-        from twohot.envs.workers import inside_worker
+        from twohot.envs.vector.workers import inside_worker
 
         if inside_worker():
             time.sleep(1000)

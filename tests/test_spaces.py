@@ -8,10 +8,10 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text
 
 from small_spaces import flat
+from twohot.data.rollout import UniformPolicy, seeded_generator
 from twohot.nets.actions import ActionLinear
 from twohot.replay import Field
 from twohot.rl.exploration import random_choices
-from twohot.rollout import UniformPolicy, seeded_generator
 from twohot.spaces import (
     SpaceError,
     as_dict_space,

@@ -10,11 +10,11 @@ from gymnasium.spaces import Discrete
 
 from objective_loops import CONFIG, make_agent, make_batch
 from twohot.config import ObjectiveConfig
+from twohot.learning import Losses, compute_losses, statistics, update_norms
 from twohot.losses import ValueBins
-from twohot.metrics import describe
 from twohot.nets.policies import Categorical
 from twohot.nets.values import ClassValues
-from twohot.objectives import Losses, compute_losses, statistics, update_norms
+from twohot.runs.metrics import describe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EXACT = ObjectiveConfig(reward_multiplier=3.0, critic_weight=7.0, action_samples=0, target_action_samples=0)
@@ -89,7 +89,7 @@ def test_statistics_by_hand():
 
 
 def test_entropy_is_that_of_the_policy_that_acts():
-    # As twohot.metrics defines it.
+    # As twohot.runs.metrics defines it.
     losses, batch = hand_made()
     agent = hand_made_agent(ACTOR_UNITS, CRITIC_UNITS)
     even, sure = math.log(3), 1.5 * math.log(2)

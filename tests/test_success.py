@@ -10,11 +10,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from twohot import envs
 from twohot.config import EnvironmentConfig
+from twohot.data.rollout import UniformPolicy
 from twohot.envs import registry
-from twohot.envs.attempts import told_success
-from twohot.evaluate import evaluate
-from twohot.rollout import UniformPolicy
-from twohot.scores import report, score_metrics
+from twohot.envs.wrappers.attempts import told_success
+from twohot.runs.scores import report, score_metrics
+from twohot.training.evaluate import evaluate
 
 VALUES = [
     ({"success": True}, True),
@@ -69,7 +69,7 @@ class OldInfos(SyncVectorEnv):
 
 @pytest.fixture
 def start(monkeypatch):
-    monkeypatch.setattr(registry, "_SUITES", registry.suites())
+    monkeypatch.setattr(registry, "_SUITES", registry.registered_suites())
     monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
 
     def begin(way, info, **options):

@@ -13,8 +13,9 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 from objective_loops import CONFIG, make_agent, make_batch
 from twohot.config import ObjectiveConfig, OptimizerConfig
-from twohot.learner import Learner
-from twohot.objectives import compute_losses, values
+from twohot.learning import compute_losses
+from twohot.learning import targets as values
+from twohot.learning.learner import Learner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DISCRETE = Discrete(4)

@@ -14,18 +14,18 @@ import pytest
 from rich.console import Console
 
 from small import quiet, with_epochs
-from twohot import cli
+from twohot.cli import main as cli
+from twohot.cli.evaluate import print_report
 from twohot.config import ConfigurationError
-from twohot.evaluate_command import print_report
-from twohot.markup import escape
-from twohot.progress import Progress
 from twohot.replay import Field, Replay, Schema
-from twohot.replay.views import plot
-from twohot.results import TaskResult, print_results
-from twohot.scores import TaskScore, report
+from twohot.reports.markup import escape
+from twohot.reports.replay_plot import plot
+from twohot.reports.results import TaskResult, print_results
+from twohot.runs.scores import TaskScore, report
 from twohot.streams import EnduringStream
 from twohot.text import file_stems, printable
-from twohot.train import train
+from twohot.training.progress import Progress
+from twohot.training.train import train
 
 HOSTILE = [
     "[red]",

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import batched_envs
-from twohot.envs import tmaze
 from twohot.envs.registry import UnknownEnvironmentError
+from twohot.envs.suites import tmaze
 
 MOVES = [(1, 0), (0, 1), (-1, 0), (0, -1)]
 

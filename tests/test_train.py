@@ -17,16 +17,17 @@ import torch
 
 from broken_env import Broken
 from small import CONFIG, agent_bytes, quiet, with_epochs
-from twohot import checkpoint, run_replay
-from twohot.acting import load_networks
-from twohot.checkpoint import CheckpointError
 from twohot.config import ConfigurationError, TrainConfig
-from twohot.config_files import load_config, save_config
-from twohot.envs import NonFiniteError, Suite, register, suites
-from twohot.learner import NonFiniteLossError
-from twohot.metrics import read_metrics
+from twohot.config.files import load_config, save_config
+from twohot.envs import NonFiniteError, Suite, register, registered_suites
+from twohot.inference.agent import load_networks
+from twohot.learning.learner import NonFiniteLossError
 from twohot.replay import Replay
-from twohot.train import resume, train
+from twohot.runs import checkpoint
+from twohot.runs import replay as run_replay
+from twohot.runs.checkpoint import CheckpointError
+from twohot.runs.metrics import read_metrics
+from twohot.training.train import resume, train
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +90,9 @@ def train_elsewhere(run: Path, setup: str = "pass", storage: str = "memory") -> 
     script = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"
         "import perturbation; perturbation.perturb_as_asked();"
-        "from small import with_epochs, quiet; from test_train import on_disk; from twohot.train import train, resume;"
-        "from twohot import run_replay; run_replay.SEGMENT_BYTES = 2000;"
+        "from small import with_epochs, quiet; from test_train import on_disk;"
+        "from twohot.training.train import train, resume;"
+        "from twohot.runs import replay as run_replay; run_replay.SEGMENT_BYTES = 2000;"
         f"run = Path(sys.argv[1]); {setup};"
         f"resume(run, quiet()) if (run / 'config.json').exists() else train({config}, run, quiet())"
     )
@@ -242,7 +244,7 @@ def test_an_exploding_loss_ends_in_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_nan_from_an_environment_ends_in_a_sentence(tmp_path: Path, monkeypatch) -> None:
-    if "broken" not in suites():
+    if "broken" not in registered_suites():
         register(Suite("broken", "turns NaN", (), "", ("after_three",), lambda task, split, render: Broken()))
     environment = dataclasses.replace(CONFIG.environment, suite="broken", tasks=("after_three",), reward_multipliers=())
     with pytest.raises(NonFiniteError, match="after_three"):

@@ -11,11 +11,11 @@ from compare import assert_accurate
 from network_formulas import gru_states, integers, layer_norm, leaky_relu, linear, normal, perturb
 from small import AGENT
 from twohot.agent import AgentNetworks
+from twohot.agent.build import make_trajectory_encoder
 from twohot.config import AgentConfig
 from twohot.nets.positions import LearnedPositions
 from twohot.nets.trajectory import FeedForwardMemory, GRUMemory, IdentityMemory
 from twohot.nets.transformer import Transformer
-from twohot.networks import make_trajectory_encoder
 
 MEMORIES = {
     "fixed": {"positions": "fixed"},

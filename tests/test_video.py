@@ -9,10 +9,10 @@ from gymnasium import spaces
 from PIL import Image
 
 from twohot.config import EnvironmentConfig, EvaluateConfig
+from twohot.data.rollout import UniformPolicy
+from twohot.data.spaces import agent_layout
 from twohot.envs import TrialEnv
-from twohot.evaluate import agent_layout
-from twohot.rollout import UniformPolicy
-from twohot.video import DrawingError, as_frame, record, write_gif
+from twohot.training.video import DrawingError, as_frame, record, write_gif
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
 COLOUR = np.stack([GREY, GREY + 20, GREY + 40], axis=2)

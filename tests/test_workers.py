@@ -16,22 +16,23 @@ from gymnasium.vector import AutoresetMode
 
 import small
 import toy_suite
-from twohot import environment_check, envs
+from twohot import envs
+from twohot.cli import environment_check
 from twohot.config import EnvironmentConfig
+from twohot.data.rollout import Rollout, UniformPolicy, seeded_generator
+from twohot.data.spaces import replay_schema
 from twohot.envs import registry
-from twohot.envs import vector as vector_module
+from twohot.envs.vector import make as vector_module
 from twohot.errors import TwohotError
-from twohot.evaluate import evaluate
 from twohot.replay import Replay
 from twohot.rl.exploration import Exploration, Schedule
-from twohot.rollout import Rollout, UniformPolicy, seeded_generator
-from twohot.spaces import replay_schema
-from twohot.train import train
+from twohot.training.evaluate import evaluate
+from twohot.training.train import train
 
 
 @pytest.fixture(autouse=True)
 def counters(monkeypatch):
-    monkeypatch.setattr(registry, "_SUITES", {**registry.suites(), "counters": toy_suite.COUNTERS})
+    monkeypatch.setattr(registry, "_SUITES", {**registry.registered_suites(), "counters": toy_suite.COUNTERS})
     monkeypatch.setattr(vector_module, "cpus", lambda: 2)
 
 
@@ -232,7 +233,7 @@ STRICT = [
 
 @pytest.mark.parametrize(("space", "mask", "legal"), STRICT)
 def test_steps_are_timed_with_legal_actions(monkeypatch, space, mask, legal):
-    monkeypatch.setattr(registry, "_SUITES", registry.suites())
+    monkeypatch.setattr(registry, "_SUITES", registry.registered_suites())
     envs.register(envs.Suite("strict", "", (), "", ("a",), lambda *_, **__: Strict(space, mask, legal)))
     vector = envs.make_vector("strict", ("a",), environments=2, render=True)
     assert 0 < vector_module.seconds_a_step(vector) < 1

@@ -1,19 +1,31 @@
-"""Observation and action spaces: gymnasium's own, as columns of a replay and as JSON."""
+"""Observation and action spaces: which an agent takes, names that mean something, and spaces as JSON."""
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import Any, Literal
 
 import numpy as np
 from gymnasium import Space, spaces
 
-from twohot.conventions import ACTION_MASK, OBSERVATION
 from twohot.errors import TwohotError
-from twohot.replay import Field, Schema
+
+OBSERVATION = "observation"
+"""Name of an observation that is no Dict, where other tasks or context features make one of it."""
+ACTION_MASK = "action_mask"
+"""Name of the part of an observation that says which actions are legal."""
 
 
 class SpaceError(TwohotError, ValueError):
     """A space that an agent cannot see or act in."""
+
+
+def convention(name: str) -> Literal["grid", "tokens", "action_mask", ""]:
+    """What the name of a part of an observation means; of a nested one, "a/b", the last word counts."""
+    last = name.rpartition("/")[2]
+    if last == ACTION_MASK:
+        return "action_mask"
+    return "grid" if last.startswith("grid") else "tokens" if last.startswith("tokens") else ""
 
 
 def as_dict_space(space: Space) -> spaces.Dict:
@@ -74,12 +86,6 @@ def check_action_mask(observation: spaces.Dict, action: Space) -> None:
         raise SpaceError(f"observation {ACTION_MASK!r}: expected {wanted}, got the shape {found}")
 
 
-def replay_schema(observation: spaces.Dict, action: Space) -> Schema:
-    """The columns in which a replay stores what an environment with these spaces shows and what is done there."""
-    columns = {name: Field(str(part.dtype), part.shape) for name, part in observation.items()}
-    return Schema(columns, Field(action_dtype(action), tuple(action.shape or ())))
-
-
 def action_dtype(space: Space) -> str:
     """The dtype in which actions of a space are stored: float32, int32, or int8 for MultiBinary."""
     if isinstance(space, spaces.Box):
@@ -128,3 +134,10 @@ def space_from_json(values: dict[str, Any], *, action: bool = False) -> Space:
     limits = np.iinfo(dtype) if dtype.kind in "iu" else None
     low, high = (limits.min, limits.max) if limits else (-np.inf, np.inf)
     return spaces.Box(low, high, tuple(values["shape"]), dtype.type)
+
+
+def __getattr__(name: str) -> Any:
+    """`replay_schema`, which stood here in 0.1."""
+    if name == "replay_schema":
+        return import_module("twohot.data.spaces").replay_schema
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,23 +3,10 @@
 Importing this package imports no suite's own packages.
 """
 
-from twohot.conventions import ACTION_MASK
-from twohot.envs import babyai, dark_key, frozen_lake, gym_vector, gymnasium, half_cheetah, maze_runner, tmaze
-from twohot.envs.actions import PadActions, PadBinary, PadChoices, RescaleActions, common_action_space, pad_actions
-from twohot.envs.atari import ATARI
-from twohot.envs.attempts import Attempts
-from twohot.envs.batched_trials import BatchedTrials
+from twohot.envs import suites as _suites
 from twohot.envs.checked import Checked
 from twohot.envs.errors import ActionError, InfoError, ObservationError, UnsupportedSpaceError
-from twohot.envs.layout import Layout, common_layout
-from twohot.envs.metaworld import METAWORLD
-from twohot.envs.multitask import CONTEXT_FEATURES, TrialEnv
 from twohot.envs.observations import ObservationReader, SeenObservation
-from twohot.envs.one_hot import OneHotObservation
-from twohot.envs.padding import PadObservation, PadParts, common_observation_space
-from twohot.envs.popgym import MULTITASK_27, MULTITASK_27_PROTOCOL, POPGYM
-from twohot.envs.procgen import PROCGEN
-from twohot.envs.python_batch import PythonBatch
 from twohot.envs.registry import (
     MissingExtraError,
     NonFiniteError,
@@ -30,44 +17,41 @@ from twohot.envs.registry import (
     get_suite,
     make_task,
     register,
-    suites,
+    registered_suites,
 )
-from twohot.envs.retro import RETRO
-from twohot.envs.rows import LOST, Rows
-from twohot.envs.trial_vector import TrialVector, WorkerChoice
-from twohot.envs.vector import make_vector, reset_seeds, reset_where
-from twohot.envs.workers import DeadWorkerError, WorkerError, Workers
-from twohot.envs.wrappers import FlatDiscreteAction, ScaleReward, TimeLimitTerminates
+from twohot.envs.suites.popgym import MULTITASK_27, MULTITASK_27_PROTOCOL
+from twohot.envs.vector.batched_trials import BatchedTrials
+from twohot.envs.vector.make import make_vector, reset_seeds, reset_where
+from twohot.envs.vector.python_batch import PythonBatch
+from twohot.envs.vector.rows import LOST, Rows
+from twohot.envs.vector.trial_vector import TrialVector, WorkerChoice
+from twohot.envs.vector.workers import DeadWorkerError, WorkerError, Workers
+from twohot.envs.wrappers.actions import (
+    PadActions,
+    PadBinary,
+    PadChoices,
+    RescaleActions,
+    common_action_space,
+    pad_actions,
+)
+from twohot.envs.wrappers.attempts import Attempts
+from twohot.envs.wrappers.basic import FlatDiscreteAction, ScaleReward, TimeLimitTerminates
+from twohot.envs.wrappers.layout import Layout, common_layout
+from twohot.envs.wrappers.one_hot import OneHotObservation
+from twohot.envs.wrappers.padding import PadObservation, PadParts, common_observation_space
+from twohot.envs.wrappers.trial import CONTEXT_FEATURES, TrialEnv
 from twohot.errors import BrokenEnvironmentError
+from twohot.spaces import ACTION_MASK
 
-for _suite in (
-    POPGYM,
-    METAWORLD,
-    PROCGEN,
-    ATARI,
-    RETRO,
-    frozen_lake.SUITE,
-    dark_key.SUITE,
-    tmaze.SUITE,
-    half_cheetah.SUITE,
-    maze_runner.SUITE,
-    babyai.SUITE,
-    gymnasium.SUITE,
-    gym_vector.SUITE,
-):
+for _suite in _suites.found():
     register(_suite)
 
 __all__ = [
     "ACTION_MASK",
-    "ATARI",
     "CONTEXT_FEATURES",
     "LOST",
-    "METAWORLD",
     "MULTITASK_27",
     "MULTITASK_27_PROTOCOL",
-    "POPGYM",
-    "PROCGEN",
-    "RETRO",
     "ActionError",
     "Attempts",
     "BatchedTrials",
@@ -111,7 +95,7 @@ __all__ = [
     "make_vector",
     "pad_actions",
     "register",
+    "registered_suites",
     "reset_seeds",
     "reset_where",
-    "suites",
 ]

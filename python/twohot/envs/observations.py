@@ -9,9 +9,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from twohot.conventions import ACTION_MASK, OBSERVATION, convention
 from twohot.envs.errors import ObservationError, UnsupportedSpaceError
 from twohot.envs.parts import Part, part_of
+from twohot.spaces import ACTION_MASK, OBSERVATION, convention
 
 _Gather = Callable[[Any, list[Any]], None]
 

@@ -15,9 +15,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from twohot.conventions import OBSERVATION, convention
 from twohot.envs.errors import ObservationError, UnsupportedSpaceError
 from twohot.exact import read_array
+from twohot.spaces import OBSERVATION, convention
 
 SUPPORTED_OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, and Tuple or Dict of those"
 INTEGERS = (np.uint8, np.int16, np.int32)
@@ -328,7 +328,7 @@ def vector_part(name: str, own: gym.Space, where: str, leading: tuple[int, ...] 
 
 
 def part_of(name: str, own: gym.Space, where: str, leading: tuple[int, ...] = ()) -> Part:
-    """What an agent sees of a space of that name, by the conventions of `twohot.conventions`.
+    """What an agent sees of a space of that name, by the conventions of `twohot.spaces`.
 
     Raises:
         UnsupportedSpaceError: for a space that no agent can see, or that its name does not allow.

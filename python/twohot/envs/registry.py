@@ -19,7 +19,7 @@ from twohot.envs.observations import SeenObservation
 from twohot.errors import BrokenEnvironmentError, TwohotError
 
 if TYPE_CHECKING:
-    from twohot.envs.batched import EnvBatch
+    from twohot.envs.vector.batched import EnvBatch
 
 
 class UnknownEnvironmentError(TwohotError, ValueError):
@@ -116,7 +116,7 @@ def register(suite: Suite) -> None:
     _SUITES[suite.name] = suite
 
 
-def suites() -> dict[str, Suite]:
+def registered_suites() -> dict[str, Suite]:
     """All registered suites by name, in order of registration. The dict is a copy."""
     return dict(_SUITES)
 

@@ -12,7 +12,6 @@ from gymnasium import Space, spaces
 from torch import Tensor, nn
 from torch.nn import functional
 
-from twohot.conventions import convention
 from twohot.losses import symlog
 from twohot.nets.actions import ActionLinear
 from twohot.nets.grids import GridEncoder
@@ -21,7 +20,7 @@ from twohot.nets.linear import MLP
 from twohot.nets.normalization import make_normalization
 from twohot.nets.packed import PackedEncoder
 from twohot.nets.tokens import TokenEncoder
-from twohot.spaces import SpaceError
+from twohot.spaces import SpaceError, convention
 
 Kind = Literal["image", "grid", "tokens", "vector"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from twohot.bins import ValueBins
 from twohot.losses import linear_bin_expectation
+from twohot.losses.bins import ValueBins
 from twohot.nets.critic import places
 from twohot.rl.popart import PopArt
 

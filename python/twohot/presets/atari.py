@@ -12,7 +12,7 @@ from twohot.config import (
     ReplayConfig,
     TrainConfig,
 )
-from twohot.envs.atari import MULTI_GAME
+from twohot.envs.suites.atari import MULTI_GAME
 from twohot.presets.preset import Preset, small_agent
 
 PRESETS: dict[str, Preset] = {

@@ -12,7 +12,7 @@ from twohot.config import (
     ReplayConfig,
     TrainConfig,
 )
-from twohot.envs.babyai import TRAIN_50
+from twohot.envs.suites.babyai import TRAIN_50
 from twohot.losses import ValueBins
 from twohot.presets.preset import FEW_REWARDS, Preset, small_agent
 

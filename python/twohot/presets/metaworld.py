@@ -12,7 +12,7 @@ from twohot.config import (
     ReplayConfig,
     TrainConfig,
 )
-from twohot.envs.metaworld import ML10_TEST, ML10_TRAIN, ML45_TEST, ML45_TRAIN, MT10
+from twohot.envs.suites.metaworld import ML10_TEST, ML10_TRAIN, ML45_TEST, ML45_TRAIN, MT10
 from twohot.presets.preset import Preset, small_agent
 
 

@@ -11,7 +11,7 @@ from twohot.config import (
     ReplayConfig,
     TrainConfig,
 )
-from twohot.envs.procgen import EASY, EASY_RESCALED_MULTIPLIERS, MEMORY_HARD
+from twohot.envs.suites.procgen import EASY, EASY_RESCALED_MULTIPLIERS, MEMORY_HARD
 from twohot.presets.preset import Preset, small_agent
 
 

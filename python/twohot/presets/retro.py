@@ -12,7 +12,7 @@ from twohot.config import (
     ReplayConfig,
     TrainConfig,
 )
-from twohot.envs.retro import MARIO
+from twohot.envs.suites.retro import MARIO
 from twohot.losses import ValueBins
 from twohot.presets.preset import Preset, small_agent
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from twohot.loss_rows import require_device, require_floating, require_tensor
+from twohot.tensors import require_device, require_floating, require_tensor
 
 
 def binary_filter(advantage: Tensor) -> Tensor:

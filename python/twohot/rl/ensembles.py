@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from twohot.loss_rows import require_floating
+from twohot.tensors import require_floating
 
 
 def subset_value(

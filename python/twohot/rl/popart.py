@@ -9,7 +9,7 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-from twohot.loss_rows import require_device, require_floating, require_tensor
+from twohot.tensors import require_device, require_floating, require_tensor
 
 
 def update_moments(

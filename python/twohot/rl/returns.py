@@ -7,7 +7,7 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
-from twohot.loss_rows import require_device, require_floating, require_tensor
+from twohot.tensors import require_device, require_floating, require_tensor
 
 
 def td_targets(

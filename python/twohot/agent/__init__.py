@@ -1,0 +1,5 @@
+"""The networks of one agent, and what it does with them."""
+
+from twohot.agent.networks import AgentNetworks
+
+__all__ = ["AgentNetworks"]

@@ -1,0 +1,1 @@
+"""The `twohot` command, one file a command."""

@@ -1,0 +1,112 @@
+"""`twohot evaluate`: play the agents of one run or several, print what they reached, and write it down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twohot.cli.options import EvaluateOptions
+from twohot.config import TrainConfig
+from twohot.config.files import save_json
+from twohot.data.spaces import agent_layout
+from twohot.errors import UsageError
+from twohot.inference.agent import load_networks
+from twohot.runs.scores import EVALUATION_NAME, report
+from twohot.text import printable
+from twohot.training.evaluate import evaluate_all
+from twohot.training.train import usable_device
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+VIDEOS_NAME = "videos"
+
+
+def run(options: EvaluateOptions, console: Console) -> None:
+    """Evaluate every run that `options` names.
+
+    Each run's directory gets its own `evaluation.json` and, where asked for, `videos/`.
+
+    Raises:
+        UsageError: the runs' agents do not play the same tasks.
+        CheckpointError, ConfigurationError: a run has no checkpoint, or a damaged one; or no such device.
+    """
+    device = usable_device(options.device)
+    scores, played = {}, None
+    for directory in options.runs:
+        config, agent = load_networks(directory)
+        if options.splits:
+            config = replace(config, evaluate=replace(config.evaluate, splits=options.splits))
+        played = _same_tasks(played, config, directory)
+        agent = agent.to(device)
+        layout = agent_layout(config.environment, config.evaluate)
+        greedy = options.greedy or config.evaluate.greedy
+        how: dict[str, Any] = {"layout": layout, "seed": options.seed, "device": device, "greedy": greedy}
+        found = evaluate_all(agent, config.environment, config.evaluate, trials=options.trials, **how)
+        scores[str(directory)] = found
+        facts = {"trials": options.trials, "seed": options.seed, "greedy": greedy}
+        save_json(report({str(directory): found}, **facts), directory / EVALUATION_NAME)
+        if options.video:
+            from twohot.training.video import record
+
+            for line in record(agent, config.environment, config.evaluate, directory / VIDEOS_NAME, **how):
+                console.print(printable(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
+    result = report(scores, **facts)
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        save_json(result, options.json)
+    print_report(console, result)
+
+
+def _same_tasks(played: Any, config: TrainConfig, directory: Path) -> Any:
+    environment, evaluation = config.environment, config.evaluate
+    mine = (environment.suite, environment.tasks, environment.attempts, environment.free_attempts)
+    mine += (evaluation.held_out_tasks, evaluation.splits)
+    if played not in (None, mine):
+        raise UsageError(f"{directory}: expected runs that play the same tasks and attempts, got {mine} after {played}")
+    return mine
+
+
+def print_report(console: Console, result: Mapping[str, Any]) -> None:
+    """Print the tables of what `twohot.runs.scores.report` gave."""
+    from rich.table import Table
+    from rich.text import Text
+
+    tasks = result["tasks"]
+    title = f"{', '.join(result['runs'])}: {result['trials']} trials of each task, seed {result['seed']}"
+    table = Table("task", title=Text(printable(title)))
+    splits = len({entry["split"] for entry in tasks}) > 1
+    if splits:
+        table.add_column("split")
+    known = [name for name in ("return", "success", "normalised") if any(name in entry for entry in tasks)]
+    attempts = len(tasks[0]["attempts"]) if len(tasks[0]["attempts"]) > 1 else 0
+    for heading in (*known, *(f"attempt {attempt}" for attempt in range(1, attempts + 1))):
+        table.add_column(heading, justify="right")
+    for entry in tasks:
+        name = entry["task"] + (" (held out)" if entry["kind"] == "held_out" and entry["split"] == "train" else "")
+        cells = [_cell(entry.get(name)) for name in known]
+        cells += [_attempt(found) for found in entry["attempts"][:attempts]]
+        table.add_row(Text(printable(name)), *([entry["split"]] * splits), *cells)
+    console.print(table)
+    console.print(_caption(result), highlight=False, soft_wrap=True)
+
+
+def _caption(result: Mapping[str, Any]) -> str:
+    about = "runs and trials" if len(result["runs"]) > 1 else "trials"
+    lines = [f"Mean and {result['confidence']:.0%} interval, bootstrapped over {about}."]
+    for kind, found in result["summary"].items():
+        if found:
+            values = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in found.items())
+            lines.append(f"{kind.replace('_', ' ')}: {values}")
+    return "\n".join(lines)
+
+
+def _cell(found: Mapping[str, float] | None) -> str:
+    return "" if found is None else f"{found['mean']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+
+
+def _attempt(found: Mapping[str, Any]) -> str:
+    success = f", {found['success']['mean']:.0%}" if "success" in found else ""
+    return f"{found['return']['mean']:.3f}{success}"

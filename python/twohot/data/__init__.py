@@ -1,0 +1,1 @@
+"""Experience: rollouts, recorded data, and what a run learns from."""

@@ -1,0 +1,1 @@
+"""What brings tasks to one shape, and into trials."""

@@ -1,0 +1,11 @@
+"""Objectives: the losses of one batch, and the statistics that come with them (docs/method.md).
+
+Critic and actor are chosen on their own. An independent critic classifies returns, a dependent one regresses them; an
+independent actor imitates the stored actions whose advantage passes the filter, a dependent one climbs the critics.
+Independent losses do not depend on the scale of the return.
+"""
+
+from twohot.learning.objective import Losses, check_objective, compute_losses
+from twohot.learning.statistics import statistics, update_norms
+
+__all__ = ["Losses", "check_objective", "compute_losses", "statistics", "update_norms"]

@@ -1,0 +1,106 @@
+"""One gradient step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from twohot.agent import AgentNetworks
+from twohot.config import ObjectiveConfig, OptimizerConfig
+from twohot.errors import TwohotError
+from twohot.learning import Losses, check_objective, compute_losses
+
+
+class NonFiniteLossError(TwohotError, FloatingPointError):
+    """A loss or gradient is NaN or infinite; the parameters are as they were before the step."""
+
+
+class Learner:
+    """AdamW on the agent's losses: gradient clipping, linear warm-up and decay, moving-average targets.
+
+    Args:
+        agent: trained in place. objective, optimizer: settings.
+
+    Raises:
+        ConfigurationError: when the objective does not fit the agent's actions.
+    """
+
+    def __init__(self, agent: AgentNetworks, objective: ObjectiveConfig, optimizer: OptimizerConfig) -> None:
+        check_objective(agent, objective)
+        self.agent, self.objective, self.config = agent, objective, optimizer
+        self.parameters = agent.trained_parameters()
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=optimizer.learning_rate, weight_decay=optimizer.weight_decay, fused=True
+        )
+        self._losses = torch.compile(compute_losses, dynamic=False) if optimizer.compile else compute_losses
+        self.updates = 0
+        """Gradient steps taken."""
+
+    def learning_rate(self) -> float:
+        """Step size of the next update."""
+        config = self.config
+        rate = config.learning_rate
+        risen = self.updates + (0 if config.warmup_from_zero else 1)
+        if risen < config.warmup_updates:
+            rate *= risen / config.warmup_updates
+        if config.decay_updates:
+            rate *= 1 - (1 - config.decay_to) * min(1.0, self.updates / config.decay_updates)
+        return rate
+
+    def pieces(self, batch) -> list:
+        """The parts of a `twohot.replay.Batch` whose gradients are added up: `optimizer.accumulate`, of equal size."""
+        if self.config.accumulate == 1:
+            return [batch]
+        size = len(batch.mask) // self.config.accumulate
+        return [batch.rows(first, size) for first in range(0, len(batch.mask), size)]
+
+    def step(self, batch) -> tuple[Losses, Tensor]:
+        """One update from a `twohot.replay.Batch` of torch tensors on the agent's device.
+
+        Returns:
+            The losses of the last of the batch's `pieces` before the step, and the global gradient norm before clipping
+            (a scalar tensor).
+
+        Raises:
+            NonFiniteLossError: when the gradient norm is not finite; nothing but the statistics of the
+                observations has changed, and the agent is in eval mode.
+        """
+        agent = self.agent
+        real = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask), dim=1)
+        agent.timestep_encoder.update_statistics(batch.observation, batch.previous_reward, real)
+        self.optimizer.zero_grad(set_to_none=True)  # before the activations need the memory
+        pieces, targets = self.pieces(batch), []
+        half = self.config.precision == "bfloat16"
+        agent.train()
+        try:
+            for piece in pieces:
+                with torch.autocast(batch.reward.device.type, torch.bfloat16, enabled=half):
+                    losses = self._losses(agent, piece, self.objective)
+                total = losses.total
+                if len(pieces) > 1:  # a mean over the steps of all
+                    total = total * (piece.mask.sum() / batch.mask.sum().clamp(min=1))
+                total.backward()
+                targets.append(losses.target)
+        finally:
+            agent.eval()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
+        if not torch.isfinite(norm):
+            critic = "" if losses.critic is None else f", critic loss {losses.critic.item():.4g}"
+            raise NonFiniteLossError(
+                f"update {self.updates}: the gradient norm is {norm.item()} (actor loss {losses.actor.item():.4g}"
+                f"{critic}); lower --optimizer.learning-rate or the reward multipliers"
+            )
+        if self.objective.target_update == "before_step":
+            agent.update_targets(self.objective.target_rate)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        self.optimizer.step()
+        for parameter in self.parameters:
+            torch.autograd.graph.increment_version(parameter)  # the fused step does not
+        agent.iterate_spectral_norms()
+        if self.objective.target_update == "after_step":
+            agent.update_targets(self.objective.target_rate)
+        if losses.target is not None:
+            agent.values.update(torch.cat(targets), batch.mask)
+        self.updates += 1
+        return losses, norm

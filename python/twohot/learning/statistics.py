@@ -1,0 +1,105 @@
+"""The statistics of an update, by the names that `twohot.runs.metrics` defines."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from twohot.agent import AgentNetworks
+from twohot.learning.objective import Losses
+from twohot.losses import two_hot
+from twohot.nets.output_critic import OutputCritics
+from twohot.nets.values import ClassValues
+from twohot.rl.advantages import masked_mean
+
+DORMANT = 0.025
+"""A unit whose mean activation is at most this share of its layer's is dormant (Sokar et al. 2023)."""
+UNIT_STEPS = 256
+"""Real steps of a batch, at most, whose activations are looked at."""
+
+
+@torch.no_grad()
+def statistics(losses: Losses, agent: AgentNetworks, batch, task_names: tuple[str, ...]) -> dict[str, Tensor]:
+    """The metrics of one update that come from the losses.
+
+    Scalars, but "value/bin_histogram" [N]. A task that the batch does not hold has no entry, nor has what the objective
+    does not compute.
+    """
+    mask = batch.mask
+    result = {
+        "loss/total": losses.total.detach(),
+        "loss/actor": losses.actor,
+        "policy/entropy": masked_mean(losses.policy.entropy()[:, -1].unflatten(0, mask.shape), mask),
+        **_dormant(losses, agent, batch),
+    }
+    for name in ("imitation", "policy_gradient", "critic"):
+        if getattr(losses, name) is not None:
+            result[f"loss/{name}"] = getattr(losses, name)
+    if losses.target is not None:
+        result |= _values(losses, agent, mask)
+    if losses.advantage is not None:
+        result["advantage/mean"] = masked_mean(losses.advantage, mask)
+    if losses.approved is not None:
+        result["filter/pass_rate"] = masked_mean((losses.approved > 0).float(), mask)
+        passed = (losses.approved[..., -1] > 0).float()
+        for index, name in enumerate(task_names):
+            here = mask & (batch.task == index).unsqueeze(-1)
+            if here.any():
+                result[f"filter/pass_rate/{name}"] = masked_mean(passed, here)
+    return result
+
+
+def _values(losses: Losses, agent: AgentNetworks, mask: Tensor) -> dict[str, Tensor]:
+    target = losses.target[mask]
+    result = {
+        "value/mean": masked_mean(losses.value.mean(0), mask),
+        "value/ensemble_spread": masked_mean(losses.value.std(0, correction=0), mask),
+        "value/target_mean": target.mean(),
+        "value/target_min": target.min(),
+        "value/target_max": target.max(),
+    }
+    for index, discount in enumerate(agent.config.discounts):
+        result[f"value/mean/discount_{discount:g}"] = masked_mean(losses.value[..., index].mean(0), mask)
+    if isinstance(agent.values, ClassValues):
+        result["value/bin_histogram"] = two_hot(target.flatten(), agent.config.bins).mean(0)
+    return result
+
+
+def _dormant(losses: Losses, agent: AgentNetworks, batch) -> dict[str, Tensor]:
+    real = batch.mask.flatten().nonzero().squeeze(-1)[:UNIT_STEPS]
+    h, found = losses.h[real], {}
+    found["actor"] = agent.actor.network.features(h)
+    if losses.value is not None and not isinstance(agent.critics, OutputCritics):
+        action = batch.action.flatten(0, 1)[real].unsqueeze(1)
+        found["critics"] = agent.critics.features(agent.critics.state_features(h), action)
+    return {f"units/dormant_{name}": _dormant_share(x) for name, x in found.items()}
+
+
+def _dormant_share(x: Tensor) -> Tensor:
+    """Share of the units of activations [M, units] or [C, M, G, units] with next to no activation over steps."""
+    size = x.abs().mean(tuple(range(1, x.dim() - 1)) if x.dim() > 2 else 0)
+    return (size <= DORMANT * size.mean(-1, keepdim=True)).float().mean()
+
+
+@torch.no_grad()
+def update_norms(before: list[Tensor], agent: AgentNetworks) -> dict[str, Tensor]:
+    """Norms of the gradients (clipped as they were) and of the change of an update, of all and by part of the agent.
+
+    Args:
+        before: copies of `agent.trained_parameters()` from before the update; their gradients are still there.
+    """
+    parameters = agent.trained_parameters()
+    change = {id(new): new - old for new, old in zip(parameters, before, strict=True)}
+    result = {"update/norm": _norm(list(change.values()))}
+    for name in ("timestep_encoder", "trajectory_encoder", "actor", "critics"):
+        part: nn.Module = getattr(agent, name)
+        mine = [parameter for parameter in part.parameters() if parameter.requires_grad]
+        result[f"update/norm/{name}"] = _norm([change[id(parameter)] for parameter in mine])
+        result[f"gradient/norm/{name}"] = _norm([p.grad for p in mine if p.grad is not None])
+    return result
+
+
+def _norm(tensors: list[Tensor]) -> Tensor:
+    if not tensors:
+        return torch.zeros(())
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))

@@ -1,0 +1,1 @@
+"""A run as read from disk: its page, plots and tables."""

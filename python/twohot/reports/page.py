@@ -1,0 +1,284 @@
+"""The page of a report: its sections, from the header to the glossary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twohot.errors import DamagedRunError
+from twohot.reports import figures
+from twohot.reports.evaluation import evaluation_section
+from twohot.reports.figures import AGENT, COLLECT, PHASES, RANDOM, TOTAL, Line
+from twohot.reports.markup import document, escape, figure, missing, side_by_side, table
+from twohot.reports.results import NOTHING, Run, TaskResult, compare, format_number, result_cells, verdict
+from twohot.runs.metrics import METRICS, describe, parse_name
+
+LEAST_MASS = 1e-4
+"""Share of the mass above which a value bin counts as in use."""
+
+
+def page(run: Run) -> str:
+    """The whole page of a run: every section, where nothing was logged a sentence that says so."""
+    results = compare(run)
+    sections = [
+        ("Results", _results_section(run, results)),
+        ("Intervals, and what was held out", evaluation_section(run.evaluation)),
+        ("Learning curves", _learning(run)),
+        ("Return by attempt", _by_attempt(run)),
+        ("What the filter lets through", _filter(run)),
+        ("Where the value targets lie", _bins(run)),
+        ("Losses and gradient", _scalars(run, LOSSES, "loss", LOSSES_CAPTION)),
+        ("Values and policy", _scalars(run, VALUES, "value", VALUES_CAPTION)),
+        ("Schedules, speed and storage", _scalars(run, _others(run), "schedule, speed or size", OTHERS_CAPTION)),
+        ("Where the time went", _time(run)),
+        ("Configuration", _configuration(run)),
+        ("What each quantity means", _glossary(run)),
+    ]
+    return document(run.name, _facts(run), sections)
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """Label and value of what the header states."""
+    last = run.rows[-1] if run.rows else None
+    tasks = {task for kind in ("evaluation", "collect", "random") for task in run.tasks(f"{kind}/return/{{task}}")}
+    facts = [
+        ("environment steps", f"{last.environment_steps:,}" if last else "0"),
+        ("updates", f"{last.updates:,}" if last else "0"),
+        ("minutes", f"{max(row.seconds for row in run.rows) / 60:,.1f}" if last else "0"),
+        ("tasks", str(len(tasks)) if tasks else "not known yet"),
+    ]
+    if "seed" in run.config:
+        facts.append(("seed", run.config["seed"]))
+    start = dict(run.start)
+    if "started" in start:
+        start["started"] = start["started"].replace("T", " ").replace("+00:00", " UTC")
+    labels = ("version", "started", "continued", "torch", "cpu")
+    return facts + [(label, start[label]) for label in labels if label in start]
+
+
+def _results_section(run: Run, results: Sequence[TaskResult]) -> str:
+    if not results:
+        return missing("No evaluation has been logged yet: the table appears with the first one.")
+    lengths = any(run.last(f"evaluation/length/{result.task}") is not None for result in results)
+    rows = []
+    for result in results:
+        mark = '<span class="yes">better</span>' if result.better else '<span class="no">not shown</span>'
+        length = [format_number(run.last(f"evaluation/length/{result.task}"))] if lengths else []
+        rows.append([escape(result.task), *map(escape, result_cells(result)), *length, mark])
+    headings = ["task", "agent", "random", "difference", *(["steps in a trial"] * lengths), "than random"]
+    note = "Mean raw return of the last evaluation, without exploration noise, ± one standard error."
+    parts = [
+        f"<p>{escape(verdict(results))}</p>",
+        table(headings, rows, (0, len(headings) - 1)),
+        f'<p class="note">{escape(note)}</p>',
+    ]
+    attempts = {result.task: run.attempts("evaluation", result.task) for result in results}
+    numbers = sorted({number for found in attempts.values() for number in found})
+    if len(numbers) > 1:
+        rows = []
+        for task, agent in attempts.items():
+            random = run.attempts("random", task)
+            cells = [
+                f"{format_number(agent.get(number))} <small>{format_number(random.get(number))}</small>"
+                for number in numbers
+            ]
+            rows.append([escape(task), *cells])
+        parts += [
+            table(["task", *(f"attempt {number}" for number in numbers)], rows, style="narrow"),
+            "<p class=\"note\">By attempt: the agent's mean return, and the random policy's in small type.</p>",
+        ]
+    return "\n".join(parts)
+
+
+def _learning(run: Run) -> str:
+    tasks = run.tasks("evaluation/return/{task}") or run.tasks("collect/return/{task}")
+    if not tasks:
+        return missing("No return has been logged yet: the curves appear with the first trials that end.")
+    end = max(1, *(row.environment_steps for row in run.rows))
+    panels = []
+    for task in tasks:
+        lines = []
+        x, y = run.series(f"collect/return/{task}", "environment_steps")
+        if x:
+            lines.append(Line(x, y, COLLECT, width=0.9))
+        random = run.last(f"random/return/{task}")
+        if random is not None:
+            lines.append(Line([0, end], [random, random], RANDOM, dashed=True, width=1.2))
+        name, error_name = f"evaluation/return/{task}", f"evaluation/return_std_error/{task}"
+        evaluated = [row for row in run.rows if name in row.metrics]
+        if evaluated:
+            errors = [row.metrics.get(error_name, 0.0) for row in evaluated]
+            steps = [row.environment_steps for row in evaluated]
+            lines.append(Line(steps, [row.metrics[name] for row in evaluated], AGENT, errors, marker=True))  # type: ignore[misc, arg-type]
+        panels.append((task, figures.curves(f"Return on {task}", lines, "environment steps", side_by_side(len(tasks)))))
+    caption = (
+        "Mean raw return of each task over environment steps, each task on its own scale. Learning shows where the "
+        "marked line leaves the dashed one; the band is one standard error to each side. The thin line, returns while "
+        "collecting, lies lower where exploration noise costs return; where rows are many, neighbours are averaged."
+    )
+    keys = [
+        ("evaluation", AGENT, "solid"),
+        ("collecting, with exploration", COLLECT, "solid"),
+        ("uniformly random policy", RANDOM, "dashed"),
+    ]
+    return figure(panels, caption, keys)
+
+
+def _by_attempt(run: Run) -> str:
+    tasks = run.tasks("evaluation/return/{task}")
+    if not tasks:
+        return missing("No evaluation has been logged yet.")
+    found = {task: run.attempts("evaluation", task) for task in tasks}
+    found = {task: attempts for task, attempts in found.items() if len(attempts) > 1}
+    if not found:
+        return missing("A trial of this run is a single attempt, so there is nothing to compare across attempts.")
+    panels = []
+    for task, agent in found.items():
+        random = run.attempts("random", task)
+        lines = [Line(list(random), list(random.values()), RANDOM)] if random else []
+        svg = figures.attempts(
+            f"Return by attempt on {task}", list(agent), list(agent.values()), lines, side_by_side(len(found))
+        )
+        panels.append((task, svg))
+    caption = (
+        "Mean raw return of each attempt at the same hidden task, at the last evaluation. A line that rises from the "
+        "first attempt to the last means that the agent uses what it found out in earlier attempts; the random policy "
+        "cannot."
+    )
+    return figure(panels, caption, [("agent", AGENT, "solid"), ("uniformly random policy", RANDOM, "dashed")])
+
+
+def _filter(run: Run) -> str:
+    x, y = run.series("filter/pass_rate", "updates")
+    tasks = run.tasks("filter/pass_rate/{task}")
+    if not x and not tasks:
+        return missing("No update that filters actions has been logged yet.")
+    parts = []
+    total = Line(x, y, TOTAL, width=1.1)
+    if x:
+        svg = figures.curves(
+            "Share of the batch that passes the filter", [Line(x, y, width=1.8)], "updates", 1, share=True
+        )
+        caption = (
+            "Share of all (step, discount) pairs of a batch whose action the critics approve, and which the actor "
+            "therefore imitates. Near 0 % the actor learns from little; near 100 % it copies its own data."
+        )
+        parts.append(figure([("All tasks and discounts", svg)], caption))
+    if tasks:
+        panels = []
+        for task in tasks:
+            line = Line(*run.series(f"filter/pass_rate/{task}", "updates"))
+            title = f"Share that passes the filter on {task}"
+            lines = [total, line] if x else [line]
+            panels.append((task, figures.curves(title, lines, "updates", side_by_side(len(tasks)), share=True)))
+        caption = (
+            "The same by task, at the discount that acts. A task far below the others is one whose stored actions no "
+            "longer beat the policy; one far above is still being caught up with."
+        )
+        keys = [("this task", AGENT, "solid"), ("all tasks and discounts", TOTAL, "solid")]
+        parts.append(figure(panels, caption, keys[: 1 + bool(x)]))
+    return "\n".join(parts)
+
+
+def _bins(run: Run) -> str:
+    mass, centers = run.last("value/bin_histogram"), run.last("value/bin_centers")
+    if not mass or not centers:
+        return missing("No histogram over value bins has been logged yet; a critic that regresses a scalar has none.")
+    if len(mass) != len(centers):
+        raise DamagedRunError(
+            f"metrics.jsonl: value/bin_histogram has {len(mass)} bins, but value/bin_centers has {len(centers)}"
+        )
+    updates = run.series("value/bin_histogram", "updates")[0][-1]
+    used = [index for index, share in enumerate(mass) if share > LEAST_MASS] or [0, len(mass) - 1]
+    window = max(used[0] - 2, 0), min(used[-1] + 2, len(mass) - 1)
+    panels = [("All bins", figures.bins("Target mass over all value bins", mass, centers, (0, len(mass) - 1)))]
+    if window != (0, len(mass) - 1):
+        title = "Target mass over the value bins in use"
+        panels.append(("The bins in use", figures.bins(title, mass, centers, window)))
+    outermost = mass[0] + mass[-1]
+    ends = f"{100 * outermost:.2g} %" if outermost > LEAST_MASS else "next to nothing"
+    caption = (
+        f"Share of the critics' target mass in each bin at update {updates:,}: bins are evenly spaced, as the critics "
+        f"see them, and labelled with the values that they stand for (scaled returns). {len(used)} of {len(mass)} bins "
+        f"hold more than 0.01 % each; the two outermost hold {ends}. Mass there means that targets are clipped; mass "
+        "in very few bins means that the support is wider than the returns."
+    )
+    return figure(panels, caption, columns=1)
+
+
+LOSSES = ("loss/total", "loss/actor", "loss/critic", "gradient/norm")
+LOSSES_CAPTION = (
+    "Over updates; positive values that span a factor of 100 are on a logarithmic scale. The actor's loss need not "
+    "fall, as the data that it imitates change; a gradient norm that climbs steadily announces divergence."
+)
+VALUES = (
+    *("value/mean", "value/target_mean", "value/target_min", "value/target_max"),
+    *("value/ensemble_spread", "advantage/mean", "policy/entropy"),
+)
+VALUES_CAPTION = (
+    "Over updates, on the scale of the targets. Values that outgrow any return that the tasks can give are "
+    "overestimates; an entropy that drops to its floor early means that the policy has stopped exploring of itself."
+)
+OTHERS_CAPTION = "Each over its own clock: what is collected over environment steps, what is learnt over updates."
+
+
+def _others(run: Run) -> list[str]:
+    """The single numbers that no other section shows."""
+    shown = {*LOSSES, *VALUES, "filter/pass_rate", *(f"time/{phase}_share" for phase in PHASES)}
+    return [name for name in METRICS if name in run.names() and name not in shown and name != "value/bin_centers"]
+
+
+def _scalars(run: Run, names: Sequence[str], what: str, caption: str) -> str:
+    logged = [name for name in names if name in run.names() and not isinstance(run.last(name), list)]
+    if not logged:
+        return missing(f"No {what} has been logged yet.")
+    panels = []
+    for name in logged:
+        metric = describe(name)
+        steps = metric.plot == "over environment steps"
+        x, y = run.series(name, "environment_steps" if steps else "updates")
+        label = "environment steps" if steps else "updates"
+        svg = figures.curves(name, [Line(x, y)], label, side_by_side(len(logged)), logarithmic=True)
+        panels.append((name if metric.unit in ("", *name.split("/")) else f"{name}, {metric.unit}", svg))
+    return figure(panels, caption)
+
+
+def _time(run: Run) -> str:
+    stacks: dict[str, Sequence[float]] = {}
+    x: list[float] = []
+    for phase in PHASES:
+        found, values = run.series(f"time/{phase}_share", "updates")
+        if found and (not x or found == x):
+            x, stacks[phase] = found, values
+    if not stacks:
+        return missing("No time has been logged yet.")
+    rest = [max(0.0, 1.0 - sum(values)) for values in zip(*stacks.values(), strict=True)]
+    if max(rest) > 0.005:
+        stacks["other"] = rest
+    svg = figures.shares("Shares of the wall-clock time", x, stacks)
+    caption = (
+        "Share of the wall-clock time in each phase of the loop, between rows of the log. Time spent sampling is time "
+        "that the learner waits for data; where collecting dominates, faster environments or more actors shorten the "
+        "run."
+    )
+    keys = [(phase, PHASES[phase], "solid") for phase in stacks]
+    return figure([("", svg)], caption, keys)
+
+
+def _configuration(run: Run) -> str:
+    if not run.config:
+        return missing("The run directory holds no config.json.")
+    rows = [[f"<code>{escape(key)}</code>", f"<code>{escape(value)}</code>"] for key, value in run.config.items()]
+    summary = f"<summary>All {len(rows)} settings, as resolved at the start</summary>"
+    return f"<details>{summary}\n{table(['setting', 'value'], rows, (0, 1))}\n</details>"
+
+
+def _glossary(run: Run) -> str:
+    logged = {parse_name(name)[0] for name in run.names()}
+    rows = [
+        [f"<code>{escape(pattern)}</code>", escape(metric.unit or NOTHING), escape(metric.definition)]
+        for pattern, metric in METRICS.items()
+        if pattern in logged
+    ]
+    if not rows:
+        return missing("Nothing has been logged yet.")
+    return table(["metric", "unit", "definition"], rows, (0, 1, 2))

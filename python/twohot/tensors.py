@@ -1,0 +1,30 @@
+"""Checks of the tensors that public functions are given."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def require_tensor(name: str, other: str, tensor: Tensor) -> None:
+    """Raise TypeError or ValueError unless the argument `other` of the function `name` is a dense tensor."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: expected a tensor as {other}, got {type(tensor).__name__}")
+    if tensor.layout is not torch.strided:
+        raise ValueError(f"{name}: expected a dense tensor as {other}, got {tensor.layout}")
+
+
+def require_floating(name: str, other: str, tensor: Tensor) -> None:
+    """Raise TypeError or ValueError unless the argument `other` of the function `name` is a floating point tensor."""
+    require_tensor(name, other, tensor)
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name}: expected a floating point {other}, got {tensor.dtype}")
+
+
+def require_device(name: str, other: str, tensor: Tensor, leader: str, leading: Tensor) -> None:
+    """Raise ValueError unless the argument `other` is where the argument `leader` is."""
+    if tensor.device != leading.device:
+        raise ValueError(
+            f"{name}: expected {other} on {leading.device}, as {leader} is, got {other} on {tensor.device}; "
+            f"move it with .to({str(leading.device)!r})"
+        )

@@ -1,0 +1,162 @@
+"""Evaluation: every task, without exploration noise, by attempt, from seeds of its own."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+
+from twohot.config import EnvironmentConfig, EvaluateConfig
+from twohot.data.rollout import Policy, Rollout, Start, Trial, seeded_generator
+from twohot.data.spaces import agent_layout
+from twohot.envs import Layout, WorkerChoice, get_suite, make_vector
+from twohot.runs.scores import Kind, TaskScore
+
+EVALUATION_STREAM = 7_001
+"""Separates the seeds of evaluations from those of training."""
+ENVIRONMENTS = 64
+"""Trials played side by side at most."""
+PROCESSES = 8
+"""Trials played side by side at most where each needs a process."""
+
+
+def evaluate_all(
+    policy: Policy,
+    environment: EnvironmentConfig,
+    evaluation: EvaluateConfig,
+    *,
+    layout: Layout | None = None,
+    trials: int,
+    seed: int,
+    device: str = "cpu",
+    greedy: bool = False,
+    kind: Kind | None = None,
+    workers: WorkerChoice = "in-process",
+    check: Callable[[], None] | None = None,
+) -> list[TaskScore]:
+    """Play the tasks of a run, on each split that its configuration names, and then the tasks held out.
+
+    Tasks held out are played on the last split that the suite has. See `evaluate` for the arguments.
+
+    Returns:
+        Scores whose kind is "evaluation", or "held_out" for tasks held out and the split "test"; or all `kind`.
+    """
+    arguments = {"layout": layout or agent_layout(environment, evaluation), "trials": trials, "seed": seed}
+    arguments |= {"device": device, "greedy": greedy, "step_limit": evaluation.step_limit, "workers": workers}
+    arguments["check"] = check
+    scores = []
+    for split in evaluation.splits if kind != "random" else ("train",):
+        found: Kind = "held_out" if split == "test" else "evaluation"
+        scores += evaluate(policy, environment, split=split, kind=kind or found, **arguments)
+    if evaluation.held_out_tasks:
+        held_out = replace(environment, tasks=evaluation.held_out_tasks, reward_multipliers=())
+        split = get_suite(environment.suite).splits[-1]
+        scores += evaluate(policy, held_out, split=split, kind=kind or "held_out", **arguments)
+    return scores
+
+
+def evaluate(
+    policy: Policy,
+    environment: EnvironmentConfig,
+    *,
+    trials: int,
+    seed: int,
+    device: str = "cpu",
+    greedy: bool = False,
+    split: str = "train",
+    kind: Kind = "evaluation",
+    layout: Layout | None = None,
+    step_limit: int = 0,
+    workers: WorkerChoice = "in-process",
+    check: Callable[[], None] | None = None,
+) -> list[TaskScore]:
+    """Play `trials` whole trials of every task.
+
+    Args:
+        policy: acts; an `AgentNetworks` should be in eval mode. environment: the tasks and their protocol.
+        trials: of each task, at least 1. seed: of environments and sampled actions; the same seed plays the same
+            trials, and nothing outside of this call is disturbed.
+        greedy: take the most probable action.
+        split: which of the tasks' levels, seeds or goals. kind: what the scores are called.
+        layout: spaces of the policy; None takes the smallest that fit the tasks.
+        step_limit: steps after which a trial is cut off and counted as it stands; 0 means never.
+        workers: where environments are stepped, see `make_vector`; of no effect on the scores.
+        check: called after each step; what it raises ends the evaluation.
+
+    Returns:
+        One `TaskScore` for each task, in the configuration's order.
+    """
+    suite = get_suite(environment.suite)
+    rows = min(len(environment.tasks) * trials, PROCESSES if suite.one_per_process else ENVIRONMENTS)
+    vector = make_vector(
+        **asdict(environment), environments=rows, split=split, layout=layout, step_limit=step_limit, workers=workers
+    )
+    queue = _Queue(environment.tasks, trials, rows, seed)
+    try:
+        rollout = Rollout(
+            vector,
+            policy,
+            generator=seeded_generator(queue.policy_seed, 0),
+            device=device,
+            greedy=greedy,
+            follow=queue.follow,
+        )
+        rollout.restart(*queue.first())
+        while not queue.over:
+            rollout.collect(1)
+            if check is not None:
+                check()
+    finally:
+        vector.close()
+    scores = []
+    for index, task in enumerate(environment.tasks):
+        mine = [trial for trial in queue.finished if trial is not None and trial.task == index]
+        returns = np.stack([trial.attempt_returns for trial in mine]).astype(np.float64)
+        lengths = np.stack([trial.attempt_lengths for trial in mine])
+        told = suite.tells_success or any(trial.success_told for trial in mine)
+        successes = np.stack([trial.attempt_success for trial in mine]) if told else None
+        references = suite.reference_scores.get(task)
+        scores.append(TaskScore(task, returns, lengths, environment.free_attempts, successes, kind, split, references))
+    return scores
+
+
+class _Queue:
+    """Trials that are still to be played; a row whose trial has ended takes the next, or stands still.
+
+    Each trial has a seed of its own, whichever row plays it.
+    """
+
+    def __init__(self, tasks: Sequence[str], trials: int, rows: int, seed: int) -> None:
+        self._tasks, self._jobs = tasks, np.repeat(np.arange(len(tasks)), trials).tolist()
+        words = np.random.SeedSequence(seed, spawn_key=(EVALUATION_STREAM,))
+        self.policy_seed, *self._seeds = words.generate_state(len(self._jobs) + 1, np.uint64).tolist()
+        self.finished: list[Trial | None] = [None] * len(self._jobs)
+        self._waiting = deque(range(len(self._jobs)))
+        self._playing = [self._waiting.popleft() for _ in range(rows)]
+
+    def first(self) -> tuple[list[int], list[str]]:
+        """Seeds and tasks of the first trial of each row."""
+        return [self._seeds[job] for job in self._playing], [self._tasks[self._jobs[job]] for job in self._playing]
+
+    @property
+    def over(self) -> bool:
+        """Whether every trial has been played."""
+        return None not in self.finished
+
+    def follow(self, ended: list[Trial]) -> Start:
+        """What comes after these trials."""
+        rows = len(self._playing)
+        mask, seeds, tasks = np.zeros(rows, bool), [None] * rows, [None] * rows
+        for trial in ended:
+            job = self._playing[trial.row]
+            if trial.task == self._jobs[job]:
+                self.finished[job] = trial
+            else:  # another trial came in its place, when the row's worker died
+                self._waiting.append(job)
+            if self._waiting:
+                job = self._playing[trial.row] = self._waiting.popleft()
+                mask[trial.row], seeds[trial.row] = True, self._seeds[job]
+                tasks[trial.row] = self._tasks[self._jobs[job]]
+        return Start(mask, seeds, tasks)
