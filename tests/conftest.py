@@ -1,5 +1,6 @@
 """Settings that must be there before torch is imported, the same as the command line's; fixtures of several files."""
 
+import multiprocessing
 import os
 import signal
 
@@ -65,6 +66,14 @@ def nothing_forced(monkeypatch):
     """Every operation chooses its implementation by itself."""
     monkeypatch.delenv("TWOHOT_BACKEND", raising=False)
     monkeypatch.delenv("TWOHOT_ATTENTION", raising=False)
+
+
+@pytest.fixture
+def preloaded_workers(monkeypatch):
+    """Workers of environments are forked by a process that has imported the package; it keeps the variables it had."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["twohot.envs.vector.workers"])
+    monkeypatch.setattr("twohot.envs.vector.workers._CONTEXT", context)
 
 
 @pytest.fixture

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -278,19 +273,6 @@ def test_the_choice_has_a_reason(monkeypatch):
     assert backend.choose_attention(CPU, torch.float16, 16, False).name == "sdpa"
     assert backend.choose_attention(CPU, torch.float16, 16, True).name == "reference"
     assert backend.choose_attention(CPU, torch.float32, 24, False).name == "sdpa"
-
-
-@pytest.mark.parametrize("capability", ["portable", "avx2", "avx512"])
-def test_every_compiled_form(capability):
-    """The tests of numbers above, with a lesser instruction set than this processor's best."""
-    order = ("portable", "avx2", "avx512", "avx512_bf16")
-    if os.environ.get("TWOHOT_CPU_CAPABILITY") or order.index(capability) > order.index(_native.cpu_capability()):
-        pytest.skip(f"this run has {_native.cpu_capability()} at most")
-    environment = {**os.environ, "TWOHOT_CPU_CAPABILITY": capability}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", str(Path(__file__)), "-p", "no:cacheprovider"]
-    command += ["-k", "accurate or lose_nothing or nan or threads or select"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout[-3000:]
 
 
 def test_native_code_checks_its_arguments():

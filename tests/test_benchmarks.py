@@ -7,7 +7,7 @@ import pytest
 
 from small import quiet
 from twohot.config import TrainConfig
-from twohot.envs import get_suite
+from twohot.envs import common_layout, get_suite
 from twohot.envs.suites.retro import MissingRomError
 from twohot.presets import PRESETS
 from twohot.runs.metrics import read_metrics
@@ -15,6 +15,8 @@ from twohot.training.train import train
 
 pytestmark = pytest.mark.benchmark
 STEPS = 12
+TASKS = 2
+PLAYED = [name for name in PRESETS if name != "retro-mario"]
 
 
 def workers(config: TrainConfig) -> str:
@@ -23,7 +25,11 @@ def workers(config: TrainConfig) -> str:
 
 
 def few_steps(config: TrainConfig) -> TrainConfig:
-    """Two epochs of some steps, of which the second learns from what the first collected."""
+    """Two epochs of some steps of the first tasks, of which the second learns from what the first collected."""
+    multipliers = config.environment.reward_multipliers[:TASKS]
+    environment = replace(config.environment, tasks=config.environment.tasks[:TASKS], reward_multipliers=multipliers)
+    held_out = config.evaluate.held_out_tasks[:1]
+    trials = {"trials": 1, "final_trials": 1, "step_limit": STEPS}
     return replace(
         config,
         epochs=2,
@@ -34,13 +40,21 @@ def few_steps(config: TrainConfig) -> TrainConfig:
         checkpoint_every=1,
         threads=1,
         device="cpu",
+        environment=environment,
         collect=replace(config.collect, environments=2, steps_per_epoch=STEPS, workers=workers(config)),
         replay=replace(config.replay, threads=1),
-        evaluate=replace(config.evaluate, every=2, trials=1, final_trials=1, step_limit=STEPS),
+        evaluate=replace(config.evaluate, every=2, held_out_tasks=held_out, **trials),
     )
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name != "retro-mario"])
+@pytest.mark.parametrize("name", PLAYED)
+def test_the_tasks_of_a_preset_are_known_and_of_one_layout(name):
+    environment, evaluate = PRESETS[name].config.environment, PRESETS[name].config.evaluate
+    common_layout(environment.suite, (*environment.tasks, *evaluate.held_out_tasks), environment.observation_size)
+
+
+@pytest.mark.parametrize("name", PLAYED)
+@pytest.mark.usefixtures("preloaded_workers")
 def test_a_preset_collects_updates_and_evaluates(name, tmp_path):
     config = few_steps(PRESETS[name].config)
     train(config, tmp_path / "run", quiet())

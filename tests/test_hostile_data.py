@@ -225,8 +225,16 @@ def test_archives_that_are_more_than_they_seem(tmp_path, monkeypatch):
         with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("more.npy", npy((1 << 24,), "<i1", bytes(1 << 24)))
 
+    def with_wrong_checksum():
+        """Of a compressed member, which decompresses without an error."""
+        replace(file, {}, zipfile.ZIP_DEFLATED)
+        data = file.read_bytes()
+        listed = data.index(b"reward.npy", data.index(b"PK\x01\x02"))
+        file.write_bytes(flip(data, listed - 46 + 16))
+
     damages = {
         "wrong checksum": lambda: file.write_bytes(flip(sound, sound.index(b"reward.npy") + 150)),
+        "wrong checksum, compressed": with_wrong_checksum,
         "twice": lambda: replace(file, {}, more=[("action.npy", npy((T,), "<i4", bytes(4 * T)))]),
         "twice by another name": lambda: replace(file, {}, more=[("action", npy((T,), "<i4", bytes(4 * T)))]),
         "compressed by LZMA": lambda: replace(file, {}, zipfile.ZIP_LZMA),
@@ -419,9 +427,11 @@ def with_space(value):
 
 def run_code(dataset):
     """Minari makes an environment to know its spaces; its entry point is whatever the file says."""
-    spec = {"id": "x-v0", "entry_point": "os:system", "kwargs": {"command": "touch executed"}}
+    from gymnasium.envs.registration import EnvSpec
+
+    spec = EnvSpec("x-v0", entry_point="os:system", kwargs={"command": "touch executed"}).to_json()
     keep = ("dataset_id", "minari_version", "total_episodes", "total_steps", "data_format")
-    metadata_of(dataset, lambda about: {key: about[key] for key in keep} | {"env_spec": json.dumps(spec)})
+    metadata_of(dataset, lambda about: {key: about[key] for key in keep} | {"env_spec": spec})
 
 
 def hdf5(change):

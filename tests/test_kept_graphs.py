@@ -1,6 +1,7 @@
 """Gradients that are found in advance: kept graphs, recomputed ones, changes in place, and memory that is recycled."""
 
 import gc
+from functools import partial
 
 import pytest
 import torch
@@ -192,12 +193,21 @@ def test_second_derivatives_are_refused_in_a_sentence(make):
 
 
 @every_case
-def test_hooks_see_the_gradient_that_is_given(make):
+def test_hooks_may_keep_the_gradient_that_they_see(make):
     given, call = make()
     expected = [x.clone() for x in gradients(call(*given), given)]
-    doubled = [x.register_hook(lambda gradient: gradient * 2) for x in given]
-    found = gradients(call(*given), given)
-    for hook in doubled:
+    seen = {index: [] for index in range(len(given))}
+
+    def twice(gradient, index):
+        seen[index].append(gradient)
+        return gradient * 2
+
+    hooks = [x.register_hook(partial(twice, index=index)) for index, x in enumerate(given)]
+    output = call(*given)
+    found = gradients(output, given, retain_graph=True), gradients(-output, given)
+    for hook in hooks:
         hook.remove()
-    for x, y in zip(found, expected, strict=True):
-        torch.testing.assert_close(x, 2 * y)
+    assert same([first for first, _ in seen.values()], expected)
+    assert same([-second for _, second in seen.values()], expected)
+    assert same([x / 2 for x in found[0]], expected)
+    assert same([x / -2 for x in found[1]], expected)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
 
 import layout_suite
 from twohot import envs
@@ -82,7 +83,7 @@ def play(vector, task_of, steps, check):
             assert info["attempt_success"][row].all()
             assert info["success_told"][row]
         if done.any():
-            waits = getattr(getattr(vector, "batch", None), "mode", None) is envs.gym_vector.AutoresetMode.NEXT_STEP
+            waits = getattr(getattr(vector, "batch", None), "mode", None) is AutoresetMode.NEXT_STEP
             observation, info = envs.reset_where(vector, done)
             task = np.where(info["_task"], info["task"], task)
             time[done] = -1 if waits else 0
@@ -140,6 +141,7 @@ def test_tasks_of_every_layout_are_one_agent(action):
     assert play(vector, lambda task: own[task], 7, check) == 2 * len(own)
 
 
+@pytest.mark.usefixtures("preloaded_workers")
 def test_processes_show_the_same():
     names = [name for name in layout_suite.names() if name.endswith("-discrete")]
     play_here, play_there = (

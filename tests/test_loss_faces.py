@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from statistics import median
 
 import pytest
 import torch
@@ -253,15 +252,3 @@ print(sorted({"gymnasium", "triton", "matplotlib", "tyro", "tensorboard"} & (set
         "twohot.rl.returns",
     }
     assert heavy == "[]"
-
-
-def test_losses_are_imported_in_a_moment():
-    program = """
-from time import perf_counter
-import torch
-before = perf_counter()
-import twohot.losses
-print(perf_counter() - before)
-"""
-    # A few hundredths of a second on a quiet machine.
-    assert median(float(run_python(program)) for _ in range(5)) < 0.2

@@ -106,8 +106,10 @@ OBJECTIVES = {
 }
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
-@pytest.mark.parametrize("critic", ["two_hot", "hl_gauss", "scalar"])
+@pytest.mark.parametrize(
+    ("critic", "objective"),
+    [("two_hot", "independent"), ("hl_gauss", "dependent"), ("scalar", "independent"), ("scalar", "dependent")],
+)
 @pytest.mark.parametrize(("space", "samples", "masked"), SPACES.values(), ids=SPACES.keys())
 def test_choices_equal_loops(monkeypatch, space, samples, masked, critic, objective):
     agent = make_agent(space, config=dataclasses.replace(CONFIG, critic=critic), masked=masked)
@@ -117,7 +119,7 @@ def test_choices_equal_loops(monkeypatch, space, samples, masked, critic, object
         action_samples=samples,
         target_action_samples=samples,
         policy_gradient_samples=samples or None,
-        **objective,
+        **OBJECTIVES[objective],
     )
     losses = assert_equals_loops(monkeypatch, agent, batch, config)
     assert (losses.approved[batch.mask] > 0).double().mean() > 0.1

@@ -61,7 +61,7 @@ def test_mutated_files_never_crash(tmp_path):
     """Opened, read, sampled, verified, repaired for TWOHOT_FUZZ_SECONDS; a crash shows as the status of a process."""
     source, scratch = small_store(tmp_path / "replay"), tmp_path / "scratch"
     scratch.mkdir()
-    seconds, seed = os.environ.get("TWOHOT_FUZZ_SECONDS", "5"), os.environ.get("TWOHOT_FUZZ_SEED", "1")
+    seconds, seed = os.environ.get("TWOHOT_FUZZ_SECONDS", "3"), os.environ.get("TWOHOT_FUZZ_SEED", "1")
     result = crash("fuzz", source, scratch, seconds, seed)
     now = scratch / "now"
     assert result.returncode == 0, f"{now.read_text() if now.exists() else ''}{result.stderr}"

@@ -71,24 +71,6 @@ CHILDREN = {
     forked(work)
     """,
     "a child of a child": "forked(lambda: forked(lambda: forked(lambda: None)))",
-    "threads of the parent are at work": """
-    stop = threading.Event()
-    def write():
-        while not stop.is_set():
-            replay.add(**columns())
-    def draw():
-        batch = replay.batch(256, 50)
-        while not stop.is_set():
-            replay.sample(256, 50, out=batch)
-    threads = [threading.Thread(target=each) for each in (write, write, draw)]
-    for thread in threads: thread.start()
-    def work():
-        global replay
-        del replay
-    for _ in range(5): forked(work)
-    stop.set()
-    for thread in threads: thread.join()
-    """,
     "it makes a replay of its own": """
     def work():
         own = Replay.create(schema, capacity_steps=10_000, threads=3)
@@ -127,17 +109,6 @@ CHILDREN = {
         _native.expectation(*address, readout=rows.ctypes.data, threads=2)
         assert rows.any()
     forked(work)
-    """,
-    "memory is taken at the moment of the fork": """
-    from twohot import _native
-    stop = threading.Event()
-    def take():
-        while not stop.is_set(): _native.recycled(1 << 12)
-    threads = [threading.Thread(target=take) for _ in range(2)]
-    for thread in threads: thread.start()
-    for _ in range(5): forked(lambda: _native.recycled(1 << 12))
-    stop.set()
-    for thread in threads: thread.join()
     """,
 }
 

@@ -17,6 +17,7 @@ from twohot import envs
 from twohot.envs.vector import make as vector_module
 from twohot.envs.vector import workers as workers_module
 
+preloaded = pytest.mark.usefixtures("preloaded_workers")
 SCRIPT = """
 import gymnasium as gym
 import numpy as np
@@ -41,9 +42,9 @@ HALF = 0.5
 gym.register("Mine-v0", entry_point=Mine)
 envs.register(envs.Suite("mine", "", (), "", ("one",), lambda task, split, render=False: gym.make("Mine-v0")))
 for suite, task in (("gym", "Mine-v0"), ("mine", "one")):
-    actors = envs.make_vector(suite, (task,), environments=2, workers="processes")
+    actors = envs.make_vector(suite, (task,), environments=1, workers="processes")
     actors.reset(seed=0)
-    assert actors.step(np.zeros(2, int))[1].tolist() == [1.0, 1.0]
+    assert actors.step(np.zeros(1, int))[1].tolist() == [1.0]
     print(actors.workers)
     actors.close()
 """
@@ -103,6 +104,7 @@ NOT_SENT = [
 ]
 
 
+@preloaded
 @pytest.mark.parametrize(("entry_point", "error", "message"), NOT_SENT)
 def test_what_cannot_be_played_in_processes_is_said(make, caplog, entry_point, error, message):
     vector = make("processes", entry_point)
@@ -120,6 +122,7 @@ def test_what_cannot_be_played_in_processes_is_said(make, caplog, entry_point, e
     )
 
 
+@preloaded
 def test_an_exception_of_a_worker_comes_with_its_cause_and_place(make):
     class OwnError(Exception):
         """Of a kind that no module has."""
@@ -132,6 +135,7 @@ def test_an_exception_of_a_worker_comes_with_its_cause_and_place(make):
     assert "odd_envs.py" in str(told.value.__cause__.__cause__)
 
 
+@preloaded
 def test_a_worker_that_does_not_start_is_given_up(make, monkeypatch, tmp_path, caplog):
     (tmp_path / "waits.py").write_text(
         textwrap.dedent("""
@@ -196,6 +200,7 @@ def folder(tmp_path, monkeypatch):
     gym.registry.pop("Mine-v0", None)
 
 
+@preloaded
 @pytest.mark.parametrize("workers", ["in-process", "processes"])
 def test_a_file_of_the_working_directory_is_found(folder, workers):
     vector = envs.make_vector("gym", ("mine_of_test:Mine-v0",), environments=2, workers=workers)

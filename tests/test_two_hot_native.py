@@ -5,9 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -500,18 +497,6 @@ def test_native_code_checks_its_arguments() -> None:
 
 
 FORMS = ("portable", "avx2", "avx512", "avx512_bf16")
-
-
-@pytest.mark.parametrize("capability", FORMS[:-1])
-def test_every_compiled_form(capability: str) -> None:
-    """The tests of numbers above, with a lesser instruction set than this processor's best."""
-    if os.environ.get("TWOHOT_CPU_CAPABILITY") or _native.cpu_capability() in ("portable", capability):
-        pytest.skip(f"this run has {_native.cpu_capability()} at most")
-    environment = {**os.environ, "TWOHOT_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", str(Path(__file__)), "-p", "no:cacheprovider"]
-    command += ["-k", "exact or any_numbers or equal_logits or minus_infinity or counts or capability"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout[-3000:]
 
 
 def test_capability_is_the_one_asked_for() -> None:

@@ -104,8 +104,8 @@ every_label = pytest.mark.parametrize("sigma", [0.0, 0.75, 3.0], ids=["two-hot",
 
 def row_count(support: Support) -> int:
     """Rows that fill a program and begin another, or many more on a GPU."""
-    rows = max(kernel.tile(support.bins, 4, 32, None)["BLOCK_R"] + 3, 21)
-    return rows if INTERPRETED else 40 * rows
+    rows = kernel.tile(support.bins, 4, 32, None)["BLOCK_R"] + 3
+    return rows if INTERPRETED else 40 * max(rows, 21)
 
 
 @dataclass
@@ -347,9 +347,8 @@ def test_a_symmetric_distribution_reads_as_exactly_0(support: Support, readout: 
 
 
 @every_form
-@pytest.mark.parametrize("name", ["amago2", "tdmpc2"])
-def test_the_gradient_may_replace_the_logits(name: str, dtype: torch.dtype, sigma: float, device: str) -> None:
-    given = problem(SUPPORTS[name], sigma, dtype)
+def test_the_gradient_may_replace_the_logits(dtype: torch.dtype, sigma: float, device: str) -> None:
+    given = problem(SUPPORTS["tdmpc2"], sigma, dtype)
     apart, in_place = launch(given, device), launch(given, device, in_place=True)
     for output in ("loss", "readout", "gradient"):
         assert torch.equal(getattr(apart, output), getattr(in_place, output)), output

@@ -29,6 +29,8 @@ from twohot.rl.exploration import Exploration, Schedule
 from twohot.training.evaluate import evaluate
 from twohot.training.train import train
 
+preloaded = pytest.mark.usefixtures("preloaded_workers")
+
 
 @pytest.fixture(autouse=True)
 def counters(monkeypatch):
@@ -96,6 +98,7 @@ def test_processes_give_what_this_process_gives(make):
     assert [process.exitcode for process in apart.trials.processes] == [0, 0]
 
 
+@preloaded
 def test_a_death_loses_only_the_worker_s_open_trials(make, caplog):
     vector = make("processes", ("50",))
     observation, _ = vector.reset(seed=[1, 2, 3])
@@ -132,6 +135,7 @@ class Scripted(UniformPolicy):
         return actions
 
 
+@preloaded
 def test_a_rollout_drops_the_lost_trajectory_and_goes_on(make):
     vector = make("processes", ("50",), environments=2)
     replay = Replay.create(
@@ -153,6 +157,7 @@ def test_a_rollout_drops_the_lost_trajectory_and_goes_on(make):
         np.testing.assert_array_equal(number[:, 1], np.arange(len(number)))
 
 
+@preloaded
 def test_an_exception_of_an_environment_is_no_death(make, caplog):
     vector = make("processes", ("3",))
     vector.reset(seed=[1, 2, 3])
@@ -163,6 +168,7 @@ def test_an_exception_of_an_environment_is_no_death(make, caplog):
     assert not caplog.messages
 
 
+@preloaded
 def test_a_worker_that_always_dies_ends_in_a_sentence(make):
     vector = make("processes", ("2", "0"), environments=2)
     with pytest.raises(envs.DeadWorkerError, match=r"environments 0 to 0 died \(exit code 9\), 3 times in a row"):
@@ -189,6 +195,7 @@ def test_what_cannot_be_sent_to_a_process_is_named(make, monkeypatch, caplog):
     assert "cannot pickle '_thread.lock' object" in message
 
 
+@preloaded
 @pytest.mark.parametrize(("here", "apart", "processes"), [(1e-4, 0.0, False), (0.5, 0.1, True), (0.5, 0.6, False)])
 def test_the_faster_way_is_found(make, monkeypatch, here, apart, processes):
     timed = []
@@ -246,6 +253,7 @@ def test_steps_are_timed_over_trials_that_end(make, monkeypatch):
     assert 0 < vector_module.seconds_a_step(make("in-process", ("2",))) < 1
 
 
+@preloaded
 def test_a_suite_of_one_environment_in_a_process_has_one_each(make, monkeypatch):
     suite = envs.Suite("counters", "", (), "", ("2", "3"), toy_suite.make, one_per_process=True)
     monkeypatch.setitem(registry._SUITES, "counters", suite)
@@ -321,6 +329,7 @@ def test_exploration_goes_through_a_rollout(make):
     assert exploration._step.tolist() == [5, 5, 5]
 
 
+@preloaded
 def test_a_death_begins_no_trial_that_had_ended(make, caplog):
     vector = make("processes", ("2", "50"), environments=4)
     vector.reset(seed=[1, 2, 3, 4])

@@ -40,6 +40,8 @@ from twohot.streams import EnduringStream
 DEATHS_IN_A_ROW = 3
 START_SECONDS = 60.0
 """The longest that a worker may take to start: to import this package and what its environments come from."""
+# Not forked: threads of torch and of the replay would be forked half-way.
+_CONTEXT = multiprocessing.get_context("spawn")
 _DEATH = (EOFError, ConnectionError)
 _READY = ("ready",)
 _PARENTS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
@@ -110,12 +112,10 @@ class Workers:
         bounds = np.linspace(0, len(makes), workers + 1).astype(int).tolist()
         self.slices = [slice(*pair) for pair in zip(bounds, bounds[1:], strict=False)]
         self._suite = suite.name
-        # Not forked: threads of torch and of the replay would be forked half-way.
-        self._context = multiprocessing.get_context("spawn")
         memory: list[Any] = []
 
         def share(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-            memory.append(self._context.RawArray("b", int(np.prod(shape)) * dtype.itemsize))
+            memory.append(_CONTEXT.RawArray("b", int(np.prod(shape)) * dtype.itemsize))
             return _view(memory[-1], shape, dtype)
 
         self._runs = np.zeros(len(makes), bool)
@@ -218,8 +218,8 @@ class Workers:
         return _received(answer) if isinstance(answer, _Failure) else answer
 
     def _start(self, worker: int) -> None:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, *self._jobs[worker]), daemon=True)
+        ours, theirs = _CONTEXT.Pipe()
+        process = _CONTEXT.Process(target=_work, args=(theirs, *self._jobs[worker]), daemon=True)
         # A worker takes the mask over: until it can hear a signal, one that goes to all processes does not end it.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS)
         try:
