@@ -7,13 +7,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+import forked
 from small import quiet, with_epochs
 from twohot.cli import main as cli
 from twohot.runs.checkpoint import signed
@@ -241,18 +240,13 @@ def test_resume_with_fewer_epochs_changes_nothing(capsys, run: Path) -> None:
 
 
 def test_interrupted(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "twohot.cli.main", "train", "quickstart", *FAST, "--epochs", "10000", "--run", str(run)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=environment,
-    )
+    run, error = tmp_path / "run", tmp_path / "error"
+    arguments = ["train", "quickstart", *FAST, "--epochs", "10000", "--run", str(run)]
+    process = forked.command(arguments, Path(os.devnull), error)
     deadline = time.monotonic() + 60
-    while not (run / "checkpoints").exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=60)[1].decode()
-    assert process.returncode == 130, error
-    assert error.strip() == f"twohot: interrupted; continue with: twohot train --resume {run}"
+    while not (run / "checkpoints").exists() and time.monotonic() < deadline and process.is_alive():
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130, error.read_text()
+    assert error.read_text().strip() == f"twohot: interrupted; continue with: twohot train --resume {run}"

@@ -26,8 +26,7 @@ OFFICIAL = {
 CASES = {
     "transformer": ({"context": 6, "layers": 2}, flat(3), Discrete(4)),
     "rotary": ({"context": 6, "positions": "rotary"}, flat(3), Box(-1, 1, (2,))),
-    "official": ({"context": 6, **OFFICIAL}, flat(3), Discrete(4)),
-    "official-continuous": ({"context": 6, **OFFICIAL, "density_clip": 0.99}, flat(3), Box(-1, 1, (2,))),
+    "official": ({"context": 6, **OFFICIAL, "density_clip": 0.99}, flat(3), Box(-1, 1, (2,))),
     "learned": ({"context": 6, "positions": "learned"}, flat(3), MultiDiscrete([2, 3])),
     "gru": ({"memory": "gru", "layers": 2}, flat(3), MultiBinary(3)),
     "feedforward": ({"memory": "feedforward", "images": "nature"}, SPACES, Discrete(4)),
@@ -44,12 +43,23 @@ def make(changes, observation, action):
     return agent
 
 
+@pytest.fixture(scope="module")
+def transformer(tmp_path_factory):
+    """The agent of a case, and the file of its policy."""
+    agent, path = make(*CASES["transformer"]), tmp_path_factory.mktemp("policies") / "policy.pt2"
+    export_policy(agent, path)
+    return agent, path
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_the_program_acts_as_the_agent_through_resets(name, tmp_path):
-    agent = make(*CASES[name])
-    export_policy(agent, tmp_path / "policy.pt2")
+def test_the_program_acts_as_the_agent_through_resets(name, tmp_path, transformer):
+    if name == "transformer":
+        agent, path = transformer
+    else:
+        agent, path = make(*CASES[name]), tmp_path / "policy.pt2"
+        export_policy(agent, path)
     extra = {FACTS: ""}
-    program = torch.export.load(tmp_path / "policy.pt2", extra_files=extra).module()
+    program = torch.export.load(path, extra_files=extra).module()
     facts, rows = json.loads(extra[FACTS]), 3
     memory = tuple(torch.zeros([rows if extent == -1 else extent for extent in shape]) for shape in facts["memory"])
     state = agent.initial_state(rows)
@@ -80,8 +90,7 @@ def test_the_program_acts_as_the_agent_through_resets(name, tmp_path):
     assert len(different) > 1
 
 
-def test_the_program_needs_torch_alone(tmp_path):
-    export_policy(make(*CASES["transformer"]), tmp_path / "policy.pt2")
+def test_the_program_needs_torch_alone(transformer):
     program = (
         "import sys, torch; policy = torch.export.load(sys.argv[1]).module();"
         "memory = tuple(torch.zeros(2, 1, 2, 6, 8) for _ in range(2));"
@@ -89,7 +98,7 @@ def test_the_program_needs_torch_alone(tmp_path):
         "mode, _, _ = policy({'observation': torch.zeros(1, 3)}, zero, torch.zeros(1), zero, memory);"
         "print(mode.shape, 'twohot' in sys.modules)"
     )
-    command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path / "policy.pt2")]
+    command = [sys.executable, "-W", "ignore", "-c", program, str(transformer[1])]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "torch.Size([1]) False"
 

@@ -31,7 +31,8 @@ EPOCHS = 4
 
 def config(storage: str = "memory", **settings) -> TrainConfig:
     base = dataclasses.replace(with_epochs(EPOCHS), **settings)
-    return dataclasses.replace(base, replay=dataclasses.replace(base.replay, storage=storage))
+    collect = dataclasses.replace(base.collect, steps_per_epoch=30)
+    return dataclasses.replace(base, collect=collect, replay=dataclasses.replace(base.replay, storage=storage))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def stops(monkeypatch, kind: type[BaseException] = Interrupted):
         yield patch, stopped
 
 
-# 60 steps and 3 updates in an epoch; a checkpoint and an evaluation after epochs 2 and 4.
+# 30 steps and 3 updates in an epoch; a checkpoint and an evaluation after epochs 2 and 4.
 
 
 @pytest.mark.parametrize(
@@ -93,18 +94,21 @@ def test_a_signal_while_collecting(whole: Path, tmp_path: Path, monkeypatch, sto
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     run = tmp_path / "run"
     with stops(monkeypatch) as (patch, stopped):
-        at_call(patch, Exploration, "__call__", 160, lambda: signal.raise_signal(number))
+        at_call(patch, Exploration, "__call__", 80, lambda: signal.raise_signal(number))
         train(config(storage), run, quiet())
     assert stopped.value.exit_code == 128 + number
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
-    assert checkpoints(run) == ["epoch-000002", "epoch-000002-40-0"]
-    ended = checkpoint.read_state(checkpoint.latest(run))["current"]["trials"]
+    assert checkpoints(run) == ["epoch-000002", "epoch-000002-20-0"]
+    state = checkpoint.read_state(checkpoint.latest(run))
+    with run_replay.load(config(storage).replay, run, checkpoint.latest(run), state["replay"]) as replay:
+        assert replay.stats().steps == state["environment_steps"]  # of trials that have not ended, too
+    ended = state["current"]["trials"]
     goes_on(whole, run)
     third = [row.metrics["collect/trials"] for row in read_metrics(run) if row.kind == "collect"][2]
     assert 0 < len(ended) <= third
 
 
-@pytest.mark.parametrize(("update", "left"), [(3, "epoch-000000-60-3"), (8, "epoch-000002-60-2")])
+@pytest.mark.parametrize(("update", "left"), [(3, "epoch-000000-30-3"), (8, "epoch-000002-30-2")])
 def test_a_signal_while_learning(whole: Path, tmp_path: Path, monkeypatch, update: int, left: str) -> None:
     run = tmp_path / "run"
     with stops(monkeypatch) as (patch, _):
@@ -119,7 +123,7 @@ def test_a_signal_while_evaluating(whole: Path, tmp_path: Path, monkeypatch) -> 
     with stops(monkeypatch) as (patch, _):
         at_call(patch, evaluate._Queue, "follow", 5, lambda: signal.raise_signal(signal.SIGTERM))
         train(config(), run, quiet())
-    assert checkpoint.latest(run).name == "epoch-000001-60-3"
+    assert checkpoint.latest(run).name == "epoch-000001-30-3"
     goes_on(whole, run)
 
 
@@ -159,31 +163,34 @@ def test_saving_by_the_clock_disturbs_nothing(whole: Path, tmp_path: Path, monke
     monkeypatch.setattr(checkpoint, "save", lambda *a: saved.append(save(*a).name))
     run = tmp_path / "run"
     train(config(storage, checkpoint_minutes=1e-9), run, quiet())
-    assert {"epoch-000000-1-0", "epoch-000001-60-2", "epoch-000003-0-0"} <= set(saved)
+    assert {"epoch-000000-1-0", "epoch-000001-30-2", "epoch-000003-0-0"} <= set(saved)
     assert len(set(saved)) == len(saved)
     assert checkpoints(run) == ["epoch-000002", "epoch-000004"]
     assert agent_bytes(run) == agent_bytes(whole)
     assert rows(run) == rows(whole)
 
 
-def test_without_a_damaged_unplanned_checkpoint_a_run_is_exact(whole: Path, tmp_path: Path, monkeypatch) -> None:
-    """It goes on from the planned one, whose files of the replay are still there."""
+def test_without_a_damaged_unplanned_checkpoint_a_run_is_exact(tmp_path: Path, monkeypatch) -> None:
+    """It goes on from the planned one, whose files of the replay are still there, for all that was evicted since."""
     eager(monkeypatch)
-    run = tmp_path / "run"
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    small = config("disk", checkpoint_minutes=1e-9)
+    small = dataclasses.replace(small, replay=dataclasses.replace(small.replay, capacity_steps=150))
+    train(dataclasses.replace(small, checkpoint_minutes=0.0), whole, quiet())
 
     def die() -> None:
         raise RuntimeError("lights out")
 
     with stops(monkeypatch, RuntimeError) as (patch, _):
-        at_call(patch, Exploration, "__call__", 200, die)
-        train(config("disk", checkpoint_minutes=1e-9), run, quiet())
-    assert checkpoints(run) == ["epoch-000002", "epoch-000003-19-0"]
-    (run / "checkpoints/epoch-000003-19-0/agent.safetensors").write_bytes(b"")
+        at_call(patch, Exploration, "__call__", 100, die)
+        train(small, run, quiet())
+    assert checkpoints(run) == ["epoch-000002", "epoch-000003-9-0"]
+    (run / "checkpoints/epoch-000003-9-0/agent.safetensors").write_bytes(b"")
     with pytest.raises(checkpoint.CheckpointError, match="continue from the one before it, epoch-000002"):
         resume(run, quiet())
-    for path in (run / "checkpoints/epoch-000003-19-0").iterdir():
+    for path in (run / "checkpoints/epoch-000003-9-0").iterdir():
         path.unlink()
-    (run / "checkpoints/epoch-000003-19-0").rmdir()
+    (run / "checkpoints/epoch-000003-9-0").rmdir()
     resume(run, quiet(), checkpoint_minutes=0.0)
     assert load_config(run / "config.json").checkpoint_minutes == 0
     assert agent_bytes(run) == agent_bytes(whole)
@@ -195,7 +202,7 @@ def test_the_older_checkpoint_is_of_use_after_the_newer_was_resumed(tmp_path: Pa
     """What the replay had evicted between the two is still on the disk."""
     eager(monkeypatch)
     run, small = tmp_path / "run", config("disk")
-    train(dataclasses.replace(small, replay=dataclasses.replace(small.replay, capacity_steps=200)), run, quiet())
+    train(dataclasses.replace(small, replay=dataclasses.replace(small.replay, capacity_steps=150)), run, quiet())
     ended = agent_bytes(run)
     with monkeypatch.context() as patch:
         patch.setattr(Session, "loop", lambda self, progress: None)  # as one that is killed at once
@@ -208,7 +215,7 @@ def test_the_older_checkpoint_is_of_use_after_the_newer_was_resumed(tmp_path: Pa
 def test_longer_and_shorter_after_an_unplanned_checkpoint(tmp_path: Path, monkeypatch) -> None:
     run = tmp_path / "run"
     with stops(monkeypatch) as (patch, _):
-        at_call(patch, Exploration, "__call__", 100, lambda: signal.raise_signal(signal.SIGTERM))
+        at_call(patch, Exploration, "__call__", 50, lambda: signal.raise_signal(signal.SIGTERM))
         train(config(), run, quiet())
     with pytest.raises(ConfigurationError, match="at least the 2 that the run has done"):
         resume(run, quiet(), epochs=1)
@@ -244,6 +251,16 @@ def test_a_second_signal_goes_where_the_first_would_have_gone() -> None:
     with Interruption(), pytest.raises(Interrupted):  # outside of what can be saved, the first ends at once
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_second_signal_that_nobody_would_have_heard_ends_the_process(monkeypatch) -> None:
+    raise_signal, raised = signal.raise_signal, []
+    with Interruption() as interruption, interruption.deferred():
+        raise_signal(signal.SIGTERM)
+        monkeypatch.setattr(signal, "raise_signal", raised.append)  # which would end the tests
+        raise_signal(signal.SIGTERM)
+        assert raised == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_what_is_ignored_stays_ignored() -> None:

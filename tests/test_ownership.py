@@ -57,11 +57,9 @@ def test_the_second_is_told_who_the_first_is_and_a_dead_one_keeps_nothing(tmp_pa
 @pytest.mark.parametrize(
     "make_child",
     [
-        "child = subprocess.Popen(['sleep', '600']).pid",
-        "child = os.fork() or os.execvp('sleep', ['sleep', '600'])",
+        "child = subprocess.Popen(['sleep', '600'], close_fds=False).pid",
         "child = os.fork() or time.sleep(600)",
         "p = m.get_context('fork').Process(target=time.sleep, args=(600,)); p.start(); child = p.pid",
-        "p = m.get_context('spawn').Process(target=time.sleep, args=(600,)); p.start(); child = p.pid",
     ],
 )
 def test_children_of_a_dead_owner_do_not_keep_its_lock(tmp_path: Path, make_child: str) -> None:
@@ -110,6 +108,20 @@ def test_of_many_that_come_at_once_one_at_a_time_is_in(tmp_path: Path) -> None:
     assert most == [1]
 
 
+def test_a_file_that_its_owner_has_just_removed_locks_nothing(tmp_path: Path, monkeypatch) -> None:
+    flock, calls = ownership.fcntl.flock, []
+
+    def late(descriptor: int, operation: int) -> None:
+        if not calls:
+            (tmp_path / OWNER_NAME).unlink()  # by an owner that leaves between the opening and the lock
+        calls.append(operation)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(ownership.fcntl, "flock", late)
+    with owned(tmp_path), pytest.raises(OwnedRunError), owned(tmp_path):
+        pass
+
+
 def test_a_directory_that_stays_empty_goes(tmp_path: Path) -> None:
     with owned(tmp_path / "run"):
         pass
@@ -130,6 +142,24 @@ def test_where_no_directory_can_be_made_it_is_tried_no_longer(tmp_path: Path, mo
     monkeypatch.setattr(Path, "mkdir", Mock(side_effect=FileNotFoundError(errno.ENOENT, "none", "run")))
     with pytest.raises(FileNotFoundError, match="run"), owned(tmp_path / "run"):
         pass
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, FileExistsError])
+def test_a_directory_that_goes_while_it_is_made_is_made_again(
+    tmp_path: Path, monkeypatch, error: type[OSError]
+) -> None:
+    """Another owner's: the file is not to be made in it any more, or it was there for `mkdir` and is no directory."""
+    mkdir, calls = Path.mkdir, []
+
+    def late(self: Path, *arguments, **options) -> None:
+        calls.append(self)
+        if len(calls) == 1:
+            raise error(str(self))
+        mkdir(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", late)
+    with owned(tmp_path / "run"):
+        assert (tmp_path / "run" / OWNER_NAME).exists()
 
 
 def test_an_owner_that_has_not_said_who_it_is(tmp_path: Path) -> None:

@@ -117,6 +117,12 @@ def full(tmp_path_factory):
     return write_report(run)
 
 
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Pages are written without the plots, which take most of the time."""
+    monkeypatch.setattr(figures, "_panel", lambda title, draw, x_label, columns: "<svg></svg>")
+
+
 def test_the_page_shows_the_last_whole_evaluation(full):
     text = Page(full).text
     for fact in ("Intervals, and what was held out", "Held out", "held <out>", "123"):
@@ -141,7 +147,7 @@ def test_the_header_states_where_and_when_the_run_started(full):
     assert "Plan 9" not in header
 
 
-def test_a_run_without_a_description_has_a_header(tmp_path):
+def test_a_run_without_a_description_has_a_header(tmp_path, no_plots):
     run = write_run(tmp_path, epochs=1)
     (run / "run.json").unlink()
     header = Page(write_report(run)).text.partition("Results")[0]
@@ -205,7 +211,7 @@ def test_the_same_run_gives_the_same_page(full, tmp_path):
     assert write_report(full.parent, tmp_path / "new" / "again.html").read_bytes() == full.read_bytes()
 
 
-def test_a_failed_report_leaves_the_old_one_and_no_litter(tmp_path):
+def test_a_failed_report_leaves_the_old_one_and_no_litter(tmp_path, no_plots):
     run = write_run(tmp_path, epochs=1)
     path = write_report(run)
     before, files = path.read_bytes(), sorted(run.iterdir())
@@ -217,7 +223,7 @@ def test_a_failed_report_leaves_the_old_one_and_no_litter(tmp_path):
     assert sorted(run.iterdir()) == files
 
 
-def test_a_target_that_cannot_be_replaced_leaves_no_litter(tmp_path):
+def test_a_target_that_cannot_be_replaced_leaves_no_litter(tmp_path, no_plots):
     run, target = write_run(tmp_path / "run", epochs=1), tmp_path / "out" / "report.html"
     target.mkdir(parents=True)
     with pytest.raises(OSError, match=r"report\.html"):
@@ -244,7 +250,7 @@ def test_a_run_that_has_just_started_has_a_report(tmp_path, stage):
     assert len(results_table(tmp_path)) == (stage == "evaluation")
 
 
-def test_a_single_attempt_is_said_in_a_sentence(tmp_path):
+def test_a_single_attempt_is_said_in_a_sentence(tmp_path, no_plots):
     text = Page(write_report(write_run(tmp_path, attempts=1, epochs=1))).text
     assert "a single attempt" in text
     assert "attempt 1" not in text
@@ -257,7 +263,7 @@ def test_a_long_run_of_many_tasks_stays_small(tmp_path):
     assert write_report(tmp_path).stat().st_size < 200_000
 
 
-def test_a_torn_last_line_does_not_hinder(tmp_path):
+def test_a_torn_last_line_does_not_hinder(tmp_path, no_plots):
     run = write_run(tmp_path, epochs=2)
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "evaluation", "environment_st')

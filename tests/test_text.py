@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import forked
 from small import quiet, with_epochs
 from twohot.cli import main as cli
 from twohot.cli.evaluate import print_report
@@ -104,7 +105,7 @@ def test_file_names_are_portable_and_different() -> None:
 @pytest.mark.parametrize("suffix", ["svg", "png"])
 def test_plots_draw_it(tmp_path: Path, suffix: str) -> None:
     replay = Replay.create(Schema({"x": Field("float32", (1,))}, Field("int64")), capacity_steps=100)
-    names = [text for text in HOSTILE if text.isascii()] + ["\udcff", "\\$a$"]
+    names = [text for text in HOSTILE if text.isascii()] + ["\udcff", "\\$a$", "$x_{$"]
     for task in range(len(names)):
         flags = np.ones(1, bool)
         replay.add(
@@ -132,9 +133,13 @@ def run(tmp_path_factory) -> Path:
     train(with_epochs(1), directory, quiet())
     schema = Schema({"[/]": Field("float32", (1,))}, Field("int64"))
     Replay.create(schema, capacity_steps=100, directory=directory.parent / "[/] replay").close()
-    with pytest.raises(ConfigurationError, match="UTF-8"):
-        train(with_epochs(1), directory.with_name("\udcff"), quiet())
     return directory
+
+
+def test_a_run_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="UTF-8"):
+        train(with_epochs(1), tmp_path / "\udcff", quiet())
+    assert list(tmp_path.iterdir()) == []
 
 
 COMMANDS = {
@@ -149,30 +154,39 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize(
-    ("name", "closed"),
-    [(name, "a closed pipe") for name in COMMANDS] + [("report", "no descriptor"), ("report", "ASCII")],
+    ("name", "stream"),
+    [(name, forked.UNREAD) for name in COMMANDS] + [("report", forked.CLOSED), ("evaluate", forked.CLOSED)],
 )
-def test_no_command_minds_who_reads(run: Path, name: str, closed: str) -> None:
-    command = [sys.executable, "-m", "twohot", *COMMANDS[name](str(run))]
-    code, environment = (2 if name == "a wrong word" else 0), {**os.environ, "PYTHONUNBUFFERED": "1"}
-    if closed == "ASCII":
-        environment |= {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
-        done = subprocess.run(command, capture_output=True, env=environment, check=False)
-        assert (done.returncode, b"Traceback" in done.stderr) == (code, False), done.stderr
-        return
-    if closed == "no descriptor":
-        done = subprocess.run(["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command], env=environment, check=False)
-        assert done.returncode == code
-        return
-    ends = [os.pipe(), os.pipe()]
-    for reader, _ in ends:
-        os.close(reader)
-    try:
-        done = subprocess.run(command, stdout=ends[0][1], stderr=ends[1][1], env=environment, check=False)
-    finally:
-        for _, writer in ends:
-            os.close(writer)
-    assert done.returncode == code
+def test_no_command_minds_that_nobody_reads(run: Path, name: str, stream: str) -> None:
+    process = forked.command(COMMANDS[name](str(run)), stream, stream)
+    process.join(120)
+    assert process.exitcode == (2 if name == "a wrong word" else 0)
+
+
+def test_what_is_kept_back_for_a_closed_pipe_goes_nowhere_at_the_end() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as unread:
+        command = [sys.executable, "-m", "twohot", "--version"]
+        done = subprocess.run(command, stdout=unread, stderr=unread, env=environment, check=False)
+    assert done.returncode == 0  # 120 where Python cannot write it at its end
+
+
+def test_a_process_without_standard_streams_gives_their_descriptors_to_no_file() -> None:
+    program = (
+        "import os; from twohot.cli import main as cli; os._exit(cli.main(['--version']) or os.open(os.devnull, 0) < 3)"
+    )
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", program]
+    assert subprocess.run(command, check=False).returncode == 0
+
+
+def test_a_path_that_the_encoding_lacks_is_printed(run: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    command = [sys.executable, "-m", "twohot", "report", str(run)]
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"[red] \xe9 <b>" in done.stdout
 
 
 def test_one_line_starts_a_job_and_resumes_it(tmp_path: Path, capsys) -> None:

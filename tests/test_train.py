@@ -6,8 +6,6 @@ import dataclasses
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import forked
 from broken_env import Broken
 from small import CONFIG, agent_bytes, quiet, with_epochs
 from twohot.config import ConfigurationError, TrainConfig
@@ -84,43 +83,28 @@ def on_disk(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, replay=dataclasses.replace(config.replay, storage="disk"))
 
 
-def train_elsewhere(run: Path, setup: str = "pass", storage: str = "memory") -> subprocess.Popen:
-    """A process that trains 8 epochs in `run`, or goes on with them; files of a replay on disk are small."""
-    config = {"memory": "with_epochs(8)", "disk": "on_disk(with_epochs(8))"}[storage]
-    script = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"
-        "import perturbation; perturbation.perturb_as_asked();"
-        "from small import with_epochs, quiet; from test_train import on_disk;"
-        "from twohot.training.train import train, resume;"
-        "from twohot.runs import replay as run_replay; run_replay.SEGMENT_BYTES = 2000;"
-        f"run = Path(sys.argv[1]); {setup};"
-        f"resume(run, quiet()) if (run / 'config.json').exists() else train({config}, run, quiet())"
-    )
-    command = [sys.executable, "-c", script, str(run), str(Path(__file__).parent)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
 @pytest.mark.parametrize("storage", ["memory", "disk"])
 def test_killed_at_random_moments_and_resumed_ends_with_the_same_weights(
     whole: Path, tmp_path: Path, storage: str
 ) -> None:
     run, kills = tmp_path / "killed", 0
+    config = on_disk(with_epochs(8)) if storage == "disk" else with_epochs(8)
     metrics = run / "metrics.jsonl"
     for _ in range(3):
         size = metrics.stat().st_size if metrics.exists() else -1
-        process = train_elsewhere(run, storage=storage)
+        process = forked.training(config, run)
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and process.poll() is None:
+        while time.monotonic() < deadline and process.is_alive():
             if metrics.exists() and metrics.stat().st_size != size:
                 break
             time.sleep(0.002)
         delay = random.SystemRandom().uniform(0.0, 0.5)
         print(f"killed {delay:.3f} s after the first row")
         time.sleep(delay)
-        kills += process.poll() is None
+        kills += process.is_alive()
         process.kill()
-        error = process.communicate()[1].decode()
-        assert process.returncode in (0, -signal.SIGKILL), error
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
     assert kills > 0
     resume(run, quiet())
     assert agent_bytes(run) == agent_bytes(whole)
@@ -130,15 +114,9 @@ def test_killed_at_random_moments_and_resumed_ends_with_the_same_weights(
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_killed_while_a_checkpoint_is_written(whole: Path, tmp_path: Path, moment: str) -> None:
     run = tmp_path / "killed"
-    kill = "os.kill(os.getpid(), signal.SIGKILL)"
-    rename = f"({kill}, old(a, b)) if moment == 'before' else (old(a, b), {kill})"
-    setup = (
-        f"import os, signal; moment = {moment!r}; old = os.rename;"
-        f"os.rename = lambda a, b: ({rename}) if str(b).endswith('epoch-000004') else old(a, b)"
-    )
-    process = train_elsewhere(run, setup)
-    error = process.communicate(timeout=60)[1].decode()
-    assert process.returncode == -signal.SIGKILL, error
+    process = forked.training(with_epochs(8), run, (moment, "epoch-000004"))
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     assert checkpoint.latest(run).name == ("epoch-000002" if moment == "before" else "epoch-000004")
     resume(run, quiet())
     assert agent_bytes(run) == agent_bytes(whole)
@@ -266,17 +244,18 @@ def test_it_learns_to_remember(tmp_path: Path) -> None:
     """RepeatFirstEasy asks for the first of 52 cards: without memory no policy exceeds -0.5 on average."""
     config = dataclasses.replace(
         CONFIG,
-        epochs=10,
+        seed=2,
+        epochs=6,
         updates_per_epoch=60,
         batch_size=16,
         window=52,
-        checkpoint_every=10,
+        checkpoint_every=6,
         environment=dataclasses.replace(CONFIG.environment, tasks=("RepeatFirstEasy",), reward_multipliers=(10.0,)),
         agent=dataclasses.replace(CONFIG.agent, width=32, heads=2, feed_forward=64, encoder_hidden=32, head_hidden=32),
         objective=dataclasses.replace(CONFIG.objective, action_samples=0, target_action_samples=0, target_rate=0.02),
         optimizer=dataclasses.replace(CONFIG.optimizer, learning_rate=2e-3, warmup_updates=20),
         collect=dataclasses.replace(CONFIG.collect, environments=16, steps_per_epoch=52, epsilon_steps=4000),
-        evaluate=dataclasses.replace(CONFIG.evaluate, every=10, final_trials=32),
+        evaluate=dataclasses.replace(CONFIG.evaluate, every=6, final_trials=32),
         replay=dataclasses.replace(CONFIG.replay, capacity_steps=100_000),
     )
     train(config, tmp_path / "run", quiet())

@@ -66,7 +66,7 @@ def _locked(path: Path) -> int:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):  # mkdir says either of a directory that goes meanwhile
             if left:
                 continue  # another owner has just removed an empty directory
             raise  # there can be none
