@@ -82,9 +82,9 @@ class ActionLinear(nn.Module):
         if action.is_floating_point():
             return self.relaxed(action)
         if isinstance(self.space, spaces.Discrete):
-            return self.rows[action.long()]
+            return nn.functional.embedding(action.long(), self.rows)
         if isinstance(self.space, spaces.MultiDiscrete):
-            return self.rows[action.long() + self.first].sum(-2)
+            return nn.functional.embedding(action.long() + self.first, self.rows).sum(-2)
         return self.vector(action) @ self.table
 
     @property
