@@ -54,6 +54,7 @@ def write_run(directory, tasks=TASKS, attempts=2, epochs=6):
                     **{f"filter/pass_rate/{task}": 0.4 for task in tasks},
                     "value/mean": 0.0,
                     "policy/entropy": 1.0,
+                    "gradient/norm/actor": 0.5,
                     "value/bin_histogram": mass / mass.sum(),
                     "value/bin_centers": np.sign(support) * np.expm1(np.abs(support)),
                     "time/collect_share": 0.3,
@@ -61,7 +62,8 @@ def write_run(directory, tasks=TASKS, attempts=2, epochs=6):
                 },
             )
             means = [1.0 if index == 1 else 1.0 + epoch for index in range(len(tasks))]
-            writer.write("evaluation", *at, returns("evaluation", tasks, means, 0.4, attempts))
+            successes = {f"evaluation/success/{tasks[0]}": 0.5, "held_out/mean_success": 0.25}
+            writer.write("evaluation", *at, returns("evaluation", tasks, means, 0.4, attempts) | successes)
     config = {
         "seed": 31,
         "environment": {"tasks": list(tasks), "attempts": attempts},
@@ -162,9 +164,9 @@ def test_a_run_without_a_description_has_a_header(tmp_path, no_plots):
 def test_the_page_holds_every_plot_with_a_caption(full):
     page = Page(full)
     # learning, attempts, filter, filter by task, bins, losses, values, schedules, time
-    assert page.count("figure") == page.count("figcaption") == 9
+    assert page.count("figure") == page.count("figcaption") == 12
     # 3 tasks in three figures; pass rate; all bins and those in use; 4 losses; 2 values; 3 schedules; time
-    assert page.count("svg") == 9 + 1 + 2 + 4 + 2 + 3 + 1
+    assert page.count("svg") == 9 + 1 + 2 + 4 + 2 + 3 + 1 + 3
     assert 'class="missing"' not in full.read_text(encoding="utf-8")
 
 
@@ -438,13 +440,13 @@ def test_a_browser_without_a_network_draws_every_plot(full, tmp_path, scheme):
     source = full.read_text(encoding="utf-8")
     measured = tmp_path / "measured.html"
     measured.write_text(re.sub(r"<meta http-equiv[^>]*>", "", source).replace("</body>", MEASURE + "</body>"))
-    window = ("--window-size=1200,6000", f"--blink-settings=preferredColorScheme={int(scheme == 'light')}")
+    window = ("--window-size=1200,8000", f"--blink-settings=preferredColorScheme={int(scheme == 'light')}")
     document = chromium("--dump-dom", *window, measured.as_uri(), profile=tmp_path / "first")
     (found,) = re.findall(r'data-boxes="([^"]*)"', document)
     boxes = json.loads(found.replace("&quot;", '"'))
 
-    assert len(boxes["figures"]) == len(boxes["captions"]) == 9
-    assert len(boxes["plots"]) == 22
+    assert len(boxes["figures"]) == len(boxes["captions"]) == 12
+    assert len(boxes["plots"]) == 25
     assert all(width > 100 and height > 15 for kind in ("figures", "captions") for *_, width, height in boxes[kind])
     assert all(width > 150 and height > 100 for *_, width, height in boxes["plots"])
     assert boxes["page"][0] <= boxes["page"][1], "the page is wider than the window"

@@ -60,6 +60,12 @@ class Line:
     width: float = 1.4
 
 
+def shades(count: int) -> list[str]:
+    """So many colours of lines that stand in one panel, from blue to yellow."""
+    map_ = mpl.colormaps["viridis"]
+    return [mpl.colors.to_hex(map_(0.92 * index / max(count - 1, 1))) for index in range(count)]
+
+
 def compact(value: float, digits: int = 3) -> str:
     """A number as a tick or a table cell shows it: `1.2M`, `35k`, `0.125`, `3e−4`."""
     if value == 0:

@@ -10,7 +10,8 @@ from twohot.reports.evaluation import evaluation_section
 from twohot.reports.figures import AGENT, COLLECT, PHASES, RANDOM, TOTAL, Line
 from twohot.reports.markup import document, escape, figure, missing, side_by_side, table
 from twohot.reports.results import NOTHING, Run, TaskResult, compare, format_number, result_cells, verdict
-from twohot.runs.metrics import METRICS, describe, parse_name
+from twohot.reports.scalars import scalar_section
+from twohot.runs.metrics import METRICS, parse_name
 
 LEAST_MASS = 1e-4
 """Share of the mass above which a value bin counts as in use."""
@@ -24,11 +25,17 @@ def page(run: Run) -> str:
         ("Intervals, and what was held out", evaluation_section(run.evaluation)),
         ("Learning curves", _learning(run)),
         ("Return by attempt", _by_attempt(run)),
+        ("Successes and normalised returns", scalar_section(run, "success", "success", SUCCESS_CAPTION)),
+        ("What was held out, while learning", scalar_section(run, "held out", "evaluation of it", HELD_OUT_CAPTION)),
         ("What the filter lets through", _filter(run)),
         ("Where the value targets lie", _bins(run)),
-        ("Losses and gradient", _scalars(run, LOSSES, "loss", LOSSES_CAPTION)),
-        ("Values and policy", _scalars(run, VALUES, "value", VALUES_CAPTION)),
-        ("Schedules, speed and storage", _scalars(run, _others(run), "schedule, speed or size", OTHERS_CAPTION)),
+        ("Losses and gradient", scalar_section(run, "losses", "loss", LOSSES_CAPTION)),
+        ("Values and policy", scalar_section(run, "values", "value", VALUES_CAPTION)),
+        ("Parts of the networks", scalar_section(run, "network", "norm of a part", NETWORK_CAPTION)),
+        (
+            "Schedules, speed and storage",
+            scalar_section(run, "schedules", "schedule, speed or size", SCHEDULES_CAPTION),
+        ),
         ("Where the time went", _time(run)),
         ("Configuration", _configuration(run)),
         ("What each quantity means", _glossary(run)),
@@ -62,7 +69,8 @@ def _results_section(run: Run, results: Sequence[TaskResult]) -> str:
     rows = []
     for result in results:
         mark = '<span class="yes">better</span>' if result.better else '<span class="no">not shown</span>'
-        length = [format_number(run.last(f"evaluation/length/{result.task}"))] if lengths else []
+        steps, random = (format_number(run.last(f"{kind}/length/{result.task}")) for kind in ("evaluation", "random"))
+        length = [f"{steps} <small>{random}</small>"] if lengths else []
         rows.append([escape(result.task), *map(escape, result_cells(result)), *length, mark])
     headings = ["task", "agent", "random", "difference", *(["steps in a trial"] * lengths), "than random"]
     note = "Mean raw return of the last evaluation, without exploration noise, ± one standard error."
@@ -144,7 +152,10 @@ def _by_attempt(run: Run) -> str:
         "first attempt to the last means that the agent uses what it found out in earlier attempts; the random policy "
         "cannot."
     )
-    return figure(panels, caption, [("agent", AGENT, "solid"), ("uniformly random policy", RANDOM, "dashed")])
+    keys = [("agent", AGENT, "solid"), ("uniformly random policy", RANDOM, "dashed")]
+    found = figure(panels, caption, keys)
+    collected = run.matching("collect/return/{task}/attempt_{attempt}")
+    return f"{found}\n{scalar_section(run, 'attempts', 'attempt', '')}" if collected else found
 
 
 def _filter(run: Run) -> str:
@@ -205,41 +216,22 @@ def _bins(run: Run) -> str:
     return figure(panels, caption, columns=1)
 
 
-LOSSES = ("loss/total", "loss/actor", "loss/critic", "gradient/norm")
 LOSSES_CAPTION = (
     "Over updates; positive values that span a factor of 100 are on a logarithmic scale. The actor's loss need not "
     "fall, as the data that it imitates change; a gradient norm that climbs steadily announces divergence."
-)
-VALUES = (
-    *("value/mean", "value/target_mean", "value/target_min", "value/target_max"),
-    *("value/ensemble_spread", "advantage/mean", "policy/entropy"),
 )
 VALUES_CAPTION = (
     "Over updates, on the scale of the targets. Values that outgrow any return that the tasks can give are "
     "overestimates; an entropy that drops to its floor early means that the policy has stopped exploring of itself."
 )
-OTHERS_CAPTION = "Each over its own clock: what is collected over environment steps, what is learnt over updates."
-
-
-def _others(run: Run) -> list[str]:
-    """The single numbers that no other section shows."""
-    shown = {*LOSSES, *VALUES, "filter/pass_rate", *(f"time/{phase}_share" for phase in PHASES)}
-    return [name for name in METRICS if name in run.names() and name not in shown and name != "value/bin_centers"]
-
-
-def _scalars(run: Run, names: Sequence[str], what: str, caption: str) -> str:
-    logged = [name for name in names if name in run.names() and not isinstance(run.last(name), list)]
-    if not logged:
-        return missing(f"No {what} has been logged yet.")
-    panels = []
-    for name in logged:
-        metric = describe(name)
-        steps = metric.plot == "over environment steps"
-        x, y = run.series(name, "environment_steps" if steps else "updates")
-        label = "environment steps" if steps else "updates"
-        svg = figures.curves(name, [Line(x, y)], label, side_by_side(len(logged)), logarithmic=True)
-        panels.append((name if metric.unit in ("", *name.split("/")) else f"{name}, {metric.unit}", svg))
-    return figure(panels, caption)
+NETWORK_CAPTION = "Over updates, by part of the agent."
+SCHEDULES_CAPTION = "Each over its own clock: what is collected over environment steps, what is learnt over updates."
+SUCCESS_CAPTION = (
+    "Over environment steps: fractions of successes, and returns normalised by the suite's reference scores."
+)
+HELD_OUT_CAPTION = (
+    "Over environment steps, on tasks or levels that are never trained on; the band is one standard error."
+)
 
 
 def _time(run: Run) -> str:

@@ -24,6 +24,10 @@ FILE_NAME = "metrics.jsonl"
 
 Kind = Literal["collect", "update", "evaluation", "random"]
 Plot = Literal["over environment steps", "over updates", "reference", "histogram", "histogram axis"]
+Section = Literal[
+    "results", "success", "held out", "attempts", "filter", "bins", "losses", "values", "network", "schedules", "time"
+]
+"""Where the report shows a metric."""
 
 
 @dataclass(frozen=True)
@@ -35,20 +39,23 @@ class Metric:
         definition: one sentence.
         plot: how the report shows it: a line over environment steps or over updates, a constant reference line, a
             histogram, or the axis of that histogram.
+        section: the section of the report that shows it. All but "results", "filter", "bins" and "time", which are
+            drawn by hand, draw whatever names them.
     """
 
     unit: str
     definition: str
     plot: Plot
+    section: Section
 
 
-def _group(plot: Plot, definitions: dict[str, tuple[str, str]]) -> dict[str, Metric]:
-    return {pattern: Metric(unit, definition, plot) for pattern, (unit, definition) in definitions.items()}
+def _group(section: Section, plot: Plot, definitions: dict[str, tuple[str, str]]) -> dict[str, Metric]:
+    return {pattern: Metric(unit, definition, plot, section) for pattern, (unit, definition) in definitions.items()}
 
 
-def _returns(prefix: str, policy: str) -> dict[str, tuple[str, str]]:
+def _returns(prefix: str, plot: Plot, policy: str, section: Section | None = None) -> dict[str, Metric]:
     """What is measured alike for the agent and for the uniformly random policy."""
-    measured = {
+    returns = {
         "return/{task}": ("return", "Mean, over evaluation trials, of the raw return of the counted attempts"),
         "return/{task}/attempt_{attempt}": ("return", "Mean, over evaluation trials, of the raw return of one attempt"),
         "return_std_error/{task}": (
@@ -56,6 +63,8 @@ def _returns(prefix: str, policy: str) -> dict[str, tuple[str, str]]:
             "Standard error, over evaluation trials, of the mean return of the counted attempts",
         ),
         "length/{task}": ("steps", "Mean number of environment steps in an evaluation trial"),
+    }
+    successes = {
         "success/{task}": ("share", "Share, over evaluation trials, of the counted attempts that were successes"),
         "success/{task}/attempt_{attempt}": (
             "share",
@@ -73,31 +82,56 @@ def _returns(prefix: str, policy: str) -> dict[str, tuple[str, str]]:
             "Mean of the lowest fifth of the tasks (rounded up) in normalised return or, without one, in success",
         ),
     }
-    return {f"{prefix}/{name}": (unit, f"{what}, {policy}.") for name, (unit, what) in measured.items()}
+    found = {}
+    for default, measured in (("results", returns), ("success", successes)):
+        named = {f"{prefix}/{name}": (unit, f"{what}, {policy}.") for name, (unit, what) in measured.items()}
+        found |= _group(section or default, plot, named)
+    return found
 
 
 METRICS: dict[str, Metric] = {
-    **_group("over environment steps", _returns("evaluation", "without exploration noise")),
-    **_group(
+    **_returns("evaluation", "over environment steps", "without exploration noise"),
+    **_returns(
+        "held_out",
         "over environment steps",
-        _returns("held_out", "without exploration noise, on tasks or levels that are never trained on"),
+        "without exploration noise, on tasks or levels that are never trained on",
+        "held out",
     ),
-    **_group("reference", _returns("random", "acting uniformly at random")),
+    **_returns("random", "reference", "acting uniformly at random"),
     **_group(
+        "results",
         "over environment steps",
         {
             "collect/return/{task}": (
                 "return",
                 "Mean, over trials finished since the last row, of the counted attempts' raw return, with exploration.",
             ),
+        },
+    ),
+    **_group(
+        "attempts",
+        "over environment steps",
+        {
             "collect/return/{task}/attempt_{attempt}": (
                 "return",
                 "Mean, over trials finished since the last row, of one attempt's raw return, with exploration.",
             ),
+        },
+    ),
+    **_group(
+        "success",
+        "over environment steps",
+        {
             "collect/success/{task}": (
                 "share",
                 "Share of the counted attempts, in trials finished since the last row, that were successes.",
             ),
+        },
+    ),
+    **_group(
+        "schedules",
+        "over environment steps",
+        {
             "collect/trials": ("trials", "Trials that finished since the last row."),
             "collect/epsilon": (
                 "",
@@ -107,6 +141,7 @@ METRICS: dict[str, Metric] = {
         },
     ),
     **_group(
+        "losses",
         "over updates",
         {
             "loss/total": ("", "The loss that is minimised: the weighted sum of the actor's and the critic's."),
@@ -123,26 +158,29 @@ METRICS: dict[str, Metric] = {
             ),
             "loss/critic": ("", "The critic's loss before its weight, a mean over real steps, discounts and critics."),
             "gradient/norm": ("", "Euclidean norm of the gradient of all parameters, before clipping."),
+            "update/norm": ("", "Euclidean norm of the change of all parameters in one update."),
+        },
+    ),
+    **_group(
+        "network",
+        "over updates",
+        {
             "gradient/norm/{part}": (
                 "",
                 "Euclidean norm of the gradient of one part of the agent, after the clipping of the whole.",
             ),
-            "update/norm": ("", "Euclidean norm of the change of all parameters in one update."),
             "update/norm/{part}": ("", "Euclidean norm of the change of one part's parameters in one update."),
             "units/dormant_{part}": (
                 "share",
                 "Share of the units of the last hidden layer whose mean absolute activation over real steps is at most "
                 "2.5 % of their layer's.",
             ),
-            "learning_rate": ("", "Step size of the optimiser."),
-            "filter/pass_rate": (
-                "share",
-                "Share of the real (step, discount) pairs of a batch whose advantage passes the actor's filter.",
-            ),
-            "filter/pass_rate/{task}": (
-                "share",
-                "Share of one task's real steps whose advantage, at the acting discount, passes the actor's filter.",
-            ),
+        },
+    ),
+    **_group(
+        "values",
+        "over updates",
+        {
             "value/mean": ("scaled return", "Mean value of the actions taken, over real steps, discounts and critics."),
             "value/mean/discount_{discount}": (
                 "scaled return",
@@ -160,20 +198,47 @@ METRICS: dict[str, Metric] = {
                 "scaled return",
                 "Mean, over real steps and discounts, of the taken action's value less that of the policy's actions.",
             ),
+        },
+    ),
+    **_group(
+        "filter",
+        "over updates",
+        {
+            "filter/pass_rate": (
+                "share",
+                "Share of the real (step, discount) pairs of a batch whose advantage passes the actor's filter.",
+            ),
+            "filter/pass_rate/{task}": (
+                "share",
+                "Share of one task's real steps whose advantage, at the acting discount, passes the actor's filter.",
+            ),
+        },
+    ),
+    **_group(
+        "schedules",
+        "over updates",
+        {
+            "learning_rate": ("", "Step size of the optimiser."),
             "updates_per_second": ("updates/s", "Gradient steps per second of updating."),
-            "time/collect_share": ("share", "Share of the wall clock since the last row spent acting and stepping."),
-            "time/sample_share": ("share", "Share of the wall clock since the last row spent waiting for batches."),
-            "time/update_share": ("share", "Share of the wall clock since the last row spent on gradient steps."),
-            "time/evaluate_share": ("share", "Share of the wall clock since the last row spent on evaluation."),
             "replay/trajectories": ("trajectories", "Trajectories in the replay store."),
             "replay/steps": ("steps", "Environment steps in the replay store."),
         },
     ),
+    **_group(
+        "time",
+        "over updates",
+        {
+            "time/collect_share": ("share", "Share of the wall clock since the last row spent acting and stepping."),
+            "time/sample_share": ("share", "Share of the wall clock since the last row spent waiting for batches."),
+            "time/update_share": ("share", "Share of the wall clock since the last row spent on gradient steps."),
+            "time/evaluate_share": ("share", "Share of the wall clock since the last row spent on evaluation."),
+        },
+    ),
     "value/bin_histogram": Metric(
-        "share", "Share of the mass of the critics' two-hot targets that lies in each value bin.", "histogram"
+        "share", "Share of the mass of the critics' two-hot targets that lies in each value bin.", "histogram", "bins"
     ),
     "value/bin_centers": Metric(
-        "scaled return", "The value, on the scale of the targets, that each bin stands for.", "histogram axis"
+        "scaled return", "The value, on the scale of the targets, that each bin stands for.", "histogram axis", "bins"
     ),
 }
 
