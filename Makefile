@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -name '*.cc' -o -name '*.h')
+CPP := $(shell find csrc -name '*.cc' -o -name '*.h')
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(CPP)
 
 # Triton comes with the CUDA builds of torch; a CPU build needs it for the tests, which interpret and compile kernels.
 TRITON := triton==3.9.0
@@ -19,7 +20,7 @@ help:
 	@echo "make train   train the quickstart agent (about 5 minutes on two cores) and write its report"
 	@echo "make test    lint, C++ tests and Python tests"
 	@echo "make fuzz    random calls of native code, under AddressSanitizer"
-	@echo "make format  format the Python sources"
+	@echo "make format  format the sources"
 	@echo "make bench   measure what takes minutes, into bench/results"
 	@echo "make gpu     test and measure the kernels on the GPU of this machine"
 	@echo "make readme  write the tables of README and docs/results.md from bench/results"
@@ -45,6 +46,7 @@ test: lint cpp-test
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
 
 # Once as it ships, once under AddressSanitizer and UndefinedBehaviourSanitizer, once under ThreadSanitizer.
 cpp-test: cpp-test-plain cpp-test-address,undefined cpp-test-thread
@@ -72,19 +74,20 @@ fuzz: cpp-build-address,undefined
 format: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $(CPP)
 
 # The benchmarks run beside other libraries, which nothing else needs.
 bench: $(VENV)/.ready
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
-	$(BIN)/python bench/run.py
+	$(BIN)/python -m bench.run
 
 gpu: $(VENV)/.ready
 	$(BIN)/python -c "import torch; exit(None if torch.cuda.is_available() else 'make gpu: torch sees no CUDA or ROCm device')"
 	$(BIN)/python -m pytest -m gpu
-	$(BIN)/python bench/run.py gpu
+	$(BIN)/python -m bench.run gpu
 
 readme: $(VENV)/.ready
-	$(BIN)/python bench/readme.py
+	$(BIN)/python -m bench.readme
 
 wheel: $(VENV)/.ready
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

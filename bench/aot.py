@@ -1,7 +1,7 @@
 """Compile every Triton kernel ahead of time, without a GPU, and write what it takes to bench/results/kernels.csv.
 
-    python bench/aot.py            # every kernel, configuration and target; a few minutes on two cores
-    python bench/aot.py --check    # compare with the committed file instead of writing it
+    python -m bench.aot            # every kernel, configuration and target; a few minutes on two cores
+    python -m bench.aot --check    # compare with the committed file instead of writing it
 
 A kernel is compiled in the very configuration that its launcher chooses: the launcher is called with tensors that have
 shapes and no memory, and what it would launch is recorded. The exit code is 1 where a kernel spills registers, takes
@@ -92,7 +92,15 @@ def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.empty(*shape, dtype=dtype, device="meta")
 
 
-def cross_entropy(bins: int, dtype: torch.dtype, *, sigma: float = 0.0, readout: str = "", transform: str = "symlog"):
+def cross_entropy(
+    bins: int,
+    dtype: torch.dtype,
+    *,
+    labels: str = "two_hot",
+    sigma: float = 0.0,
+    readout: str = "",
+    transform: str = "symlog",
+):
     """Loss and gradient of masked, weighted rows, four to a target, with a scale; and the readout that is named."""
     kernel.launch_cross_entropy(
         meta(ROWS, bins, dtype=dtype),
@@ -103,6 +111,7 @@ def cross_entropy(bins: int, dtype: torch.dtype, *, sigma: float = 0.0, readout:
         low=-10.0,
         high=10.0,
         transform=transform,
+        labels=labels,
         sigma=sigma,
         readout_kind=readout,
         loss=meta(ROWS),
@@ -177,7 +186,7 @@ def cases() -> dict[str, Callable[[], None]]:
                 f"{name} two-hot gradient readout={raw} {space}": lambda b=bins, d=dtype, r=raw, s=space: cross_entropy(
                     b, d, readout=r, transform=s
                 ),
-                f"{name} HL-Gauss gradient": lambda b=bins, d=dtype: cross_entropy(b, d, sigma=0.75),
+                f"{name} HL-Gauss gradient": lambda b=bins, d=dtype: cross_entropy(b, d, labels="hl_gauss", sigma=0.75),
                 f"{name} readout={raw}": lambda b=bins, d=dtype, r=raw: expectation(b, d, kind=r),
                 f"{name} readout={raw} asymmetric": lambda b=bins, d=dtype, r=raw: expectation(b, d, kind=r, low=-5.0),
                 f"{name} gradient of readout={raw}": lambda b=bins, d=dtype, r=raw: expectation(
@@ -188,7 +197,9 @@ def cases() -> dict[str, Callable[[], None]]:
     found["N=2 fp32 two-hot gradient readout=transformed symlog"] = lambda: cross_entropy(
         2, torch.float32, readout="transformed"
     )
-    found["N=4096 fp32 HL-Gauss of 100 bins gradient"] = lambda: cross_entropy(4096, torch.float32, sigma=100.0)
+    found["N=4096 fp32 HL-Gauss of 100 bins gradient"] = lambda: cross_entropy(
+        4096, torch.float32, labels="hl_gauss", sigma=100.0
+    )
     return found | attention_cases()
 
 

@@ -1,6 +1,6 @@
-"""Draw bench/results/<group>.csv as bench/results/<group>.svg: medians as bars, p20 to p80 as whiskers.
+"""Draw bench/results/<group>.csv as an SVG beside it, which git ignores: medians as bars, p20 to p80 as whiskers.
 
-python bench/plot.py rollout learner
+python -m bench.plot rollout learner
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-RESULTS = Path(__file__).resolve().parent / "results"
+from bench.harness.results import RESULTS
 
 
 def headline(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The rows to draw: of a contest, those with the most threads and huge pages; of other groups, all."""
-    contest = [row for row in rows if row.get("times_ours")]
-    if not contest:
+    """The rows to draw: of a comparison, those with the most threads and huge pages; of other groups, all."""
+    comparison = [row for row in rows if row.get("speedup")]
+    if not comparison:
         return [row for row in rows if row["mode"] != "failed" and row["case"] != "goal" and row["unit"]]
-    threads = max(int(row["threads"]) for row in contest)
-    return [row for row in contest if int(row["threads"]) == threads and row["mode"] == "huge pages"]
+    threads = max(int(row["threads"]) for row in comparison)
+    return [row for row in comparison if int(row["threads"]) == threads and row["mode"] == "huge pages"]
 
 
 def plot(name: str) -> Path:
-    """One panel for each unit in the results of a group; of a contest, for each case, with multiples of twohot."""
+    """One panel for each unit in the results of a group; of a comparison, for each case, with multiples of twohot."""
     with (RESULTS / f"{name}.csv").open(newline="") as file:
         rows = headline(list(csv.DictReader(file)))
     if not rows:
         sys.exit(f"{name}: no figure to draw, for every case failed")
     parts: dict[str, list[dict[str, str]]] = {}
     for row in rows:
-        key = f"{row['case']}, {row['unit']}" if row.get("times_ours") else row["unit"]
+        key = f"{row['case']}, {row['unit']}" if row.get("speedup") else row["unit"]
         parts.setdefault(key, []).append(row)
     figure = Figure(figsize=(8, 1.2 + 0.45 * len(rows)), layout="constrained")
     panels = figure.subplots(len(parts), 1, squeeze=False, height_ratios=[len(mine) for mine in parts.values()])
@@ -41,8 +41,8 @@ def plot(name: str) -> Path:
         below = [m - float(row["p20"]) for m, row in zip(middle, mine, strict=True)]
         above = [float(row["p80"]) - m for m, row in zip(middle, mine, strict=True)]
         bars = panel.barh([row["provider"] for row in mine], middle, xerr=[below, above], color="#4477aa", height=0.6)
-        if mine[0].get("times_ours"):
-            labels = [f"{float(row['times_ours']):.2g} x" for row in mine]
+        if mine[0].get("speedup"):
+            labels = [f"{float(row['speedup']):.2g} x" for row in mine]
             panel.bar_label(bars, labels=labels, padding=6, fontsize=8)
         panel.set_xlabel(title)
         panel.spines[["top", "right"]].set_visible(False)

@@ -1,6 +1,6 @@
 """Whether two installations of twohot train the same weights, bit for bit, from one seed on this machine.
 
-    python bench/same_weights.py OLD/bin/python NEW/bin/python [--epochs 3]
+    python -m bench.same_weights OLD/bin/python NEW/bin/python [--epochs 3]
 
 Two runs of `quickstart`: as it is, and with actors in processes and the replay on disk. The exit code is 1 where a
 weight, a moment of the optimizer or a metric other than a time differs.

@@ -241,7 +241,12 @@ def critics_operations(draw: Draw):
         return _positional(call, arguments | (support if several else {}))
     arguments |= {"target": draw.normal(rows)}
     if several:
-        arguments |= {"mask": draw.mask(rows), **support, "sigma": draw.choice(0.0, -1.0, 0.75)}
+        arguments |= {
+            "mask": draw.mask(rows),
+            **support,
+            "labels": draw.choice("two_hot", "two_hot_raw", "hl_gauss"),
+            "sigma": 0.75,
+        }
         return _positional(critics_op.cross_entropy, arguments)
     arguments |= {"factor": draw.normal(rows), "offset": draw.normal(rows), "mask": draw.mask(rows)}
     return _positional(critics_op.squared_error, arguments)
@@ -264,22 +269,20 @@ def two_hot_operations(draw: Draw):
     support = {"low": -2.0, "high": 2.0, "transform": draw.choice("symlog", "linear", "signed_sqrt"), "raw": False}
     logits = draw.normal(rows, bins, dtype=draw.choice(*DTYPES[:-1])).contiguous()
     labelled = {"logits": logits, "target": draw.normal(targets).contiguous(), "mask": draw.mask(targets)}
-    sigma = {"sigma": draw.choice(0.0, -1.0, 0.75)}
+    sigma = {"labels": draw.choice("two_hot", "two_hot_raw", "hl_gauss"), "sigma": 0.75}
     upstream = {"upstream": draw.normal(rows).contiguous()}
     one_pass = {"weight": draw.choice(None, draw.normal(rows).contiguous()), "mean": True}
     ends = {name: support[name] for name in ("low", "high", "transform")}
     return draw.choice(
+        lambda: _positional(two_hot_op.cross_entropy_rows, labelled | support | sigma | {"with_readout": True}, False),
+        lambda: _positional(two_hot_op.cross_entropy_rows_backward, labelled | upstream | ends | sigma, False),
         lambda: _positional(
-            two_hot_op.cross_entropy_of_rows, labelled | support | sigma | {"with_readout": True}, False
-        ),
-        lambda: _positional(two_hot_op.gradient_of_rows, labelled | upstream | ends | sigma, False),
-        lambda: _positional(
-            two_hot_op.reduced_cross_entropy,
+            two_hot_op.cross_entropy,
             labelled | one_pass | support | sigma | {"with_readout": True, "with_gradient": True},
             False,
         ),
-        lambda: _positional(two_hot_op.expectation_of_rows, {"logits": logits, **support}, False),
-        lambda: _positional(two_hot_op.gradient_of_expectation, {"logits": logits, **upstream, **support}, False),
+        lambda: _positional(two_hot_op.expectation, {"logits": logits, **support}, False),
+        lambda: _positional(two_hot_op.expectation_backward, {"logits": logits, **upstream, **support}, False),
     )()
 
 
@@ -297,12 +300,14 @@ def linear_operations(draw: Draw):
     return draw.choice(
         lambda: _positional(linear_op.linear_expectation, layer | support, False),
         lambda: _positional(
-            linear_op.reduced_linear_cross_entropy,
-            labelled | one_pass | support | {"sigma": 0.0, "with_readout": True} | wanted,
+            linear_op.linear_cross_entropy,
+            labelled | one_pass | support | {"labels": "two_hot", "sigma": 0.0, "with_readout": True} | wanted,
             False,
         ),
         lambda: _positional(
-            linear_op.linear_cross_entropy_of_rows, labelled | support | {"sigma": 0.75, "with_readout": True}, False
+            linear_op.linear_cross_entropy_rows,
+            labelled | support | {"labels": "hl_gauss", "sigma": 0.75, "with_readout": True},
+            False,
         ),
     )()
 
@@ -321,7 +326,7 @@ def attention_operations(draw: Draw):
         **options,
     }
     if draw.choice(True, False):
-        return _positional(attention_op.fused_attention, windows, False)
+        return _positional(attention_op.causal_attention, windows, False)
     step = {
         "q": draw.normal(batch, 2 * heads, size),
         "k": draw.normal(batch, heads, size),
@@ -335,7 +340,7 @@ def attention_operations(draw: Draw):
         "cosine": draw.normal(batch, size // 2).contiguous() if rotary else None,
         "sine": draw.normal(batch, size // 2).contiguous() if rotary else None,
     }
-    return _positional(attention_op.decode_step, step)
+    return _positional(attention_op.decode_attention, step)
 
 
 def pools(draw: Draw):

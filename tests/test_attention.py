@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from compare import assert_accurate
 from perturbation import DEVIATIONS, in_float64
 from twohot.attention import KVCache, causal_attention, decode_attention, prefill_attention
-from twohot.kernels.attention import library, reference
+from twohot.kernels.attention import reference, torch_attention
 from twohot.nets.transformer import Transformer
 
 
@@ -179,7 +179,7 @@ def test_torch_kernels_may_be_asked_for(options, backend, monkeypatch):
             causal_attention(*inputs, **options)
         return
     called = []
-    monkeypatch.setattr(library, backend, _counted(getattr(library, backend), called))
+    monkeypatch.setattr(torch_attention, backend, _counted(getattr(torch_attention, backend), called))
     truth = reference.causal_attention(*(x.double() for x in inputs), **options)
     plain = reference.causal_attention(*inputs, **options)
     assert_accurate(causal_attention(*inputs, **options), truth, plain, floor=16)

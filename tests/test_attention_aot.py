@@ -1,22 +1,20 @@
 """The Triton kernels of attention compile for every target, spill nothing, use tensor cores, and take what
 bench/results/kernels.csv says.
 
-Every kernel, and every kind of product on every target that has its own: `bench/aot.py --check` compiles all.
+Every kernel, and every kind of product on every target that has its own: `python -m bench.aot --check` compiles all.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
 COMPILED = {
     "D=64 bf16 forward of windows": ("sm_90", "gfx942"),
     "D=32 bf16 query of windows with everything": ("sm_80", "sm_100"),
@@ -34,14 +32,10 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def aot(tmp_path_factory) -> Iterator[ModuleType]:
-    """bench/aot.py as a module, with a compiler's cache of its own."""
-    spec = importlib.util.spec_from_file_location("bench_aot", ROOT / "bench" / "aot.py")
-    module = importlib.util.module_from_spec(spec)
+    """The module bench.aot, with a compiler's cache of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
-        patch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
-        yield module
+        yield importlib.import_module("bench.aot")
 
 
 @pytest.mark.parametrize(("configuration", "target"), PAIRS)
@@ -53,7 +47,7 @@ def test_compiles_without_spills_as_the_results_say(aot, configuration: str, tar
     assert (row.tensor_instructions > 0) == (not exact_or_step or (target == "gfx942" and "step" not in configuration))
     (written,) = [old for old in aot.committed() if (old.configuration, old.target) == (configuration, target)]
     if row.triton == written.triton:
-        assert row == written, "run: python bench/aot.py"
+        assert row == written, "run: python -m bench.aot"
 
 
 def test_windows_without_tensor_instructions_and_too_much_shared_memory_are_seen(aot) -> None:

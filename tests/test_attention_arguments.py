@@ -264,7 +264,7 @@ STEP = {
 )
 def test_the_operation_takes_nothing_by_its_address_alone(name, odd):
     with pytest.raises(ValueError, match=rf"{name}: expected a "):
-        op.decode_step(*(STEP | {name: odd}).values())
+        op.decode_attention(*(STEP | {name: odd}).values())
 
 
 WRITE = {"k": WINDOW[1], "v": WINDOW[2], "lengths": torch.tensor([1, 3])}
@@ -308,4 +308,4 @@ def test_a_step_is_of_dense_floats(odd):
 def test_the_operation_says_which_queries_no_fused_code_takes():
     x = torch.zeros(1, 2, 1, 16, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"no fused code takes torch\.float64"):
-        op.fused_attention(x, x, x, None, None, None, 0, 0, 0.0, 1.0)
+        op.causal_attention(x, x, x, None, None, None, 0, 0, 0.0, 1.0)

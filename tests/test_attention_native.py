@@ -36,7 +36,9 @@ def test_a_step_is_accurate(size, stored, dtype):
         q = normal(10, 2 * groups, size, seed=3, dtype=dtype)
         k, v = (normal(10, 2, size, seed=seed, dtype=dtype) for seed in (4, 5))
         assert backend.choose_decode(CPU, dtype, stored, size).name == "native"
-        out = op.decode_step(q, k, v, cache.keys[0], cache.values[0], cache.seen, 0, softcap, scale, *cache.rotation())
+        out = op.decode_attention(
+            q, k, v, cache.keys[0], cache.values[0], cache.seen, 0, softcap, scale, *cache.rotation()
+        )
         counts = (cache.seen + 1).clamp(max=150)
         rings = cache.keys[0], cache.values[0]
         slot = reference.ring_slot(cache.seen, 150, 0)
@@ -144,8 +146,8 @@ def test_threads_change_no_bit_of_a_window():
 def test_windows_are_registered_as_torch_expects():
     q, k, v = (normal(1, 9, 2, 16, seed=seed).requires_grad_() for seed in range(3))
     angles = reference.rotation(torch.arange(9), 16, 1e4, torch.float32)
-    torch.library.opcheck(op.causal_attention, (q, k, v, torch.tensor([7]), *angles, 4, 1, 2.0, 0.25))
-    assert not op.fused_attention(q, k, v, None, None, None, 0, 0, 0.0, 0.25)[1].requires_grad
+    torch.library.opcheck(op.causal_attention_op, (q, k, v, torch.tensor([7]), *angles, 4, 1, 2.0, 0.25))
+    assert not op.causal_attention(q, k, v, None, None, None, 0, 0, 0.0, 0.25)[1].requires_grad
     (first,) = torch.autograd.grad(causal_attention(q, k, v).square().sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiated once"):
         torch.autograd.grad(first.sum(), q)
@@ -206,7 +208,7 @@ def test_the_operation_is_registered_as_torch_expects():
     cache = filled(16, 9, torch.float32, [0, 4])
     q, k, v = (normal(2, 2, 16, seed=seed) for seed in range(3))
     arguments = (q, k, v, cache.keys[0], cache.values[0], cache.seen, 0, 0.0, 0.25, None, None)
-    torch.library.opcheck(op.decode_attention, arguments)
+    torch.library.opcheck(op.decode_attention_op, arguments)
 
 
 def test_compiling_a_step_breaks_nowhere():

@@ -162,7 +162,7 @@ def test_steps(size, rows, sinks, groups, softcap, rotary, stored, dtype, device
 def test_operations_are_registered_as_torch_expects(device):
     q, k, v = (normal(1, 9, 2, 16, seed=seed).to(device).requires_grad_() for seed in range(3))
     lengths = torch.tensor([7], device=device)
-    torch.library.opcheck(op.causal_attention, (q, k, v, lengths, None, None, 4, 1, 0.0, 0.25))
+    torch.library.opcheck(op.causal_attention_op, (q, k, v, lengths, None, None, 4, 1, 0.0, 0.25))
 
 
 def test_equal_inputs_give_equal_bits(device):

@@ -1,48 +1,62 @@
-"""The frame of the benchmarks: gated, written down with their conditions, failures included."""
+"""Benchmarks in general: gated, written down with their conditions, failures included; pages that show them."""
 
 from __future__ import annotations
 
 import csv
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-MODULES = tuple(path.stem for path in (ROOT / "bench").glob("*.py"))
+from bench import readme, run
+from bench.cases import loss_providers
+from bench.groups import find_groups, losses
+from bench.harness import memory, results
+from bench.harness.compare import (
+    Comparison,
+    Figures,
+    Goal,
+    Provider,
+    difference,
+    goal_rows,
+    in_process,
+    measure_times,
+    rows,
+)
+from bench.harness.empty_op import empty_twin, first_call
+from bench.harness.group import ROOT, Group, Table
+from bench.harness.measure import Row, SeedResult, interleaved, percentiles
+from twohot.losses import ValueBins, two_hot_cross_entropy
+
+pytestmark = pytest.mark.bench
 
 
 @pytest.fixture
-def bench(monkeypatch, tmp_path):
-    """bench/run.py and bench/cases.py as modules, writing into a folder of their own."""
-    monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    import frame
-    import run
-
-    monkeypatch.setattr(run, "RESULTS", tmp_path)
-    monkeypatch.setattr(run, "run_gate", lambda group: "failed" if "broken.py" in group.tests else "passed")
-    good = frame.Row("case", "ours", "train", 1.0, 2.0, 3.0, "ms")
-    seed = frame.SeedResult("task", 1.0, 0, 0.9, 0.1, 0.1, 0.1, 8)
+def groups(monkeypatch) -> None:
+    """Groups whose cases or tests work or fail, in place of those that there are."""
 
     def works():
         """Works."""
-        return [good, seed]
+        return [Row("case", "ours", "train", 1.0, 2.0, 3.0, "ms"), SeedResult("task", 1.0, 0, 0.9, 0.1, 0.1, 0.1, 8)]
 
     def breaks():
         """Breaks."""
         raise RuntimeError("no such device")
 
-    groups = {
-        "good": frame.Group((works,), ("ok.py",)),
-        "bad": frame.Group((works, breaks), ("ok.py",)),
-        "gated": frame.Group((works,), ("broken.py",)),
+    found = {
+        "good": Group("good ones", ("ok.py",), (works,)),
+        "bad": Group("bad ones", ("ok.py",), (works, breaks)),
+        "gated": Group("gated ones", ("broken.py",), (works,)),
+        "long": Group("long ones", ("ok.py",), (works,), long=True),
     }
-    monkeypatch.setattr(run, "GROUPS", groups)
-    yield run, tmp_path
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    monkeypatch.setattr(run, "find_groups", lambda: found)
+    monkeypatch.setattr(run, "run_gate", lambda group: "failed" if "broken.py" in group.gates else "passed")
+
+
+def run_groups(monkeypatch, folder: Path, *names: str) -> int:
+    monkeypatch.setattr("sys.argv", ["run.py", "--results", str(folder), *names])
+    return run.main()
 
 
 def written(path: Path) -> list[dict[str, str]]:
@@ -50,54 +64,103 @@ def written(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_rows_are_written_with_their_conditions(bench, monkeypatch) -> None:
-    run, results = bench
-    (results / "good_old.csv").write_text("stale")
-    monkeypatch.setattr(sys, "argv", ["run.py", "good"])
-    assert run.main() == 0
-    (row,) = written(results / "good.csv")
+@pytest.mark.usefixtures("groups")
+def test_rows_are_written_with_their_conditions(monkeypatch, tmp_path) -> None:
+    (tmp_path / "good_old.csv").write_text("stale")
+    assert run_groups(monkeypatch, tmp_path, "good") == 0
+    (row,) = written(tmp_path / "good.csv")
     assert (row["provider"], row["p50"], row["unit"], row["gate"]) == ("ours", "2.0", "ms", "passed")
     assert row["torch"]
     assert row["cpu"]
     assert row["commit"]
-    (seed,) = written(results / "good_returns.csv")
+    (seed,) = written(tmp_path / "good_returns.csv")
     assert (seed["task"], seed["agent_return"]) == ("task", "0.9")
-    assert not (results / "good_old.csv").exists()
+    assert not (tmp_path / "good_old.csv").exists()
 
 
-def test_a_failure_is_a_row(bench, monkeypatch) -> None:
-    run, results = bench
-    monkeypatch.setattr(sys, "argv", ["run.py", "bad"])
-    assert run.main() == 1
-    rows = written(results / "bad.csv")
+@pytest.mark.usefixtures("groups")
+def test_a_failure_is_a_row(monkeypatch, tmp_path) -> None:
+    assert run_groups(monkeypatch, tmp_path, "bad") == 1
+    rows = written(tmp_path / "bad.csv")
     assert [row["mode"] for row in rows] == ["train", "failed"]
     assert rows[1]["provider"] == "RuntimeError: no such device"
 
 
-def test_without_its_tests_nothing_is_measured(bench, monkeypatch) -> None:
-    run, results = bench
-    monkeypatch.setattr(sys, "argv", ["run.py", "gated"])
-    assert run.main() == 1
-    (row,) = written(results / "gated.csv")
+@pytest.mark.usefixtures("groups")
+def test_without_its_tests_nothing_is_measured(monkeypatch, tmp_path) -> None:
+    assert run_groups(monkeypatch, tmp_path, "gated") == 1
+    (row,) = written(tmp_path / "gated.csv")
     assert (row["mode"], row["gate"]) == ("failed", "failed")
 
 
-def test_percentiles_of_interleaved_rounds(bench) -> None:
-    import frame
+@pytest.mark.usefixtures("groups")
+def test_long_groups_are_measured_where_they_are_named(monkeypatch, tmp_path) -> None:
+    run_groups(monkeypatch, tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*[!s].csv")) == ["bad.csv", "gated.csv", "good.csv"]
+    run_groups(monkeypatch, tmp_path, "long")
+    assert (tmp_path / "long.csv").exists()
+    with pytest.raises(SystemExit):
+        run_groups(monkeypatch, tmp_path, "longer")
 
+
+def test_a_group_is_found_by_its_file_and_gated_by_tests_that_exist() -> None:
+    found = find_groups()
+    assert [*found] == sorted(path.stem for path in (ROOT / "bench" / "groups").glob("[!_]*.py"))
+    for name, group in found.items():
+        assert group.gates, name
+        assert group.cases, name
+        assert [test for test in group.gates if not (ROOT / "tests" / test).exists()] == [], name
+
+
+def test_a_gate_runs_tests_of_every_marker(monkeypatch, tmp_path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -m 'not bench'\nmarkers = bench:")
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    (tmp_path / "tests" / "test_marked.py").write_text(
+        "import pytest\n\npytestmark = pytest.mark.bench\n\n\ndef test_it(): ...\n"
+    )
+    assert run.run_gate(Group("marked", ("test_marked.py",), ())) == "passed"
+
+
+def test_tables_stand_where_a_page_has_a_place_for_them(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    page = "a\n<!-- table:one -->\nold\n<!-- end -->\nb\n<!-- table:two -->\n<!-- end -->\n"
+    (tmp_path / "page.md").write_text(page)
+    one, two = (Table(name, lambda name=name: [f"| {name} |"], page="page.md") for name in ("one", "two"))
+    (text,) = readme.written([one, two]).values()
+    assert text == page.replace("old\n", "\n| one |\n\n").replace("two -->\n", "two -->\n\n| two |\n\n")
+    with pytest.raises(SystemExit, match=r"page\.md: expected <!-- table:three"):
+        readme.written([replace(one, name="three")])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (None, "no results; write them with: python -m bench.run kind"),
+        ({"case": "a", "mode": "failed", "gate": "passed"}, "a case or its tests failed"),
+        ({"case": "a", "mode": "train", "gate": "skipped"}, "a case or its tests failed"),
+    ],
+)
+def test_a_page_shows_no_failures(monkeypatch, tmp_path, row, message) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    if row:
+        (tmp_path / "kind_returns.csv").write_text("\n".join((",".join(row), ",".join(row.values()))))
+    with pytest.raises(SystemExit, match=message):
+        results.read("kind_returns")
+
+
+def test_percentiles_of_interleaved_rounds() -> None:
     order: list[str] = []
-    figures = frame.interleaved({name: lambda name=name: order.append(name) or 1.0 * len(order) for name in "ab"}, 2)
+    figures = interleaved({name: lambda name=name: order.append(name) or 1.0 * len(order) for name in "ab"}, 2)
     assert order == ["a", "b"] * 3
     assert figures["a"].tolist() == [3.0, 5.0]
-    assert frame.percentiles(figures["a"]) == pytest.approx((3.4, 4.0, 4.6))
+    assert percentiles(figures["a"]) == pytest.approx((3.4, 4.0, 4.6))
 
 
-def test_what_is_measured_often_precedes_each_of_the_others(bench) -> None:
-    import frame
-
+def test_references_are_measured_before_each_of_the_others() -> None:
     order: list[str] = []
     works = {name: lambda name=name: order.append(name) or 1.0 * len(order) for name in "fabc"}
-    figures = frame.interleaved(works, 2, often=("f", "b"), warm=0)
+    figures = interleaved(works, 2, reference=("f", "b"), warm=0)
     assert order == ["f", "b", "a", "f", "b", "c"] * 2
     assert {name: values.tolist() for name, values in figures.items()} == {
         "f": [1, 4, 7, 10],
@@ -108,10 +171,8 @@ def test_what_is_measured_often_precedes_each_of_the_others(bench) -> None:
 
 
 @pytest.fixture
-def contest(bench):
-    """A contest of copies, one of each kind that can be: sound, wrong, raising, missing."""
-    from contest import Alternative, Contest, Goal
-
+def comparison():
+    """A comparison of copies, one of each kind that can be: sound, wrong, raising, missing."""
     values = torch.arange(6.0).reshape(2, 3)
 
     def ours(error: float = 0.0, readout: bool = True):
@@ -120,15 +181,15 @@ def contest(bench):
     def broken():
         raise RuntimeError("no such device\nreally")
 
-    alternatives = {
-        "floor": Alternative(lambda: ()),
-        "twohot": Alternative(ours),
-        "same 1.2.0": Alternative(lambda: ours(1e-6), ours),
-        "without readout": Alternative(lambda: ours(readout=False), ours),
-        "other": Alternative(lambda: ours(1e-3), ours),
-        "NaN": Alternative(lambda: ours(float("nan")), ours),
-        "broken": Alternative(broken, ours),
-        "absent": Alternative(None, ours),
+    providers = {
+        "floor": Provider(lambda: ()),
+        "twohot": Provider(ours),
+        "same 1.2.0": Provider(lambda: ours(1e-6), ours),
+        "without readout": Provider(lambda: ours(readout=False), ours),
+        "other": Provider(lambda: ours(1e-3), ours),
+        "NaN": Provider(lambda: ours(float("nan")), ours),
+        "broken": Provider(broken, ours),
+        "absent": Provider(None, ours),
     }
     goals = (
         Goal("slower", "same", ("twohot",), at_least=2),
@@ -137,33 +198,36 @@ def contest(bench):
         Goal("lean", "twohot", 80.0, at_most=1.05, kind="memory"),
         Goal("lost", "absent", ("twohot",), at_least=2),
     )
-    return Contest(
-        "copies", "2 x 3", lambda divisor: alternatives, ("floor",), "floor", "twohot", least=(0.01, "GB"), goals=goals
+    return Comparison(
+        "copies",
+        "2 x 3",
+        lambda batch_divisor: providers,
+        ("floor",),
+        "floor",
+        "twohot",
+        minimum=(0.01, "GB"),
+        goals=goals,
     )
 
 
-def test_what_differs_from_ours_fails_and_is_not_timed(contest) -> None:
-    from contest import Figures, measure, rows
-
-    figures = measure(contest, 3)
+def test_what_differs_from_ours_fails_and_is_not_timed(comparison) -> None:
+    figures = measure_times(comparison, 3)
     assert {name: len(values) for name, values in figures.values.items()} == dict.fromkeys(
         ("floor", "twohot", "same 1.2.0", "without readout"), 3
     )
-    assert figures.obstacles == {
+    assert figures.missing == {
         "other": "differs from twohot: gradient 0 off by 0.0012",
         "NaN": "differs from twohot: gradient 0 off by nan",
         "broken": "RuntimeError: no such device",
         "absent": "not installed",
     }
-    written = rows(contest, "as is", 2, figures, Figures())
+    written = rows(comparison, "as is", 2, figures, Figures())
     assert [row.mode for row in written] == ["as is"] * 4 + ["failed"] * 3 + ["not installed"]
     assert written[-1].provider == "absent"
     assert written[-2].provider == "broken: RuntimeError: no such device"
 
 
-def test_results_are_compared_part_by_part(bench) -> None:
-    from contest import difference
-
+def test_results_are_compared_part_by_part() -> None:
     one, row = torch.ones(()), torch.full((3,), 1e4)
     assert difference((one, row, row), (one, row, row)) == ""
     assert difference((one * 1.001, row, row), (one, row, row)).startswith("loss off by 0.001")
@@ -174,20 +238,18 @@ def test_results_are_compared_part_by_part(bench) -> None:
     assert difference((one, row, 1.01 * tiny), (one, row, tiny)).startswith("gradient 0")
 
 
-def test_rows_and_goals_say_what_was_measured(contest) -> None:
-    from contest import Figures, goal_rows, rows
-
+def test_rows_and_goals_say_what_was_measured(comparison) -> None:
     figures = Figures(
         {"floor": [2e-6], "twohot": [4e-6, 6e-6, 8e-6], "same 1.2.0": [9e-6]}, {"absent": "not installed"}
     )
     memory = Figures({"twohot": [88.04]})
-    floor, ours, same, _ = rows(replace(contest, unit="us"), "huge pages", 2, figures, memory)
+    floor, ours, same, _ = rows(replace(comparison, unit="us"), "huge pages", 2, figures, memory)
     assert (ours.p20, ours.p50, ours.p80) == pytest.approx((4.8, 6, 7.2))
-    assert (ours.share_of_limit, ours.limit, ours.times_ours, ours.extra_mb) == (3, "floor", 1, 88)
+    assert (ours.share_of_limit, ours.limit, ours.speedup, ours.extra_mb) == (3, "floor", 1, 88)
     assert (ours.rate, ours.rate_unit) == (1666.7, "GB/s")
-    assert (same.times_ours, same.extra_mb) == (1.5, "")
+    assert (same.speedup, same.extra_mb) == (1.5, "")
     assert (floor.share_of_limit, floor.threads, floor.mode) == (1, 2, "huge pages")
-    goals = {row.provider: row for row in goal_rows(contest, "huge pages", 2, figures, memory)}
+    goals = {row.provider: row for row in goal_rows(comparison, "huge pages", 2, figures, memory)}
     assert {name: (round(row.p50, 2), row.unit, row.target, row.met) for name, row in goals.items()} == {
         "slower": (1.5, "x", ">= 2", "no"),
         "near": (3, "x", "<= 2.5", "no"),
@@ -197,20 +259,16 @@ def test_rows_and_goals_say_what_was_measured(contest) -> None:
     }
 
 
-def test_the_readme_shows_contests_and_goals(contest, bench, monkeypatch) -> None:
-    run, results = bench
-    import readme
-    from contest import Figures, goal_rows, rows
-
+def test_the_page_shows_comparisons_and_goals(comparison, monkeypatch, tmp_path) -> None:
     written = []
     for mode, slow in (("huge pages", 1), ("as is", 2)):
         for threads in (1, 2):
             figures = Figures({"floor": [2e-3], "twohot": [4e-3 * slow / threads]}, {"absent": "not installed"})
-            written += rows(contest, mode, threads, figures, Figures({"twohot": [80.0]}))
-        written += goal_rows(contest, mode, 2, figures, Figures({"twohot": [80.0]}))
-    run.write("losses", written, {**run.conditions(), "gate": "passed"})
-    monkeypatch.setattr(readme, "RESULTS", results)
-    lines = readme.losses()
+            written += rows(comparison, mode, threads, figures, Figures({"twohot": [80.0]}))
+        written += goal_rows(comparison, mode, 2, figures, Figures({"twohot": [80.0]}))
+    results.write(tmp_path, "losses", written, {**results.measured_conditions(), "gate": "passed"})
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    lines = losses.write_table()
     assert "**copies** (2 x 3), in ms:" in lines
     assert "| who | 2 threads | x twohot | x floor | 1 thread | no huge pages | x twohot | extra MB |" in lines
     assert "| twohot | 2 | 1 | 1 | 4 | 4 | 1 | 80 |" in lines
@@ -223,9 +281,7 @@ def test_the_readme_shows_contests_and_goals(contest, bench, monkeypatch) -> Non
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="counts what Linux counts")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_peak_memory_counts_what_is_kept_and_what_is_passing(bench) -> None:
-    import memory
-
+def test_peak_memory_counts_what_is_kept_and_what_is_passing() -> None:
     kept: list[torch.Tensor] = []
 
     def megabytes(count: int) -> torch.Tensor:
@@ -248,67 +304,53 @@ def test_peak_memory_counts_what_is_kept_and_what_is_passing(bench) -> None:
     assert memory.in_fork(lambda: {}["a"]) == "KeyError: 'a'"
 
 
-def test_a_process_measures_under_its_mode_or_says_that_it_failed(bench) -> None:
-    from contest import Figures, in_process
-
-    _, folder = bench
-    script = folder / "script.py"
-    script.write_text(
+def test_a_process_measures_under_its_mode_or_says_that_it_failed(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "script.py").write_text(
         "import json, os, sys\n"
         "task, mode, output = sys.argv[1:]\n"
         "pages, blocks = (os.environ.get(name) for name in ('THP_MEM_ALLOC_ENABLE', 'MALLOC_MMAP_THRESHOLD_'))\n"
-        "open(output, 'w').write(json.dumps({mode: {'values': {}, 'obstacles': {'pages': pages, 'blocks': blocks}}}))\n"
+        "open(output, 'w').write(json.dumps({mode: {'values': {}, 'missing': {'pages': pages, 'blocks': blocks}}}))\n"
         "sys.exit(3 * (task == 'broken'))\n"
     )
-    assert in_process(script, "times", "huge pages") == {"huge pages": Figures({}, {"pages": "1", "blocks": None})}
-    assert in_process(script, "memory", "as is") == {"as is": Figures({}, {"pages": "0", "blocks": "65536"})}
-    assert in_process(script, "broken", "as is") == "script.py broken ended with 3"
+    assert in_process("script", "times", "huge pages") == {"huge pages": Figures({}, {"pages": "1", "blocks": None})}
+    assert in_process("script", "memory", "as is") == {"as is": Figures({}, {"pages": "0", "blocks": "65536"})}
+    assert in_process("script", "broken", "as is") == "script broken ended with 3"
 
 
-CONTESTS = ("two_hot", "hl_gauss", "one_head", "four_heads")
+COMPARISONS = ("two_hot", "hl_gauss", "one_head", "four_heads")
 
 
-@pytest.mark.parametrize("name", CONTESTS)
-def test_every_peer_agrees_with_ours(bench, monkeypatch, name: str) -> None:
-    import alternatives
-    from contest import difference
-
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_every_baseline_agrees_with_ours(monkeypatch, name: str) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
-    builds = {"one_head": lambda divisor: alternatives.linear(1, divisor)}
-    builds["four_heads"] = lambda divisor: alternatives.linear(4, divisor)
+    builds = {"one_head": lambda batch_divisor: loss_providers.linear(1, batch_divisor)}
+    builds["four_heads"] = lambda batch_divisor: loss_providers.linear(4, batch_divisor)
     compared = 0
-    for peer, alternative in (builds.get(name) or getattr(alternatives, name))(256).items():
-        if alternative.work and alternative.truth:
-            assert difference(alternative.work(), alternative.truth()) == "", peer
+    for baseline, provider in (builds.get(name) or getattr(loss_providers, name))(256).items():
+        if provider.run and provider.truth:
+            assert difference(provider.run(), provider.truth()) == "", baseline
             compared += 1
     assert compared
 
 
-def test_contests_name_alternatives_that_they_have(bench, monkeypatch) -> None:
-    import losses
-    from contest import Figures, goal_rows
-
+def test_comparisons_name_providers_that_they_have(monkeypatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
-    for contest in losses.CONTESTS:
-        names = set(contest.build(256))
-        assert {*contest.floors, *contest.often} <= names
-        assert contest.ours in names or not contest.ours
+    for comparison in losses.COMPARISONS:
+        names = set(comparison.build(256))
+        assert {*comparison.floors, *comparison.reference} <= names
+        assert comparison.ours in names or not comparison.ours
         figures = Figures({name: [1.0] for name in names})
-        assert "not measured" not in [row.met for row in goal_rows(contest, "as is", 2, figures, figures)]
+        assert "not measured" not in [row.met for row in goal_rows(comparison, "as is", 2, figures, figures)]
 
 
-def test_a_package_that_is_missing_is_named(bench, monkeypatch) -> None:
-    import alternatives
-    import peers
-
-    monkeypatch.setattr(peers, "release", lambda name: None)
-    assert alternatives.two_hot(256)["torchrl"].work is None
-    assert alternatives.hl_gauss(256)["hl-gauss-pytorch"].work is None
+def test_a_package_that_is_missing_is_named(monkeypatch) -> None:
+    monkeypatch.setattr(loss_providers, "installed_version", lambda name: None)
+    assert loss_providers.two_hot(256)["torchrl"].run is None
+    assert loss_providers.hl_gauss(256)["hl-gauss-pytorch"].run is None
 
 
-def test_a_small_call_is_compared_with_an_op_of_the_same_signature(bench) -> None:
-    from empty_op import empty_twin, first_call
-    from twohot.losses import ValueBins, two_hot_cross_entropy
+def test_a_small_call_is_compared_with_an_op_of_the_same_signature() -> None:
 
     logits, target = torch.randn(32, 128, requires_grad=True), torch.randn(32)
 

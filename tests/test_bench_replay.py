@@ -1,36 +1,34 @@
-"""The benchmark of the replay: windows that are what was stored, peers held to that, goals that are measured."""
+"""The benchmark of the replay: windows that are what was stored, baselines held to that, goals that are measured."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 
+from bench.baselines import replay as baselines
+from bench.baselines.gather import Trajectories, fault, floor, s1, s2
+from bench.baselines.packages import installed_version
+from bench.cases import replay_compression, replay_costs
+from bench.cases.replay_costs import Case
+from bench.groups import replay
+from bench.harness import disk, results
+from bench.harness.compare import NOT_INSTALLED, Comparison, Figures, Goal, Provider, goal_rows, measure_times, rows
+from bench.harness.group import ROOT
 from twohot.replay import Replay
 
-BENCH = Path(__file__).resolve().parent.parent / "bench"
-MODULES = tuple(path.stem for path in BENCH.glob("*.py"))
+pytestmark = pytest.mark.bench
 LENGTH = 256
 GATHERED = ("previous_action", "previous_reward", "time", "action", "reward", "terminated", "truncated", "mask")
 
 
-@pytest.fixture
-def bench(monkeypatch):
-    """The folder of benchmarks on the path."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    yield
-    for name in MODULES:
-        sys.modules.pop(name, None)
-
-
 @pytest.fixture(params=["S1", "S2"])
-def stored(bench, request):
+def stored(request) -> Trajectories:
     """A few trajectories of each kind: some shorter, some longer than a window."""
-    from gather import s1, s2
-
     return s1(12) if request.param == "S1" else s2(0.04)
 
 
@@ -46,8 +44,6 @@ def test_trajectories_name_themselves(stored) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_floor_gathers_what_twohot_does(stored, stream: bool) -> None:
-    from gather import floor
-
     replay = stored.add_to(Replay.create(stored.schema, capacity_steps=stored.steps))
     out = replay.batch(16, LENGTH)
     gather = floor(stored, out, stream=stream, derived=True)
@@ -60,8 +56,6 @@ def test_the_floor_gathers_what_twohot_does(stored, stream: bool) -> None:
 
 
 def test_windows_that_are_not_what_was_stored_are_named(stored) -> None:
-    from gather import fault
-
     begin = stored.begin[:2] + 3
     rows = begin[:, None] + np.arange(50)
     columns = [stored.observation[rows], stored.action[rows], stored.reward[rows]]
@@ -84,67 +78,84 @@ def test_windows_that_are_not_what_was_stored_are_named(stored) -> None:
     assert fault(stored, *columns, np.array([50, 0])) == "windows without a step"
 
 
-def test_every_peer_gives_windows_of_what_was_stored(stored, tmp_path) -> None:
-    import replay_peers as peers
-    from gather import fault
-    from peers import release
-
-    peers.write_amago(stored, tmp_path)
+def test_every_baseline_gives_windows_of_what_was_stored(stored, tmp_path) -> None:
+    baselines.write_amago(stored, tmp_path)
     samplers = {
-        "numpy": peers.numpy_by_hand(stored, 4, LENGTH),
-        "dreamer": peers.dreamer(stored, 4, LENGTH),
-        "amago": peers.amago(tmp_path, 4, LENGTH),
+        "numpy": baselines.numpy_by_hand(stored, 4, LENGTH),
+        "dreamer": baselines.dreamer(stored, 4, LENGTH),
+        "amago": baselines.amago(tmp_path, 4, LENGTH),
     }
-    if release("torchrl"):
-        samplers |= {f"torchrl {cached}": peers.torchrl(stored, 4, LENGTH, cached) for cached in (False, True)}
-    if release("cpprb"):
-        samplers["cpprb"] = peers.cpprb(stored, 4, LENGTH)
+    if installed_version("torchrl"):
+        samplers |= {f"torchrl {cached}": baselines.torchrl(stored, 4, LENGTH, cached) for cached in (False, True)}
+    if installed_version("cpprb"):
+        samplers["cpprb"] = baselines.cpprb(stored, 4, LENGTH)
     for name, sample in samplers.items():
         for _ in range(3):
             result = sample()
             assert fault(stored, *(result() if callable(result) else result)) == "", name
 
 
-def test_goals_and_limits_name_what_is_measured(bench) -> None:
-    import replay
-    import replay_cases
-    from contest import Figures, goal_rows
+@pytest.fixture
+def small_sets(monkeypatch) -> Iterator[None]:
+    """A few trajectories in place of those that the comparisons of the group are about, and one round."""
+    caches = (replay.stored, replay.in_memory, replay.mapped, replay.folder, replay.amago_files)
+    monkeypatch.setattr(replay, "STORED", {"S1": partial(s1, 12), "S2": partial(s2, 0.04)})
+    monkeypatch.setattr(replay, "BATCHES", (8,))
+    monkeypatch.setattr(replay, "measure_times", lambda comparison, rounds: measure_times(comparison, 1))
+    for each in caches:
+        each.cache_clear()
+    yield
+    for each in caches:
+        each.cache_clear()
 
-    for name in replay.STORED:
-        for contest in replay.contests(name):
-            names = {*contest.floors, *contest.often, contest.ours, replay.DREAMER, replay.AMAGO}
-            names |= {f"{name} 1.2.0" for name in (replay.TORCHRL, replay.CHUNKS)}
-            figures = Figures({name: [1.0] for name in names})
-            assert "not measured" not in [row.met for row in goal_rows(contest, "as is", 2, figures, figures)]
-    found = {
-        "sampling by size of the store": [
-            f"{size}, by {by}" for size in replay_cases.SIZES for by in replay_cases.LAWS
-        ],
-        "appending": [f"{name}: {who}" for name in ("S1", "S2") for who in ("twohot", "numpy ring")],
-        "waiting": [*replay_cases.LEARNERS],
-        "opening": [*replay_cases.OPENED],
-        "memory above the data": ["S1 in memory"],
-        **{
-            f"compression, {kind}": [
-                *(f"{codec}: {what}" for codec in ("plain", "lz4", "zstd") for what in ("adding", "sampling")),
-                *(f"{codec}: times smaller" for codec in ("lz4", "zstd")),
-            ]
-            for kind in ("sprites", "sprites and noise")
-        },
-        "more data than memory": ["batches, at most half in memory", "disk, a window at random"],
+
+@pytest.mark.usefixtures("small_sets", "one_thread")
+@pytest.mark.parametrize("name", ["S1", "S2"])
+def test_every_provider_is_measured_and_has_its_goal(name) -> None:
+    figures = replay.measured(name)
+    absent = [package for package in ("torchrl", "cpprb") if not installed_version(package)]
+    for comparison in replay.comparisons(name):
+        found = figures[comparison.case]
+        assert {*comparison.floors, *comparison.reference, comparison.ours} <= found.values.keys()
+        assert {*found.missing.values()} <= {NOT_INSTALLED}
+        assert all(provider.startswith(tuple(absent)) for provider in found.missing)
+        for row in goal_rows(comparison, "mode", 1, found, Figures()):
+            assert (row.met == "not measured") == any(package in row.provider for package in absent), row.provider
+
+
+@pytest.fixture
+def small_parts(monkeypatch) -> dict[str, list[Callable[[], Figures]]]:
+    """The parts of each case at sizes that take a second."""
+    monkeypatch.setattr(replay_costs, "SIZES", {name: 1000 * at for at, name in enumerate(replay_costs.SIZES, 1)})
+    monkeypatch.setattr(replay_costs, "s1", lambda count=30: s1(min(count, 30)))
+    monkeypatch.setattr(replay_costs, "s2", lambda gigabytes=0.05: s2(0.05))
+    monkeypatch.setattr(replay_costs, "LEARNER_STEPS", 4)
+    monkeypatch.setattr(replay_compression, "TRAJECTORIES", 3)
+    monkeypatch.setattr(replay_compression, "STEPS", 40)
+    return {
+        "sampling by size of the store": [partial(replay_costs.small_store, n) for n in replay_costs.SIZES.values()],
+        "appending": [partial(replay_costs.appending, partial(*data), 10_000) for data in ((s1, 30), (s2, 0.05))],
+        "opening": [partial(replay_costs.opening, trajectories=20, length=30)],
+        "more data than memory": [partial(replay_costs.more_than_memory, 0.05)],
     }
-    assert found.keys() == replay_cases.CASES.keys()
-    for name, case in replay_cases.CASES.items():
-        rows = case.rows(name, "as is", Figures({provider: [2.0, 4.0, 3.0] for provider in found[name]}))
-        assert len(rows) == len(found[name]) + len(case.goals)
-        assert {row.p50 for row in rows if row.case == name} == {3}
-        assert "not measured" not in [row.met for row in rows]
-        assert all(row.share_of_limit == 1 for row in rows if row.case == name and case.limit)
 
 
-def test_compression_is_measured_on_drawn_frames(bench, monkeypatch) -> None:
-    import replay_compression
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", replay_costs.CASES)
+def test_every_figure_of_a_case_has_a_unit_and_every_goal_a_figure(name, small_parts) -> None:
+    case = replay_costs.CASES[name]
+    figures = Figures()
+    for part in small_parts.get(name, case.parts.values()):
+        figures.values |= part().values
+    rows = case.rows(name, "mode", figures)
+    assert len(rows) == len(figures.values) + len(case.goals)
+    assert all(row.unit for row in rows)
+    assert "not measured" not in [row.met for row in rows]
+    assert case.limit in ("", *figures.values)
+    assert all(np.isfinite(values).all() for values in figures.values.values())
 
+
+def test_compression_is_measured_on_drawn_frames(monkeypatch) -> None:
     monkeypatch.setattr(replay_compression, "TRAJECTORIES", 3)
     monkeypatch.setattr(replay_compression, "STEPS", 40)
     smooth, noisy = (replay_compression.compression(noise) for noise in (0.0, 0.3))
@@ -156,10 +167,7 @@ def test_compression_is_measured_on_drawn_frames(bench, monkeypatch) -> None:
         assert 1 < noisy.values[name][0] < smooth.values[name][0]
 
 
-def test_a_case_says_what_could_not_be_measured(bench) -> None:
-    from contest import Figures, Goal
-    from replay_cases import Case
-
+def test_a_case_says_what_could_not_be_measured() -> None:
     goal = Goal("fast", "ours", 1.0, at_most=2, unit="s")
     case = Case("small", {}, "s", goals=(goal,))
     ours, broken, row = case.rows("opening", "as is", Figures({"ours": [3.0]}, {"theirs": "no such device"}))
@@ -168,64 +176,33 @@ def test_a_case_says_what_could_not_be_measured(bench) -> None:
     assert (row.p50, row.unit, row.target, row.met) == (3, "s", "<= 2", "no")
 
 
-def test_small_measurements_have_figures(bench, monkeypatch) -> None:
-    import replay_cases
-    from gather import s1, s2
-
-    monkeypatch.setattr(replay_cases, "SIZES", {"small": 20_000})
-    monkeypatch.setattr(replay_cases, "s1", lambda count=30: s1(min(count, 30)))
-    monkeypatch.setattr(replay_cases, "s2", lambda gigabytes=0.05: s2(0.05))
-    monkeypatch.setattr(replay_cases, "LEARNER_STEPS", 4)
-    figures = replay_cases.small_store(20_000).values
-    assert {*figures} == {"small, by trajectory", "small, by step"}
-    assert min(map(min, figures.values())) > 0
-    figures = replay_cases.appending(s1, 10_000).values
-    assert {*figures} == {"S1: twohot", "S1: numpy ring"}
-    shares = replay_cases.waiting().values
-    assert {*shares} == {*replay_cases.LEARNERS}
-    assert all(0 <= share < 1 for values in shares.values() for share in values)
-    assert {*replay_cases.overhead().values} == {"S1 in memory"}
-
-
-def test_small_directories_have_figures(bench, monkeypatch) -> None:
-    import replay_cases
-    from gather import s1
-
-    figures = replay_cases.opening(trajectories=20, length=30).values
-    assert {name: len(values) for name, values in figures.items()} == dict.fromkeys(replay_cases.OPENED, 5)
-    figures = replay_cases.more_than_memory(0.05).values
-    assert min(map(min, figures.values())) > 0
-    assert len(figures) == 3
+def test_a_directory_that_is_opened_has_to_hold_what_was_written(monkeypatch) -> None:
     monkeypatch.setattr(
-        replay_cases.Replay, "open", lambda *_, **options: Replay.create(s1(2).schema, capacity_steps=10)
+        replay_costs.Replay, "open", lambda *_, **options: Replay.create(s1(2).schema, capacity_steps=10)
     )
     with pytest.raises(RuntimeError, match="expected 600 steps"):
-        replay_cases.opening(trajectories=20, length=30)
+        replay_costs.opening(trajectories=20, length=30)
 
 
-def test_work_of_another_kind_is_checked_by_itself(bench) -> None:
-    from contest import Alternative, Contest, measure
-
+def test_work_of_another_kind_is_checked_by_itself() -> None:
     def fails(result: int) -> str:
         raise IndexError("too short")
 
-    alternatives = {
-        "sound": Alternative(lambda: 3, check=lambda result: "" if result == 3 else "not three"),
-        "wrong": Alternative(lambda: 4, check=lambda result: "" if result == 3 else "not three"),
-        "short": Alternative(lambda: 3, check=fails),
+    providers = {
+        "sound": Provider(lambda: 3, check=lambda result: "" if result == 3 else "not three"),
+        "wrong": Provider(lambda: 4, check=lambda result: "" if result == 3 else "not three"),
+        "short": Provider(lambda: 3, check=fails),
     }
-    contest = Contest("numbers", "", lambda divisor: alternatives, (), "", "sound")
-    figures = measure(contest, 2)
+    comparison = Comparison("numbers", "", lambda batch_divisor: providers, (), "", "sound")
+    figures = measure_times(comparison, 2)
     assert {*figures.values} == {"sound"}
-    assert figures.obstacles == {"wrong": "not three", "short": "IndexError: too short"}
+    assert figures.missing == {"wrong": "not three", "short": "IndexError: too short"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts what Linux counts")
-def test_files_leave_the_page_cache(bench, tmp_path, monkeypatch) -> None:
-    import disk
-
-    monkeypatch.setenv("TWOHOT_BENCH_DIRECTORY", str(BENCH.parent / "build"))
-    (BENCH.parent / "build").mkdir(exist_ok=True)
+def test_files_leave_the_page_cache(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("TWOHOT_BENCH_DIRECTORY", str(ROOT / "build"))
+    (ROOT / "build").mkdir(exist_ok=True)
     with disk.scratch() as folder:
         for name in "ab":
             (folder / name).write_bytes(bytes(1 << 20))
@@ -245,25 +222,19 @@ def test_files_leave_the_page_cache(bench, tmp_path, monkeypatch) -> None:
         assert disk.random_rate(paths, 1 << 12, reads=5) > 0
 
 
-def test_the_readme_shows_windows_costs_and_goals(bench, monkeypatch, tmp_path) -> None:
-    import readme
-    import run
-    from contest import Alternative, Contest, Figures, Goal, goal_rows, rows
-    from replay_cases import Case
-
+def test_the_readme_shows_windows_costs_and_goals(monkeypatch, tmp_path) -> None:
     goals = (Goal("near", "twohot", ("floor",), at_most=2.5),)
-    contest = Contest(
-        "S1, B 24", "vectors", lambda _: {"a": Alternative(None)}, ("floor",), "floor", "twohot", goals=goals
+    comparison = Comparison(
+        "S1, B 24", "vectors", lambda _: {"a": Provider(None)}, ("floor",), "floor", "twohot", goals=goals
     )
     figures = Figures({"floor": [2e-3], "twohot": [4e-3]}, {"absent": "not installed"})
     case = Case("20 million steps", {}, "s", goals=(Goal("opening", "warm", 1.0, at_most=2, unit="s"),))
-    written = rows(replace(contest, least=(0.01, "GB")), "huge pages", 2, figures, Figures())
-    written += goal_rows(contest, "huge pages", 2, figures, Figures())
+    written = rows(replace(comparison, minimum=(0.01, "GB")), "huge pages", 2, figures, Figures())
+    written += goal_rows(comparison, "huge pages", 2, figures, Figures())
     written += case.rows("opening", "huge pages", Figures({"warm": [3.0]}))
-    monkeypatch.setattr(run, "RESULTS", tmp_path)
-    monkeypatch.setattr(readme, "RESULTS", tmp_path)
-    run.write("replay", written, {**run.conditions(), "gate": "passed"})
-    lines = readme.replay()
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    results.write(tmp_path, "replay", written, {**results.measured_conditions(), "gate": "passed"})
+    lines = replay.write_table()
     assert "**S1, B 24** (vectors):" in lines
     assert "| who | ms | p20 to p80 | x twohot | x floor | GB/s |" in lines
     assert "| twohot | 4 | 4 to 4 | 1 | 2 | 2.5 |" in lines

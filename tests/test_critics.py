@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from compare import assert_accurate, error_in_eps
 from perturbation import DEVIATIONS, product_sensitivity
-from twohot.kernels.critics import fused, op, pieces
+from twohot.kernels.critics import native, op, tiled
 from twohot.losses import ValueBins, linear_bin_expectation, linear_hl_gauss_cross_entropy, linear_two_hot_cross_entropy
 from twohot.nets.critic import CriticEnsemble
 from twohot.nets.values import ClassValues
@@ -30,8 +30,8 @@ SPACES = {
 def form(request, monkeypatch):
     """Who computes: native code, or products of torch; rows in pieces of a few."""
     if request.param == "plain":
-        monkeypatch.setattr(fused, "runs", lambda critics: False)
-    monkeypatch.setattr(pieces, "_PIECE_ELEMENTS", 250)
+        monkeypatch.setattr(native, "runs", lambda critics: False)
+    monkeypatch.setattr(tiled, "_TILE_ELEMENTS", 250)
     return request.param
 
 
@@ -206,7 +206,7 @@ def arguments(dtype=torch.float32, outputs: int = BINS.count) -> tuple:
         None if x is None else x.detach().requires_grad_()
         for x in critics._ensemble(critics.state_features(h.to(dtype)), rows)
     ]
-    return *ensemble, *rows, target[:, 0].to(dtype).contiguous(), mask, *BINS.support, 0.0
+    return *ensemble, *rows, target[:, 0].to(dtype).contiguous(), mask, *BINS.support, "two_hot", 0.0
 
 
 def test_rows_that_do_not_count_are_as_if_they_were_not_there() -> None:

@@ -49,7 +49,7 @@ def critics():
     )
     step, entry = torch.arange(rows) % steps, torch.arange(rows) % entries
     target = tensors((rows,), seed=1)[0].detach()
-    ends = (*BINS.support, 0.0)
+    ends = (*BINS.support, "two_hot", 0.0)
 
     def loss(state, table, weights, biases, head, head_bias):
         parts = state, table, None, weights, biases, head, head_bias

@@ -133,7 +133,7 @@ def test_outputs_do_not_depend_on_what_their_memory_held() -> None:
         torch.use_deterministic_algorithms(True)
         try:
             for options in ({}, {"mask": mask}, {"mask": mask, "reduction": "none"}):
-                rows_op.empty_recycled(hidden.shape, hidden).fill_(fill)
+                rows_op.empty_from_pool(hidden.shape, hidden).fill_(fill)
                 tensors = leaves((hidden, weight, bias))
                 loss, value = linear_two_hot_cross_entropy(*tensors, target, BINS, return_readout=True, **options)
                 found += [loss.detach(), value, *(x.clone() for x in gradients(loss, tensors).values())]
@@ -156,10 +156,25 @@ def test_registered_as_torch_asks() -> None:
         results = torch.library.opcheck(operation, arguments)
         assert set(results.values()) == {"SUCCESS"}
 
-    check(op.linear_cross_entropy, *leaves(inputs), y, mask, u, True, *support, 0.0, True, [True] * 3)
-    check(op.linear_cross_entropy, *inputs[:2], None, y, None, None, False, *support, 0.75, False, [False] * 3)
-    check(op.linear_cross_entropy_rows, *leaves(inputs), y, mask, *support, 0.0, True)
-    check(op.linear_cross_entropy_rows_backward, *inputs, y, mask, u, *support[:3], 0.0, [True, True, False])
+    check(op.linear_cross_entropy_op, *leaves(inputs), y, mask, u, True, *support, "two_hot", 0.0, True, [True] * 3)
+    check(
+        op.linear_cross_entropy_op,
+        *inputs[:2],
+        None,
+        y,
+        None,
+        None,
+        False,
+        *support,
+        "hl_gauss",
+        0.75,
+        False,
+        [False] * 3,
+    )
+    check(op.linear_cross_entropy_rows_op, *leaves(inputs), y, mask, *support, "two_hot", 0.0, True)
+    check(
+        op.linear_cross_entropy_rows_backward_op, *inputs, y, mask, u, *support[:3], "two_hot", 0.0, [True, True, False]
+    )
     check(op.linear_expectation, *inputs, *support)
 
 

@@ -187,9 +187,14 @@ SUPPORT = (-1.0, 1.0, "linear", False)
 def test_operations_take_nothing_by_its_address_alone(name, odd):
     given = ROW_ARGUMENTS | {name: odd}
     with pytest.raises(ValueError, match=rf"{name}: expected .*, got a "):
-        op.cross_entropy_of_rows(*given.values(), *SUPPORT, 0.0, True)
+        op.cross_entropy_rows(*given.values(), *SUPPORT, "two_hot", 0.0, True)
     with pytest.raises(ValueError, match=rf"{name}: expected .*, got a "):
-        op.reduced_cross_entropy(*given.values(), None, True, *SUPPORT, 0.0, True, True)
+        op.cross_entropy(*given.values(), None, True, *SUPPORT, "two_hot", 0.0, True, True)
+
+
+def test_operations_know_the_labels_there_are():
+    with pytest.raises(ValueError, match="'one_hot' is not a valid Labels"):
+        op.cross_entropy_rows(*ROW_ARGUMENTS.values(), *SUPPORT, "one_hot", 0.0, True)
 
 
 def without_memory(kind):
@@ -219,6 +224,6 @@ def test_tensors_whose_memory_was_given_back_are_refused(name):
 def test_a_row_weight_of_other_rows_is_refused():
     layer = torch.zeros(1, 4, 3), torch.zeros(1, 8, 3), None
     with pytest.raises(ValueError, match=r"weight: expected a contiguous tensor \[4\]"):
-        linear_op.reduced_linear_cross_entropy(
-            *layer, torch.zeros(4), None, torch.ones(3), True, *SUPPORT, 0.0, False, [True] * 3
+        linear_op.linear_cross_entropy(
+            *layer, torch.zeros(4), None, torch.ones(3), True, *SUPPORT, "two_hot", 0.0, False, [True] * 3
         )

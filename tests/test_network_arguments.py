@@ -32,7 +32,7 @@ CRITICS = {
 
 
 def critics(**changed):
-    return critics_op.cross_entropy(*(CRITICS | changed).values(), *BINS.support, 0.0)
+    return critics_op.cross_entropy(*(CRITICS | changed).values(), *BINS.support, "two_hot", 0.0)
 
 
 @pytest.mark.parametrize("index", [-1, 4, 2**40, -(2**63)])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from two_hot_truth import normal
 from twohot import _native
-from twohot.kernels.two_hot.op import empty_recycled
+from twohot.kernels.memory import empty_from_pool
 from twohot.losses import ValueBins, release_memory, two_hot_cross_entropy
 
 MEGABYTE = 1 << 20
@@ -48,7 +48,7 @@ def gradient(logits: Tensor) -> Tensor:
 
 
 def bytes_of(count: int, value: float = 0.0) -> Tensor:
-    return empty_recycled((count // 4,), torch.empty(0)).fill_(value)
+    return empty_from_pool((count // 4,), torch.empty(0)).fill_(value)
 
 
 def test_memory_goes_back_when_its_tensor_goes() -> None:
@@ -88,7 +88,7 @@ def test_small_tensors_are_left_to_torch() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_recycled_tensor_is_a_tensor_like_any_other(dtype: torch.dtype) -> None:
     like = torch.empty(0, dtype=dtype)
-    x = empty_recycled((1031, 1025), like)
+    x = empty_from_pool((1031, 1025), like)
     assert (x.shape, x.dtype, x.device.type) == ((1031, 1025), dtype, "cpu")
     assert x.is_contiguous()
     assert not x.requires_grad

@@ -3,17 +3,12 @@
 import importlib
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 
 import twohot
+from bench import structure
 from twohot._moved import MOVED
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
-import structure
-
-sys.path.pop(0)
 
 
 def test_the_root_holds_few_modules():

@@ -1,26 +1,24 @@
 """The Triton kernels compile for every target, spill nothing, and take what bench/results/kernels.csv says.
 
-Every kernel on every backend and every target with some: `bench/aot.py --check` compiles all.
+Every kernel on every backend and every target with some: `python -m bench.aot --check` compiles all.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
-from twohot.kernels.two_hot.reference import RAW_LABELS
+from twohot.kernels.two_hot.reference import Labels
 
-ROOT = Path(__file__).resolve().parent.parent
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 COMPILED = {
     "N=128 fp32 two-hot gradient readout=transformed symlog": ("sm_80", "gfx942"),
@@ -40,14 +38,10 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def aot(tmp_path_factory) -> Iterator[ModuleType]:
-    """bench/aot.py as a module, with a compiler's cache of its own."""
-    spec = importlib.util.spec_from_file_location("bench_aot", ROOT / "bench" / "aot.py")
-    module = importlib.util.module_from_spec(spec)
+    """The module bench.aot, with a compiler's cache of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
-        patch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
-        yield module
+        yield importlib.import_module("bench.aot")
 
 
 def recorded(aot: ModuleType, configuration: str, target: str):
@@ -66,7 +60,7 @@ def test_compiles_without_spills_as_the_results_say(aot, configuration: str, tar
     assert 0 < row.registers < 256
     (written,) = [old for old in aot.committed() if (old.configuration, old.target) == (configuration, target)]
     if row.triton == written.triton:
-        assert row == written, "run: python bench/aot.py"
+        assert row == written, "run: python -m bench.aot"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +68,7 @@ def test_compiles_without_spills_as_the_results_say(aot, configuration: str, tar
 )
 def test_raw_labels_compile_without_spills(aot, target: str, dtype: torch.dtype) -> None:
     """DreamerV3's of 2024."""
-    call = partial(aot.cross_entropy, 255, dtype, sigma=RAW_LABELS, readout="raw")
+    call = partial(aot.cross_entropy, 255, dtype, labels=Labels.TWO_HOT_RAW.value, readout="raw")
     with aot.recorded(aot.TARGETS[target]) as launches:
         call()
     assert launches[0].arguments["LABEL"] == "raw_two_hot"

@@ -66,7 +66,7 @@ def test_where_places_are_exact_the_error_is_some_eps(bins: int, dtype: torch.dt
 
         exact, plain = expected(logits.double(), places.double()), expected(logits, places)
         z = logits.clone().requires_grad_()
-        loss, readout = op.cross_entropy_of_rows(z, target, None, *support.support, sigma, True)
+        loss, readout = op.cross_entropy_rows(z, target, None, *support.support, *truth.labelling(support, sigma), True)
         gradient = truth.gradient(loss, z, upstream)
         assert (loss.dtype, readout.dtype, gradient.dtype) == (torch.float32, torch.float32, dtype)
         floor = label_floor(bins, sigma)
@@ -75,15 +75,15 @@ def test_where_places_are_exact_the_error_is_some_eps(bins: int, dtype: torch.dt
 
         # The sum finds the same gradient on its way.
         z = logits.clone().requires_grad_()
-        arguments = (False, *support.support, sigma, True, True)
-        total, again = op.reduced_cross_entropy(z, target, None, upstream, *arguments)
+        arguments = (False, *support.support, *truth.labelling(support, sigma), True, True)
+        total, again = op.cross_entropy(z, target, None, upstream, *arguments)
         assert torch.equal(truth.gradient(total, z), gradient)
         assert torch.equal(again, readout)
         assert_accurate(total, (exact[0] * upstream).sum(), floor=floor * rows**0.5)
 
     exact = truth.readout(logits.double(), support)
     assert_accurate(readout, exact, truth.readout(logits.float(), support))
-    assert torch.equal(op.expectation_of_rows(logits, *support.support), readout)
+    assert torch.equal(op.expectation(logits, *support.support), readout)
 
 
 @every_dtype
@@ -99,8 +99,8 @@ def test_every_support(name: str, dtype: torch.dtype) -> None:
         return out.detach(), truth.gradient(out, z, upstream.to(out.dtype))
 
     for sigma in SIGMAS:
-        arguments = (target, None, *bins.support, sigma or bins.two_hot_sigma, False)
-        actual = run(lambda z, given=arguments: op.cross_entropy_of_rows(z, *given)[0], logits)
+        arguments = (target, None, *bins.support, *truth.labelling(bins, sigma), False)
+        actual = run(lambda z, given=arguments: op.cross_entropy_rows(z, *given)[0], logits)
         label = truth.labels(target.double(), bins, sigma)
         exact = run(lambda z, label=label: truth.cross_entropy(z, label), logits.double())
         label = truth.labels(target, bins, sigma)
@@ -113,7 +113,7 @@ def test_every_support(name: str, dtype: torch.dtype) -> None:
     # Readouts reach 5e8, beyond float16; the upstream gradient brings theirs back to order 1.
     sensitivity, _ = truth.readout_sensitivity(logits.double(), truth.centers(bins), bins.transform, bins.readout)
     upstream = upstream / bins.values().abs().amax()
-    actual = run(lambda z: op.expectation_of_rows(z, *bins.support), logits)
+    actual = run(lambda z: op.expectation(z, *bins.support), logits)
     exact = run(lambda z: truth.readout(z, bins), logits.double())
     plain = run(lambda z: truth.readout(z.float(), bins), logits)
     assert actual[0].dtype == torch.float32
@@ -156,10 +156,10 @@ def test_any_numbers_give_what_the_formulas_give(data) -> None:
     mask = torch.rand(count, generator=generator) < 0.7 if data.draw(st.booleans()) else None
 
     z = logits.clone().requires_grad_()
-    own_sigma = sigma or bins.two_hot_sigma
-    arguments = (False, *bins.support, own_sigma, True, True)
-    total, readout, gradient = op.cross_entropy_loss(z, target, mask, weight, *arguments)
-    rows_loss, again = op.cross_entropy_of_rows(z, target, mask, *bins.support, own_sigma, True)
+    labelling = truth.labelling(bins, sigma)
+    arguments = (False, *bins.support, *labelling, True, True)
+    total, readout, gradient = op.cross_entropy_op(z, target, mask, weight, *arguments)
+    rows_loss, again = op.cross_entropy_rows(z, target, mask, *bins.support, *labelling, True)
 
     counts = torch.ones(rows, dtype=torch.bool) if mask is None else mask.repeat(repeat)
     exact_z = torch.where(counts.unsqueeze(-1), logits, 0).double().requires_grad_()
@@ -191,7 +191,7 @@ def test_equal_logits_give_the_logarithm_of_their_number() -> None:
         support = ValueBins.amago2(bins)
         logits = torch.full((3, bins), value, requires_grad=True)
         target = torch.tensor([-INFINITY, 1e6, -1e6])
-        loss, readout = op.cross_entropy_of_rows(logits, target, None, *support.support, 0.0, True)
+        loss, readout = op.cross_entropy_rows(logits, target, None, *support.support, "two_hot", 0.0, True)
         assert loss.tolist() == pytest.approx([math.log(bins)] * 3, rel=2e-7)
         assert readout.tolist() == [0, 0, 0]
         gradient = truth.gradient(loss, logits)
@@ -203,7 +203,7 @@ def test_a_logit_of_minus_infinity_is_a_bin_without_mass() -> None:
     support = ValueBins(0.0, 4.0, 5, "linear")
     logits = torch.tensor([[0.0, 0.0, -INFINITY, 0.0, 0.0]] * 3, requires_grad=True)
     target = torch.tensor([0.5, 2.0, NAN])
-    loss, readout = op.cross_entropy_of_rows(logits, target, None, *support.support, 0.0, True)
+    loss, readout = op.cross_entropy_rows(logits, target, None, *support.support, "two_hot", 0.0, True)
     assert loss[:2].tolist() == pytest.approx([math.log(4), INFINITY])
     assert loss[2].isnan()
     assert readout.tolist() == [2, 2, 2]
@@ -219,16 +219,16 @@ def test_a_row_that_does_not_count_is_neither_read_nor_learnt_from(dtype: torch.
     logits, target, weight = normal(rows, 19, dtype=dtype), 9 * normal(rows, seed=1), normal(rows, seed=2)
     spoilt = [torch.where(counts, x, NAN) for x in (target, weight)]
     spoilt_logits = torch.where(counts.unsqueeze(-1), logits, torch.tensor(NAN, dtype=dtype))
-    arguments = (True, *support.support, 0.75, True, True)
-    clean = op.cross_entropy_loss(logits[counts], target[counts], None, weight[counts], *arguments)
-    loss, readout, gradient = op.cross_entropy_loss(spoilt_logits, spoilt[0], counts, spoilt[1], *arguments)
+    arguments = (True, *support.support, "hl_gauss", 0.75, True, True)
+    clean = op.cross_entropy_op(logits[counts], target[counts], None, weight[counts], *arguments)
+    loss, readout, gradient = op.cross_entropy_op(spoilt_logits, spoilt[0], counts, spoilt[1], *arguments)
     assert_accurate(loss, clean[0].double(), floor=16)
     assert torch.equal(readout[counts], clean[1])
     assert torch.equal(gradient[counts], clean[2])
     assert readout[~counts].eq(0).all()
     assert gradient[~counts].eq(0).all()
     z = spoilt_logits.clone().requires_grad_()
-    rows_loss, readout = op.cross_entropy_of_rows(z, spoilt[0], counts, *support.support, 0.75, True)
+    rows_loss, readout = op.cross_entropy_rows(z, spoilt[0], counts, *support.support, "hl_gauss", 0.75, True)
     assert rows_loss[~counts].eq(0).all()
     assert readout[~counts].eq(0).all()
     found = truth.gradient(rows_loss, z, spoilt[1])
@@ -265,7 +265,7 @@ def test_outputs_do_not_depend_on_what_their_memory_held(rows: int, bins: int, d
                 lambda z: (two_hot_cross_entropy(z, target, support, mask=mask, reduction="none"),),
                 lambda z: (bin_expectation(z, support),),
             ):
-                kept = op.empty_recycled(logits.shape, logits).fill_(fill)
+                kept = op.empty_from_pool(logits.shape, logits).fill_(fill)
                 addresses.append(kept.data_ptr())
                 del kept
                 z = logits.clone().requires_grad_()
@@ -373,7 +373,7 @@ def test_layouts() -> None:
 
 def test_a_shared_target_is_never_copied(monkeypatch) -> None:
     seen = []
-    for name in ("cross_entropy_of_rows", "reduced_cross_entropy"):
+    for name in ("cross_entropy_rows", "cross_entropy"):
         real = getattr(op, name)
         monkeypatch.setattr(op, name, lambda *given, real=real: seen.append(given) or real(*given))
     bins = ValueBins.amago2(count=16)

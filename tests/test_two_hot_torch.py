@@ -176,9 +176,9 @@ def test_only_what_asks_for_a_gradient_gets_one() -> None:
     assert not value.requires_grad
     loss.backward()
     assert y.grad is None
-    arguments = (z, y.detach(), None, None, True, *SUPPORT.support, 0.0, False, False)
+    arguments = (z, y.detach(), None, None, True, *SUPPORT.support, "two_hot", 0.0, False, False)
     with pytest.raises(RuntimeError, match="called without its gradient"):
-        op.reduced_cross_entropy(*arguments)[0].backward()
+        op.cross_entropy(*arguments)[0].backward()
 
 
 # torch.library, torch.compile, torch.func
@@ -204,12 +204,12 @@ def test_registered_as_torch_asks() -> None:
         results = torch.library.opcheck(operation, arguments)
         assert set(results.values()) == {"SUCCESS"}
 
-    check(op.cross_entropy_rows, leaf(), y, mask, *support, 0.0, True)
-    check(op.cross_entropy_rows_backward, z, y, mask, u, *support[:3], 0.0)
-    check(op.cross_entropy_loss, leaf(), y, mask, u, True, *support, 0.0, True, True)
-    check(op.cross_entropy_loss, z.bfloat16(), y, None, None, False, *support, 0.75, False, False)
-    check(op.expectation_rows, leaf(), *support)
-    check(op.expectation_rows_backward, z, u, *support)
+    check(op.cross_entropy_rows_op, leaf(), y, mask, *support, "two_hot", 0.0, True)
+    check(op.cross_entropy_rows_backward_op, z, y, mask, u, *support[:3], "two_hot", 0.0)
+    check(op.cross_entropy_op, leaf(), y, mask, u, True, *support, "two_hot", 0.0, True, True)
+    check(op.cross_entropy_op, z.bfloat16(), y, None, None, False, *support, "hl_gauss", 0.75, False, False)
+    check(op.expectation_op, leaf(), *support)
+    check(op.expectation_backward_op, z, u, *support)
 
 
 def every_loss(z: Tensor, y: Tensor, mask: Tensor, weight: Tensor) -> tuple[Tensor, ...]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from compare import assert_accurate
 from two_hot_truth import cross_entropy_shift, label_shift, readout_sensitivity
 from twohot.kernels.two_hot import reference
+from twohot.kernels.two_hot.reference import Labels
 
 if sys.platform == "linux":
     from twohot.kernels.two_hot import kernel
@@ -89,17 +90,21 @@ if not INTERPRETED:
 every_support = pytest.mark.parametrize("support", SUPPORTS.values(), ids=SUPPORTS.keys())
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 every_form = pytest.mark.parametrize(
-    ("dtype", "sigma"),
+    ("dtype", "labels", "sigma"),
     [
-        pytest.param(torch.float32, 0.0, id="float32, two-hot"),
-        pytest.param(torch.float32, reference.RAW_LABELS, id="float32, raw two-hot"),
-        pytest.param(torch.float32, 0.75, id="float32, HL-Gauss"),
-        pytest.param(torch.float32, 3.0, id="float32, wide HL-Gauss"),
-        pytest.param(torch.bfloat16, 0.0, id="bfloat16, two-hot"),
-        pytest.param(torch.float16, 0.75, id="float16, HL-Gauss"),
+        pytest.param(torch.float32, Labels.TWO_HOT, 0.0, id="float32, two-hot"),
+        pytest.param(torch.float32, Labels.TWO_HOT_RAW, 0.0, id="float32, raw two-hot"),
+        pytest.param(torch.float32, Labels.HL_GAUSS, 0.75, id="float32, HL-Gauss"),
+        pytest.param(torch.float32, Labels.HL_GAUSS, 3.0, id="float32, wide HL-Gauss"),
+        pytest.param(torch.bfloat16, Labels.TWO_HOT, 0.0, id="bfloat16, two-hot"),
+        pytest.param(torch.float16, Labels.HL_GAUSS, 0.75, id="float16, HL-Gauss"),
     ],
 )
-every_label = pytest.mark.parametrize("sigma", [0.0, 0.75, 3.0], ids=["two-hot", "HL-Gauss", "wide HL-Gauss"])
+every_label = pytest.mark.parametrize(
+    ("labels", "sigma"),
+    [(Labels.TWO_HOT, 0.0), (Labels.HL_GAUSS, 0.75), (Labels.HL_GAUSS, 3.0)],
+    ids=["two-hot", "HL-Gauss", "wide HL-Gauss"],
+)
 
 
 def row_count(support: Support) -> int:
@@ -113,6 +118,7 @@ class Problem:
     """Inputs of `launch_cross_entropy` on the CPU."""
 
     support: Support
+    labels: Labels
     sigma: float
     logits: Tensor
     target: Tensor
@@ -122,7 +128,11 @@ class Problem:
 
 
 def problem(
-    support: Support, sigma: float = 0.0, dtype: torch.dtype = torch.float32, rows: int | None = None
+    support: Support,
+    labels: Labels = Labels.TWO_HOT,
+    sigma: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+    rows: int | None = None,
 ) -> Problem:
     """Random logits and weights, and targets evenly spread over the support, a tenth of them beyond its ends."""
     generator = torch.Generator().manual_seed(support.bins)
@@ -132,7 +142,7 @@ def problem(
     _, inverse = reference.TRANSFORMS[support.transform]
     target = inverse(support.low + place * (support.high - support.low)).float()
     weight = 2 * torch.rand(rows, generator=generator) - 0.5
-    return Problem(support, sigma, logits, target, None, weight, torch.tensor(0.7))
+    return Problem(support, labels, sigma, logits, target, None, weight, torch.tensor(0.7))
 
 
 @dataclass
@@ -161,6 +171,7 @@ def launch(given: Problem, device: str, *, in_place: bool = False, without: tupl
         weight,
         scale,
         **given.support.call(),
+        labels=given.labels.value,
         sigma=given.sigma,
         readout_kind=given.support.readout,
         **{name: None if name in without else tensor for name, tensor in outputs.items()},
@@ -174,8 +185,8 @@ def label(given: Problem, dtype: torch.dtype) -> Tensor:
     """Labels [T, N] in some precision."""
     support = given.support
     arguments = (support.low, support.high, support.bins, support.transform)
-    if given.sigma <= 0:
-        return reference.two_hot(given.target.to(dtype), *arguments, raw=given.sigma < 0)
+    if given.labels is not Labels.HL_GAUSS:
+        return reference.two_hot(given.target.to(dtype), *arguments, raw=given.labels is Labels.TWO_HOT_RAW)
     forward, _ = reference.TRANSFORMS[support.transform]
     width = (support.high - support.low) / (support.bins - 1)
     x = forward(given.target.to(dtype)).clamp(support.low, support.high).unsqueeze(-1)
@@ -234,8 +245,10 @@ def of_readout(logits: Tensor, support: Support) -> Tensor:
 
 @every_form
 @every_support
-def test_loss_gradient_and_readout(support: Support, dtype: torch.dtype, sigma: float, device: str) -> None:
-    given = problem(support, sigma, dtype)
+def test_loss_gradient_and_readout(
+    support: Support, dtype: torch.dtype, labels: Labels, sigma: float, device: str
+) -> None:
+    given = problem(support, labels, sigma, dtype)
     assert_right(launch(given, device), given)
 
 
@@ -245,10 +258,10 @@ def test_loss_gradient_and_readout(support: Support, dtype: torch.dtype, sigma: 
 )
 @pytest.mark.parametrize("targets", [1, 3, 32, 37])
 def test_shared_targets_and_rows_that_do_not_count(
-    targets: int, name: str, sigma: float, weighted: bool, device: str
+    targets: int, name: str, labels: Labels, sigma: float, weighted: bool, device: str
 ) -> None:
     copies = 3
-    given = problem(SUPPORTS[name], sigma, rows=copies * targets)
+    given = problem(SUPPORTS[name], labels, sigma, rows=copies * targets)
     given.weight = given.weight if weighted else None
     given.target = given.target[:targets]
     given.mask = torch.arange(targets) % 3 != 1
@@ -267,14 +280,16 @@ def test_shared_targets_and_rows_that_do_not_count(
         assert getattr(again, output)[~counts].eq(0).all(), output
 
 
-@pytest.mark.parametrize("sigma", [0.0, reference.RAW_LABELS, 0.75], ids=["two-hot", "raw two-hot", "HL-Gauss"])
+@pytest.mark.parametrize(
+    ("labels", "sigma"), [(labels, 0.75 * (labels is Labels.HL_GAUSS)) for labels in Labels], ids=[*map(str, Labels)]
+)
 @pytest.mark.parametrize("name", ["amago2", "three", "c51"])
-def test_targets_out_of_range(name: str, sigma: float, device: str) -> None:
+def test_targets_out_of_range(name: str, labels: Labels, sigma: float, device: str) -> None:
     support = SUPPORTS[name]
     _, inverse = reference.TRANSFORMS[support.transform]
     ends = inverse(torch.tensor([support.low, support.high], dtype=torch.float64)).float()
     far = torch.tensor([NAN, math.inf, -math.inf, 3.4e38, -3.4e38, 1e30, -1e30, 0.0, -0.0, 1e-30])
-    given = problem(support, sigma, rows=12)
+    given = problem(support, labels, sigma, rows=12)
     given.target = torch.cat([ends, far])
     actual = launch(given, device)
     assert torch.equal(actual.loss.isnan(), given.target.isnan())
@@ -309,9 +324,9 @@ def test_a_narrow_support_near_0_loses_no_digits(transform: str, readout: str, d
 
 
 @every_label
-def test_extreme_logits(sigma: float, device: str) -> None:
+def test_extreme_logits(labels: Labels, sigma: float, device: str) -> None:
     support = SUPPORTS["c51"]
-    given = problem(support, sigma, rows=8)
+    given = problem(support, labels, sigma, rows=8)
     generator = torch.Generator().manual_seed(1)
     signs = torch.where(torch.rand(8, support.bins, generator=generator) < 0.5, -1.0, 1.0)
     given.logits = 1e4 * signs
@@ -347,8 +362,8 @@ def test_a_symmetric_distribution_reads_as_exactly_0(support: Support, readout: 
 
 
 @every_form
-def test_the_gradient_may_replace_the_logits(dtype: torch.dtype, sigma: float, device: str) -> None:
-    given = problem(SUPPORTS["tdmpc2"], sigma, dtype)
+def test_the_gradient_may_replace_the_logits(dtype: torch.dtype, labels: Labels, sigma: float, device: str) -> None:
+    given = problem(SUPPORTS["tdmpc2"], labels, sigma, dtype)
     apart, in_place = launch(given, device), launch(given, device, in_place=True)
     for output in ("loss", "readout", "gradient"):
         assert torch.equal(getattr(apart, output), getattr(in_place, output)), output
@@ -454,7 +469,7 @@ if not INTERPRETED:
         target = torch.zeros(rows, device=device)
         target[-200:] = tail.target.to(device)
         loss, readout = torch.full((2, rows), NAN, device=device)
-        call = {**support.call(), "sigma": 0.0, "readout_kind": support.readout}
+        call = {**support.call(), "labels": "two_hot", "sigma": 0.0, "readout_kind": support.readout}
         outputs = {"loss": loss, "readout": readout, "gradient": logits}
         kernel.launch_cross_entropy(logits, target, None, None, None, **call, **outputs)
         given = replace(tail, logits=tail.logits.half(), weight=None, scale=None)

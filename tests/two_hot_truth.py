@@ -83,6 +83,11 @@ def labels(target: Tensor, bins: ValueBins, sigma: float = 0.0) -> Tensor:
     return zeros.scatter(-1, k, 1 - share).scatter(-1, k + 1, share)
 
 
+def labelling(bins: ValueBins, sigma: float = 0.0) -> tuple[str, float]:
+    """What operations take for these labels."""
+    return ("hl_gauss", sigma) if sigma else (bins.two_hot_labels.value, 0.0)
+
+
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     """[...] of logits [..., N] and labels; a label of 0 takes no part."""
     return -torch.where(label == 0, 0, label * logits.log_softmax(-1)).sum(-1)

@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "ops/two_hot.h"
+#include "ops/two_hot/two_hot.h"
 
 namespace twohot {
 

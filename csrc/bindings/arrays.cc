@@ -85,7 +85,8 @@ py::str decoded(const std::string& text) {
 
 std::vector<py::object> values_of(py::handle named, const std::vector<py::str>& keys, const char* what) {
   if (!py::isinstance<py::dict>(named)) {
-    throw py::type_error(std::string(what) + ": expected a dict of arrays by name, got " + Py_TYPE(named.ptr())->tp_name);
+    throw py::type_error(std::string(what) + ": expected a dict of arrays by name, got " +
+                         Py_TYPE(named.ptr())->tp_name);
   }
   const auto values = py::reinterpret_borrow<py::dict>(named);
   std::vector<py::object> found;

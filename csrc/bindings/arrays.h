@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "core/schema.h"
+#include "replay/schema.h"
 
 namespace twohot {
 
@@ -40,8 +40,8 @@ pybind11::array make_array(DType dtype, std::span<const std::int64_t> leading, s
 // The value of `key`, or null.
 pybind11::object find(const pybind11::dict& values, const pybind11::str& key);
 
-// One value for each of `keys`, in their order. Throws TypeError where `values` is no dict and ValueError naming what is
-// missing or unknown. `what` says which argument this is.
+// One value for each of `keys`, in their order. Throws TypeError where `values` is no dict and ValueError naming what
+// is missing or unknown. `what` says which argument this is.
 std::vector<pybind11::object> values_of(pybind11::handle values, const std::vector<pybind11::str>& keys,
                                         const char* what);
 

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "bindings/addresses.h"
-#include "ops/critics.h"
+#include "ops/critics/critics.h"
 
 namespace twohot {
 namespace {
@@ -22,10 +22,11 @@ ops::Ensemble ensemble(std::int64_t critics, std::int64_t steps, std::int64_t en
                        std::uintptr_t state, std::int64_t critic_stride, std::int64_t step_stride, std::uintptr_t table,
                        std::uintptr_t action_weight, std::uintptr_t weights, std::uintptr_t biases, std::uintptr_t head,
                        std::uintptr_t head_bias) {
-  if (critics < 0 || steps < 0 || entries < 0 || actions < 0 || depth < 0 || width < 1 || bins < 1 || bins > ops::most_bins) {
+  if (critics < 0 || steps < 0 || entries < 0 || actions < 0 || depth < 0 || width < 1 || bins < 1 ||
+      bins > ops::max_bins) {
     throw std::invalid_argument("expected sizes of at least 0, a width of at least 1 and 1 to " +
-                                std::to_string(ops::most_bins) + " bins, got a width of " + std::to_string(width) + " and " +
-                                std::to_string(bins) + " bins");
+                                std::to_string(ops::max_bins) + " bins, got a width of " + std::to_string(width) +
+                                " and " + std::to_string(bins) + " bins");
   }
   if (!(slope >= 0 && std::isfinite(slope))) {
     throw std::invalid_argument("expected a slope of at least 0, got " + std::to_string(slope));
@@ -33,8 +34,9 @@ ops::Ensemble ensemble(std::int64_t critics, std::int64_t steps, std::int64_t en
   if (dtype != "float32" && dtype != "bfloat16") {
     throw std::invalid_argument("expected float32 or bfloat16, got " + dtype);
   }
-  require_addresses(critics == 0 || (head && head_bias && (depth == 0 || (weights && biases)) && (steps == 0 || state) &&
-                                     (entries == 0 || table) && (actions == 0 || action_weight)));
+  require_addresses(critics == 0 ||
+                    (head && head_bias && (depth == 0 || (weights && biases)) && (steps == 0 || state) &&
+                     (entries == 0 || table) && (actions == 0 || action_weight)));
   const ops::Float kind = dtype == "float32" ? ops::Float::float32 : ops::Float::bfloat16;
   return {critics,
           steps,
@@ -65,8 +67,8 @@ void require_indices(const char* what, std::uintptr_t address, std::int64_t rows
     most = std::max(most, index[r]);
   }
   if (rows > 0 && (least < 0 || most >= count)) {
-    throw std::invalid_argument(std::string(what) + ": expected indices of 0 to " + std::to_string(count - 1) + ", got " +
-                                std::to_string(least < 0 ? least : most));
+    throw std::invalid_argument(std::string(what) + ": expected indices of 0 to " + std::to_string(count - 1) +
+                                ", got " + std::to_string(least < 0 ? least : most));
   }
 }
 
@@ -81,8 +83,8 @@ ops::EnsembleRows rows_of(const ops::Ensemble& ensemble, std::int64_t rows, std:
 
 void require_bins(const ops::Ensemble& ensemble, bool several) {
   if ((ensemble.bins > 1) != several) {
-    throw std::invalid_argument(std::string("expected critics of ") + (several ? "at least 2 bins" : "one output") + ", got " +
-                                std::to_string(ensemble.bins));
+    throw std::invalid_argument(std::string("expected critics of ") + (several ? "at least 2 bins" : "one output") +
+                                ", got " + std::to_string(ensemble.bins));
   }
 }
 
@@ -92,10 +94,17 @@ ops::EnsembleGradients gradients_of(const ops::Ensemble& ensemble, std::int64_t 
                                     std::uintptr_t action_weight, std::uintptr_t weights, std::uintptr_t biases,
                                     std::uintptr_t head, std::uintptr_t head_bias) {
   require_addresses(ensemble.critics == 0 || (head && head_bias && (ensemble.depth == 0 || (weights && biases)) &&
-                                              (ensemble.entries == 0 || table) && (ensemble.actions == 0 || action_weight) &&
-                                              (rows == 0 || state)));
-  return {pointer<float>(state),   critic_stride,          step_stride,           pointer<float>(table), pointer<float>(action_weight),
-          pointer<float>(weights), pointer<float>(biases), pointer<float>(head), pointer<float>(head_bias)};
+                                              (ensemble.entries == 0 || table) &&
+                                              (ensemble.actions == 0 || action_weight) && (rows == 0 || state)));
+  return {pointer<float>(state),
+          critic_stride,
+          step_stride,
+          pointer<float>(table),
+          pointer<float>(action_weight),
+          pointer<float>(weights),
+          pointer<float>(biases),
+          pointer<float>(head),
+          pointer<float>(head_bias)};
 }
 
 void cross_entropy(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t step, std::uintptr_t entry,
@@ -113,14 +122,18 @@ void cross_entropy(const ops::Ensemble& ensemble, std::int64_t rows, std::uintpt
   }
   require_bins(ensemble, true);
   require_addresses(ensemble.critics == 0 || rows == 0 || (target && loss && readout));
-  const ops::Labels labels{
-      pointer<const float>(target), pointer<const std::uint8_t>(mask), std::max<std::int64_t>(rows, 1), 0, sigma, raw_labels};
+  const ops::Labels labels{pointer<const float>(target),
+                           pointer<const std::uint8_t>(mask),
+                           std::max<std::int64_t>(rows, 1),
+                           0,
+                           sigma,
+                           raw_labels};
   const ops::EnsembleGradients gradients =
       gradients_of(ensemble, rows, of_state, of_critic_stride, of_step_stride, of_table, of_action_weight, of_weights,
                    of_biases, of_head, of_head_bias);
   const py::gil_scoped_release release;
-  ops::critics_cross_entropy(ensemble, all, support, labels, scale, pointer<float>(loss), pointer<float>(readout), gradients,
-                             threads);
+  ops::critics_cross_entropy(ensemble, all, support, labels, scale, pointer<float>(loss), pointer<float>(readout),
+                             gradients, threads);
 }
 
 void expectation(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t step, std::uintptr_t entry,
@@ -149,7 +162,8 @@ void squared_error(const ops::Ensemble& ensemble, std::int64_t rows, std::uintpt
       gradients_of(ensemble, rows, of_state, of_critic_stride, of_step_stride, of_table, of_action_weight, of_weights,
                    of_biases, of_head, of_head_bias);
   const py::gil_scoped_release release;
-  ops::critics_squared_error(ensemble, all, wanted, scale, pointer<float>(loss), pointer<float>(value), gradients, threads);
+  ops::critics_squared_error(ensemble, all, wanted, scale, pointer<float>(loss), pointer<float>(value), gradients,
+                             threads);
 }
 
 void output(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t step, std::uintptr_t entry,
@@ -166,23 +180,25 @@ void output(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t ste
 void bind_critics(py::module_& module) {
   using namespace py::literals;
   py::class_<ops::Ensemble>(module, "Ensemble", "Critics as addresses of CPU memory, which the caller has checked.")
-      .def(py::init(&ensemble), py::kw_only(), "critics"_a, "steps"_a, "entries"_a, "actions"_a, "depth"_a, "width"_a, "bins"_a,
-           "slope"_a, "dtype"_a, "state"_a, "critic_stride"_a, "step_stride"_a, "table"_a, "action_weight"_a, "weights"_a,
-           "biases"_a, "head"_a, "head_bias"_a);
-  module.def("critics_cross_entropy", &cross_entropy, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a,
-             "low"_a, "high"_a, "transform"_a, "raw"_a, "target"_a, "mask"_a, "sigma"_a, "raw_labels"_a, "scale"_a, "loss"_a,
-             "readout"_a, "of_state"_a, "of_critic_stride"_a, "of_step_stride"_a, "of_table"_a, "of_action_weight"_a,
-             "of_weights"_a, "of_biases"_a, "of_head"_a, "of_head_bias"_a, "threads"_a,
-             "Losses and values of rows, and gradients; what reaches a step is added. Arrays are addresses of CPU memory, "
-             "which the caller has checked; indices are checked here.");
-  module.def("critics_expectation", &expectation, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a,
-             "low"_a, "high"_a, "transform"_a, "raw"_a, "readout"_a, "threads"_a, "Values of rows.");
-  module.def("critics_squared_error", &squared_error, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a,
-             "target"_a, "factor"_a, "offset"_a, "mask"_a, "scale"_a, "loss"_a, "value"_a, "of_state"_a, "of_critic_stride"_a,
-             "of_step_stride"_a, "of_table"_a, "of_action_weight"_a, "of_weights"_a, "of_biases"_a, "of_head"_a,
-             "of_head_bias"_a, "threads"_a, "As critics_cross_entropy, of the squared error of critics with one output.");
-  module.def("critics_output", &output, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a, "output"_a,
-             "threads"_a, "The one output of rows.");
+      .def(py::init(&ensemble), py::kw_only(), "critics"_a, "steps"_a, "entries"_a, "actions"_a, "depth"_a, "width"_a,
+           "bins"_a, "slope"_a, "dtype"_a, "state"_a, "critic_stride"_a, "step_stride"_a, "table"_a, "action_weight"_a,
+           "weights"_a, "biases"_a, "head"_a, "head_bias"_a);
+  module.def(
+      "critics_cross_entropy", &cross_entropy, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a,
+      "low"_a, "high"_a, "transform"_a, "raw"_a, "target"_a, "mask"_a, "sigma"_a, "raw_labels"_a, "scale"_a, "loss"_a,
+      "readout"_a, "of_state"_a, "of_critic_stride"_a, "of_step_stride"_a, "of_table"_a, "of_action_weight"_a,
+      "of_weights"_a, "of_biases"_a, "of_head"_a, "of_head_bias"_a, "threads"_a,
+      "Losses and values of rows, and gradients; what reaches a step is added. Arrays are addresses of CPU memory, "
+      "which the caller has checked; indices are checked here.");
+  module.def("critics_expectation", &expectation, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a,
+             "action"_a, "low"_a, "high"_a, "transform"_a, "raw"_a, "readout"_a, "threads"_a, "Values of rows.");
+  module.def("critics_squared_error", &squared_error, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a,
+             "action"_a, "target"_a, "factor"_a, "offset"_a, "mask"_a, "scale"_a, "loss"_a, "value"_a, "of_state"_a,
+             "of_critic_stride"_a, "of_step_stride"_a, "of_table"_a, "of_action_weight"_a, "of_weights"_a,
+             "of_biases"_a, "of_head"_a, "of_head_bias"_a, "threads"_a,
+             "As critics_cross_entropy, of the squared error of critics with one output.");
+  module.def("critics_output", &output, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a,
+             "output"_a, "threads"_a, "The one output of rows.");
 }
 
 }  // namespace twohot

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "bindings/addresses.h"
-#include "ops/images_kernels.h"
+#include "ops/images/images_kernels.h"
 
 namespace twohot {
 namespace {
@@ -18,11 +18,11 @@ using Shape = std::array<std::int64_t, 4>;
 
 ops::Images images_of(const Shape& shape, std::int64_t least) {
   const auto [images, height, width, channels] = shape;
-  if (images < 0 || height < least || width < least || channels < 1 || channels > ops::most_channels ||
+  if (images < 0 || height < least || width < least || channels < 1 || channels > ops::max_channels ||
       channels % ops::channel_step != 0) {
     throw std::invalid_argument("expected images with sides of at least " + std::to_string(least) +
                                 " and channels that are a multiple of " + std::to_string(ops::channel_step) +
-                                " up to " + std::to_string(ops::most_channels));
+                                " up to " + std::to_string(ops::max_channels));
   }
   return {images, height, width, channels};
 }
@@ -38,19 +38,21 @@ void max_pool(const Shape& shape, std::uintptr_t x, std::uintptr_t out, std::uin
   ops::max_pool(images, pointer<const float>(x), pointer<float>(out), pointer<std::uint8_t>(place), threads);
 }
 
-void max_pool_backward(const Shape& shape, std::uintptr_t upstream, std::uintptr_t place, std::uintptr_t of_x, int threads) {
+void max_pool_backward(const Shape& shape, std::uintptr_t upstream, std::uintptr_t place, std::uintptr_t of_x,
+                       int threads) {
   const ops::Images images = images_of(shape, 3);
   require_addresses(images, upstream && place && of_x);
   const py::gil_scoped_release release;
-  ops::max_pool_backward(images, pointer<const float>(upstream), pointer<const std::uint8_t>(place), pointer<float>(of_x),
-                         threads);
+  ops::max_pool_backward(images, pointer<const float>(upstream), pointer<const std::uint8_t>(place),
+                         pointer<float>(of_x), threads);
 }
 
 ops::ResidualNorm norm_of(const Shape& shape, std::int64_t groups, std::uintptr_t weight, std::uintptr_t bias,
                           float epsilon) {
   const ops::Images images = images_of(shape, 1);
   if (groups < 1 || images.channels % groups != 0 || !(epsilon > 0) || !weight || !bias) {
-    throw std::invalid_argument("expected groups that divide the channels, epsilon > 0, and addresses of weight and bias");
+    throw std::invalid_argument(
+        "expected groups that divide the channels, epsilon > 0, and addresses of weight and bias");
   }
   return {images, groups, pointer<const float>(weight), pointer<const float>(bias), epsilon};
 }
@@ -78,15 +80,16 @@ void residual_norm_backward(const Shape& shape, std::int64_t groups, std::uintpt
 
 void bind_images(py::module_& module) {
   using namespace py::literals;
-  module.def("max_pool", &max_pool, "shape"_a, py::kw_only(), "x"_a, "out"_a, "place"_a, "threads"_a,
-             "The maxima of every second square of 3 x 3 pixels, and where (uint8) they were. The shape is [images, height, "
-             "width, channels] of x; arrays are addresses of float32.");
+  module.def(
+      "max_pool", &max_pool, "shape"_a, py::kw_only(), "x"_a, "out"_a, "place"_a, "threads"_a,
+      "The maxima of every second square of 3 x 3 pixels, and where (uint8) they were. The shape is [images, height, "
+      "width, channels] of x; arrays are addresses of float32.");
   module.def("max_pool_backward", &max_pool_backward, "shape"_a, py::kw_only(), "upstream"_a, "place"_a, "of_x"_a,
              "threads"_a, "The derivative of max_pool().");
   module.def("residual_norm", &residual_norm, "shape"_a, "groups"_a, py::kw_only(), "weight"_a, "bias"_a, "epsilon"_a,
              "x"_a, "residual"_a, "sum"_a, "out"_a, "threads"_a, "sum = x + residual, out = group_norm(sum).");
-  module.def("residual_norm_backward", &residual_norm_backward, "shape"_a, "groups"_a, py::kw_only(), "weight"_a, "bias"_a,
-             "epsilon"_a, "upstream"_a, "sum"_a, "of_sum"_a, "of_weight"_a, "of_bias"_a, "threads"_a,
+  module.def("residual_norm_backward", &residual_norm_backward, "shape"_a, "groups"_a, py::kw_only(), "weight"_a,
+             "bias"_a, "epsilon"_a, "upstream"_a, "sum"_a, "of_sum"_a, "of_weight"_a, "of_bias"_a, "threads"_a,
              "The derivative of residual_norm().");
 }
 

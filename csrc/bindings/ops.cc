@@ -10,8 +10,9 @@
 #include "bindings/critics.h"
 #include "bindings/images.h"
 #include "bindings/transformer_layer.h"
+#include "bindings/transformer_step.h"
 #include "core/buffer_pool.h"
-#include "ops/two_hot.h"
+#include "ops/two_hot/two_hot.h"
 
 namespace twohot {
 namespace {
@@ -19,8 +20,8 @@ namespace {
 namespace py = pybind11;
 
 ops::Rows rows_of(std::uintptr_t logits, const std::string& dtype, std::int64_t rows, std::int64_t bins) {
-  if (rows < 0 || bins < 2 || bins > ops::most_bins) {
-    throw std::invalid_argument("expected rows >= 0 and 2 to " + std::to_string(ops::most_bins) + " bins, got " +
+  if (rows < 0 || bins < 2 || bins > ops::max_bins) {
+    throw std::invalid_argument("expected rows >= 0 and 2 to " + std::to_string(ops::max_bins) + " bins, got " +
                                 std::to_string(rows) + " and " + std::to_string(bins));
   }
   if (rows > 0 && logits == 0) throw std::invalid_argument("expected the address of the logits, got a zero");
@@ -67,7 +68,7 @@ void expectation(std::uintptr_t logits, const std::string& dtype, std::int64_t r
 // A one-dimensional array of bytes over recycled memory, which goes back when the last user of the array lets go.
 py::array_t<std::uint8_t> recycled(std::int64_t bytes) {
   if (bytes < 1) throw std::invalid_argument("expected at least 1 byte, got " + std::to_string(bytes));
-  auto* block = new BufferPool::Block(BufferPool::process().take(static_cast<std::size_t>(bytes)));
+  auto* block = new BufferPool::Block(BufferPool::global().take(static_cast<std::size_t>(bytes)));
   const py::capsule owner(block, [](void* mine) { delete static_cast<BufferPool::Block*>(mine); });
   return py::array_t<std::uint8_t>(static_cast<py::ssize_t>(bytes), static_cast<std::uint8_t*>(block->data()), owner);
 }
@@ -80,21 +81,25 @@ void bind_ops(py::module_& module) {
   bind_critics(module);
   bind_images(module);
   bind_transformer_layer(module);
-  module.def("cross_entropy", &cross_entropy, "logits"_a, "dtype"_a, "rows"_a, "bins"_a, "low"_a, "high"_a, "transform"_a,
-             "raw"_a, py::kw_only(), "target"_a, "targets"_a, "offset"_a = 0, "mask"_a = 0, "sigma"_a = 0.0f,
-             "raw_labels"_a = false, "weight"_a = 0, "scale"_a = 1.0f, "loss"_a = 0, "readout"_a = 0, "gradient"_a = 0,
-             "threads"_a,
-             "Cross-entropy of rows of logits, its gradient and their readout; returns the sum of the losses. Arrays are "
-             "addresses of C-contiguous CPU memory, which the caller has checked; 0 means not wanted.");
+  bind_transformer_step(module);
+  module.def(
+      "cross_entropy", &cross_entropy, "logits"_a, "dtype"_a, "rows"_a, "bins"_a, "low"_a, "high"_a, "transform"_a,
+      "raw"_a, py::kw_only(), "target"_a, "targets"_a, "offset"_a = 0, "mask"_a = 0, "sigma"_a = 0.0f,
+      "raw_labels"_a = false, "weight"_a = 0, "scale"_a = 1.0f, "loss"_a = 0, "readout"_a = 0, "gradient"_a = 0,
+      "threads"_a,
+      "Cross-entropy of rows of logits, its gradient and their readout; returns the sum of the losses. Arrays are "
+      "addresses of C-contiguous CPU memory, which the caller has checked; 0 means not wanted.");
   module.def("expectation", &expectation, "logits"_a, "dtype"_a, "rows"_a, "bins"_a, "low"_a, "high"_a, "transform"_a,
              "raw"_a, py::kw_only(), "upstream"_a = 0, "readout"_a = 0, "gradient"_a = 0, "threads"_a,
              "The readout of rows of logits, and its gradient.");
   module.def("recycled", &recycled, "bytes"_a,
              "An uninitialised array of bytes whose memory is kept for the next caller when the array goes.");
-  module.def("release_recycled", [] { BufferPool::process().release(); },
-             "Give the memory that is kept for recycled() back to the system.");
-  module.def("recycled_bytes", [] { return BufferPool::process().kept(); },
-             "Bytes that are kept for recycled() and that nobody uses.");
+  module.def(
+      "release_recycled", [] { BufferPool::global().release(); },
+      "Give the memory that is kept for recycled() back to the system.");
+  module.def(
+      "recycled_bytes", [] { return BufferPool::global().kept(); },
+      "Bytes that are kept for recycled() and that nobody uses.");
   module.def("cpu_capability", &ops::capability, "Which compiled form of the kernels this processor runs.");
 }
 

@@ -14,11 +14,11 @@
 #include <vector>
 
 #include "bindings/arrays.h"
-#include "core/checks.h"
 #include "core/files.h"
-#include "core/sampler.h"
-#include "core/store.h"
-#include "core/writer.h"
+#include "replay/checks.h"
+#include "replay/sampler.h"
+#include "replay/store.h"
+#include "replay/writer.h"
 
 namespace py = pybind11;
 
@@ -52,17 +52,17 @@ Choice named(const char* what, const std::string& name, std::initializer_list<st
 }
 
 Law law_named(const std::string& name) {
-  return named<Law>("by", name, {{"trajectory", Law::trajectory},
-                                 {"step", Law::step},
-                                 {"recency", Law::recency},
-                                 {"priority", Law::priority},
-                                 {"task", Law::task}});
+  return named<Law>("by", name,
+                    {{"trajectory", Law::trajectory},
+                     {"step", Law::step},
+                     {"recency", Law::recency},
+                     {"priority", Law::priority},
+                     {"task", Law::task}});
 }
 
 Placement placement_named(const std::string& name) {
-  return named<Placement>("window", name, {{"anywhere", Placement::anywhere},
-                                           {"start", Placement::start},
-                                           {"end", Placement::end}});
+  return named<Placement>("window", name,
+                          {{"anywhere", Placement::anywhere}, {"start", Placement::start}, {"end", Placement::end}});
 }
 
 std::optional<Place> make_place(const std::optional<std::string>& directory, const std::string& access,
@@ -70,20 +70,19 @@ std::optional<Place> make_place(const std::optional<std::string>& directory, con
   if (!directory) return std::nullopt;
   const bool made = access == "create";
   const auto use = made ? Access::append
-                        : named<Access>("mode", access, {{"read", Access::read},
-                                                         {"append", Access::append},
-                                                         {"write", Access::write}});
+                        : named<Access>("mode", access,
+                                        {{"read", Access::read}, {"append", Access::append}, {"write", Access::write}});
   return Place{*directory, use, segment_bytes, durable, keep_evicted, skip_damage, made};
 }
 
 // A store with its sampler, and the Python strings that its arguments are looked up by.
 class ReplayStore {
  public:
-  ReplayStore(const std::vector<FieldTuple>& observation, const FieldTuple& action,
-              const std::vector<FieldTuple>& step, std::optional<std::int64_t> capacity_steps,
-              std::optional<std::int64_t> capacity_bytes, std::optional<std::int64_t> capacity_trajectories,
-              std::uint64_t seed, int threads, const std::optional<std::string>& directory, const std::string& access,
-              std::size_t segment_bytes, bool durable, bool keep_evicted, bool skip_damage)
+  ReplayStore(const std::vector<FieldTuple>& observation, const FieldTuple& action, const std::vector<FieldTuple>& step,
+              std::optional<std::int64_t> capacity_steps, std::optional<std::int64_t> capacity_bytes,
+              std::optional<std::int64_t> capacity_trajectories, std::uint64_t seed, int threads,
+              const std::optional<std::string>& directory, const std::string& access, std::size_t segment_bytes,
+              bool durable, bool keep_evicted, bool skip_damage)
       : store(new Store(make_schema(observation, action, step),
                         Capacity{capacity_steps, capacity_bytes, capacity_trajectories}, seed,
                         make_place(directory, access, segment_bytes, durable, keep_evicted, skip_damage)),
@@ -115,8 +114,11 @@ class ReplayStore {
     const Column* column = &store->layout().columns()[store->layout().action()];
     const auto append = [&](py::handle value, const char* kind) {
       const Field& field = (column++)->field;
-      columns.push_back(read(value, {kind == nullptr ? field.name.c_str() : kind, kind == nullptr ? nullptr : &field.name,
-                                     field.dtype, {rows}, field.shape}));
+      columns.push_back(read(value, {kind == nullptr ? field.name.c_str() : kind,
+                                     kind == nullptr ? nullptr : &field.name,
+                                     field.dtype,
+                                     {rows},
+                                     field.shape}));
     };
     for (const py::handle value : values) append(value, nullptr);
     if (step.is_none() && step_names.empty()) return {};
@@ -249,9 +251,8 @@ Request make_request(std::int64_t batch_size, std::int64_t length, std::int64_t 
   return {batch_size, length, ahead, law_named(by), placement_named(window), half_life};
 }
 
-void sample(ReplayStore& self, std::int64_t batch_size, std::int64_t length, std::int64_t ahead,
-            const std::string& by, const std::string& window, std::optional<double> half_life, bool pad_left,
-            const py::dict& out) {
+void sample(ReplayStore& self, std::int64_t batch_size, std::int64_t length, std::int64_t ahead, const std::string& by,
+            const std::string& window, std::optional<double> half_life, bool pad_left, const py::dict& out) {
   const Request request = make_request(batch_size, length, ahead, by, window, half_life);
   std::vector<py::object> held;
   const BatchMemory batch = read_batch(self, request, pad_left, out, held);
@@ -333,8 +334,8 @@ py::dict table(const ReplayStore& self) {
   const Snapshot snapshot = self.store->snapshot();
   py::dict result;
   describe(snapshot.trajectories, result);
-  result["priority"] = snapshot.priorities.empty() ? py::array_t<double>()
-                                                   : py::array_t<double>(py::cast(snapshot.priorities));
+  result["priority"] =
+      snapshot.priorities.empty() ? py::array_t<double>() : py::array_t<double>(py::cast(snapshot.priorities));
   return result;
 }
 
@@ -402,8 +403,8 @@ void pack(ReplayStore& self, const py::dict& drawn, std::int64_t length, std::in
   std::vector<const std::byte*> columns;
   const auto observation = self.read_observation(get("observation"), {steps + count}, columns);
   const py::object step = self.step_names.empty() ? py::none() : get("step");
-  const auto others = self.read_steps({get("action"), get("reward"), get("terminated"), get("truncated")}, step, steps,
-                                      columns);
+  const auto others =
+      self.read_steps({get("action"), get("reward"), get("terminated"), get("truncated")}, step, steps, columns);
   const Request request{count, length, ahead};
   const BatchMemory batch = read_batch(self, request, pad_left, out, held);
   const py::gil_scoped_release release;
@@ -439,8 +440,8 @@ py::dict snapshot(const ReplayStore& self) {
   const Snapshot snapshot = self.store->snapshot();
   py::dict result = copy_columns(self.store->layout(), snapshot.trajectories);
   describe(snapshot.trajectories, result);
-  result["priority"] = py::array_t<double>(static_cast<py::ssize_t>(snapshot.priorities.size()),
-                                           snapshot.priorities.data());
+  result["priority"] =
+      py::array_t<double>(static_cast<py::ssize_t>(snapshot.priorities.size()), snapshot.priorities.data());
   result["random_state"] = snapshot.random;
   const Counters& counters = snapshot.counters;
   result["counters"] = py::make_tuple(counters.next_id, counters.evicted_trajectories, counters.evicted_steps);
@@ -481,8 +482,8 @@ void translate(std::exception_ptr pointer) {
   try {
     if (pointer) std::rethrow_exception(pointer);
   } catch (const FileError& error) {
-    const py::object value = py::reinterpret_borrow<py::object>(PyExc_OSError)(error.code(), std::strerror(error.code()),
-                                                                               decoded(error.path()));
+    const py::object value = py::reinterpret_borrow<py::object>(PyExc_OSError)(
+        error.code(), std::strerror(error.code()), decoded(error.path()));
     PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())), value.ptr());
   } catch (const DamageError& error) {
     const py::object type = py::module_::import("twohot.errors").attr("DamagedReplayError");
@@ -501,13 +502,13 @@ void bind_replay(py::module_& module) {
   using Released = py::call_guard<py::gil_scoped_release>;
   py::register_local_exception_translator(&translate);
   py::class_<ReplayStore, std::shared_ptr<ReplayStore>>(module, "ReplayStore")
-      .def(py::init<const std::vector<FieldTuple>&, const FieldTuple&, const std::vector<FieldTuple>&,
-                    std::optional<std::int64_t>, std::optional<std::int64_t>, std::optional<std::int64_t>,
-                    std::uint64_t, int, const std::optional<std::string>&, const std::string&, std::size_t, bool, bool,
-                    bool>(),
-           "observation"_a, "action"_a, "step"_a, py::kw_only(), "capacity_steps"_a, "capacity_bytes"_a,
-           "capacity_trajectories"_a, "seed"_a, "threads"_a, "directory"_a, "mode"_a, "segment_bytes"_a, "durable"_a,
-           "keep_evicted"_a, "skip_damage"_a)
+      .def(
+          py::init<const std::vector<FieldTuple>&, const FieldTuple&, const std::vector<FieldTuple>&,
+                   std::optional<std::int64_t>, std::optional<std::int64_t>, std::optional<std::int64_t>, std::uint64_t,
+                   int, const std::optional<std::string>&, const std::string&, std::size_t, bool, bool, bool>(),
+          "observation"_a, "action"_a, "step"_a, py::kw_only(), "capacity_steps"_a, "capacity_bytes"_a,
+          "capacity_trajectories"_a, "seed"_a, "threads"_a, "directory"_a, "mode"_a, "segment_bytes"_a, "durable"_a,
+          "keep_evicted"_a, "skip_damage"_a)
       .def("insert", &insert, "observation"_a, "action"_a, "reward"_a, "terminated"_a, "truncated"_a, "step"_a,
            "task"_a, "protect"_a, "origin"_a, "id"_a)
       .def("sample", &sample, "batch_size"_a, "length"_a, "lookahead"_a, "by"_a, "window"_a, "half_life"_a,
@@ -520,12 +521,16 @@ void bind_replay(py::module_& module) {
       .def("snapshot", &snapshot)
       .def("stats", &stats)
       .def("set_priorities", &set_priorities, "ids"_a, "priorities"_a)
-      .def("refresh", [](ReplayStore& self) { self.store->refresh(); }, Released())
-      .def("evicted_files", [](const ReplayStore& self) { return self.store->evicted_files(); }, Released())
-      .def("reclaim",
-           [](ReplayStore& self, const std::vector<std::string>& names) { return self.store->reclaim(names); },
-           "names"_a, Released())
-      .def("sync", [](ReplayStore& self) { self.store->sync(); }, Released())
+      .def(
+          "refresh", [](ReplayStore& self) { self.store->refresh(); }, Released())
+      .def(
+          "evicted_files", [](const ReplayStore& self) { return self.store->evicted_files(); }, Released())
+      .def(
+          "reclaim",
+          [](ReplayStore& self, const std::vector<std::string>& names) { return self.store->reclaim(names); },
+          "names"_a, Released())
+      .def(
+          "sync", [](ReplayStore& self) { self.store->sync(); }, Released())
       .def("extents", [](const ReplayStore& self) { return self.store->extents(); })
       .def("verify",
            [](const ReplayStore& self) {
@@ -536,15 +541,19 @@ void bind_replay(py::module_& module) {
              }
              return pairs(problems);
            })
-      .def("close", [](ReplayStore& self) { self.store->close(); }, Released())
-      .def("clear", [](ReplayStore& self) { self.store->clear(); }, Released())
-      .def("resume",
-           [](ReplayStore& self, std::int64_t next_id, std::int64_t evicted_trajectories, std::int64_t evicted_steps) {
-             self.store->resume({next_id, evicted_trajectories, evicted_steps});
-           },
-           "next_id"_a, "evicted_trajectories"_a, "evicted_steps"_a)
-      .def_property("random_state", [](const ReplayStore& self) { return self.store->random_state(); },
-                    [](ReplayStore& self, const RandomState& state) { self.store->set_random_state(state); });
+      .def(
+          "close", [](ReplayStore& self) { self.store->close(); }, Released())
+      .def(
+          "clear", [](ReplayStore& self) { self.store->clear(); }, Released())
+      .def(
+          "resume",
+          [](ReplayStore& self, std::int64_t next_id, std::int64_t evicted_trajectories, std::int64_t evicted_steps) {
+            self.store->resume({next_id, evicted_trajectories, evicted_steps});
+          },
+          "next_id"_a, "evicted_trajectories"_a, "evicted_steps"_a)
+      .def_property(
+          "random_state", [](const ReplayStore& self) { return self.store->random_state(); },
+          [](ReplayStore& self, const RandomState& state) { self.store->set_random_state(state); });
   py::class_<ReplayWriter>(module, "ReplayWriter")
       .def(py::init<std::shared_ptr<ReplayStore>, std::int64_t, std::int64_t, std::int64_t>(), "store"_a,
            "environments"_a, "piece_steps"_a, "overlap_steps"_a)
@@ -554,13 +563,14 @@ void bind_replay(py::module_& module) {
       .def("cut", &ReplayWriter::cut, Released())
       .def("discard", &ReplayWriter::discard, "mask"_a);
   module.def("roll_back", &roll_back, "directory"_a, "extents"_a, "kept"_a, Released());
-  module.def("repair",
-             [](const std::string& directory, const std::vector<FieldTuple>& observation, const FieldTuple& action,
-                const std::vector<FieldTuple>& step) {
-               const Layout layout(make_schema(observation, action, step));
-               return pairs(repair(directory, layout));
-             },
-             "directory"_a, "observation"_a, "action"_a, "step"_a);
+  module.def(
+      "repair",
+      [](const std::string& directory, const std::vector<FieldTuple>& observation, const FieldTuple& action,
+         const std::vector<FieldTuple>& step) {
+        const Layout layout(make_schema(observation, action, step));
+        return pairs(repair(directory, layout));
+      },
+      "directory"_a, "observation"_a, "action"_a, "step"_a);
 }
 
 }  // namespace twohot

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "ops/transformer_layer.h"
+#include "ops/transformer/transformer_layer.h"
 
 namespace twohot {
 namespace {
@@ -41,7 +41,8 @@ ops::Float layer_dtype(const std::string& dtype) {
 
 ops::LayerShape shape_of(std::int64_t rows, std::int64_t width, std::int64_t hidden, const std::string& dtype,
                          float epsilon) {
-  if (rows < 0 || width < 1 || hidden < 1 || width % ops::layer_width_step != 0 || hidden % ops::layer_width_step != 0) {
+  if (rows < 0 || width < 1 || hidden < 1 || width % ops::layer_width_step != 0 ||
+      hidden % ops::layer_width_step != 0) {
     throw std::invalid_argument("expected rows >= 0 and a width and hidden units that are multiples of " +
                                 std::to_string(ops::layer_width_step) + ", got " + std::to_string(rows) + ", " +
                                 std::to_string(width) + " and " + std::to_string(hidden));
@@ -50,8 +51,8 @@ ops::LayerShape shape_of(std::int64_t rows, std::int64_t width, std::int64_t hid
   return {rows, width, hidden, layer_dtype(dtype), epsilon};
 }
 
-void pack_weight(std::uintptr_t weight, std::int64_t outputs, std::int64_t inputs, bool backward, const std::string& dtype,
-                 std::uintptr_t packed, int threads) {
+void pack_weight(std::uintptr_t weight, std::int64_t outputs, std::int64_t inputs, bool backward,
+                 const std::string& dtype, std::uintptr_t packed, int threads) {
   const ops::LayerShape shape = shape_of(0, inputs, outputs, dtype, 1);
   const std::vector<std::uintptr_t> given{weight, packed};
   const Addresses at(given, 2);
@@ -60,8 +61,8 @@ void pack_weight(std::uintptr_t weight, std::int64_t outputs, std::int64_t input
 }
 
 void before_attention(std::int64_t rows, std::int64_t width, std::int64_t hidden, const std::string& dtype,
-                      const std::vector<std::uintptr_t>& inputs, const std::vector<std::uintptr_t>& outputs, float epsilon,
-                      int threads) {
+                      const std::vector<std::uintptr_t>& inputs, const std::vector<std::uintptr_t>& outputs,
+                      float epsilon, int threads) {
   const ops::LayerShape shape = shape_of(rows, width, hidden, dtype, epsilon);
   const Addresses in(inputs, 4);
   const Addresses out(outputs, 1);
@@ -114,11 +115,11 @@ ops::AfterAttention after_of(const ops::LayerShape& shape, const Addresses& in, 
 }
 
 void after_attention(std::int64_t rows, std::int64_t width, std::int64_t hidden, const std::string& dtype,
-                     const std::vector<std::uintptr_t>& inputs, const std::vector<std::uintptr_t>& outputs, float epsilon,
-                     float slope, std::uint64_t seed, double dropout, int threads) {
+                     const std::vector<std::uintptr_t>& inputs, const std::vector<std::uintptr_t>& outputs,
+                     float epsilon, float slope, std::uint64_t seed, double dropout, int threads) {
   const Addresses out(outputs, 4);
-  ops::AfterAttention layer = after_of(shape_of(rows, width, hidden, dtype, epsilon), Addresses(inputs, after_inputs), false,
-                                       slope, seed, dropout);
+  ops::AfterAttention layer = after_of(shape_of(rows, width, hidden, dtype, epsilon), Addresses(inputs, after_inputs),
+                                       false, slope, seed, dropout);
   layer.projected = out[0];
   layer.middle = out[1];
   layer.activated = out[2];
@@ -132,19 +133,28 @@ void after_attention_backward(std::int64_t rows, std::int64_t width, std::int64_
                               float epsilon, float slope, std::uint64_t seed, double dropout, int threads) {
   const Addresses in(inputs, after_inputs + 4);
   const Addresses out(outputs, 14);
-  ops::AfterAttention layer =
-      after_of(shape_of(rows, width, hidden, dtype, epsilon), in, true, slope, seed, dropout);
+  ops::AfterAttention layer = after_of(shape_of(rows, width, hidden, dtype, epsilon), in, true, slope, seed, dropout);
   layer.projected = in[after_inputs];
   layer.middle = in[after_inputs + 1];
   layer.activated = in[after_inputs + 2];
-  const ops::AfterAttentionGradient gradient{in[after_inputs + 3], out[0],           out[1],           out[2],
-                                             out[3],               out[8],           out[9],           out[12],
-                                             out[13],              {out[4], out[5]}, {out[6], out[7]}, {out[10], out[11]}};
+  const ops::AfterAttentionGradient gradient{in[after_inputs + 3],
+                                             out[0],
+                                             out[1],
+                                             out[2],
+                                             out[3],
+                                             out[8],
+                                             out[9],
+                                             out[12],
+                                             out[13],
+                                             {out[4], out[5]},
+                                             {out[6], out[7]},
+                                             {out[10], out[11]}};
   const py::gil_scoped_release release;
   ops::after_attention_backward(layer, gradient, threads);
 }
 
-void dropout(std::uintptr_t to, std::uintptr_t source, std::int64_t count, std::uint64_t seed, double dropout, int threads) {
+void dropout(std::uintptr_t to, std::uintptr_t source, std::int64_t count, std::uint64_t seed, double dropout,
+             int threads) {
   if (count < 0 || (count > 0 && (!to || !source)) || !(dropout >= 0 && dropout < 1)) {
     throw std::invalid_argument("expected the addresses of numbers and a dropout in [0, 1), got " +
                                 std::to_string(dropout));
@@ -161,8 +171,8 @@ void bind_transformer_layer(py::module_& module) {
   module.def("pack_weight", &pack_weight, "weight"_a, "outputs"_a, "inputs"_a, py::kw_only(), "backward"_a, "dtype"_a,
              "packed"_a, "threads"_a,
              "A float32 weight [outputs, inputs] as this processor's products read it, in outputs * inputs floats.");
-  module.def("before_attention", &before_attention, "rows"_a, "width"_a, "hidden"_a, "dtype"_a, py::kw_only(), "inputs"_a,
-             "outputs"_a, "epsilon"_a, "threads"_a,
+  module.def("before_attention", &before_attention, "rows"_a, "width"_a, "hidden"_a, "dtype"_a, py::kw_only(),
+             "inputs"_a, "outputs"_a, "epsilon"_a, "threads"_a,
              "linear(norm(x)). Inputs are addresses of x, the norm's weight and bias, and the packed weight [hidden, "
              "width]; the output is [rows, hidden] of dtype.");
   module.def("before_attention_backward", &before_attention_backward, "rows"_a, "width"_a, "hidden"_a, "dtype"_a,
@@ -175,10 +185,11 @@ void bind_transformer_layer(py::module_& module) {
              "m = x + norm(out(attended)), then m + dropout(down(norm(leaky(up(norm(m)))))). Inputs are addresses of "
              "weight and bias of out, norm, norm, up, norm and down, of x, and of what was attended; outputs are "
              "out(attended), m, leaky(up(...)) and the result.");
-  module.def("after_attention_backward", &after_attention_backward, "rows"_a, "width"_a, "hidden"_a, "dtype"_a,
-             py::kw_only(), "inputs"_a, "outputs"_a, "epsilon"_a, "slope"_a, "seed"_a, "dropout"_a, "threads"_a,
-             "The derivative of after_attention(). Inputs as there, with weights packed for it, its first three outputs, "
-             "and the upstream gradient; outputs are gradients of x and of what was attended, and of the parameters.");
+  module.def(
+      "after_attention_backward", &after_attention_backward, "rows"_a, "width"_a, "hidden"_a, "dtype"_a, py::kw_only(),
+      "inputs"_a, "outputs"_a, "epsilon"_a, "slope"_a, "seed"_a, "dropout"_a, "threads"_a,
+      "The derivative of after_attention(). Inputs as there, with weights packed for it, its first three outputs, "
+      "and the upstream gradient; outputs are gradients of x and of what was attended, and of the parameters.");
   module.def("dropout", &dropout, "to"_a, "source"_a, "count"_a, py::kw_only(), "seed"_a, "dropout"_a, "threads"_a,
              "Dropout of float32 numbers, as in after_attention().");
 }

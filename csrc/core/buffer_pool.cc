@@ -28,7 +28,7 @@ BufferPool::Block::~Block() {
 
 BufferPool::~BufferPool() { release(); }
 
-BufferPool& BufferPool::process() {
+BufferPool& BufferPool::global() {
   static BufferPool* const pool = [] {
     auto* made = new BufferPool(limit_from_environment());
     hold_while_forking(made->mutex_);
@@ -64,7 +64,7 @@ void BufferPool::give(void* data, std::size_t bytes) noexcept {
       std::free(data);
       return;
     }
-    while (kept_ > most_bytes_) {
+    while (kept_ > max_bytes_) {
       kept_ -= blocks_.back().bytes;
       leaving.splice(leaving.begin(), blocks_, std::prev(blocks_.end()));
     }

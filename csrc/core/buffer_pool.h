@@ -15,7 +15,9 @@ class BufferPool {
   class Block {
    public:
     Block(BufferPool& pool, void* data, std::size_t bytes) noexcept : pool_(&pool), data_(data), bytes_(bytes) {}
-    Block(Block&& other) noexcept : pool_(other.pool_), data_(other.data_), bytes_(other.bytes_) { other.data_ = nullptr; }
+    Block(Block&& other) noexcept : pool_(other.pool_), data_(other.data_), bytes_(other.bytes_) {
+      other.data_ = nullptr;
+    }
     Block(const Block&) = delete;
     Block& operator=(const Block&) = delete;
     Block& operator=(Block&&) = delete;
@@ -29,17 +31,17 @@ class BufferPool {
     std::size_t bytes_;  // of the block, at least what was asked for
   };
 
-  explicit BufferPool(std::size_t most_bytes) noexcept : most_bytes_(most_bytes) {}
+  explicit BufferPool(std::size_t max_bytes) noexcept : max_bytes_(max_bytes) {}
   ~BufferPool();
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;
 
   // The pool of the process. Never destroyed: arrays may outlive statics. It keeps TWOHOT_RECYCLED_MB megabytes (512
   // without that variable, which is read once; 0 keeps nothing).
-  static BufferPool& process();
+  static BufferPool& global();
 
-  // At least `bytes` of uninitialised memory: a kept block that is at most a quarter and a huge page too large, or a fresh one, in huge
-  // pages where the system offers them. Throws std::bad_alloc.
+  // At least `bytes` of uninitialised memory: a kept block that is at most a quarter and a huge page too large, or a
+  // fresh one, in huge pages where the system offers them. Throws std::bad_alloc.
   Block take(std::size_t bytes);
 
   // Gives every kept block back to the system.
@@ -56,7 +58,7 @@ class BufferPool {
 
   void give(void* data, std::size_t bytes) noexcept;
 
-  const std::size_t most_bytes_;
+  const std::size_t max_bytes_;
   mutable std::mutex mutex_;
   std::list<Kept> blocks_;
   std::size_t kept_ = 0;

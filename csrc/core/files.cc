@@ -46,8 +46,7 @@ FileError::FileError(int code, std::string path, const std::string& what)
     : std::runtime_error(what), code_(code), path_(std::move(path)) {}
 
 bool FileError::exhausted() const noexcept {
-  return code_ == EMFILE || code_ == ENFILE || code_ == ENOMEM || code_ == ENOLCK || code_ == ENOSPC ||
-         code_ == EDQUOT;
+  return code_ == EMFILE || code_ == ENFILE || code_ == ENOMEM || code_ == ENOLCK || code_ == ENOSPC || code_ == EDQUOT;
 }
 
 File::File(std::string path, Use use) : path_(std::move(path)) {
@@ -57,7 +56,7 @@ File::File(std::string path, Use use) : path_(std::move(path)) {
   descriptor_ = ::open(path_.c_str(), flags | O_CLOEXEC, 0666);
   if (descriptor_ < 0) throw FileError(errno, path_);
   if (use != Use::read) return;
-  struct stat status {};
+  struct stat status{};
   const int failed = ::fstat(descriptor_, &status) != 0 ? errno : S_ISDIR(status.st_mode) ? EISDIR : 0;
   if (failed == 0 && S_ISREG(status.st_mode)) return;
   ::close(descriptor_);
@@ -68,13 +67,13 @@ File::File(std::string path, Use use) : path_(std::move(path)) {
 File::~File() { ::close(descriptor_); }
 
 std::int64_t File::size() const {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(descriptor_, &status) != 0) throw FileError(errno, path_);
   return status.st_size;
 }
 
 bool File::named() const {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(descriptor_, &status) != 0) throw FileError(errno, path_);
   return status.st_nlink > 0;
 }
@@ -154,12 +153,12 @@ void remove_file(const std::string& path) {
 }
 
 bool absent(const std::string& path) noexcept {
-  struct stat status {};
+  struct stat status{};
   return ::lstat(path.c_str(), &status) != 0 && (errno == ENOENT || errno == ESTALE);
 }
 
 std::optional<std::int64_t> file_bytes(const std::string& path) noexcept {
-  struct stat status {};
+  struct stat status{};
   if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return std::nullopt;
   return status.st_size;
 }

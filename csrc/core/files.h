@@ -35,7 +35,8 @@ class File {
  public:
   enum class Use { read, create, folder };  // create: must not exist yet
 
-  // Waits for nobody, as opening a FIFO would; `read` refuses all but regular files, themselves or behind symbolic links.
+  // Waits for nobody, as opening a FIFO would; `read` refuses all but regular files, themselves or behind symbolic
+  // links.
   File(std::string path, Use use);
   ~File();
   File(const File&) = delete;

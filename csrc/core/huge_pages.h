@@ -13,9 +13,9 @@ inline constexpr std::size_t huge_page = std::size_t{1} << 21;
 // std::bad_alloc.
 void* allocate_huge(std::size_t bytes);
 
-// Slabs of huge pages one after the other. The first write to memory that the system gives costs more than the copy that
-// it is for, so from the second slab on a thread makes the next one meanwhile, and writes to it. Serves one thread at a
-// time.
+// Slabs of huge pages one after the other. The first write to memory that the system gives costs more than the copy
+// that it is for, so from the second slab on a thread makes the next one meanwhile, and writes to it. Serves one thread
+// at a time.
 class SlabSource {
  public:
   explicit SlabSource(std::size_t bytes) noexcept : bytes_(bytes) {}

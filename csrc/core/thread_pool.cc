@@ -120,4 +120,19 @@ void ThreadPool::State::work() {
   }
 }
 
+std::shared_ptr<ThreadPool> global_thread_pool(int threads) {
+  // Never destroyed: its threads may outlive statics.
+  static std::shared_ptr<ThreadPool>* const pool = new std::shared_ptr<ThreadPool>();
+  static std::mutex* const mutex = [] {
+    auto* made = new std::mutex();
+    hold_while_forking(*made);
+    return made;
+  }();
+  const std::lock_guard lock(*mutex);
+  if (*pool == nullptr || (*pool)->threads() != threads || !(*pool)->usable()) {
+    *pool = std::make_shared<ThreadPool>(threads);
+  }
+  return *pool;
+}
+
 }  // namespace twohot

@@ -10,8 +10,8 @@
 namespace twohot {
 
 // Thread-safe: concurrent calls of run() are served one after the other. Idle threads sleep on a condition variable.
-// Destroying the pool joins its threads; no run() may be in progress then. A forked child has none of its threads: there
-// the pool may be destroyed, and run() may not be called.
+// Destroying the pool joins its threads; no run() may be in progress then. A forked child has none of its threads:
+// there the pool may be destroyed, and run() may not be called.
 class ThreadPool {
  public:
   // `threads` threads work on a loop, the caller being one of them: `threads` - 1 are started. Throws
@@ -36,5 +36,9 @@ class ThreadPool {
 
   std::unique_ptr<State, ProcessDelete> state_;
 };
+
+// The pool of the process, replaced when another number of threads is asked for, and in a forked child. Thread-safe.
+// Throws as ThreadPool does.
+std::shared_ptr<ThreadPool> global_thread_pool(int threads);
 
 }  // namespace twohot

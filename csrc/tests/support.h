@@ -14,9 +14,9 @@
 #include <string>
 #include <vector>
 
-#include "core/sampler.h"
-#include "core/store.h"
-#include "core/writer.h"
+#include "replay/sampler.h"
+#include "replay/store.h"
+#include "replay/writer.h"
 
 namespace twohot::test {
 
@@ -59,9 +59,7 @@ std::string sentence(Call call) {
 }
 
 // `width` int32 observations and one int32 action.
-inline Schema schema(std::int64_t width) {
-  return {{{"value", DType::int32, {width}}}, {"action", DType::int32, {}}};
-}
+inline Schema schema(std::int64_t width) { return {{{"value", DType::int32, {width}}}, {"action", DType::int32, {}}}; }
 
 inline Capacity steps(std::int64_t count) { return {count, {}, {}}; }
 

@@ -12,8 +12,9 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
-from twohot.kernels.attention import library, op, reference
-from twohot.kernels.backend import autocast_dtype, choose_attention, plain_eager
+from twohot.kernels.attention import op, reference, torch_attention
+from twohot.kernels.backend import autocast_dtype, choose_attention, is_eager_tensor
+from twohot.kernels.torch_private import write_count
 
 __all__ = ["KVCache", "causal_attention", "decode_attention", "prefill_attention"]
 
@@ -69,16 +70,16 @@ def causal_attention(
         _require_lengths(name, lengths, q)
     implementation = choose_attention(q.device, q.dtype, q.shape[-1], softcap is not None).name
     if implementation == "sdpa":
-        return library.sdpa(q, k, v, lengths, window, sinks, scale, rotary)
+        return torch_attention.sdpa(q, k, v, lengths, window, sinks, scale, rotary)
     if implementation == "flex":
-        return library.flex(q, k, v, lengths, window, sinks, softcap, scale, rotary)
+        return torch_attention.flex(q, k, v, lengths, window, sinks, softcap, scale, rotary)
     if implementation != "reference":
         angles = (None, None)
         if rotary is not None:
             steps = torch.arange(q.shape[1], device=q.device)
             angles = reference.rotation(steps, q.shape[3], rotary, torch.float32)
         scale = q.shape[3] ** -0.5 if scale is None else scale
-        return op.fused_attention(q, k, v, lengths, *angles, window or 0, sinks, softcap or 0.0, scale)[0]
+        return op.causal_attention(q, k, v, lengths, *angles, window or 0, sinks, softcap or 0.0, scale)[0]
     return reference.causal_attention(q, k, v, lengths, window, sinks, softcap, scale, rotary)
 
 
@@ -175,7 +176,7 @@ class KVCache:
             return None, None
         # `seen` is public: whoever writes to it changes its version. Tensors of inference mode have none.
         traced = torch.compiler.is_compiling() or self.seen.is_inference()
-        version = -1 if traced else self.seen._version
+        version = -1 if traced else write_count(self.seen)
         kept = self._rotation
         if traced or kept is None or kept[0] is not self.seen or kept[1] != version:
             angles = reference.rotation(self.seen, self.keys.shape[-1], self.rotary, torch.float32)
@@ -272,7 +273,7 @@ def decode_attention(
     if softcap is not None or scale is not None:
         _require_options(name, size, None, 0, softcap, scale, None)
         softcap, scale = _as_float(softcap), _as_float(scale)
-    return op.decode_step(
+    return op.decode_attention(
         q.detach(),
         k.detach(),
         v.detach(),
@@ -425,7 +426,7 @@ def _require_steps(
         owner = "q" if what == "lengths" else "the cache"
         raise ValueError(f"{name}: expected {what} on {device}, as {owner} is, got {steps.device}")
     # A GPU would have to be waited for, and a trace has no numbers.
-    if steps.device.type != "cpu" or torch.compiler.is_compiling() or not steps.numel() or not plain_eager(steps):
+    if steps.device.type != "cpu" or torch.compiler.is_compiling() or not steps.numel() or not is_eager_tensor(steps):
         return
     found = [int(x) for x in steps.aminmax()]
     if found[0] < 0 or found[1] > most:

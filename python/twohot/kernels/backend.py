@@ -16,6 +16,13 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from twohot.kernels.torch_private import (
+    dispatch_mode_count,
+    environment,
+    environment_key,
+    functorch_transforms_active,
+)
+
 try:
     from twohot import _native as native
 except ImportError as error:
@@ -29,7 +36,7 @@ TORCH_NAMES = ("sdpa", "flex")
 ATTENTION_NAMES = (*NAMES, *TORCH_NAMES)
 FUSED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FUSED_BINS = (2, 4096)
-_VARIABLE, _OWN_VARIABLE = (os.environ.encodekey(name) for name in ("TWOHOT_BACKEND", "TWOHOT_ATTENTION"))
+_VARIABLE, _OWN_VARIABLE = (environment_key(name) for name in ("TWOHOT_BACKEND", "TWOHOT_ATTENTION"))
 _AUTO = ("TWOHOT_BACKEND", "auto")
 _AUTO_ATTENTION = ("TWOHOT_ATTENTION", "auto")
 # Triton reads it once as well, when its kernels are imported.
@@ -54,8 +61,8 @@ def choose_two_hot(device: torch.device, dtype: torch.dtype, bins: int) -> Choic
     Raises:
         RuntimeError: when TWOHOT_BACKEND names one that is unknown, or that cannot run for these logits.
     """
-    # os.environ raises and catches two errors where a variable is missing, at the price of a small loss.
-    if not torch.compiler.is_compiling() and type(bins) is int and os.environ._data.get(_VARIABLE) is None:
+    # Skip the lookup where nothing is forced: for a small loss it would dominate.
+    if not torch.compiler.is_compiling() and type(bins) is int and environment.get(_VARIABLE) is None:
         return _choose(_two_hot, _AUTO, False, device.type, dtype, bins)
     return _look_up(_two_hot, _forced("TWOHOT_BACKEND"), device, dtype, bins)
 
@@ -66,8 +73,8 @@ def choose_decode(device: torch.device, dtype: torch.dtype, cache: torch.dtype, 
     Raises:
         RuntimeError: when TWOHOT_ATTENTION names one that is unknown or cannot run.
     """
-    # As in `choose_two_hot`: a step of few environments takes as long as this would.
-    asked = os.environ._data.get(_VARIABLE) is not None or os.environ._data.get(_OWN_VARIABLE) is not None
+    # Skip the lookup as in `choose_two_hot`: for a step of few environments it would dominate.
+    asked = environment.get(_VARIABLE) is not None or environment.get(_OWN_VARIABLE) is not None
     if not torch.compiler.is_compiling() and type(size) is int and not asked:
         return _choose(_decode, _AUTO_ATTENTION, False, device.type, dtype, cache, size)
     return _look_up(_decode, _forced("TWOHOT_ATTENTION", "TWOHOT_BACKEND"), device, dtype, cache, size)
@@ -96,13 +103,13 @@ def runs_triton(logits: Tensor) -> bool:
     return choose_two_hot(logits.device, logits.dtype, logits.shape[1]).name == "triton"
 
 
-def plain_eager(tensor: Tensor) -> bool:
-    """Whether an operation may run at once, past the dispatcher: nothing traces, transforms or wraps tensors now."""
+def is_eager_tensor(tensor: Tensor) -> bool:
+    """Whether an operation may run past the dispatcher: nothing traces, transforms or wraps tensors now."""
     return not (
         torch.compiler.is_compiling()
         or type(tensor) not in (Tensor, torch.nn.Parameter)
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
+        or functorch_transforms_active()
+        or dispatch_mode_count()
     )
 
 

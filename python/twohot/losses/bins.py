@@ -16,10 +16,11 @@ from torch import Tensor
 
 from twohot.errors import TwohotError
 from twohot.kernels.two_hot import reference
+from twohot.kernels.two_hot.reference import Labels
 
 Transform = Literal["symlog", "linear", "signed_sqrt"]
 Readout = Literal["transformed", "raw"]
-Labels = Literal["transformed", "raw"]
+TwoHotLabels = Literal["transformed", "raw"]
 
 
 class BinsError(TwohotError):
@@ -83,7 +84,7 @@ class ValueBins:
     count: int = 128
     transform: Transform = "symlog"
     readout: Readout = "transformed"
-    labels: Labels = "transformed"
+    labels: TwoHotLabels = "transformed"
 
     def __new__(cls, *ends: float, **named: object) -> ValueBins:
         if len(ends) == 1 and "high" not in named:
@@ -175,9 +176,9 @@ class ValueBins:
         return *self.transformed_ends, self.transform, self.readout == "raw"
 
     @property
-    def two_hot_sigma(self) -> float:
-        """The `sigma` of two-hot labels on these bins, as the operations take it. Linear bins are their own values."""
-        return reference.RAW_LABELS if self.labels == "raw" and self.transform != "linear" else 0.0
+    def two_hot_labels(self) -> Labels:
+        """The kind of two-hot labels on these bins, as the operations take it. Linear bins are their own values."""
+        return Labels.TWO_HOT_RAW if self.labels == "raw" and self.transform != "linear" else Labels.TWO_HOT
 
 
 # That of the fields, which `__new__` would hide.

@@ -7,18 +7,19 @@ from torch import Tensor, nn
 
 from twohot.kernels.backend import choose_two_hot, native
 from twohot.kernels.two_hot import reference
+from twohot.kernels.two_hot.reference import Labels
 from twohot.losses.bins import ValueBins
 from twohot.losses.rows import (
     Reduction,
+    cross_entropy,
     heads_of,
     layer_of,
-    linear_row_cross_entropy,
+    linear_cross_entropy,
     plain_expectation,
     plain_linear,
     require_bins,
     require_logits,
     require_sigma,
-    row_cross_entropy,
 )
 from twohot.tensors import require_floating
 
@@ -53,7 +54,9 @@ def two_hot(target: Tensor, bins: ValueBins) -> Tensor:
     """
     require_floating("two_hot", "target", target)
     require_bins("two_hot", bins)
-    return reference.two_hot(target, *bins.transformed_ends, bins.count, bins.transform, raw=bins.two_hot_sigma < 0)
+    return reference.two_hot(
+        target, *bins.transformed_ends, bins.count, bins.transform, raw=bins.two_hot_labels is Labels.TWO_HOT_RAW
+    )
 
 
 def hl_gauss(target: Tensor, bins: ValueBins, sigma: float = 0.75) -> Tensor:
@@ -109,7 +112,9 @@ def two_hot_cross_entropy(
         ValueError: when N differs from `bins.count`, a shape does not broadcast, or a dtype is wrong.
     """
     name = "two_hot_cross_entropy"
-    return row_cross_entropy(name, logits, target, bins, None, weight, mask, reduction, return_readout)
+    require_bins(name, bins)
+    labels = bins.two_hot_labels
+    return cross_entropy(name, logits, target, bins, labels, 0.0, weight, mask, reduction, return_readout)
 
 
 def hl_gauss_cross_entropy(
@@ -130,7 +135,8 @@ def hl_gauss_cross_entropy(
     """
     name = "hl_gauss_cross_entropy"
     require_sigma(name, sigma)
-    return row_cross_entropy(name, logits, target, bins, sigma, weight, mask, reduction, return_readout)
+    labels = Labels.HL_GAUSS
+    return cross_entropy(name, logits, target, bins, labels, sigma, weight, mask, reduction, return_readout)
 
 
 def bin_expectation(logits: Tensor, bins: ValueBins) -> Tensor:
@@ -151,9 +157,9 @@ def bin_expectation(logits: Tensor, bins: ValueBins) -> Tensor:
     require_logits("bin_expectation", logits, bins)
     if choose_two_hot(logits.device, logits.dtype, bins.count).name == "reference":
         return plain_expectation(logits, bins)
-    from twohot.kernels.two_hot.op import expectation_of_rows
+    from twohot.kernels.two_hot.op import expectation
 
-    return expectation_of_rows(logits.reshape(-1, bins.count).contiguous(), *bins.support).reshape(logits.shape[:-1])
+    return expectation(logits.reshape(-1, bins.count).contiguous(), *bins.support).reshape(logits.shape[:-1])
 
 
 def linear_two_hot_cross_entropy(
@@ -190,8 +196,9 @@ def linear_two_hot_cross_entropy(
     """
     name = "linear_two_hot_cross_entropy"
     require_bins(name, bins)
-    return linear_row_cross_entropy(
-        name, hidden, weight, bias, target, bins, bins.two_hot_sigma, row_weight, mask, reduction, return_readout
+    labels = bins.two_hot_labels
+    return linear_cross_entropy(
+        name, hidden, weight, bias, target, bins, labels, 0.0, row_weight, mask, reduction, return_readout
     )
 
 
@@ -211,8 +218,9 @@ def linear_hl_gauss_cross_entropy(
     """`hl_gauss_cross_entropy(hidden @ weight^T + bias, ...)`; arguments as `linear_two_hot_cross_entropy`."""
     name = "linear_hl_gauss_cross_entropy"
     require_sigma(name, sigma)
-    return linear_row_cross_entropy(
-        name, hidden, weight, bias, target, bins, sigma, row_weight, mask, reduction, return_readout
+    labels = Labels.HL_GAUSS
+    return linear_cross_entropy(
+        name, hidden, weight, bias, target, bins, labels, sigma, row_weight, mask, reduction, return_readout
     )
 
 

@@ -12,8 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from twohot.kernels.backend import autocast_dtype, choose_two_hot, plain_eager
+from twohot.kernels.backend import autocast_dtype, choose_two_hot, is_eager_tensor
+from twohot.kernels.torch_private import functorch_transforms_active
 from twohot.kernels.two_hot import reference
+from twohot.kernels.two_hot.reference import Labels
 from twohot.losses.bins import ValueBins
 from twohot.tensors import require_device, require_floating, require_tensor
 
@@ -33,76 +35,79 @@ def set_checks(enabled: bool) -> None:
     _checking = enabled
 
 
-def row_cross_entropy(
+def cross_entropy(
     name: str,
     logits: Tensor,
     target: Tensor,
     bins: ValueBins,
-    sigma: float | None,
+    labels: Labels,
+    sigma: float,
     weight: Tensor | None,
     mask: Tensor | None,
     reduction: Reduction,
     return_readout: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The cross-entropy of `two_hot_cross_entropy` (sigma None) and `hl_gauss_cross_entropy`; `name` is for errors."""
+    """The cross-entropy of the public function that errors call `name`; `sigma` is that of HL-Gauss labels."""
     require_logits(name, logits, bins)
-    sigma = bins.two_hot_sigma if sigma is None else sigma
     rows = logits.shape[:-1]
     _require_rows(name, "logits", logits, target, mask, weight, "weight", reduction)
     if choose_two_hot(logits.device, logits.dtype, bins.count).name == "reference":
-        loss, readout = _plain_rows(logits, target, bins, sigma, mask, return_readout)
+        loss, readout = _plain_rows(logits, target, bins, labels, sigma, mask, return_readout)
         return _reduced(loss, readout, rows, weight, mask, reduction, return_readout)
     from twohot.kernels.two_hot import op
 
     flat = logits.contiguous() if logits.dim() == 2 else logits.reshape(-1, bins.count).contiguous()
     target_, mask_ = _shared(rows, target, mask)
     one_pass = _one_pass(logits, weight, reduction)
-    if one_pass and plain_eager(logits):
+    if one_pass and is_eager_tensor(logits):
         weight_ = None if weight is None else weight.expand(rows).reshape(-1).to(torch.float32).contiguous()
         gradient = torch.is_grad_enabled() and logits.requires_grad
-        arguments = (reduction == "mean", *bins.support, sigma, return_readout, gradient)
-        loss, readout = op.reduced_cross_entropy(flat, target_, mask_, weight_, *arguments)
+        arguments = (reduction == "mean", *bins.support, labels.value, sigma, return_readout, gradient)
+        loss, readout = op.cross_entropy(flat, target_, mask_, weight_, *arguments)
         return (loss, readout.reshape(rows)) if return_readout else loss
-    loss, readout = op.cross_entropy_of_rows(flat, target_, mask_, *bins.support, sigma, return_readout)
+    loss, readout = op.cross_entropy_rows(flat, target_, mask_, *bins.support, labels.value, sigma, return_readout)
     readout = readout.reshape(rows) if return_readout else None
     return _reduced(loss.reshape(rows), readout, rows, weight, mask, reduction, return_readout)
 
 
-def linear_row_cross_entropy(
+def linear_cross_entropy(
     name: str,
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     target: Tensor,
     bins: ValueBins,
+    labels: Labels,
     sigma: float,
     row_weight: Tensor | None,
     mask: Tensor | None,
     reduction: Reduction,
     return_readout: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """As `row_cross_entropy`, of the logits of a last layer."""
+    """As `cross_entropy`, of the logits of a last layer."""
     hidden, weight, bias = layer_of(name, hidden, weight, bias, bins)
     rows = hidden.shape[:-1]
     _require_rows(name, "hidden", hidden, target, mask, row_weight, "row_weight", reduction)
-    transformed = torch._C._are_functorch_transforms_active()
+    transformed = functorch_transforms_active()
     if transformed or choose_two_hot(hidden.device, hidden.dtype, bins.count).name == "reference":
         # One by one, as torch.func's transforms want to see them too. NaN in a row that does not count would spread.
         hidden = hidden if mask is None else torch.where(mask.expand(rows).unsqueeze(-1), hidden, 0)
         logits = plain_linear(hidden, weight, bias)
-        return row_cross_entropy(name, logits, target, bins, sigma, row_weight, mask, reduction, return_readout)
+        return cross_entropy(name, logits, target, bins, labels, sigma, row_weight, mask, reduction, return_readout)
     from twohot.kernels.linear_two_hot import op
 
     layer = heads_of(hidden, weight, bias)
     target_, mask_ = _shared(rows, target, mask)
     if not _one_pass(hidden, row_weight, reduction):
-        loss, readout = op.linear_cross_entropy_of_rows(*layer, target_, mask_, *bins.support, sigma, return_readout)
+        loss, readout = op.linear_cross_entropy_rows(
+            *layer, target_, mask_, *bins.support, labels.value, sigma, return_readout
+        )
         readout = readout.reshape(rows) if return_readout else None
         return _reduced(loss.reshape(rows), readout, rows, row_weight, mask, reduction, return_readout)
     row_weight = None if row_weight is None else row_weight.expand(rows).reshape(-1).to(torch.float32).contiguous()
     wanted = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in layer]
-    arguments = (reduction == "mean", *bins.support, sigma, return_readout, wanted)
-    loss, readout = op.reduced_linear_cross_entropy(*layer, target_, mask_, row_weight, *arguments)
+    arguments = (reduction == "mean", *bins.support, labels.value, sigma, return_readout, wanted)
+    loss, readout = op.linear_cross_entropy(*layer, target_, mask_, row_weight, *arguments)
     return (loss, readout.reshape(rows)) if return_readout else loss
 
 
@@ -116,7 +121,13 @@ def _one_pass(logits: Tensor, weight: Tensor | None, reduction: Reduction) -> bo
 
 
 def _plain_rows(
-    logits: Tensor, target: Tensor, bins: ValueBins, sigma: float, mask: Tensor | None, return_readout: bool
+    logits: Tensor,
+    target: Tensor,
+    bins: ValueBins,
+    labels: Labels,
+    sigma: float,
+    mask: Tensor | None,
+    return_readout: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """The loss of each row, and the readout, in plain PyTorch."""
     wide = torch.promote_types(logits.dtype, torch.float32)
@@ -124,12 +135,8 @@ def _plain_rows(
     if mask is not None:
         logits = torch.where(mask.unsqueeze(-1), logits, 0)
         target = torch.where(mask, target, 0)
-    support = (*bins.transformed_ends, bins.count, bins.transform)
-    if sigma > 0:
-        labels = reference.hl_gauss(target, *support, sigma)
-    else:
-        labels = reference.two_hot(target, *support, raw=sigma < 0)
-    loss = reference.cross_entropy(logits, labels)
+    label = reference.labels_of(target, *bins.transformed_ends, bins.count, bins.transform, labels, sigma)
+    loss = reference.cross_entropy(logits, label)
     if mask is not None:
         loss = torch.where(mask, loss, 0)
     if not return_readout:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from twohot.attention import KVCache
 from twohot.kernels.addresses import address, optional_address
-from twohot.kernels.backend import choose_decode, native, plain_eager
+from twohot.kernels.backend import choose_decode, is_eager_tensor, native
 
 if TYPE_CHECKING:
     from twohot.nets.timestep import TimestepEncoder
@@ -53,7 +53,7 @@ def faster_in_numpy(x: Tensor) -> bool:
     Some wake its threads even for little, which on a virtual machine takes longer than the work.
     """
     small = not torch.is_grad_enabled() and x.is_cpu and x.dtype == torch.float32 and x.numel() <= MOST_NUMBERS
-    return small and plain_eager(x)
+    return small and is_eager_tensor(x)
 
 
 class PackedWeights:
@@ -118,7 +118,7 @@ class PackedStep:
             and transformer.feed_forward % 16 == 0
             and choose_decode(x.device, x.dtype, cache.keys.dtype, size).name == "native"
             and cache.keys.device == x.device
-            and plain_eager(x)
+            and is_eager_tensor(x)
             and not torch.is_autocast_enabled("cpu")
         )
 
@@ -216,7 +216,7 @@ def _fits(x: Tensor, layers: Sequence[nn.Linear], norm: nn.LayerNorm | None) -> 
         and x.dtype == layers[0].weight.dtype == torch.float32
         and (norm is None or layers[-1].out_features % 16 == 0)
         and choose_decode(x.device, x.dtype, x.dtype, PANEL).name == "native"
-        and plain_eager(x)
+        and is_eager_tensor(x)
         and not torch.is_autocast_enabled("cpu")
     )
 

@@ -16,12 +16,12 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from twohot.attention import KVCache, causal_attention, decode_attention, prefill_attention
+from twohot.kernels.activation import LEAKY_RELU_SLOPE
 from twohot.kernels.transformer_layer import op as fused
 from twohot.nets.linear import SigmaLinear
 from twohot.nets.packed import PackedStep
 from twohot.nets.positions import make_positions
 
-SLOPE = 0.01
 """Of leaky ReLU below 0: torch's own."""
 
 
@@ -63,7 +63,7 @@ class TransformerLayer(nn.Module):
 
     def _settings(self) -> fused.Settings:
         share = self.dropout.p if self.training else 0.0
-        return fused.Settings(self.heads, self.rotary, self.norm_attention.eps, SLOPE, share)
+        return fused.Settings(self.heads, self.rotary, self.norm_attention.eps, LEAKY_RELU_SLOPE, share)
 
     def _folded(self) -> fused.Layer:
         scales = self.head_scale.repeat_interleave(self.out.weight.shape[1] // self.heads, 0).flatten()

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from twohot.kernels.addresses import address, optional_address, refuse
 from twohot.kernels.attention import reference
-from twohot.kernels.backend import choose_attention, choose_decode, native, plain_eager
-from twohot.kernels.two_hot.op import differentiable, differentiated_once
-
-_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+from twohot.kernels.autograd import differentiable, differentiated_once
+from twohot.kernels.backend import choose_attention, choose_decode, is_eager_tensor, native
+from twohot.kernels.dtypes import DTYPE_NAMES
+from twohot.kernels.torch_private import operation_body
 
 
 @torch.library.custom_op("twohot::decode_attention", mutates_args=("keys", "values"))
-def decode_attention(
+def decode_attention_op(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -69,7 +69,7 @@ def decode_attention(
     return reference.decode_attention(q, keys.to(q.dtype), values.to(q.dtype), counts, softcap or None, scale)
 
 
-@decode_attention.register_fake
+@decode_attention_op.register_fake
 def _(q, k, v, keys, values, seen, sinks, softcap, scale, cosine, sine):
     return torch.empty_like(q, memory_format=torch.contiguous_format)
 
@@ -85,7 +85,7 @@ def _decode_natively(q, k, v, keys, values, seen, sinks, softcap, scale, cosine,
     native.decode_attention(
         address(keys, "keys", cache_dtype, environments, heads, rows, size),
         address(values, "values", cache_dtype, environments, heads, rows, size),
-        _NAMES[cache_dtype],
+        DTYPE_NAMES[cache_dtype],
         environments,
         heads,
         rows,
@@ -94,7 +94,7 @@ def _decode_natively(q, k, v, keys, values, seen, sinks, softcap, scale, cosine,
         query=address(q, "q", dtype, environments, q.shape[1], size, strided=True),
         key=address(k, "k", dtype, *new, strided=True),
         value=address(v, "v", dtype, *new, strided=True),
-        dtype=_NAMES[dtype],
+        dtype=DTYPE_NAMES[dtype],
         query_stride=q.stride(0),
         key_stride=k.stride(0),
         value_stride=v.stride(0),
@@ -115,13 +115,16 @@ def _contiguous_heads(x: Tensor) -> Tensor:
     return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
 
 
-def decode_step(q: Tensor, *arguments) -> Tensor:
-    """`decode_attention`, past the dispatcher where nothing traces."""
-    return (decode_attention._init_fn if plain_eager(q) else decode_attention)(q, *arguments)
+_decode_body = operation_body(decode_attention_op)
+
+
+def decode_attention(q: Tensor, *arguments) -> Tensor:
+    """`decode_attention_op`, past the dispatcher where nothing traces."""
+    return (_decode_body if is_eager_tensor(q) else decode_attention_op)(q, *arguments)
 
 
 @torch.library.custom_op("twohot::causal_attention", mutates_args=())
-def causal_attention(
+def causal_attention_op(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -155,14 +158,14 @@ def causal_attention(
     return out, lse
 
 
-@causal_attention.register_fake
+@causal_attention_op.register_fake
 def _(q, k, v, lengths, cosine, sine, window, sinks, softcap, scale):
     lse = q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32)
     return torch.empty_like(q, memory_format=torch.contiguous_format), lse
 
 
 @torch.library.custom_op("twohot::causal_attention_backward", mutates_args=())
-def causal_attention_backward(
+def causal_attention_backward_op(
     upstream: Tensor,
     q: Tensor,
     k: Tensor,
@@ -177,7 +180,7 @@ def causal_attention_backward(
     softcap: float,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v for an `upstream` gradient [B, L, H, D] of `causal_attention`."""
+    """Gradients of q, k and v for an `upstream` gradient [B, L, H, D] of `causal_attention_op`."""
     gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)]
     q, k, v, upstream = (_unit_places(x) for x in (q, k, v, upstream))
     options = {"window": window, "sinks": sinks, "softcap": softcap, "scale": scale}
@@ -194,7 +197,7 @@ def causal_attention_backward(
     return tuple(gradients)
 
 
-@causal_attention_backward.register_fake
+@causal_attention_backward_op.register_fake
 def _(upstream, q, k, v, *_):
     return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
 
@@ -220,7 +223,7 @@ def _attend_natively(q, k, v, lengths, cosine, sine, out, lse, gradients, **opti
         at["q"],
         at["k"],
         at["v"],
-        _NAMES[q.dtype],
+        DTYPE_NAMES[q.dtype],
         batch,
         steps,
         max(heads, 1),
@@ -261,7 +264,7 @@ def _precision() -> str:
 
 
 def fill_gradients(upstream, q, k, v, out, lse, options, *, out_gradients) -> None:
-    """The native `causal_attention_backward` without lengths, into `out_gradients`: views shaped as q, k and v.
+    """The native `causal_attention_backward_op` without lengths, into `out_gradients`: views shaped as q, k and v.
 
     Args:
         options: what follows `lengths` among its arguments.
@@ -271,7 +274,7 @@ def fill_gradients(upstream, q, k, v, out, lse, options, *, out_gradients) -> No
     _attend_natively(q, k, v, None, cosine, sine, out, lse, (upstream, *out_gradients), **named)
 
 
-gradients_of_attention = differentiated_once(causal_attention_backward)
+causal_attention_backward = differentiated_once(causal_attention_backward_op)
 
 
 def _save_attention(ctx, inputs, output) -> None:
@@ -286,7 +289,7 @@ def _attention_backward(ctx, upstream, lse):
     if upstream is None:
         return (None,) * 10
     options = ctx.window, ctx.sinks, ctx.softcap, ctx.scale
-    return *gradients_of_attention(upstream, *ctx.saved_tensors, *options), *[None] * 7
+    return *causal_attention_backward(upstream, *ctx.saved_tensors, *options), *[None] * 7
 
 
-fused_attention = differentiable(causal_attention, _save_attention, _attention_backward, inputs=3)
+causal_attention = differentiable(causal_attention_op, _save_attention, _attention_backward, inputs=3)

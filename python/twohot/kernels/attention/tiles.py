@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from twohot.kernels.two_hot.kernel import wave_size
+from twohot.kernels.triton_device import wave_size
 
 SIZES = (16, 32, 64, 128, 256)
 # (AMD; rotation, softcap or window; kind of products) to blocks of queries, of keys and warps for each of SIZES: the

@@ -3,7 +3,7 @@
 Row r is a step of the batch, a discount and an action. The first layer is linear, so that its output is a sum:
 x = state[c, step_r] + table[c, entry_r] + action_r A[c], where the table holds what discounts and discrete actions
 add, and A is the first layer's share of an action that is a vector. Then come leaky ReLU, `D` hidden layers and the
-last one. Pieces of rows go through all of it, the two-hot operation and back while they are in the cache, so that
+last one. Tiles of rows go through all of it, the two-hot operation and back while they are in the cache, so that
 neither features nor logits ever exist as a whole (the idea of Hsu et al. 2024, Liger-Kernel, arXiv 2410.10989, for a
 network instead of a layer).
 
@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 
 from twohot.kernels.addresses import require_one_device
-from twohot.kernels.critics import fused, pieces
-from twohot.kernels.critics.ensemble import Critics, Rows
-from twohot.kernels.two_hot.op import differentiable, empty_recycled, mean_scale, rows_that_count, scaled
+from twohot.kernels.autograd import differentiable, scaled
+from twohot.kernels.critics import native, tiled
+from twohot.kernels.critics.types import Critics, Rows
+from twohot.kernels.memory import empty_from_pool
+from twohot.kernels.reduction import count_valid_rows, per_valid_row
 
 
 @torch.library.custom_op("twohot::critics_cross_entropy", mutates_args=())
@@ -42,6 +44,7 @@ def critics_cross_entropy(
     high: float,
     transform: str,
     raw: bool,
+    labels: str,
     sigma: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Mean cross-entropy of all critics' rows with two-hot or HL-Gauss labels, with all gradients found on the way.
@@ -49,7 +52,7 @@ def critics_cross_entropy(
     Args:
         state, table, action_weight, weights, biases, head, head_bias: as `Critics`. step, entry, action: as `Rows`.
         target: [R] of the dtype of `biases`, in units of the return. mask: [R] bool, True where a row counts.
-        low, high, transform, raw, sigma: the support and its labels, as in `twohot.kernels.two_hot.op`.
+        low, high, transform, raw, labels, sigma: the support and its labels, as in `twohot.kernels.two_hot.op`.
 
     Returns:
         The loss [], with gradients; the readout [C, R], 0 where a row does not count; then the gradients of the first
@@ -59,16 +62,16 @@ def critics_cross_entropy(
     support = (low, high, transform, raw)
 
     def fill(scale: float | Tensor, loss: Tensor, readout: Tensor, gradients: Critics) -> None:
-        def finish(logits: Tensor, c: int, piece: slice) -> None:
-            own = None if mask is None else mask[piece]
-            outputs = loss[c, piece], readout[c, piece]
-            pieces.two_hot_loss(logits, target[piece], own, scale, support, sigma, *outputs)
+        def finish(logits: Tensor, c: int, tile: slice) -> None:
+            own = None if mask is None else mask[tile]
+            outputs = loss[c, tile], readout[c, tile]
+            tiled.two_hot_loss(logits, target[tile], own, scale, support, labels, sigma, *outputs)
 
-        if fused.runs(critics):
+        if native.runs(critics):
             outputs = {"loss": loss, "readout": readout, "gradients": gradients}
-            fused.fill_cross_entropy(critics, rows, target, mask, scale, support, sigma, **outputs)
+            native.fill_cross_entropy(critics, rows, target, mask, scale, support, labels, sigma, **outputs)
         else:
-            pieces.fill_loss(critics, rows, finish, gradients)
+            tiled.fill_loss(critics, rows, finish, gradients)
 
     return _loss(critics, rows, mask, fill)
 
@@ -76,9 +79,9 @@ def critics_cross_entropy(
 def _loss(critics: Critics, rows: Rows, mask: Tensor | None, fill: Callable[..., None]) -> tuple[Tensor, ...]:
     """What a loss returns: `fill` gets the scale of a row, the losses and values [C, R] and the gradients to fill."""
     state, wide, count = critics.state, critics.biases.dtype, rows.step.shape[0]
-    scale = mean_scale(rows_that_count(mask, count, count) * state.shape[0])
+    scale = per_valid_row(count_valid_rows(mask, count, count) * state.shape[0])
     loss, value = (torch.empty(state.shape[0], count, dtype=wide, device=state.device) for _ in range(2))
-    of_state = empty_recycled((state.shape[1], state.shape[0], state.shape[2]), critics.biases).zero_().transpose(0, 1)
+    of_state = empty_from_pool((state.shape[1], state.shape[0], state.shape[2]), critics.biases).zero_().transpose(0, 1)
     others = (None if x is None else x.new_zeros(x.shape, dtype=wide) for x in critics[1:])
     gradients = Critics(of_state, *others)
     fill(scale, loss, value, gradients)
@@ -143,16 +146,16 @@ def critics_squared_error(
     critics, rows = Critics(state, table, action_weight, weights, biases, head, head_bias), Rows(step, entry, action)
 
     def fill(scale: float | Tensor, loss: Tensor, value: Tensor, gradients: Critics) -> None:
-        def finish(output: Tensor, c: int, piece: slice) -> None:
-            own = None if mask is None else mask[piece]
-            wanted = target[piece], factor[piece], offset[piece]
-            pieces.squared_error(output, *wanted, own, scale, loss[c, piece], value[c, piece])
+        def finish(output: Tensor, c: int, tile: slice) -> None:
+            own = None if mask is None else mask[tile]
+            wanted = target[tile], factor[tile], offset[tile]
+            tiled.squared_error(output, *wanted, own, scale, loss[c, tile], value[c, tile])
 
-        if fused.runs(critics):
+        if native.runs(critics):
             outputs = {"loss": loss, "value": value, "gradients": gradients}
-            fused.fill_squared_error(critics, rows, (target, factor, offset), mask, scale, **outputs)
+            native.fill_squared_error(critics, rows, (target, factor, offset), mask, scale, **outputs)
         else:
-            pieces.fill_loss(critics, rows, finish, gradients)
+            tiled.fill_loss(critics, rows, finish, gradients)
 
     return _loss(critics, rows, mask, fill)
 
@@ -181,7 +184,7 @@ def critics_expectation(
     """Readout [C, R] of all critics' rows, without gradient; arguments as `critics_cross_entropy`."""
     critics, rows = Critics(state, table, action_weight, weights, biases, head, head_bias), Rows(step, entry, action)
     readout = torch.empty(state.shape[0], step.shape[0], dtype=biases.dtype, device=state.device)
-    fill = fused.fill_expectation if fused.runs(critics) else pieces.fill_readout
+    fill = native.fill_expectation if native.runs(critics) else tiled.fill_readout
     fill(critics, rows, (low, high, transform, raw), readout=readout)
     return readout
 
@@ -202,7 +205,7 @@ def critics_output(
     """The one output [C, R] of all critics' rows, without gradient; arguments as `critics_squared_error`."""
     critics, rows = Critics(state, table, action_weight, weights, biases, head, head_bias), Rows(step, entry, action)
     output = torch.empty(state.shape[0], step.shape[0], dtype=biases.dtype, device=state.device)
-    (fused if fused.runs(critics) else pieces).fill_output(critics, rows, output=output)
+    (native if native.runs(critics) else tiled).fill_output(critics, rows, output=output)
     return output
 
 

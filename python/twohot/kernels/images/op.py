@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from twohot.kernels.addresses import address
-from twohot.kernels.backend import images_run_natively, native, plain_eager
-from twohot.kernels.two_hot.op import raise_second_derivative
+from twohot.kernels.autograd import require_one_derivative
+from twohot.kernels.backend import images_run_natively, is_eager_tensor, native
 
 
 def max_pool(x: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def residual_norm(x: Tensor, residual: Tensor, groups: int, weight: Tensor, bias
 
 
 def _fits(x: Tensor) -> bool:
-    return plain_eager(x) and x.dim() == 4 and x.numel() > 0 and images_run_natively(x.device, x.dtype, x.shape[1])
+    return is_eager_tensor(x) and x.dim() == 4 and x.numel() > 0 and images_run_natively(x.device, x.dtype, x.shape[1])
 
 
 def _shape(x: Tensor) -> tuple[int, ...]:
@@ -50,11 +50,6 @@ def _address(x: Tensor, what: str, shape: tuple[int, ...]) -> int:
     """Of float32 images in channels-last form."""
     images, channels, height, width = shape
     return address(x.permute(0, 2, 3, 1), what, torch.float32, images, height, width, channels)
-
-
-def _require_one_derivative(ctx) -> None:
-    if torch.is_grad_enabled():  # as for create_graph=True
-        raise_second_derivative(ctx)
 
 
 class _MaxPool(torch.autograd.Function):
@@ -76,7 +71,7 @@ class _MaxPool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, upstream: Tensor):
-        _require_one_derivative(ctx)
+        require_one_derivative(ctx)
         (place,) = ctx.saved_tensors
         upstream = _channels_last(upstream)
         of_x = upstream.new_empty(ctx.shape)
@@ -103,7 +98,7 @@ class _ResidualNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, upstream: Tensor):
-        _require_one_derivative(ctx)
+        require_one_derivative(ctx)
         total, weight, bias = ctx.saved_tensors
         of_sum, of_weight, of_bias = (torch.empty_like(like) for like in (total, weight, bias))
         gradients = {"of_sum": of_sum, "of_weight": of_weight, "of_bias": of_bias}

@@ -14,16 +14,10 @@ import torch
 from torch import Tensor
 
 from twohot.kernels.addresses import require_one_device
-from twohot.kernels.two_hot.op import (
-    differentiable,
-    differentiated_once,
-    empty_recycled,
-    fill_expectation,
-    fill_rows,
-    mean_scale,
-    rows_that_count,
-    scaled,
-)
+from twohot.kernels.autograd import differentiable, differentiated_once, scaled
+from twohot.kernels.memory import empty_from_pool
+from twohot.kernels.reduction import count_valid_rows, per_valid_row
+from twohot.kernels.two_hot.op import fill_cross_entropy, fill_expectation
 
 # Most logits of one piece: enough for matrix products at full speed, few enough for the last cache.
 _PIECE_ELEMENTS = 3 << 19
@@ -63,6 +57,7 @@ def _fill(
     row_weight: Tensor | None,
     scale: float | Tensor,
     support: tuple[float, float, str, bool],
+    labels: str,
     sigma: float,
     wanted: Sequence[bool],
     loss: Tensor | None = None,
@@ -72,7 +67,7 @@ def _fill(
     bins, targets = weight.shape[1], max(target.shape[0], 1)
     # Half-precision sums over pieces are kept in float32.
     wide = torch.promote_types(weight.dtype, torch.float32)
-    of_hidden = empty_recycled(hidden.shape if wanted[0] else (0,), hidden)
+    of_hidden = empty_from_pool(hidden.shape if wanted[0] else (0,), hidden)
     of_weight = torch.zeros_like(weight if wanted[1] else weight[:0], dtype=wide)
     of_bias = weight.new_zeros(weight.shape[:2] if wanted[2] else (0,), dtype=wide)
     buffer = _buffer(hidden, bins)
@@ -91,7 +86,9 @@ def _fill(
         factor = None if row_weight is None else row_weight[here] if index is None else row_weight[here][index]
         logits = _logits(buffer, h, weight[head], None if bias is None else bias[head])
         gradient = logits if any(wanted) else None
-        fill_rows(logits, own, None, factor, scale, *support, sigma, offset=offset, gradient=gradient, **results)
+        fill_cross_entropy(
+            logits, own, None, factor, scale, *support, labels, sigma, offset=offset, gradient=gradient, **results
+        )
         for out, name in ((loss, "loss"), (readout, "readout")):
             if index is not None and out is not None:
                 out[here] = 0
@@ -119,7 +116,7 @@ def _fake_gradients(hidden: Tensor, weight: Tensor, wanted: Sequence[bool]) -> t
 
 
 @torch.library.custom_op("twohot::linear_cross_entropy", mutates_args=())
-def linear_cross_entropy(
+def linear_cross_entropy_op(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -131,6 +128,7 @@ def linear_cross_entropy(
     high: float,
     transform: str,
     raw: bool,
+    labels: str,
     sigma: float,
     with_readout: bool,
     wanted: Sequence[bool],
@@ -146,18 +144,20 @@ def linear_cross_entropy(
         float32 loss [], with gradients; readout [R] or [0]; gradients of the loss, [0] where not wanted.
     """
     rows = hidden.shape[0] * hidden.shape[1]
-    count = rows_that_count(mask, rows, target.shape[0])
-    scale = mean_scale(count) if mean else 1.0
+    count = count_valid_rows(mask, rows, target.shape[0])
+    scale = per_valid_row(count) if mean else 1.0
     loss = hidden.new_empty(rows, dtype=torch.float32)
     readout = hidden.new_empty(rows if with_readout else 0, dtype=torch.float32)
     support = (low, high, transform, raw)
     outputs = {"loss": loss, "readout": readout if with_readout else None}
-    gradients = _fill(hidden, weight, bias, target, mask, row_weight, scale, support, sigma, wanted, **outputs)
+    gradients = _fill(hidden, weight, bias, target, mask, row_weight, scale, support, labels, sigma, wanted, **outputs)
     return loss.sum() * scale, readout, *gradients
 
 
-@linear_cross_entropy.register_fake
-def _(hidden, weight, bias, target, mask, row_weight, mean, low, high, transform, raw, sigma, with_readout, wanted):
+@linear_cross_entropy_op.register_fake
+def _(
+    hidden, weight, bias, target, mask, row_weight, mean, low, high, transform, raw, labels, sigma, with_readout, wanted
+):
     rows = hidden.shape[0] * hidden.shape[1]
     readout = hidden.new_empty(rows if with_readout else 0, dtype=torch.float32)
     return hidden.new_empty((), dtype=torch.float32), readout, *_fake_gradients(hidden, weight, wanted)
@@ -176,14 +176,14 @@ def _loss_backward(ctx, loss, *_):
     if loss is not None:
         found = scaled(ctx, ctx.saved_tensors, loss)
         gradients = [gradient if wanted else None for gradient, wanted in zip(found, ctx.wanted, strict=True)]
-    return *gradients, *[None] * 11
+    return *gradients, *[None] * 12
 
 
-reduced_linear_cross_entropy = differentiable(linear_cross_entropy, _save_loss, _loss_backward, inputs=3, visible=2)
+linear_cross_entropy = differentiable(linear_cross_entropy_op, _save_loss, _loss_backward, inputs=3, visible=2)
 
 
 @torch.library.custom_op("twohot::linear_cross_entropy_rows", mutates_args=())
-def linear_cross_entropy_rows(
+def linear_cross_entropy_rows_op(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -193,6 +193,7 @@ def linear_cross_entropy_rows(
     high: float,
     transform: str,
     raw: bool,
+    labels: str,
     sigma: float,
     with_readout: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -201,19 +202,32 @@ def linear_cross_entropy_rows(
     loss = hidden.new_empty(rows, dtype=torch.float32)
     readout = hidden.new_empty(rows if with_readout else 0, dtype=torch.float32)
     outputs = {"loss": loss, "readout": readout if with_readout else None}
-    _fill(hidden, weight, bias, target, mask, None, 1.0, (low, high, transform, raw), sigma, [False] * 3, **outputs)
+    _fill(
+        hidden,
+        weight,
+        bias,
+        target,
+        mask,
+        None,
+        1.0,
+        (low, high, transform, raw),
+        labels,
+        sigma,
+        [False] * 3,
+        **outputs,
+    )
     return loss, readout
 
 
-@linear_cross_entropy_rows.register_fake
-def _(hidden, weight, bias, target, mask, low, high, transform, raw, sigma, with_readout):
+@linear_cross_entropy_rows_op.register_fake
+def _(hidden, weight, bias, target, mask, low, high, transform, raw, labels, sigma, with_readout):
     rows = hidden.shape[0] * hidden.shape[1]
     loss = hidden.new_empty(rows, dtype=torch.float32)
     return loss, hidden.new_empty(rows if with_readout else 0, dtype=torch.float32)
 
 
 @torch.library.custom_op("twohot::linear_cross_entropy_rows_backward", mutates_args=())
-def linear_cross_entropy_rows_backward(
+def linear_cross_entropy_rows_backward_op(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -223,19 +237,22 @@ def linear_cross_entropy_rows_backward(
     low: float,
     high: float,
     transform: str,
+    labels: str,
     sigma: float,
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of sum_r upstream[r] loss[r] for hidden, weight and bias, [0] where not wanted."""
-    return _fill(hidden, weight, bias, target, mask, upstream, 1.0, (low, high, transform, False), sigma, wanted)
+    return _fill(
+        hidden, weight, bias, target, mask, upstream, 1.0, (low, high, transform, False), labels, sigma, wanted
+    )
 
 
-@linear_cross_entropy_rows_backward.register_fake
-def _(hidden, weight, bias, target, mask, upstream, low, high, transform, sigma, wanted):
+@linear_cross_entropy_rows_backward_op.register_fake
+def _(hidden, weight, bias, target, mask, upstream, low, high, transform, labels, sigma, wanted):
     return _fake_gradients(hidden, weight, wanted)
 
 
-gradients_of_rows = differentiated_once(linear_cross_entropy_rows_backward)
+linear_cross_entropy_rows_backward = differentiated_once(linear_cross_entropy_rows_backward_op)
 
 
 def _save_rows(ctx, inputs, output) -> None:
@@ -249,15 +266,15 @@ def _save_rows(ctx, inputs, output) -> None:
 def _rows_backward(ctx, loss, readout):
     gradients = [None] * 3
     if loss is not None:
-        low, high, transform, _, sigma = ctx.support
+        low, high, transform, _, labels, sigma = ctx.support
         wanted = list(ctx.needs_input_grad[:3])
-        arguments = (*ctx.saved_tensors, loss.contiguous(), low, high, transform, sigma, wanted)
-        found = gradients_of_rows(*arguments)
+        arguments = (*ctx.saved_tensors, loss.contiguous(), low, high, transform, labels, sigma, wanted)
+        found = linear_cross_entropy_rows_backward(*arguments)
         gradients = [gradient if asked else None for gradient, asked in zip(found, wanted, strict=True)]
-    return *gradients, *[None] * 8
+    return *gradients, *[None] * 9
 
 
-linear_cross_entropy_of_rows = differentiable(linear_cross_entropy_rows, _save_rows, _rows_backward, inputs=3)
+linear_cross_entropy_rows = differentiable(linear_cross_entropy_rows_op, _save_rows, _rows_backward, inputs=3)
 
 
 @torch.library.custom_op("twohot::linear_expectation", mutates_args=())

@@ -18,12 +18,14 @@ from torch import Tensor
 from twohot.kernels.addresses import address, refuse
 from twohot.kernels.attention import op as attention
 from twohot.kernels.attention import reference
-from twohot.kernels.backend import autocast_dtype, choose_attention, native, plain_eager
-from twohot.kernels.two_hot.op import raise_second_derivative
+from twohot.kernels.autograd import require_one_derivative
+from twohot.kernels.backend import autocast_dtype, choose_attention, is_eager_tensor, native
+from twohot.kernels.dtypes import PRODUCT_DTYPE_NAMES
+from twohot.kernels.torch_private import operation_body
 
 WIDTH_STEP = 32
 """What widths are multiples of."""
-_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_attend = operation_body(attention.causal_attention_op)
 
 
 class Layer(NamedTuple):
@@ -70,7 +72,7 @@ def products_dtype(x: Tensor, heads: int, feed_forward: int) -> torch.dtype | No
         not drops_out(x)
         or x.dim() != 3
         or not x.numel()
-        or dtype not in _NAMES
+        or dtype not in PRODUCT_DTYPE_NAMES
         or heads < 1
         or width % heads
         or width % WIDTH_STEP
@@ -88,10 +90,9 @@ def run(x: Tensor, dtype: torch.dtype, settings: Settings, layer: Layer) -> Tens
         TypeError, ValueError: for tensors that are not float32 on the CPU in the shapes of a layer.
     """
     heads = settings.heads
-    if x.dim() != 3 or layer.up.dim() != 2 or dtype not in _NAMES or heads < 1 or x.shape[-1] % heads:
-        expected = (
-            f"a tensor [B, L, E] of {heads} heads, `up` [F, E] and products in one of {list(_NAMES)}, not {dtype},"
-        )
+    if x.dim() != 3 or layer.up.dim() != 2 or dtype not in PRODUCT_DTYPE_NAMES or heads < 1 or x.shape[-1] % heads:
+        dtypes = list(PRODUCT_DTYPE_NAMES)
+        expected = f"a tensor [B, L, E] of {heads} heads, `up` [F, E] and products in one of {dtypes}, not {dtype},"
         refuse(x, "x", expected)
     for what, parameter, shape in zip(Layer._fields, layer, _shapes(x.shape[-1], layer.up.shape[0]), strict=True):
         address(parameter, what, torch.float32, *shape, strided=True)
@@ -107,7 +108,7 @@ def _shapes(width: int, feed_forward: int) -> Layer:
 
 def drops_out(x: Tensor) -> bool:
     """Whether `dropout` runs for x."""
-    return native is not None and x.is_cpu and x.dtype == torch.float32 and plain_eager(x)
+    return native is not None and x.is_cpu and x.dtype == torch.float32 and is_eager_tensor(x)
 
 
 def dropout(x: Tensor, share: float) -> Tensor:
@@ -118,11 +119,6 @@ def dropout(x: Tensor, share: float) -> Tensor:
 def _seed(share: float) -> int:
     """A seed of dropout, drawn from torch's generator where there is dropout."""
     return int(torch.randint(2**63 - 1, (), device="cpu")) if share else 0
-
-
-def _require_one_derivative(ctx) -> None:
-    if torch.is_grad_enabled():  # as for create_graph=True
-        raise_second_derivative(ctx)
 
 
 class _Dropout(torch.autograd.Function):
@@ -141,14 +137,14 @@ class _Dropout(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, upstream: Tensor):
-        _require_one_derivative(ctx)
+        require_one_derivative(ctx)
         return _Dropout.run(ctx, upstream), None
 
 
 def _pack(weight: Tensor, dtype: torch.dtype, backward: bool) -> Tensor:
     """A weight [outputs, inputs] as the products of this processor read it."""
     packed = torch.empty(weight.numel(), dtype=torch.float32, device="cpu")
-    options = {"backward": backward, "dtype": _NAMES[dtype], "threads": torch.get_num_threads()}
+    options = {"backward": backward, "dtype": PRODUCT_DTYPE_NAMES[dtype], "threads": torch.get_num_threads()}
     native.pack_weight(weight.data_ptr(), *weight.shape, packed=packed.data_ptr(), **options)
     return packed
 
@@ -165,7 +161,7 @@ class _Run(torch.autograd.Function):
         layer = Layer(*parameters)
         passes = _Passes(x, dtype, settings, layer, _seed(settings.dropout))
         qkv = passes.before()
-        attended, lse = attention.causal_attention._init_fn(*passes.heads(qkv), None, *passes.attention)
+        attended, lse = _attend(*passes.heads(qkv), None, *passes.attention)
         projected, middle, activated, out = passes.after(attended)
         ctx.options = dtype, settings, passes.seed
         ctx.save_for_backward(x, qkv, attended, lse, projected, middle, activated, *parameters)
@@ -173,7 +169,7 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, upstream: Tensor):
-        _require_one_derivative(ctx)
+        require_one_derivative(ctx)
         x, qkv, attended, lse, *kept = ctx.saved_tensors
         dtype, settings, seed = ctx.options
         passes = _Passes(x, dtype, settings, Layer(*kept[3:]), seed)
@@ -208,7 +204,7 @@ class _Passes:
             self.rows,
             self.width,
             hidden,
-            _NAMES[self.dtype],
+            PRODUCT_DTYPE_NAMES[self.dtype],
             inputs=inputs,
             outputs=outputs,
             epsilon=self.settings.epsilon,

@@ -22,6 +22,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from twohot.kernels.triton_device import wave_size
+
 WARPS = 4
 ELEMENTS_PER_THREAD = 32
 ROWS_PER_THREAD = 2
@@ -217,7 +219,7 @@ def find_place(
 ):
     """Where targets lie among the bins: the nearest bin, and the distance from it in bin widths, -1/2 .. 1/2.
 
-    For "raw_two_hot" as in `find_raw_place`.
+    For "two_hot_raw" as in `find_raw_place`.
 
     Two numbers, because one would lose the digits that its whole bins take. Targets beyond the ends, infinite ones
     included, lie on the end bin; NaN lies somewhere.
@@ -229,7 +231,7 @@ def find_place(
     b_rest = tl.fma(b_center, -half_width_rest, tl.fma(b_center, -half_width, b_x)) * per_width
     b_rest = tl.where(b_near == 0.0, tl.maximum(b_rest, 0.0), b_rest)
     b_rest = tl.where(b_near == N - 1.0, tl.minimum(b_rest, 0.0), b_rest)
-    if LABEL == "raw_two_hot":
+    if LABEL == "two_hot_raw":
         b_near, b_rest = find_raw_place(
             b_y, b_near, b_rest, middle, middle_rest, half_width, half_width_rest, N, TRANSFORM
         )
@@ -440,11 +442,6 @@ def support_numbers(low: float, high: float, bins: int) -> dict[str, float]:
     }
 
 
-def wave_size() -> int:
-    """Threads of a warp (NVIDIA, 32) or of a wave (AMD, 64)."""
-    return 64 if torch.version.hip else 32
-
-
 @lru_cache(maxsize=256)
 def tile(bins: int, element_size: int, wave: int, targets: int | None) -> dict[str, int]:
     """Block sizes for rows of `bins` logits.
@@ -484,6 +481,7 @@ def launch_cross_entropy(
     low: float,
     high: float,
     transform: str,
+    labels: str,
     sigma: float,
     readout_kind: str,
     loss: Tensor | None,
@@ -503,8 +501,7 @@ def launch_cross_entropy(
         scale: 0-dimensional float32: factor of the gradient alone. None: 1.
         low, high: first and last bin center in transformed space.
         transform: "symlog", "signed_sqrt" or "linear".
-        sigma: standard deviation of HL-Gauss labels in bin widths; 0 for two-hot labels, below 0 for those between the
-            values of the bins.
+        labels: a value of `reference.Labels`. sigma: of HL-Gauss labels, in bin widths; 0 for the others.
         readout_kind: "transformed", "raw", or "" without a readout.
         loss, readout: [R] float32, contiguous, written; None: not wanted.
         gradient: [R, N] of the dtype of logits, contiguous, written: scale weight (softmax - label). It may be `logits`
@@ -515,7 +512,7 @@ def launch_cross_entropy(
         return
     targets = target.shape[0]
     block = tile(bins, logits.element_size(), wave_size(), targets if targets < rows else None)
-    window = 2 if sigma <= 0 else min(triton.next_power_of_2(math.ceil(12 * sigma) + 2), triton.next_power_of_2(bins))
+    window = 2 if sigma == 0 else min(triton.next_power_of_2(math.ceil(12 * sigma) + 2), triton.next_power_of_2(bins))
     with torch.cuda.device_of(logits):
         cross_entropy_kernel[(triton.cdiv(rows, block["BLOCK_R"]),)](
             p_logits=logits,
@@ -535,7 +532,7 @@ def launch_cross_entropy(
             SHARED=targets < rows,
             SYMMETRIC=low == -high,
             TRANSFORM=transform,
-            LABEL="hl_gauss" if sigma > 0 else "raw_two_hot" if sigma < 0 else "two_hot",
+            LABEL=labels,
             READOUT=readout_kind,
             **{name: size for name, size in block.items() if name != "threads"},
             BLOCK_W=block["threads"],

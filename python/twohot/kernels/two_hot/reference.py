@@ -7,6 +7,7 @@ al. 2024 (arXiv 2411.11188); HL-Gauss labels, Farebrother et al. 2024 (arXiv 240
 from __future__ import annotations
 
 import math
+from enum import Enum
 
 import torch
 from torch import Tensor
@@ -61,8 +62,17 @@ TRANSFORMS = {
     "signed_sqrt": (signed_sqrt, inverse_signed_sqrt),
     "linear": (identity, identity),
 }
-RAW_LABELS = -1.0
-"""In place of a sigma: two-hot labels between the values of the bins."""
+
+
+class Labels(str, Enum):
+    """How a target becomes a distribution over bins."""
+
+    TWO_HOT = "two_hot"
+    """Between the centers of its two bins, in transformed space."""
+    TWO_HOT_RAW = "two_hot_raw"
+    """Between the values of its two bins."""
+    HL_GAUSS = "hl_gauss"
+    """A Gaussian around it, of `sigma` bin widths, in transformed space."""
 
 
 def bin_centers(low: float, high: float, count: int, *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
@@ -71,6 +81,13 @@ def bin_centers(low: float, high: float, count: int, *, dtype: torch.dtype, devi
     up = low + step * ((high - low) / (count - 1))
     down = high - step.flip(0) * ((high - low) / (count - 1))
     return ((up + down) / 2).to(dtype=dtype, device=device)
+
+
+def labels_of(target: Tensor, low: float, high: float, count: int, transform: str, labels: str, sigma: float) -> Tensor:
+    """Labels [..., N] of the kind `labels`; `sigma` is that of HL-Gauss labels."""
+    if labels == Labels.HL_GAUSS:
+        return hl_gauss(target, low, high, count, transform, sigma)
+    return two_hot(target, low, high, count, transform, raw=labels == Labels.TWO_HOT_RAW)
 
 
 def two_hot(target: Tensor, low: float, high: float, count: int, transform: str, raw: bool = False) -> Tensor:

@@ -1,0 +1,1 @@
+"""The official AMAGO code, run by an interpreter of its own that has no twohot."""

@@ -1,0 +1,100 @@
+"""Environment steps/s of collecting, part by part, and beside the official code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+
+import numpy as np
+import torch
+
+from bench.cases.collecting import collecting_beside_the_official_code
+from bench.harness.group import Group, Table
+from bench.harness.measure import Row, interleaved, percentiles
+from bench.tables import figures
+
+
+def rollout_steps_per_second() -> list[Row]:
+    """Environment steps/s: bare environments, wrapped ones, with the policy, and with replay; 16 actors, quickstart."""
+    from twohot.agent import AgentNetworks
+    from twohot.data.rollout import Rollout, UniformPolicy, seeded_generator
+    from twohot.data.spaces import replay_schema
+    from twohot.envs import make_task, make_vector, reset_seeds, reset_where
+    from twohot.presets import PRESETS
+    from twohot.replay import Replay
+
+    config = PRESETS["quickstart"].config
+    torch.set_num_threads(config.threads)
+    count, steps = config.collect.environments, 200
+    tasks = config.environment.tasks
+    vector = make_vector(**asdict(config.environment), environments=count)
+    agent = AgentNetworks(config.agent, vector.single_observation_space, vector.single_action_space).eval()
+    replay = Replay.create(replay_schema(agent.observation_space, agent.action_space), capacity_steps=100_000)
+
+    def rate(work: Callable[[], None]) -> float:
+        start = time.perf_counter()
+        work()
+        return count * steps / (time.perf_counter() - start)
+
+    games = [[make_task(config.environment.suite, task) for task in tasks] for _ in range(count)]
+    stream = np.random.default_rng(0)
+    for row in games:
+        for env in row:
+            env.reset(seed=int(stream.integers(1 << 31)))
+    bare = [row[stream.integers(len(tasks))] for row in games]
+
+    def step_bare() -> None:
+        choices = stream.integers(2, size=(steps, count))  # 0 and 1 are legal everywhere
+        for row in choices:
+            for index, env in enumerate(bare):
+                _, _, terminated, truncated, _ = env.step(row[index])
+                if terminated or truncated:
+                    bare[index] = games[index][stream.integers(len(tasks))]
+                    bare[index].reset()
+
+    def step_wrapped() -> None:
+        choices = stream.integers(2, size=(steps, count))
+        for row in choices:
+            _, _, terminated, truncated, _ = vector.step(row)
+            if (terminated | truncated).any():
+                reset_where(vector, terminated | truncated)
+
+    def rollout(policy, writer) -> Callable[[], None]:
+        own = make_vector(**asdict(config.environment), environments=count)
+        player = Rollout(own, policy, generator=seeded_generator(0, 0), writer=writer)
+        player.restart(reset_seeds(0, 0, count))
+        return lambda: player.collect(steps)
+
+    vector.reset(seed=reset_seeds(0, 0, count))
+    providers = {
+        "bare environments in a loop": step_bare,
+        "wrapped environments": step_wrapped,
+        "uniform policy and replay": rollout(UniformPolicy(vector.single_action_space), replay.writer(count)),
+        "agent": rollout(agent, None),
+        "agent and replay": rollout(agent, replay.writer(count)),
+    }
+    figures = interleaved({name: lambda work=work: rate(work) for name, work in providers.items()}, rounds=9)
+    limit = np.median(figures["bare environments in a loop"])
+    return [
+        Row(
+            "rollout",
+            name,
+            "collect",
+            *percentiles(values),
+            "environment steps/s",
+            f"{count} actors, width {config.agent.width} x {config.agent.layers}",
+            config.threads,
+            round(float(np.median(values) / limit), 3),
+            "bare environments",
+        )
+        for name, values in figures.items()
+    ]
+
+
+GROUP = Group(
+    measures="collecting, beside the official code where docs/official.md set it up: a minute",
+    gates=("test_envs.py", "test_rollout.py", "test_attention.py"),
+    cases=(rollout_steps_per_second, collecting_beside_the_official_code),
+    tables=(Table("speed", figures("rollout", "quickstart")),),
+)

@@ -1,0 +1,39 @@
+"""What a group of benchmarks is: what it runs, the tests that gate it, and the tables that show its results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.harness.measure import Row, SeedResult
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Lines of Markdown between `<!-- table:NAME -->` and `<!-- end -->` of a page, written from the results."""
+
+    name: str
+    write: Callable[[], list[str]]
+    page: str = "docs/results.md"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases that share the results file named after the module that defines the group.
+
+    Args:
+        measures: what it measures and what that takes, for `python -m bench.run --help`.
+        gates: files of `tests/` that have to pass first.
+        cases: functions that measure; the first line of the docstring of each is printed.
+        tables: what shows the results.
+        long: only runs when it is named.
+    """
+
+    measures: str
+    gates: tuple[str, ...]
+    cases: tuple[Callable[[], list[Row | SeedResult]], ...]
+    tables: tuple[Table, ...] = ()
+    long: bool = False

@@ -1,0 +1,41 @@
+// What the bindings of attention and of the Transformer's step check alike.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "bindings/addresses.h"
+#include "ops/attention/attention_decode.h"
+
+namespace twohot {
+
+constexpr std::int64_t max_seen = std::int64_t{1} << 62;
+
+inline ops::Float float_of(const std::string& dtype) {
+  if (dtype == "float32") return ops::Float::float32;
+  if (dtype == "bfloat16") return ops::Float::bfloat16;
+  if (dtype == "float16") return ops::Float::float16;
+  throw std::invalid_argument("expected float32, bfloat16 or float16, got " + dtype);
+}
+
+inline void check_head_size(std::int64_t size) {
+  if (size < ops::head_size_step || size > ops::max_head_size || size % ops::head_size_step != 0) {
+    throw std::invalid_argument("expected a head size that is a multiple of " + std::to_string(ops::head_size_step) +
+                                " up to " + std::to_string(ops::max_head_size) + ", got " + std::to_string(size));
+  }
+}
+
+// Rows of a ring are found by these counts, which whoever owns them can set to anything.
+inline void check_seen(std::uintptr_t seen, std::int64_t environments) {
+  for (std::int64_t e = 0; e < environments; ++e) {
+    const std::int64_t steps = pointer<const std::int64_t>(seen)[e];
+    if (steps < 0 || steps > max_seen) {
+      throw std::invalid_argument("seen: expected 0 to " + std::to_string(max_seen) +
+                                  " steps of each environment, got " + std::to_string(steps) + " of environment " +
+                                  std::to_string(e));
+    }
+  }
+}
+
+}  // namespace twohot

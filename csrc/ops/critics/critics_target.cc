@@ -1,0 +1,20 @@
+#include "ops/critics/critics_inl.h"
+
+#include "ops/simd/dispatch.h"
+
+namespace twohot::ops {
+
+template <>
+const CriticKernels& compiled_kernels<CriticKernels, Capability::TWOHOT_CAPABILITY>() noexcept {
+  using namespace TWOHOT_CAPABILITY;
+  static constexpr CriticKernels kernels{name_of(Capability::TWOHOT_CAPABILITY),
+                                         panel_columns,
+                                         product_rows,
+                                         pair_products,
+                                         pack_critic,
+                                         read_rows,
+                                         train_rows};
+  return kernels;
+}
+
+}  // namespace twohot::ops

@@ -1,0 +1,102 @@
+#include "ops/two_hot/two_hot.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
+#include "core/thread_pool.h"
+#include "ops/simd/dispatch.h"
+#include "ops/two_hot/two_hot_kernels.h"
+
+namespace twohot::ops {
+namespace {
+
+// Elements that a thread takes at a time: large enough to amortise scheduling, small enough to balance load.
+constexpr std::int64_t grain_elements = std::int64_t{1} << 16;
+// Below this many elements a second thread costs more than it brings.
+constexpr std::int64_t elements_for_threads = std::int64_t{1} << 18;
+// A gradient of more bytes than this exceeds the last-level cache, so that non-temporal stores pay off.
+constexpr std::int64_t large_bytes = std::int64_t{1} << 24;
+
+// Invokes fn(begin, end) for blocks of rows.
+void parallel_for(const Rows& rows, int threads, const std::function<void(std::int64_t, std::int64_t)>& fn) {
+  if (threads <= 1 || rows.rows * rows.bins < elements_for_threads) {
+    fn(0, rows.rows);
+    return;
+  }
+  const std::int64_t block = std::max<std::int64_t>(1, grain_elements / rows.bins);
+  global_thread_pool(threads)->run((rows.rows + block - 1) / block,
+                                   [&](std::int64_t i) { fn(i * block, std::min(rows.rows, (i + 1) * block)); });
+}
+
+double inverse(double x, Transform transform) noexcept {
+  const double a = std::abs(x);
+  double y = a;
+  if (transform == Transform::symlog) y = std::expm1(a);
+  if (transform == Transform::signed_sqrt) {
+    const double d = 2 * a / (std::sqrt(4e-3 * a + 1.004004) + 1.002);
+    y = d * (d + 2);
+  }
+  return std::copysign(y, x);
+}
+
+}  // namespace
+
+Values::Values(const Support& support, std::int64_t bins, bool readout, bool raw_labels) noexcept
+    : antisymmetric(support.low == -support.high),
+      raw(support.raw || support.transform == Transform::linear),
+      transform(support.transform),
+      low(static_cast<float>(support.low)),
+      high(static_cast<float>(support.high)),
+      per_bin(static_cast<float>(static_cast<double>(bins - 1) / (support.high - support.low))) {
+  if (!readout && !raw_labels) return;
+  const double step = (support.high - support.low) / static_cast<double>(bins - 1);
+  for (std::int64_t k = 0; k < bins; ++k) {
+    // From both ends, so that a symmetric support has symmetric centers.
+    const double up = support.low + static_cast<double>(k) * step;
+    const double down = support.high - static_cast<double>(bins - 1 - k) * step;
+    const double center = (up + down) / 2;
+    points[k] = static_cast<float>(inverse(center, transform));
+    all[k] = raw ? points[k] : static_cast<float>(center);
+  }
+  std::fill_n(all + bins, padding, 0.0f);
+  const std::int64_t half = bins / 2;
+  std::copy_n(all + bins - half, half, upper);
+  std::fill_n(upper + half, padding, 0.0f);
+}
+
+void cross_entropy(const Rows& rows, const Support& support, const Labels& labels, const CrossEntropy& pass,
+                   int threads) {
+  const Values values(support, rows.bins, pass.readout != nullptr, labels.raw);
+  const bool large = rows.rows * rows.bins * 4 >= large_bytes;
+  parallel_for(rows, threads, [&](std::int64_t begin, std::int64_t end) {
+    kernels<TwoHotKernels>().cross_entropy(rows, values, labels, pass, begin, end, large);
+  });
+}
+
+double sum(const float* loss, std::int64_t rows) noexcept {
+  double a = 0;
+  double b = 0;
+  double c = 0;
+  double d = 0;
+  std::int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    a += static_cast<double>(loss[r]);
+    b += static_cast<double>(loss[r + 1]);
+    c += static_cast<double>(loss[r + 2]);
+    d += static_cast<double>(loss[r + 3]);
+  }
+  for (; r < rows; ++r) a += static_cast<double>(loss[r]);
+  return (a + b) + (c + d);
+}
+
+void expectation(const Rows& rows, const Support& support, const Expectation& pass, int threads) {
+  const Values values(support, rows.bins, true, false);
+  parallel_for(rows, threads, [&](std::int64_t begin, std::int64_t end) {
+    kernels<TwoHotKernels>().expectation(rows, values, pass, begin, end);
+  });
+}
+
+const char* capability() noexcept { return name_of(best_capability()); }
+
+}  // namespace twohot::ops

@@ -1,0 +1,131 @@
+// The steps of the networks that act in every form that this machine runs: each array ends where it ends, so that the
+// address sanitizer sees what goes beyond.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "core/random.h"
+#include "ops/transformer/transformer_step_kernels.h"
+#include "tests/ops/checks.h"
+#include "tests/ops/numbers.h"
+
+namespace {
+
+using twohot::RandomStream;
+using namespace twohot::ops;
+using namespace twohot::ops::tests;
+
+const TransformerStepKernels& portable = kernels<TransformerStepKernels>(Capability::portable);
+
+// What a form makes of a Transformer's step: outputs, then rings. Every array is as long as it has to be.
+std::vector<float> transformed(const TransformerStepKernels& form, Float dtype, std::int64_t environments) {
+  constexpr std::int64_t width = 48, heads = 3, size = 16, feed_forward = 80, rows = 21, layers = 2;
+  RandomStream random(5);
+  std::vector<std::vector<float>> parameters;
+  parameters.reserve(100);
+  const auto numbers = [&](std::int64_t count) {
+    std::vector<float> made;
+    for (std::int64_t i = 0; i < count; ++i) made.push_back((static_cast<float>(random.below(256)) - 128) / 512);
+    parameters.push_back(made);
+    return static_cast<const float*>(parameters.back().data());
+  };
+  const auto norm = [&](std::int64_t of) { return StepNorm{numbers(of), numbers(of)}; };
+  const auto linear = [&](std::int64_t inputs, std::int64_t outputs) {
+    const std::int64_t filled = round_up(outputs, panel);
+    return StepLinear{numbers(filled * inputs), numbers(filled), inputs, outputs};
+  };
+  std::vector<Numbers> rings(2 * layers, Numbers(dtype, environments * heads * rows * size));
+  for (Numbers& ring : rings) ring.fill(random);
+  std::vector<StepLayer> given;
+  for (std::size_t l = 0; l < layers; ++l) {
+    given.push_back(
+        {norm(width),
+         linear(width, 3 * width),
+         linear(width, width),
+         norm(width),
+         norm(width),
+         linear(width, feed_forward),
+         norm(feed_forward),
+         linear(feed_forward, width),
+         {rings[2 * l].bytes.data(), rings[2 * l + 1].bytes.data(), dtype, environments, heads, rows, size, 2}});
+  }
+  std::vector<std::int64_t> seen;
+  for (std::int64_t e = 0; e < environments; ++e) seen.push_back(7 * e);
+  std::vector<float> output(static_cast<std::size_t>(environments * width));
+  const TransformerStep step{environments, width,   feed_forward, numbers(environments * width),
+                             seen.data(),  nullptr, nullptr,      norm(width),
+                             1e-5f,        0.01f,   output.data()};
+  for (std::int64_t e = 0; e < environments; e += max_step_rows) {
+    std::vector<float> scratch(static_cast<std::size_t>(step_scratch_floats(step)), std::nanf(""));
+    form.transformer(step, given, e, std::min(e + max_step_rows, environments), scratch.data());
+  }
+  for (const Numbers& ring : rings) {
+    for (std::int64_t i = 0; i < environments * heads * rows * size; ++i) output.push_back(ring.get(i));
+  }
+  return output;
+}
+
+// The portable form is the truth here: tests/test_transformer_step.py holds each against float64.
+void test_transformer(const TransformerStepKernels& form) {
+  for (const std::int64_t environments : {1, 8, 13, 40}) {
+    for (const Float dtype : {Float::float32, Float::bfloat16}) {
+      const std::vector<float> truth = transformed(portable, dtype, environments);
+      const std::vector<float> actual = transformed(form, dtype, environments);
+      double error = 0;
+      for (std::size_t i = 0; i < truth.size(); ++i) {
+        const double each = std::fabs(double(actual[i]) - double(truth[i]));
+        error = each <= error ? error : each;
+      }
+      CHECK(error < (dtype == Float::float32 ? 1e-5 : 2e-2));
+    }
+  }
+}
+
+std::vector<float> through_layers(const TransformerStepKernels& form, std::int64_t rows, bool with_norm) {
+  RandomStream random(9);
+  std::vector<std::vector<float>> parameters;
+  parameters.reserve(10);
+  const auto numbers = [&](std::int64_t count) {
+    std::vector<float> made;
+    for (std::int64_t i = 0; i < count; ++i) made.push_back((static_cast<float>(random.below(256)) - 128) / 512);
+    parameters.push_back(made);
+    return static_cast<const float*>(parameters.back().data());
+  };
+  const std::vector<std::int64_t> sizes{21, 40, 5, 48};
+  std::vector<StepLinear> layers;
+  for (std::size_t l = 0; l + 1 < sizes.size(); ++l) {
+    const std::int64_t filled = round_up(sizes[l + 1], panel);
+    layers.push_back({numbers(filled * sizes[l]), numbers(filled), sizes[l], sizes[l + 1]});
+  }
+  const StepNorm norm{numbers(48), numbers(48)};
+  std::vector<float> output(static_cast<std::size_t>(rows * 48));
+  const MlpStep step{rows, numbers(rows * 21), 0.01f, with_norm ? &norm : nullptr, 1e-5f, output.data()};
+  for (std::int64_t r = 0; r < rows; r += max_step_rows) {
+    std::vector<float> scratch(static_cast<std::size_t>(mlp_scratch_floats(layers)), std::nanf(""));
+    form.mlp(step, layers, r, std::min(r + max_step_rows, rows), scratch.data());
+  }
+  return output;
+}
+
+// The portable form is the truth here: tests/test_packed_mlp.py holds each against float64.
+void test_mlp(const TransformerStepKernels& form) {
+  for (const std::int64_t rows : {1, 8, 13, 40}) {
+    for (const bool norm : {false, true}) {
+      const std::vector<float> truth = through_layers(portable, rows, norm);
+      const std::vector<float> actual = through_layers(form, rows, norm);
+      for (std::size_t i = 0; i < truth.size(); ++i) CHECK(std::fabs(actual[i] - truth[i]) < 1e-4f);
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  for (const TransformerStepKernels* form : forms<TransformerStepKernels>()) {
+    at = form->name;
+    test_transformer(*form);
+    test_mlp(*form);
+  }
+  return report();
+}
