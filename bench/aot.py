@@ -128,7 +128,7 @@ def expectation(bins: int, dtype: torch.dtype, *, kind: str, low: float = -10.0,
         transform="symlog",
         readout_kind=kind,
         readout=None if gradient else meta(ROWS),
-        upstream=meta(ROWS) if gradient else None,
+        grad_output=meta(ROWS) if gradient else None,
         gradient=meta(ROWS, bins, dtype=dtype) if gradient else None,
     )
 
@@ -143,9 +143,9 @@ def window(which: str, size: int, dtype: torch.dtype, precision: str, rich: bool
     if which == "forward":
         attention_kernel.launch_forward(*inputs, out=q, **options)
     elif which == "query":
-        attention_kernel.launch_query_gradient(*inputs, out=q, upstream=q, delta=lse, dq=q, **options)
+        attention_kernel.launch_query_gradient(*inputs, out=q, grad_output=q, delta=lse, dq=q, **options)
     else:
-        attention_kernel.launch_key_gradient(*inputs, upstream=q, delta=lse, dk=k, dv=k, **options)
+        attention_kernel.launch_key_gradient(*inputs, grad_output=q, delta=lse, dk=k, dv=k, **options)
 
 
 def decode(size: int, dtype: torch.dtype) -> None:

@@ -309,3 +309,9 @@ def test_the_operation_says_which_queries_no_fused_code_takes():
     x = torch.zeros(1, 2, 1, 16, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"no fused code takes torch\.float64"):
         op.causal_attention(x, x, x, None, None, None, 0, 0, 0.0, 1.0)
+
+
+def test_a_cache_says_what_it_is():
+    cache = KVCache(2, 3, 1, 16, 8, dtype=torch.bfloat16, sinks=2, rotary=1e4)
+    said = "layers=2, environments=3, heads=1, head_size=16, length=8, dtype=torch.bfloat16, device='cpu', sinks=2"
+    assert repr(cache) == f"KVCache({said}, rotary=10000.0)"

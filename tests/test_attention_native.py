@@ -256,19 +256,13 @@ def test_the_choice_has_a_reason(monkeypatch):
     assert backend.choose_attention(CPU, torch.float32, 16, False).name == "sdpa"
     with pytest.raises(RuntimeError, match="TWOHOT_ATTENTION asks for sdpa, but torch's own attention has no softcap"):
         causal_attention(*(normal(1, 2, 1, 16) for _ in range(3)), softcap=1.0)
-    for name in ("sdpa", "flex"):
-        monkeypatch.setenv("TWOHOT_ATTENTION", name)
-        reason = f"TWOHOT_ATTENTION asks for {name}, but this operation has none"
-        assert choose(CPU, torch.float32, torch.float32, 16) == backend.Choice("native", reason)
-        choice = backend.choose_attention(CPU, torch.float32, 16, False)
-        assert choice == backend.Choice(name, "TWOHOT_ATTENTION asks for it")
-    with pytest.raises(RuntimeError, match="asks for flex, but the queries are on mps, FlexAttention knows cpu, cuda"):
-        backend.choose_attention(torch.device("mps"), torch.float32, 16, False)
+    reason = "TWOHOT_ATTENTION asks for sdpa, but this operation has none"
+    assert choose(CPU, torch.float32, torch.float32, 16) == backend.Choice("native", reason)
+    choice = backend.choose_attention(CPU, torch.float32, 16, False)
+    assert choice == backend.Choice("sdpa", "TWOHOT_ATTENTION asks for it")
     monkeypatch.setenv("TWOHOT_ATTENTION", "quantum")
     for choose_any in (choose, backend.choose_attention):
-        with pytest.raises(
-            RuntimeError, match="expected one of auto, native, triton, reference, sdpa, flex, got 'quantum'"
-        ):
+        with pytest.raises(RuntimeError, match="expected one of auto, native, triton, reference, sdpa, got 'quantum'"):
             choose_any(CPU, torch.float32, *((torch.float32, 16) if choose_any is choose else (16, False)))
     assert backend.choose_two_hot(CPU, torch.float32, 8).name == "reference"
     monkeypatch.setenv("TWOHOT_ATTENTION", "auto")

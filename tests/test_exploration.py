@@ -142,3 +142,8 @@ def test_the_random_policy_takes_only_legal_choices():
         observation = {"action_mask": torch.tensor([mask] * 1000, dtype=torch.int8)}
         found = UniformPolicy(space).act(None, observation, None, torch.zeros(1000), generator=generator)
         assert [set(part.tolist()) for part in found.reshape(1000, -1).T] == expected
+
+
+def test_a_space_without_choices_is_refused():
+    with pytest.raises(TypeError, match="expected a Discrete, MultiDiscrete or MultiBinary space, got Box"):
+        random_choices(spaces.Box(0, 1, (2,)), np.random.default_rng(0), 3)

@@ -83,5 +83,3 @@ def test_attention_says_what_runs_and_why(monkeypatch):
         "windows with softcap": "error (TWOHOT_ATTENTION asks for sdpa, but torch's own attention has no softcap)",
         "one step": "native (TWOHOT_ATTENTION asks for sdpa, but this operation has none)",
     }
-    monkeypatch.setenv("TWOHOT_ATTENTION", "flex")
-    assert attention_facts("cpu", "float32", 24)["windows with softcap"] == "flex (TWOHOT_ATTENTION asks for it)"

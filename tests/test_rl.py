@@ -809,3 +809,20 @@ def test_normalisation_says_what_is_wrong(method):
 def test_impossible_settings_raise(arguments):
     with pytest.raises(ValueError, match="PopArt: expected"):
         PopArt(**arguments)
+
+
+# the face
+
+
+def test_everything_public_but_what_needs_gymnasium_is_in_the_face():
+    from twohot import rl
+    from twohot.rl import advantages, ensembles, popart, returns
+
+    public = {
+        name
+        for module in (advantages, ensembles, popart, returns)
+        for name, thing in vars(module).items()
+        if getattr(thing, "__module__", None) == module.__name__ and not name.startswith("_")
+    }
+    assert {*rl.__all__} == public | {"FILTERS"}
+    assert all(hasattr(rl, name) for name in rl.__all__)

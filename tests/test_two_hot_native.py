@@ -438,7 +438,7 @@ def test_triton_without_a_device_is_an_error_that_says_so(monkeypatch) -> None:
 
 
 def test_without_the_native_module_plain_pytorch_runs(monkeypatch) -> None:
-    monkeypatch.setattr(backend, "NATIVE_OBSTACLE", "twohot._native cannot be imported (no such file)")
+    monkeypatch.setattr(backend, "NATIVE_UNSUPPORTED_REASON", "twohot._native cannot be imported (no such file)")
     backend._choose.cache_clear()
     try:
         monkeypatch.delenv("TWOHOT_BACKEND", raising=False)

@@ -406,7 +406,7 @@ def expectation(
         **support.call(),
         readout_kind=support.readout,
         readout=readout,
-        upstream=None if upstream is None else upstream.to(device),
+        grad_output=None if upstream is None else upstream.to(device),
         gradient=None if upstream is None else gradient,
     )
     return readout.cpu(), gradient.cpu()

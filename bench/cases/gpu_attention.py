@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bench.baselines.flex_attention import flex
 from bench.harness.compare import difference
 from bench.harness.gpu_timing import timed_rows
 from bench.harness.measure import Row
@@ -40,7 +41,7 @@ def window_providers(dtype: torch.dtype, length: int, size: int, device: str, se
         "queries times keys": lambda: left @ right.mT,
         "twohot": partial(differentiated, causal_attention),
         "torch SDPA": partial(differentiated, torch_attention.sdpa),
-        "FlexAttention": partial(differentiated, torch_attention.flex),
+        "FlexAttention": partial(differentiated, flex),
         "twohot, half of it padding": partial(differentiated, causal_attention, lengths=half),
     }
     if device == "cpu":

@@ -2,12 +2,13 @@
 
 Stand-alone: needs torch and nothing else of this package but its kernels. Shapes: `B` sequences or environments, `L`
 steps, `H` heads, `K` key/value heads (a divisor of `H`; head i reads key/value head i // (H / K)), `D` head size.
-`TWOHOT_ATTENTION=reference`, `native`, `triton`, `sdpa` or `flex` forces an implementation.
+`TWOHOT_ATTENTION=reference`, `native`, `triton` or `sdpa` forces an implementation.
 """
 
 from __future__ import annotations
 
 from numbers import Integral, Real
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -21,9 +22,9 @@ __all__ = ["KVCache", "causal_attention", "decode_attention", "prefill_attention
 HEAD_SIZES = (1, 256)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-LEAST = torch.finfo(torch.float32).tiny
+MIN_POSITIVE = torch.finfo(torch.float32).tiny
 """Of a positive option: what is less could be 0 in float32, which means that there is none."""
-MOST_STEPS = 2**30
+MAX_STEPS = 2**30
 """More than any window has."""
 
 
@@ -65,14 +66,12 @@ def causal_attention(
     q, k, v = _autocast(q, k, v)
     _require_options(name, q.shape[-1], window, sinks, softcap, scale, rotary)
     softcap, scale, rotary = _as_float(softcap), _as_float(scale), _as_float(rotary)
-    window, sinks = None if window is None else min(window, MOST_STEPS), min(sinks, MOST_STEPS)
+    window, sinks = None if window is None else min(window, MAX_STEPS), min(sinks, MAX_STEPS)
     if lengths is not None:
         _require_lengths(name, lengths, q)
     implementation = choose_attention(q.device, q.dtype, q.shape[-1], softcap is not None).name
     if implementation == "sdpa":
         return torch_attention.sdpa(q, k, v, lengths, window, sinks, scale, rotary)
-    if implementation == "flex":
-        return torch_attention.flex(q, k, v, lengths, window, sinks, softcap, scale, rotary)
     if implementation != "reference":
         angles = (None, None)
         if rotary is not None:
@@ -117,8 +116,8 @@ class KVCache:
     ) -> None:
         sizes = {"layers": layers, "environments": environments, "heads": heads, "length": length}
         for name, value in sizes.items():
-            if not _is_integer(value) or not 1 <= value <= MOST_STEPS:
-                raise ValueError(f"KVCache: expected at least 1 {name}, and at most {MOST_STEPS}, got {value!r}")
+            if not _is_integer(value) or not 1 <= value <= MAX_STEPS:
+                raise ValueError(f"KVCache: expected at least 1 {name}, and at most {MAX_STEPS}, got {value!r}")
         _require_head("KVCache", head_size, dtype)
         _require_options("KVCache", head_size, None, 0, None, None, rotary)
         if not _is_integer(sinks) or not 0 <= sinks < length:
@@ -129,6 +128,13 @@ class KVCache:
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.seen = torch.zeros(environments, dtype=torch.int64, device=device)
         self._rotation: tuple[Tensor, int, tuple[Tensor, Tensor]] | None = None
+
+    def __repr__(self) -> str:
+        layers, environments, heads, length, size = self.keys.shape
+        return (
+            f"KVCache(layers={layers}, environments={environments}, heads={heads}, head_size={size}, length={length}, "
+            f"dtype={self.keys.dtype}, device={str(self.keys.device)!r}, sinks={self.sinks}, rotary={self.rotary})"
+        )
 
     @property
     def environments(self) -> int:
@@ -162,10 +168,10 @@ class KVCache:
                 device.
         """
         if isinstance(steps, Tensor):
-            _require_steps("KVCache.advance", "steps", steps, len(self.seen), self.seen.device, "", MOST_STEPS)
-        elif not _is_integer(steps) or not 0 <= steps <= MOST_STEPS:
+            _require_steps("KVCache.advance", "steps", steps, len(self.seen), self.seen.device, "", MAX_STEPS)
+        elif not _is_integer(steps) or not 0 <= steps <= MAX_STEPS:
             raise ValueError(
-                f"KVCache.advance: expected 0 to {MOST_STEPS} steps, or a tensor of them, got {steps!r}; a cache "
+                f"KVCache.advance: expected 0 to {MAX_STEPS} steps, or a tensor of them, got {steps!r}; a cache "
                 "cannot take steps back, only forget environments (reset)"
             )
         self.seen += steps
@@ -194,11 +200,11 @@ class KVCache:
             ValueError: when a shape, dtype or device does not fit the cache, or a length is none of 0 to L.
         """
         name = "KVCache.write"
-        self._require_layer(name, layer)
+        _require_layer(name, self, layer)
         _require_tensors(name, k=k, v=v)
         for x in (k, v):
-            self._require_device(name, x)
-        self._require_steps(name, k, v)
+            _require_cache_device(name, self, x)
+        _require_cache_steps(name, self, k, v)
         _require_lengths(name, lengths, k)
         k, v, lengths = k.detach(), v.detach(), lengths.to(torch.int64)
         rows = torch.arange(min(self.length, k.shape[1]), device=k.device)
@@ -207,22 +213,6 @@ class KVCache:
         step = step.clamp(0, max(k.shape[1] - 1, 0))[:, :, None, None].expand(-1, -1, *k.shape[2:])
         for ring, x in ((self.keys, k), (self.values, v)):
             ring[layer, :, :, : len(rows)] = x.gather(1, step).transpose(1, 2).to(ring.dtype)
-
-    def _require_layer(self, name: str, layer: int) -> None:
-        if not _is_integer(layer) or not 0 <= layer < len(self.keys):
-            raise ValueError(f"{name}: expected a layer of 0 to {len(self.keys) - 1}, got {layer!r}")
-
-    def _require_steps(self, name: str, k: Tensor, v: Tensor) -> None:
-        _, environments, heads, _, size = self.keys.shape
-        if k.dim() != 4 or k.shape != v.shape or (k.shape[0], *k.shape[2:]) != (environments, heads, size):
-            raise ValueError(
-                f"{name}: expected k, v of shape [B, L, K, D] = ({environments}, L, {heads}, {size}), as the cache was "
-                f"made for, got {tuple(k.shape)} and {tuple(v.shape)}"
-            )
-
-    def _require_device(self, name: str, q: Tensor) -> None:
-        if self.keys.device != q.device:
-            raise ValueError(f"{name}: expected q, k, v on {self.keys.device}, as the cache is, got {q.device}")
 
 
 def decode_attention(
@@ -251,10 +241,10 @@ def decode_attention(
         ValueError: when the shapes, dtypes or devices do not fit the cache or each other.
     """
     name = "decode_attention"
-    if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
+    if not type(q) is type(k) is type(v) is Tensor:
         _require_tensors(name, q=q, k=k, v=v)
     if type(layer) is not int:
-        cache._require_layer(name, layer)
+        _require_layer(name, cache, layer)
     layers, environments, heads, _, size = cache.keys.shape
     fits = k.shape == v.shape == (environments, heads, size) and q.dim() == 3
     if not fits or q.shape[0] != environments or q.shape[2] != size or q.shape[1] % heads or not 0 <= layer < layers:
@@ -269,7 +259,7 @@ def decode_attention(
         _require_head(name, size, q.dtype)
     _require_alike(name, q, k, v)
     if cache.keys.device != q.device:
-        cache._require_device(name, q)
+        _require_cache_device(name, cache, q)
     if softcap is not None or scale is not None:
         _require_options(name, size, None, 0, softcap, scale, None)
         softcap, scale = _as_float(softcap), _as_float(scale)
@@ -315,19 +305,38 @@ def prefill_attention(
     name = "prefill_attention"
     _require_window(name, q, k, v)
     _require_tensors(name, lengths=lengths)
-    cache._require_layer(name, layer)
-    cache._require_device(name, q)
-    cache._require_steps(name, k, v)
+    _require_layer(name, cache, layer)
+    _require_cache_device(name, cache, q)
+    _require_cache_steps(name, cache, k, v)
     if not cache.seen.is_meta and cache.seen.any():
         raise ValueError(f"{name}: expected a cache that was just reset, got one that has seen steps")
-    window = {"window": cache.length - cache.sinks, "sinks": cache.sinks, "rotary": cache.rotary}
-    out = causal_attention(q, k, v, lengths, softcap=softcap, scale=scale, **window)
+    window = cache.length - cache.sinks
+    out = causal_attention(q, k, v, lengths, window, cache.sinks, softcap, scale, rotary=cache.rotary)
     if cache.rotary is not None:
         k = reference.rotate(
             k, *reference.rotation(torch.arange(k.shape[1], device=k.device), k.shape[3], cache.rotary, k.dtype)
         )
     cache.write(layer, k, v, lengths)
     return out
+
+
+def _require_layer(name: str, cache: KVCache, layer: object) -> None:
+    if not _is_integer(layer) or not 0 <= cast("int", layer) < len(cache.keys):
+        raise ValueError(f"{name}: expected a layer of 0 to {len(cache.keys) - 1}, got {layer!r}")
+
+
+def _require_cache_steps(name: str, cache: KVCache, k: Tensor, v: Tensor) -> None:
+    _, environments, heads, _, size = cache.keys.shape
+    if k.dim() != 4 or k.shape != v.shape or (k.shape[0], *k.shape[2:]) != (environments, heads, size):
+        raise ValueError(
+            f"{name}: expected k, v of shape [B, L, K, D] = ({environments}, L, {heads}, {size}), as the cache was "
+            f"made for, got {tuple(k.shape)} and {tuple(v.shape)}"
+        )
+
+
+def _require_cache_device(name: str, cache: KVCache, q: Tensor) -> None:
+    if cache.keys.device != q.device:
+        raise ValueError(f"{name}: expected q, k, v on {cache.keys.device}, as the cache is, got {q.device}")
 
 
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -350,7 +359,7 @@ def _require_window(name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
     _require_alike(name, q, k, v, autocast=autocast_dtype(q.device) is not None)
 
 
-def _require_tensors(name: str, **given: Tensor) -> None:
+def _require_tensors(name: str, **given: object) -> None:
     for other, tensor in given.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a tensor as {other}, got {type(tensor).__name__}")
@@ -389,11 +398,11 @@ def _require_options(
         raise ValueError(f"{name}: expected a window of at least 1 step, got {window!r}")
     if not _is_integer(sinks) or sinks < 0:
         raise ValueError(f"{name}: expected sinks >= 0, got {sinks!r}")
-    if softcap is not None and not (_is_number(softcap) and softcap >= LEAST):
+    if softcap is not None and not (_is_number(softcap) and softcap >= MIN_POSITIVE):
         raise ValueError(f"{name}: expected softcap > 0, got {softcap!r}")
     if scale is not None and not _is_number(scale):
         raise ValueError(f"{name}: expected a number that float32 holds as scale, got {scale!r}")
-    if rotary is not None and (size % 2 or not (_is_number(rotary) and rotary >= LEAST)):
+    if rotary is not None and (size % 2 or not (_is_number(rotary) and rotary >= MIN_POSITIVE)):
         raise ValueError(f"{name}: expected rotary > 0 and an even head size, got {rotary!r} and {size}")
 
 
@@ -404,8 +413,9 @@ def _as_float(value: float | None) -> float | None:
 
 def _is_number(value: object) -> bool:
     """Whether it is a real number that is finite in float32."""
-    real = isinstance(value, (Real, torch.SymFloat)) and not isinstance(value, bool)
-    return real and abs(value) <= torch.finfo(torch.float32).max
+    if isinstance(value, bool) or not isinstance(value, (Real, torch.SymFloat)):
+        return False
+    return abs(cast("float", value)) <= torch.finfo(torch.float32).max
 
 
 def _require_lengths(name: str, lengths: Tensor, q: Tensor) -> None:
@@ -414,9 +424,9 @@ def _require_lengths(name: str, lengths: Tensor, q: Tensor) -> None:
 
 
 def _require_steps(
-    name: str, what: str, steps: Tensor, batch: int, device: torch.device, bound: str, most: int
+    name: str, what: str, steps: Tensor, batch: int, device: torch.device, bound: str, maximum: int
 ) -> None:
-    """That there is a number of steps, 0 to `most`, for each of a batch, on its device."""
+    """That there is a number of steps, 0 to `maximum`, for each of a batch, on its device."""
     if steps.shape != (batch,) or steps.dtype not in INTEGERS:
         raise ValueError(
             f"{name}: expected integer {what} of shape [B] = ({batch},), got {steps.dtype} of shape "
@@ -429,5 +439,7 @@ def _require_steps(
     if steps.device.type != "cpu" or torch.compiler.is_compiling() or not steps.numel() or not is_eager_tensor(steps):
         return
     found = [int(x) for x in steps.aminmax()]
-    if found[0] < 0 or found[1] > most:
-        raise ValueError(f"{name}: expected {what} of 0 to {bound}{most}, got {found[0] if found[0] < 0 else found[1]}")
+    if found[0] < 0 or found[1] > maximum:
+        raise ValueError(
+            f"{name}: expected {what} of 0 to {bound}{maximum}, got {found[0] if found[0] < 0 else found[1]}"
+        )

@@ -6,19 +6,21 @@ import torch
 from torch import Tensor
 
 
-def require_tensor(name: str, other: str, tensor: Tensor) -> None:
-    """Raise TypeError or ValueError unless the argument `other` of the function `name` is a dense tensor."""
+def require_tensor(name: str, other: str, tensor: object) -> Tensor:
+    """The argument `other` of the function `name`; TypeError or ValueError unless it is a dense tensor."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: expected a tensor as {other}, got {type(tensor).__name__}")
     if tensor.layout is not torch.strided:
         raise ValueError(f"{name}: expected a dense tensor as {other}, got {tensor.layout}")
+    return tensor
 
 
-def require_floating(name: str, other: str, tensor: Tensor) -> None:
-    """Raise TypeError or ValueError unless the argument `other` of the function `name` is a floating point tensor."""
-    require_tensor(name, other, tensor)
-    if not tensor.is_floating_point():
-        raise ValueError(f"{name}: expected a floating point {other}, got {tensor.dtype}")
+def require_floating(name: str, other: str, tensor: object) -> Tensor:
+    """The argument `other` of the function `name`; TypeError or ValueError unless it is floating point."""
+    checked = require_tensor(name, other, tensor)
+    if not checked.is_floating_point():
+        raise ValueError(f"{name}: expected a floating point {other}, got {checked.dtype}")
+    return checked
 
 
 def require_device(name: str, other: str, tensor: Tensor, leader: str, leading: Tensor) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -12,7 +13,13 @@ from twohot.kernels.memory import empty_from_pool
 from twohot.kernels.torch_private import functorch_transforms_active, graph_is_kept, operation_body
 
 
-def differentiable(op, setup_context, backward, inputs=1, visible=None):
+def differentiable(
+    op: Any,
+    setup_context: Callable[..., None],
+    backward: Callable[..., tuple[Any, ...]],
+    inputs: int | None = 1,
+    visible: int | None = None,
+) -> Callable[..., Any]:
     """Register the derivative of `op` for its first `inputs` arguments (None: all), and give a form of it to call.
 
     An operation's own autograd rule costs more than a small loss, and does not serve torch.func. So where nothing
@@ -33,8 +40,8 @@ def differentiable(op, setup_context, backward, inputs=1, visible=None):
             return output if visible is None else output[:visible]
 
         @staticmethod
-        def backward(ctx, *upstream):
-            return *backward(ctx, *upstream)[:inputs], None
+        def backward(ctx, *grad_output):
+            return *backward(ctx, *grad_output)[:inputs], None
 
     class FunctorchFunction(torch.autograd.Function):
         generate_vmap_rule = True
@@ -64,7 +71,7 @@ def differentiable(op, setup_context, backward, inputs=1, visible=None):
     return call
 
 
-def raise_second_derivative(ctx, *_):
+def raise_second_derivative(ctx: Any, *_: Any) -> NoReturn:
     """The derivative of what has none."""
     raise RuntimeError(
         "twohot: the fused operations can be differentiated once. For second derivatives use the plain PyTorch form, "
@@ -72,18 +79,18 @@ def raise_second_derivative(ctx, *_):
     )
 
 
-def require_one_derivative(ctx) -> None:
+def require_one_derivative(ctx: Any) -> None:
     """Raise RuntimeError in a backward pass that is to be differentiated itself (create_graph=True)."""
     if torch.is_grad_enabled():
         raise_second_derivative(ctx)
 
 
-def differentiated_once(op):
+def differentiated_once(op: Any) -> Callable[..., Any]:
     """`op`, which computes gradients, with a derivative that raises."""
     return differentiable(op, lambda ctx, inputs, output: None, raise_second_derivative, inputs=None)
 
 
-def scaled(ctx, saved: Sequence[Tensor], factor: Tensor) -> list[Tensor]:
+def scaled(ctx: Any, saved: Sequence[Tensor], factor: Tensor) -> list[Tensor]:
     """The gradients that were `saved` x factor []: themselves where a look at it is free and finds 1.
 
     Whoever keeps the graph gets copies, so that what was given out can be changed. Saved tensors come as an argument

@@ -1,8 +1,8 @@
 """Which implementation of an operation runs for a tensor, and why: the one place that decides.
 
 `TWOHOT_BACKEND=reference`, `native` or `triton` forces one; a forced one that cannot run is an error that says why.
-`TWOHOT_ATTENTION` does so for attention alone, and knows torch's own attention, too: `sdpa` and `flex`, which runs only
-where it is asked for. Without it attention follows `TWOHOT_BACKEND` where it can.
+`TWOHOT_ATTENTION` does so for attention alone, and knows torch's own attention, `sdpa`, too. Without it attention
+follows `TWOHOT_BACKEND` where it can.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ try:
     from twohot import _native as native
 except ImportError as error:
     native = None
-    NATIVE_OBSTACLE = f"twohot._native cannot be imported ({error})"
+    NATIVE_UNSUPPORTED_REASON = f"twohot._native cannot be imported ({error})"
 else:
-    NATIVE_OBSTACLE = ""
+    NATIVE_UNSUPPORTED_REASON = ""
 
 NAMES = ("auto", "native", "triton", "reference")
-TORCH_NAMES = ("sdpa", "flex")
-ATTENTION_NAMES = (*NAMES, *TORCH_NAMES)
+ATTENTION_NAMES = (*NAMES, "sdpa")
 FUSED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FUSED_BINS = (2, 4096)
 _VARIABLE, _OWN_VARIABLE = (environment_key(name) for name in ("TWOHOT_BACKEND", "TWOHOT_ATTENTION"))
@@ -43,7 +42,7 @@ _AUTO_ATTENTION = ("TWOHOT_ATTENTION", "auto")
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 FUSED_HEAD_SIZES = (16, 256)
 TRITON_FLOAT32_HEAD_SIZE = 128  # beyond, float32 spills registers
-CHANNEL_STEP, MOST_CHANNELS = 16, 1024  # of images
+CHANNEL_STEP, MAX_CHANNELS = 16, 1024  # of images
 FUSED_CACHES = (torch.float32, torch.bfloat16)
 
 
@@ -92,7 +91,7 @@ def choose_attention(device: torch.device, dtype: torch.dtype, size: int, softca
 def images_run_natively(device: torch.device, dtype: torch.dtype, channels: int) -> bool:
     """Whether native code runs between convolutions for images of this device, dtype and channels."""
     asked = _forced("TWOHOT_BACKEND")[1]
-    fits = dtype == torch.float32 and channels % CHANNEL_STEP == 0 and channels <= MOST_CHANNELS
+    fits = dtype == torch.float32 and channels % CHANNEL_STEP == 0 and channels <= MAX_CHANNELS
     return native is not None and asked in ("auto", "native") and device.type == "cpu" and fits
 
 
@@ -144,51 +143,57 @@ def _choose(decide: Callable[..., Choice], forced: tuple[str, str], interpreted:
 
 
 def _two_hot(forced: tuple[str, str], interpreted: bool, device: str, dtype: torch.dtype, bins: int) -> Choice:
-    obstacle = _dtype_obstacle("logits are", dtype)
-    if not obstacle and not FUSED_BINS[0] <= bins <= FUSED_BINS[1]:
-        obstacle = f"there are {bins} bins, fused code takes {FUSED_BINS[0]} to {FUSED_BINS[1]}"
+    unsupported_reason = _dtype_unsupported_reason("logits are", dtype)
+    if not unsupported_reason and not FUSED_BINS[0] <= bins <= FUSED_BINS[1]:
+        unsupported_reason = f"there are {bins} bins, fused code takes {FUSED_BINS[0]} to {FUSED_BINS[1]}"
     return _first(
-        forced, NAMES, _fused_obstacles("logits are", obstacle, interpreted, device), dtype, device, "TWOHOT_BACKEND"
+        forced,
+        NAMES,
+        _fused_unsupported_reasons("logits are", unsupported_reason, interpreted, device),
+        dtype,
+        device,
+        "TWOHOT_BACKEND",
     )
 
 
 def _decode(
     forced: tuple[str, str], interpreted: bool, device: str, dtype: torch.dtype, cache: torch.dtype, size: int
 ) -> Choice:
-    obstacle = _dtype_obstacle("queries are", dtype) or _head_obstacle(size)
-    if not obstacle and cache not in FUSED_CACHES:
-        obstacle = f"the cache is {cache}, fused code takes {', '.join(map(str, FUSED_CACHES))}"
+    unsupported_reason = _dtype_unsupported_reason("queries are", dtype) or _head_unsupported_reason(size)
+    if not unsupported_reason and cache not in FUSED_CACHES:
+        unsupported_reason = f"the cache is {cache}, fused code takes {', '.join(map(str, FUSED_CACHES))}"
     # torch's own attention has windows alone: whoever asks for it means those.
-    own = "" if forced[1] in TORCH_NAMES else "TWOHOT_ATTENTION"
-    obstacles = _fused_obstacles("queries are", obstacle, interpreted, device)
-    return _first(forced, ATTENTION_NAMES, obstacles, dtype, device, own)
+    own = "" if forced[1] == "sdpa" else "TWOHOT_ATTENTION"
+    unsupported_reasons = _fused_unsupported_reasons("queries are", unsupported_reason, interpreted, device)
+    return _first(forced, ATTENTION_NAMES, unsupported_reasons, dtype, device, own)
 
 
 def _attention(
     forced: tuple[str, str], interpreted: bool, device: str, dtype: torch.dtype, size: int, softcap: bool
 ) -> Choice:
-    obstacle = _dtype_obstacle("queries are", dtype) or _head_obstacle(size)
-    obstacles = _fused_obstacles("queries are", obstacle, interpreted, device)
-    if not obstacles["native"] and dtype == torch.float16:
-        obstacles["native"] = "the queries are torch.float16, native attention takes torch.float32, torch.bfloat16"
-    if not obstacles["triton"] and dtype == torch.float32 and size > TRITON_FLOAT32_HEAD_SIZE:
-        obstacles["triton"] = f"the head size is {size}, Triton takes float32 up to {TRITON_FLOAT32_HEAD_SIZE}"
-    obstacles["sdpa"] = "torch's own attention has no softcap" if softcap else ""
-    obstacles["flex"] = (
-        "" if device in ("cpu", "cuda") else f"the queries are on {device}, FlexAttention knows cpu, cuda"
-    )
-    return _first(forced, ATTENTION_NAMES, obstacles, dtype, device, "TWOHOT_ATTENTION")
+    unsupported_reason = _dtype_unsupported_reason("queries are", dtype) or _head_unsupported_reason(size)
+    unsupported_reasons = _fused_unsupported_reasons("queries are", unsupported_reason, interpreted, device)
+    if not unsupported_reasons["native"] and dtype == torch.float16:
+        unsupported_reasons["native"] = (
+            "the queries are torch.float16, native attention takes torch.float32, torch.bfloat16"
+        )
+    if not unsupported_reasons["triton"] and dtype == torch.float32 and size > TRITON_FLOAT32_HEAD_SIZE:
+        unsupported_reasons["triton"] = (
+            f"the head size is {size}, Triton takes float32 up to {TRITON_FLOAT32_HEAD_SIZE}"
+        )
+    unsupported_reasons["sdpa"] = "torch's own attention has no softcap" if softcap else ""
+    return _first(forced, ATTENTION_NAMES, unsupported_reasons, dtype, device, "TWOHOT_ATTENTION")
 
 
 def _first(
     forced: tuple[str, str],
     names: tuple[str, ...],
-    obstacles: dict[str, str],
+    unsupported_reasons: dict[str, str],
     dtype: torch.dtype,
     device: str,
     own: str,
 ) -> Choice:
-    """The forced implementation, or the first without an obstacle, or the reference and why no other.
+    """The forced implementation, or the first that supports them, or the reference and why no other.
 
     What the operation's `own` variable asks for and cannot run is an error; what another one asks for is a wish.
     """
@@ -198,42 +203,42 @@ def _first(
     if name == "reference":
         return Choice("reference", f"{variable} asks for it")
     if name == "auto":
-        able = (each for each, obstacle in obstacles.items() if not obstacle and each != "flex")
+        able = (each for each, unsupported_reason in unsupported_reasons.items() if not unsupported_reason)
         name = next(able, "reference")
-        expected = "triton" if device != "cpu" and "triton" in obstacles else next(iter(obstacles))
-        return Choice(name, obstacles[expected] or f"{dtype} on {device}")
-    obstacle = obstacles.get(name, "this operation has none")
-    if obstacle and variable != own:
-        choice = _first((own, "auto"), names, obstacles, dtype, device, own)
-        return Choice(choice.name, f"{variable} asks for {name}, but {obstacle}")
-    if obstacle:
-        raise RuntimeError(f"{variable} asks for {name}, but {obstacle}")
+        expected = "triton" if device != "cpu" and "triton" in unsupported_reasons else next(iter(unsupported_reasons))
+        return Choice(name, unsupported_reasons[expected] or f"{dtype} on {device}")
+    unsupported_reason = unsupported_reasons.get(name, "this operation has none")
+    if unsupported_reason and variable != own:
+        choice = _first((own, "auto"), names, unsupported_reasons, dtype, device, own)
+        return Choice(choice.name, f"{variable} asks for {name}, but {unsupported_reason}")
+    if unsupported_reason:
+        raise RuntimeError(f"{variable} asks for {name}, but {unsupported_reason}")
     return Choice(name, f"{variable} asks for it")
 
 
-def _dtype_obstacle(what: str, dtype: torch.dtype) -> str:
+def _dtype_unsupported_reason(what: str, dtype: torch.dtype) -> str:
     if dtype in FUSED_DTYPES:
         return ""
     return f"the {what} {dtype}, fused code takes {', '.join(map(str, FUSED_DTYPES))}"
 
 
-def _head_obstacle(size: int) -> str:
-    least, most = FUSED_HEAD_SIZES
-    if least <= size <= most and size % least == 0:
+def _head_unsupported_reason(size: int) -> str:
+    minimum, maximum = FUSED_HEAD_SIZES
+    if minimum <= size <= maximum and size % minimum == 0:
         return ""
-    return f"the head size is {size}, fused code takes multiples of {least} up to {most}"
+    return f"the head size is {size}, fused code takes multiples of {minimum} up to {maximum}"
 
 
-def _fused_obstacles(what: str, shape: str, interpreted: bool, device: str) -> dict[str, str]:
+def _fused_unsupported_reasons(what: str, shape: str, interpreted: bool, device: str) -> dict[str, str]:
     """Why the native and the Triton code cannot run; empty where they can."""
     on_cpu = "" if device == "cpu" else f"the {what} on {device}, native code runs on the CPU"
     return {
-        "native": shape or on_cpu or NATIVE_OBSTACLE,
-        "triton": shape or _triton_obstacle(what, device, interpreted),
+        "native": shape or on_cpu or NATIVE_UNSUPPORTED_REASON,
+        "triton": shape or _triton_unsupported_reason(what, device, interpreted),
     }
 
 
-def _triton_obstacle(what: str, device: str, interpreted: bool) -> str:
+def _triton_unsupported_reason(what: str, device: str, interpreted: bool) -> str:
     if find_spec("triton") is None:
         return "triton is not installed"
     if device != "cuda" and not interpreted:

@@ -13,7 +13,7 @@ import torch
 
 environment_key: Callable[[str], Any] = os.environ.encodekey
 """The key of a variable in `environment`."""
-environment: dict[Any, Any] = os.environ._data
+environment: dict[Any, Any] = os.environ._data  # pyright: ignore[reportAttributeAccessIssue]  # typeshed leaves it out
 """The variables of `os.environ`, which itself raises and catches two errors where one is missing, at the price of a
 small loss."""
 
@@ -21,11 +21,11 @@ functorch_transforms_active: Callable[[], bool] = torch._C._are_functorch_transf
 """Whether a transform of torch.func (grad, vmap, ...) runs the caller."""
 dispatch_mode_count: Callable[[], int] = torch._C._len_torch_dispatch_stack
 """How many modes of `TorchDispatchMode` are on."""
-graph_is_kept: Callable[[], bool] = torch._C._autograd._get_current_graph_task_keep_graph
+graph_is_kept: Callable[[], bool] = torch._C._autograd._get_current_graph_task_keep_graph  # pyright: ignore[reportAttributeAccessIssue]  # so do torch's stubs
 """Within a backward pass: whether its graph is kept for another one (retain_graph=True)."""
 
 
-def operation_body(operation: torch.library.CustomOpDef) -> Callable[..., Any]:
+def operation_body(operation: Any) -> Callable[..., Any]:
     """The function that `torch.library.custom_op` registered as `operation`, to call past the dispatcher."""
     return operation._init_fn
 

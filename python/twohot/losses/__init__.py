@@ -7,8 +7,8 @@ heads of an ensemble, `...` any leading dimensions.
     loss = two_hot_cross_entropy(logits, returns, bins)      # logits [..., N], returns [...]
     value = bin_expectation(logits, bins)                    # [...]
 
-On a CPU the losses find their gradient while they read the logits, so that `backward` has nothing left to do where the
-loss is used as it is. A coefficient costs one more pass over the gradient; give it as `weight`, and it costs nothing.
+On a CPU the forward pass also computes the gradient, so `backward` is free unless the loss is rescaled, which costs one
+more pass over the gradient; a coefficient given as `weight` costs nothing.
 """
 
 from twohot.kernels.two_hot.reference import symexp, symlog
@@ -20,12 +20,14 @@ from twohot.losses.functional import (
     bin_expectation,
     hl_gauss,
     hl_gauss_cross_entropy,
-    linear_bin_expectation,
-    linear_hl_gauss_cross_entropy,
-    linear_two_hot_cross_entropy,
     release_memory,
     two_hot,
     two_hot_cross_entropy,
+)
+from twohot.losses.linear import (
+    linear_bin_expectation,
+    linear_hl_gauss_cross_entropy,
+    linear_two_hot_cross_entropy,
 )
 from twohot.losses.rows import Reduction, set_checks
 from twohot.rl.advantages import filtered_behavior_cloning

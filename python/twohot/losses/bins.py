@@ -52,7 +52,7 @@ TRANSFORMS = {
 """Those of `reference.TRANSFORMS`, and their inverses, of single numbers: no default device or mode of torch counts."""
 
 
-MOST = 3.4e38
+MAX_FLOAT32 = 3.4e38
 """Of what float32 holds: a value that is read a rounding beyond an end is finite still."""
 
 
@@ -103,15 +103,15 @@ class ValueBins:
         for name in ("readout", "labels"):
             if getattr(self, name) not in ("transformed", "raw"):
                 raise BinsError(f"ValueBins.{name}: expected 'transformed' or 'raw', got {getattr(self, name)!r}")
-        if max(abs(low), abs(high)) > MOST:
+        if max(abs(low), abs(high)) > MAX_FLOAT32:
             raise BinsError(f"ValueBins: expected ends that float32 holds, got low={low!r}, high={high!r}")
         first, last = self.transformed_ends
-        if max(last - first, high - low if self.labels == "raw" else 0.0) > MOST:
+        if max(last - first, high - low if self.labels == "raw" else 0.0) > MAX_FLOAT32:
             raise BinsError(f"ValueBins: expected ends whose distance float32 holds, got low={low!r}, high={high!r}")
-        if not first < last or (self.count - 1) / (last - first) > MOST:
+        if not first < last or (self.count - 1) / (last - first) > MAX_FLOAT32:
             raise BinsError(f"ValueBins: low={low!r} and high={high!r} are the same after {self.transform}")
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type[ValueBins], tuple[float, float, int, Transform, Readout, TwoHotLabels]]:
         # What comes out of a file is checked as what comes from a program.
         return type(self), (self.low, self.high, self.count, self.transform, self.readout, self.labels)
 
@@ -182,8 +182,9 @@ class ValueBins:
 
 
 # That of the fields, which `__new__` would hide.
-ValueBins.__signature__ = inspect.signature(MethodType(ValueBins.__init__, ValueBins))
-torch.serialization.add_safe_globals([ValueBins])
+_signature = inspect.signature(MethodType(ValueBins.__init__, ValueBins))
+ValueBins.__signature__ = _signature  # pyright: ignore[reportAttributeAccessIssue]  # what `inspect` looks for
+torch.serialization.add_safe_globals([ValueBins])  # pyright: ignore[reportUnknownMemberType]  # torch names no type
 
 
 def _count(name: str, count: int) -> int:
@@ -205,6 +206,6 @@ def _ends(name: str, low: float, high: float) -> tuple[float, float]:
     return first, last
 
 
-def _require_transform(name: str, transform: str) -> None:
+def _require_transform(name: str, transform: object) -> None:
     if not isinstance(transform, str) or transform not in TRANSFORMS:
         raise BinsError(f"{name}: expected one of {sorted(TRANSFORMS)}, got {transform!r}")

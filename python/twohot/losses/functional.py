@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Literal, overload
+
 from torch import Tensor, nn
 
 from twohot.kernels.backend import choose_two_hot, native
@@ -12,11 +13,7 @@ from twohot.losses.bins import ValueBins
 from twohot.losses.rows import (
     Reduction,
     cross_entropy,
-    heads_of,
-    layer_of,
-    linear_cross_entropy,
     plain_expectation,
-    plain_linear,
     require_bins,
     require_logits,
     require_sigma,
@@ -81,6 +78,39 @@ def hl_gauss(target: Tensor, bins: ValueBins, sigma: float = 0.75) -> Tensor:
     return reference.hl_gauss(target, *bins.transformed_ends, bins.count, bins.transform, sigma)
 
 
+@overload
+def two_hot_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    bins: ValueBins,
+    *,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    reduction: Reduction = "mean",
+    return_readout: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def two_hot_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    bins: ValueBins,
+    *,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    reduction: Reduction = "mean",
+    return_readout: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def two_hot_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    bins: ValueBins,
+    *,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    reduction: Reduction = "mean",
+    return_readout: bool,
+) -> Tensor | tuple[Tensor, Tensor]: ...
 def two_hot_cross_entropy(
     logits: Tensor,
     target: Tensor,
@@ -117,6 +147,42 @@ def two_hot_cross_entropy(
     return cross_entropy(name, logits, target, bins, labels, 0.0, weight, mask, reduction, return_readout)
 
 
+@overload
+def hl_gauss_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    bins: ValueBins,
+    sigma: float = 0.75,
+    *,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    reduction: Reduction = "mean",
+    return_readout: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def hl_gauss_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    bins: ValueBins,
+    sigma: float = 0.75,
+    *,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    reduction: Reduction = "mean",
+    return_readout: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def hl_gauss_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    bins: ValueBins,
+    sigma: float = 0.75,
+    *,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    reduction: Reduction = "mean",
+    return_readout: bool,
+) -> Tensor | tuple[Tensor, Tensor]: ...
 def hl_gauss_cross_entropy(
     logits: Tensor,
     target: Tensor,
@@ -162,94 +228,10 @@ def bin_expectation(logits: Tensor, bins: ValueBins) -> Tensor:
     return expectation(logits.reshape(-1, bins.count).contiguous(), *bins.support).reshape(logits.shape[:-1])
 
 
-def linear_two_hot_cross_entropy(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    bins: ValueBins,
-    *,
-    row_weight: Tensor | None = None,
-    mask: Tensor | None = None,
-    reduction: Reduction = "mean",
-    return_readout: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """`two_hot_cross_entropy(hidden @ weight^T + bias, ...)` without ever holding the logits.
-
-    Rows go through the last layer, the loss and back in pieces that stay in the cache (Liger-Kernel's fused linear
-    cross-entropy, arXiv 2410.10989, does the like for tokens): three matrix products, as without it.
-
-    Args:
-        hidden: [..., E] for one head, [C, ..., E] for an ensemble of C heads.
-        weight: [N, E], or [C, N, E].
-        bias: [N], or [C, N]; None for none.
-        target: broadcasts to the rows [...] or [C, ...]; one that the ensemble shares is not copied.
-        row_weight: factor of each row, as `weight` of `two_hot_cross_entropy`.
-        bins, mask, reduction, return_readout: as `two_hot_cross_entropy`.
-
-    Returns:
-        As `two_hot_cross_entropy`; gradients flow to hidden, weight and bias. Under autocast the products run in its
-        dtype.
-
-    Raises:
-        ValueError: when a shape or a dtype does not fit.
-    """
-    name = "linear_two_hot_cross_entropy"
-    require_bins(name, bins)
-    labels = bins.two_hot_labels
-    return linear_cross_entropy(
-        name, hidden, weight, bias, target, bins, labels, 0.0, row_weight, mask, reduction, return_readout
-    )
-
-
-def linear_hl_gauss_cross_entropy(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    bins: ValueBins,
-    sigma: float = 0.75,
-    *,
-    row_weight: Tensor | None = None,
-    mask: Tensor | None = None,
-    reduction: Reduction = "mean",
-    return_readout: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """`hl_gauss_cross_entropy(hidden @ weight^T + bias, ...)`; arguments as `linear_two_hot_cross_entropy`."""
-    name = "linear_hl_gauss_cross_entropy"
-    require_sigma(name, sigma)
-    labels = Labels.HL_GAUSS
-    return linear_cross_entropy(
-        name, hidden, weight, bias, target, bins, labels, sigma, row_weight, mask, reduction, return_readout
-    )
-
-
-def linear_bin_expectation(hidden: Tensor, weight: Tensor, bias: Tensor | None, bins: ValueBins) -> Tensor:
-    """`bin_expectation(hidden @ weight^T + bias, bins)` for passes that need the value alone: logits are never kept.
-
-    Where a gradient is wanted, the logits are kept after all.
-
-    Args:
-        hidden, weight, bias, bins: as `linear_two_hot_cross_entropy`.
-
-    Returns:
-        [...] or [C, ...] values in units of the return; float32, or float64 for float64 inputs.
-
-    Raises:
-        ValueError: when a shape or a dtype does not fit.
-    """
-    hidden, weight, bias = layer_of("linear_bin_expectation", hidden, weight, bias, bins)
-    rows = hidden.shape[:-1]
-    wanted = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (hidden, weight, bias))
-    if wanted or choose_two_hot(hidden.device, hidden.dtype, bins.count).name == "reference":
-        return bin_expectation(plain_linear(hidden, weight, bias), bins)
-    from twohot.kernels.linear_two_hot.op import linear_expectation
-
-    return linear_expectation(*heads_of(hidden, weight, bias), *bins.support).reshape(rows)
-
-
 class TwoHotCrossEntropy(nn.Module):
     """`two_hot_cross_entropy` with its support, as a module: `loss(logits, target, weight=None, mask=None)`."""
+
+    reduction: Reduction
 
     def __init__(self, bins: ValueBins, reduction: Reduction = "mean") -> None:
         super().__init__()
@@ -268,6 +250,8 @@ class TwoHotCrossEntropy(nn.Module):
 class HLGaussCrossEntropy(nn.Module):
     """`hl_gauss_cross_entropy` with its support, as a module: `loss(logits, target, weight=None, mask=None)`."""
 
+    reduction: Reduction
+
     def __init__(self, bins: ValueBins, sigma: float = 0.75, reduction: Reduction = "mean") -> None:
         super().__init__()
         require_sigma("HLGaussCrossEntropy", sigma)
@@ -277,8 +261,9 @@ class HLGaussCrossEntropy(nn.Module):
         self, logits: Tensor, target: Tensor, weight: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """The loss of logits [..., N]; arguments as the function's."""
-        options = {"weight": weight, "mask": mask, "reduction": self.reduction}
-        return hl_gauss_cross_entropy(logits, target, self.bins, self.sigma, **options)
+        return hl_gauss_cross_entropy(
+            logits, target, self.bins, self.sigma, weight=weight, mask=mask, reduction=self.reduction
+        )
 
     def extra_repr(self) -> str:
         return f"{self.bins}, sigma={self.sigma}, reduction={self.reduction!r}"

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 from numbers import Real
-from typing import Literal
+from typing import Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from twohot.kernels.backend import autocast_dtype, choose_two_hot, is_eager_tensor
-from twohot.kernels.torch_private import functorch_transforms_active
+from twohot.kernels.backend import choose_two_hot, is_eager_tensor
 from twohot.kernels.two_hot import reference
 from twohot.kernels.two_hot.reference import Labels
 from twohot.losses.bins import ValueBins
@@ -50,15 +49,15 @@ def cross_entropy(
     """The cross-entropy of the public function that errors call `name`; `sigma` is that of HL-Gauss labels."""
     require_logits(name, logits, bins)
     rows = logits.shape[:-1]
-    _require_rows(name, "logits", logits, target, mask, weight, "weight", reduction)
+    require_rows(name, "logits", logits, target, mask, weight, "weight", reduction)
     if choose_two_hot(logits.device, logits.dtype, bins.count).name == "reference":
         loss, readout = _plain_rows(logits, target, bins, labels, sigma, mask, return_readout)
-        return _reduced(loss, readout, rows, weight, mask, reduction, return_readout)
+        return reduce_rows(loss, readout, rows, weight, mask, reduction)
     from twohot.kernels.two_hot import op
 
     flat = logits.contiguous() if logits.dim() == 2 else logits.reshape(-1, bins.count).contiguous()
-    target_, mask_ = _shared(rows, target, mask)
-    one_pass = _one_pass(logits, weight, reduction)
+    target_, mask_ = shared_targets(rows, target, mask)
+    one_pass = runs_in_one_pass(logits, weight, reduction)
     if one_pass and is_eager_tensor(logits):
         weight_ = None if weight is None else weight.expand(rows).reshape(-1).to(torch.float32).contiguous()
         gradient = torch.is_grad_enabled() and logits.requires_grad
@@ -67,57 +66,16 @@ def cross_entropy(
         return (loss, readout.reshape(rows)) if return_readout else loss
     loss, readout = op.cross_entropy_rows(flat, target_, mask_, *bins.support, labels.value, sigma, return_readout)
     readout = readout.reshape(rows) if return_readout else None
-    return _reduced(loss.reshape(rows), readout, rows, weight, mask, reduction, return_readout)
+    return reduce_rows(loss.reshape(rows), readout, rows, weight, mask, reduction)
 
 
-def linear_cross_entropy(
-    name: str,
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    bins: ValueBins,
-    labels: Labels,
-    sigma: float,
-    row_weight: Tensor | None,
-    mask: Tensor | None,
-    reduction: Reduction,
-    return_readout: bool,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """As `cross_entropy`, of the logits of a last layer."""
-    hidden, weight, bias = layer_of(name, hidden, weight, bias, bins)
-    rows = hidden.shape[:-1]
-    _require_rows(name, "hidden", hidden, target, mask, row_weight, "row_weight", reduction)
-    transformed = functorch_transforms_active()
-    if transformed or choose_two_hot(hidden.device, hidden.dtype, bins.count).name == "reference":
-        # One by one, as torch.func's transforms want to see them too. NaN in a row that does not count would spread.
-        hidden = hidden if mask is None else torch.where(mask.expand(rows).unsqueeze(-1), hidden, 0)
-        logits = plain_linear(hidden, weight, bias)
-        return cross_entropy(name, logits, target, bins, labels, sigma, row_weight, mask, reduction, return_readout)
-    from twohot.kernels.linear_two_hot import op
-
-    layer = heads_of(hidden, weight, bias)
-    target_, mask_ = _shared(rows, target, mask)
-    if not _one_pass(hidden, row_weight, reduction):
-        loss, readout = op.linear_cross_entropy_rows(
-            *layer, target_, mask_, *bins.support, labels.value, sigma, return_readout
-        )
-        readout = readout.reshape(rows) if return_readout else None
-        return _reduced(loss.reshape(rows), readout, rows, row_weight, mask, reduction, return_readout)
-    row_weight = None if row_weight is None else row_weight.expand(rows).reshape(-1).to(torch.float32).contiguous()
-    wanted = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in layer]
-    arguments = (reduction == "mean", *bins.support, labels.value, sigma, return_readout, wanted)
-    loss, readout = op.linear_cross_entropy(*layer, target_, mask_, row_weight, *arguments)
-    return (loss, readout.reshape(rows)) if return_readout else loss
-
-
-def _one_pass(logits: Tensor, weight: Tensor | None, reduction: Reduction) -> bool:
-    """Whether the gradient may be found before its upstream factor is known.
+def runs_in_one_pass(logits: Tensor, weight: Tensor | None, reduction: Reduction) -> bool:
+    """Whether the gradient may be found before its factor is known.
 
     Not in float16: divided by the number of rows it vanishes, and a loss scale that comes later does not bring it back.
     """
-    half = logits.dtype == torch.float16 and torch.is_grad_enabled()
-    return reduction != "none" and not half and not (weight is not None and weight.requires_grad)
+    vanishes = logits.dtype == torch.float16 and torch.is_grad_enabled()
+    return reduction != "none" and not vanishes and not (weight is not None and weight.requires_grad)
 
 
 def _plain_rows(
@@ -130,8 +88,8 @@ def _plain_rows(
     return_readout: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """The loss of each row, and the readout, in plain PyTorch."""
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    logits, target = logits.to(wide), target.detach().to(wide)
+    compute_dtype = torch.promote_types(logits.dtype, torch.float32)
+    logits, target = logits.to(compute_dtype), target.detach().to(compute_dtype)
     if mask is not None:
         logits = torch.where(mask.unsqueeze(-1), logits, 0)
         target = torch.where(mask, target, 0)
@@ -147,30 +105,19 @@ def _plain_rows(
 
 def plain_expectation(logits: Tensor, bins: ValueBins) -> Tensor:
     """The readout [...] of logits [..., N] in plain PyTorch, float32 at least."""
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return reference.bin_expectation(wide, *bins.transformed_ends, bins.transform, bins.readout)
+    upcast = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return reference.bin_expectation(upcast, *bins.transformed_ends, bins.transform, bins.readout)
 
 
-def plain_linear(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """hidden @ weight^T + bias, for one head or an ensemble."""
-    if weight.dim() == 2:
-        return nn.functional.linear(hidden, weight, bias)
-    logits = torch.bmm(hidden.reshape(hidden.shape[0], -1, hidden.shape[-1]), weight.transpose(1, 2))
-    if bias is not None:
-        logits = logits + bias.unsqueeze(1)
-    return logits.reshape(*hidden.shape[:-1], weight.shape[1])
-
-
-def _reduced(
+def reduce_rows(
     loss: Tensor,
     readout: Tensor | None,
     rows: torch.Size,
     weight: Tensor | None,
     mask: Tensor | None,
     reduction: Reduction,
-    return_readout: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Weights, masks and the reduction over losses of rows that are 0 where masked."""
+    """Weights, masks and the reduction over losses of rows that are 0 where masked, and the readout if given."""
     if weight is not None:
         loss = loss * (weight if mask is None else torch.where(mask, weight, 0)).to(loss.dtype)
     if reduction != "none":
@@ -179,10 +126,10 @@ def _reduced(
             loss = loss.sum() / count
         else:
             loss = loss.sum()
-    return (loss, readout) if return_readout else loss
+    return loss if readout is None else (loss, readout)
 
 
-def _shared(rows: torch.Size, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def shared_targets(rows: torch.Size, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """The target as float32 [T] and the mask as bool [T], without leading dimensions over which both are the same."""
     if mask is None and target.shape == rows:
         if target.requires_grad or target.dtype != torch.float32 or not target.is_contiguous():
@@ -205,47 +152,6 @@ def _leading_ones(tensor: Tensor, dimensions: int) -> int:
     return next((index for index, size in enumerate(shape) if size != 1), dimensions)
 
 
-def layer_of(
-    name: str, hidden: Tensor, weight: Tensor, bias: Tensor | None, bins: ValueBins
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The checked last layer, in the dtype of autocast where that is on."""
-    require_bins(name, bins)
-    for other, tensor in (("hidden", hidden), ("weight", weight), ("bias", bias)):
-        if tensor is not None or other != "bias":
-            require_floating(name, other, tensor)
-            require_device(name, other, tensor, "hidden", hidden)
-    ensemble = weight.dim() == 3
-    if weight.dim() not in (2, 3) or (ensemble and hidden.dim() < 2) or hidden.dim() < 1:
-        raise ValueError(
-            f"{name}: expected hidden [..., E] with weight [N, E], or hidden [C, ..., E] with weight [C, N, E], got "
-            f"{tuple(hidden.shape)} and {tuple(weight.shape)}"
-        )
-    heads = (hidden.shape[0],) if ensemble else ()
-    if weight.shape != (*heads, bins.count, hidden.shape[-1]):
-        raise ValueError(
-            f"{name}: expected a weight {(*heads, bins.count, hidden.shape[-1])} for hidden {tuple(hidden.shape)} and "
-            f"{bins.count} bins, got {tuple(weight.shape)}"
-        )
-    if bias is not None and bias.shape != weight.shape[:-1]:
-        raise ValueError(f"{name}: expected a bias {tuple(weight.shape[:-1])}, got {tuple(bias.shape)}")
-    dtype = autocast_dtype(hidden.device)
-    if dtype is not None and hidden.dtype != torch.float64:
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
-    for other, tensor in (("weight", weight), ("bias", bias)):
-        if tensor is not None and tensor.dtype != hidden.dtype:
-            raise ValueError(f"{name}: expected a {other} of {hidden.dtype}, as hidden is, got {tensor.dtype}")
-    return hidden, weight, bias
-
-
-def heads_of(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """hidden [C, M, E], weight [C, N, E], bias [C, N]: a single head is an ensemble of one."""
-    if weight.dim() == 3:
-        return hidden.reshape(hidden.shape[0], -1, hidden.shape[-1]), weight, bias
-    hidden = hidden.reshape(1, -1, hidden.shape[-1])
-    return hidden, weight.unsqueeze(0), None if bias is None else bias.unsqueeze(0)
-
-
 def require_logits(name: str, logits: Tensor, bins: ValueBins) -> None:
     """Raise TypeError or ValueError unless logits are [..., N] of these bins."""
     require_bins(name, bins)
@@ -255,7 +161,7 @@ def require_logits(name: str, logits: Tensor, bins: ValueBins) -> None:
         raise ValueError(f"{name}: expected logits with {bins.count} bins in the last dimension, got shape {shape}")
 
 
-def _require_rows(
+def require_rows(
     name: str,
     leader: str,
     leading: Tensor,
@@ -285,26 +191,28 @@ def _require_rows(
     if _checking and not torch.compiler.is_compiling() and not target.is_meta:
         wrong = target.isnan() if mask is None else target.isnan() & mask
         if wrong.any():
-            first = tuple(wrong.nonzero()[0].tolist())
+            first = tuple(int(index) for index in wrong.nonzero()[0])
             raise ValueError(f"{name}: the target holds {int(wrong.sum())} NaN, the first at {first}")
 
 
-def require_bins(name: str, bins: ValueBins) -> None:
+def require_bins(name: str, bins: object) -> None:
     """Raise TypeError unless `bins` is a support."""
     if not isinstance(bins, ValueBins):
         raise TypeError(f"{name}: expected bins as a ValueBins, such as ValueBins.amago2(), got {bins!r}")
 
 
-def require_sigma(name: str, sigma: float) -> None:
+def require_sigma(name: str, sigma: object) -> None:
     """Raise ValueError unless sigma can be a standard deviation, in float32 too."""
-    least, most = SIGMAS
-    if isinstance(sigma, bool) or not isinstance(sigma, Real) or not least <= sigma <= most:
-        raise ValueError(f"{name}: expected sigma > 0, in bin widths, got {sigma!r}; labels need {least} to {most}")
+    minimum, maximum = SIGMAS
+    if isinstance(sigma, bool) or not isinstance(sigma, Real) or not minimum <= cast("float", sigma) <= maximum:
+        raise ValueError(
+            f"{name}: expected sigma > 0, in bin widths, got {sigma!r}; labels need {minimum} to {maximum}"
+        )
 
 
 def _require_broadcast(name: str, other: str, tensor: Tensor, rows: torch.Size) -> None:
     try:
-        fits = torch.broadcast_shapes(tensor.shape, rows) == rows
+        fits = bool(torch.broadcast_shapes(tensor.shape, rows) == rows)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  # torch names no type
     except RuntimeError:
         fits = False
     if not fits:

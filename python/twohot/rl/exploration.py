@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from gymnasium import Space, spaces
 
 
-def linear_schedule(step: int | np.ndarray, start: float, end: float, over: int) -> float | np.ndarray:
+def linear_schedule(
+    step: int | np.ndarray, start: float | np.ndarray, end: float | np.ndarray, over: int
+) -> float | np.ndarray:
     """From `start` at step 0 to `end` at step `over`, and `end` from there on."""
     share = np.minimum(1.0, step / over) if over > 0 else 1.0
     return start + (end - start) * share
@@ -65,7 +68,7 @@ class Exploration:
     def __init__(
         self,
         environments: int,
-        action_space: Space,
+        action_space: Space[Any],
         schedule: Schedule,
         generator: np.random.Generator,
         random_multiplier: bool = True,
@@ -78,6 +81,9 @@ class Exploration:
         self.multiplier = np.ones(environments)
         self._step, self._flips_left = np.zeros((2, environments), np.int64)
         self._flips = np.zeros((environments, *(action_space.shape or ())), bool)
+
+    def __repr__(self) -> str:
+        return f"Exploration(environments={len(self.multiplier)}, {self.action_space}, {self.schedule})"
 
     def begin(self, mask: np.ndarray) -> None:
         """A trial begins where mask [environments] (bool) is True: draw its multiplier."""
@@ -99,7 +105,7 @@ class Exploration:
         self._step += 1
         if isinstance(self.action_space, spaces.Box):
             noise = self.generator.standard_normal(actions.shape, np.float32)
-            return np.clip(actions + epsilon.astype(np.float32)[:, None] * noise, -1.0, 1.0)
+            return (actions + epsilon.astype(np.float32)[:, None] * noise).clip(-1.0, 1.0)
         explore = self.generator.random(len(actions)) < epsilon
         if isinstance(self.action_space, spaces.MultiBinary):
             return self._flipped(actions, explore, action_mask)
@@ -120,31 +126,32 @@ class Exploration:
 
 
 def random_choices(
-    space: Space, generator: np.random.Generator, rows: int, action_mask: np.ndarray | None = None
+    space: Space[Any], generator: np.random.Generator, rows: int, action_mask: np.ndarray | None = None
 ) -> np.ndarray:
     """Uniformly random actions of a Discrete, MultiDiscrete or MultiBinary space, [rows, *action] int64.
 
     Args:
         space, generator: which, and where from. rows: how many.
         action_mask: [rows, choices], 1 where legal; at least one in each part; of MultiBinary, which bits may be 1.
+
+    Raises:
+        TypeError: for another space.
     """
     if isinstance(space, spaces.MultiBinary):
         bits = generator.integers(2, size=(rows, *space.shape))
         return bits if action_mask is None else bits * (action_mask != 0)
-    single = isinstance(space, spaces.Discrete)
-    if action_mask is None:
-        return (
-            generator.integers(space.n, size=rows)
-            if single
-            else generator.integers(space.nvec, size=(rows, len(space.nvec)))
-        )
     # The largest of uniform numbers is at every place with the same probability; illegal ones are below all.
-    scores = generator.random(action_mask.shape) - (action_mask == 0)
-    if single:
-        return scores.argmax(-1)
-    parts = np.split(scores, np.cumsum(space.nvec)[:-1], axis=-1)
+    scores = None if action_mask is None else generator.random(action_mask.shape) - (action_mask == 0)
+    if isinstance(space, spaces.Discrete):
+        return generator.integers(space.n, size=rows) if scores is None else scores.argmax(-1)
+    choices: np.ndarray | None = getattr(space, "nvec", None)
+    if choices is None:
+        raise TypeError(f"random_choices: expected a Discrete, MultiDiscrete or MultiBinary space, got {space}")
+    if scores is None:
+        return generator.integers(choices, size=(rows, len(choices)))
+    parts = np.split(scores, np.cumsum(choices)[:-1], axis=-1)
     return np.stack([part.argmax(-1) for part in parts], axis=-1)
 
 
 def _like(mask: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    return mask.reshape(-1, *[1] * (actions.ndim - 1))
+    return np.expand_dims(mask, tuple(range(1, actions.ndim)))

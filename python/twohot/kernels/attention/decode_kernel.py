@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from twohot.kernels.attention.kernel import capped
+from twohot.kernels.triton_device import launch
 
 ROWS_AT_ONCE = 64
 PROGRAMS = 1024
@@ -103,7 +104,7 @@ def join_kernel(
     b_total = tl.load(p_total + i_row * PARTS + o_part, mask=m_part, other=0.0)
     b_sum = tl.load(p_sum + (i_row * PARTS + o_part) * D + o_d, mask=m_part & (o_d < D), other=0.0)  # [BP, BD]
     b_factor = tl.exp2(b_top - tl.max(b_top, 0, keep_dims=True))
-    b_out = tl.sum(b_sum * b_factor, 0, keep_dims=True) / tl.sum(b_total * b_factor, 0, keep_dims=True)
+    b_out = tl.sum(b_sum * b_factor, 0, keep_dims=True) / tl.sum(b_total * b_factor, 0, keep_dims=True)  # pyright: ignore[reportOperatorIssue]  # typed as if of many
     tl.store(p_out + i_row * D + o_d, b_out.to(p_out.dtype.element_ty), mask=o_d < D)
 
 
@@ -145,7 +146,9 @@ def launch_decode(
         for i, what in enumerate(("batch", "head"))
     }
     with torch.cuda.device_of(q):
-        decode_kernel[(environments * heads, parts)](
+        launch(
+            decode_kernel,
+            (environments * heads, parts),
             **{"p_q": q, "p_k": k, "p_v": v, "p_keys": keys, "p_values": values, "p_seen": seen},
             **{"p_cosine": cosine, "p_sine": sine, "p_sum": sums, "p_top": tops, "p_total": totals},
             **{"scale": scale, "cap": softcap, "H": heads, "R": rows, "SINKS": sinks, "CHUNK": chunk},
@@ -165,7 +168,9 @@ def launch_join(sums: Tensor, tops: Tensor, totals: Tensor, out: Tensor) -> None
     """Join the parts [B H, parts, D], [B H, parts], [B H, parts] of `decode_kernel` into out [B, H, D], contiguous."""
     rows, parts, size = sums.shape
     with torch.cuda.device_of(out):
-        join_kernel[(rows,)](
+        launch(
+            join_kernel,
+            (rows,),
             **{"p_sum": sums, "p_top": tops, "p_total": totals, "p_out": out, "PARTS": parts},
             D=size,
             BLOCK_D=max(triton.next_power_of_2(size), 16),

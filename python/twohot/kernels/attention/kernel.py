@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from twohot.kernels.attention.tiles import tile
+from twohot.kernels.triton_device import launch
 
 
 @triton.jit
@@ -320,7 +321,7 @@ def launch_forward(
     """Attention and the base-2 logarithm of each softmax's denominator.
 
     Args:
-        q: [B, L, H, D] float32, bfloat16 or float16 with places that follow each other; k, v: [B, L, K, D].
+        q: [B, L, H, D] float32, bfloat16 or float16 with contiguous heads; k, v: [B, L, K, D].
         lengths: [B] integers. angles: cosine and sine [L, D / 2] float32, or (None, None).
         out: [B, L, H, D] contiguous, written; zeros from `lengths` on. lse: [B, H, L] float32, written.
         precision: of float32 products, "ieee" or "tf32".
@@ -331,8 +332,13 @@ def launch_forward(
     shared = _arguments(q, k, v, lengths, angles, options)
     block = tile("forward", q, angles, precision, options)
     with torch.cuda.device_of(q):
-        forward_kernel[(triton.cdiv(q.shape[1], block["BLOCK_M"]), q.shape[0] * q.shape[2])](
-            **shared, p_out=out, p_lse=lse, **block
+        launch(
+            forward_kernel,
+            (triton.cdiv(q.shape[1], block["BLOCK_M"]), q.shape[0] * q.shape[2]),
+            **shared,
+            p_out=out,
+            p_lse=lse,
+            **block,
         )
 
 
@@ -345,25 +351,32 @@ def launch_query_gradient(
     *,
     out: Tensor,
     lse: Tensor,
-    upstream: Tensor,
+    grad_output: Tensor,
     delta: Tensor,
     dq: Tensor,
     precision: str,
     **options,
 ) -> None:
-    """The gradient of the queries of `launch_forward`, and sum_d upstream out, which `launch_key_gradient` reads.
+    """The gradient of the queries of `launch_forward`, and sum_d grad_output out, which `launch_key_gradient` reads.
 
     Args:
-        upstream: [B, L, H, D] with places that follow each other. delta: [B, H, L] float32, written.
+        grad_output: [B, L, H, D] with contiguous heads. delta: [B, H, L] float32, written.
         dq: [B, L, H, D] contiguous, written. The others as there.
     """
     if out.numel() == 0:
         return
-    shared = _arguments(q, k, v, lengths, angles, options) | _upstream(upstream)
+    shared = _arguments(q, k, v, lengths, angles, options) | _grad_output_arguments(grad_output)
     block = tile("query", q, angles, precision, options)
     with torch.cuda.device_of(q):
-        query_gradient_kernel[(triton.cdiv(q.shape[1], block["BLOCK_M"]), q.shape[0] * q.shape[2])](
-            **shared, p_out=out, p_lse=lse, p_delta=delta, p_dq=dq, **block
+        launch(
+            query_gradient_kernel,
+            (triton.cdiv(q.shape[1], block["BLOCK_M"]), q.shape[0] * q.shape[2]),
+            **shared,
+            p_out=out,
+            p_lse=lse,
+            p_delta=delta,
+            p_dq=dq,
+            **block,
         )
 
 
@@ -375,7 +388,7 @@ def launch_key_gradient(
     angles: tuple[Tensor | None, Tensor | None],
     *,
     lse: Tensor,
-    upstream: Tensor,
+    grad_output: Tensor,
     delta: Tensor,
     dk: Tensor,
     dv: Tensor,
@@ -383,16 +396,23 @@ def launch_key_gradient(
     **options,
 ) -> None:
     """The gradients [B, L, K, D] of keys and values, contiguous, written; arguments as `launch_query_gradient`."""
-    if upstream.numel() == 0:
+    if grad_output.numel() == 0:
         return
-    shared = _arguments(q, k, v, lengths, angles, options) | _upstream(upstream)
+    shared = _arguments(q, k, v, lengths, angles, options) | _grad_output_arguments(grad_output)
     block = tile("key", q, angles, precision, options)
     with torch.cuda.device_of(q):
-        key_gradient_kernel[(triton.cdiv(q.shape[1], block["BLOCK_N"]), k.shape[0] * k.shape[2])](
-            **shared, p_lse=lse, p_delta=delta, p_dk=dk, p_dv=dv, **block
+        launch(
+            key_gradient_kernel,
+            (triton.cdiv(q.shape[1], block["BLOCK_N"]), k.shape[0] * k.shape[2]),
+            **shared,
+            p_lse=lse,
+            p_delta=delta,
+            p_dk=dk,
+            p_dv=dv,
+            **block,
         )
 
 
-def _upstream(upstream: Tensor) -> dict:
-    strides = {f"do_{name}": upstream.stride(i) for i, name in enumerate(("batch", "step", "head"))}
-    return {"p_do": upstream, **strides}
+def _grad_output_arguments(grad_output: Tensor) -> dict:
+    strides = {f"do_{name}": grad_output.stride(i) for i, name in enumerate(("batch", "step", "head"))}
+    return {"p_do": grad_output, **strides}

@@ -5,6 +5,8 @@ Shapes: `B` sequences or environments, `L` steps, `H` query heads, `K` key/value
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -59,7 +61,7 @@ def decode_attention_op(
         return out
     if seen.is_cpu and (seen < 0).any():
         raise ValueError(f"seen: expected at least 0 steps of each environment, got {seen.tolist()}")
-    if cosine is not None:
+    if cosine is not None and sine is not None:
         q, k = (reference.rotate(x, cosine.to(x.dtype), sine.to(x.dtype)) for x in (q, k))
     keys, values = keys.detach(), values.detach()
     rows, slot = torch.arange(q.shape[0], device=q.device), reference.ring_slot(seen, keys.shape[2], sinks)
@@ -118,7 +120,7 @@ def _contiguous_heads(x: Tensor) -> Tensor:
 _decode_body = operation_body(decode_attention_op)
 
 
-def decode_attention(q: Tensor, *arguments) -> Tensor:
+def decode_attention(q: Tensor, *arguments: Any) -> Tensor:
     """`decode_attention_op`, past the dispatcher where nothing traces."""
     return (_decode_body if is_eager_tensor(q) else decode_attention_op)(q, *arguments)
 
@@ -147,7 +149,7 @@ def causal_attention_op(
     """
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     lse = q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32)
-    q, k, v = (_unit_places(x) for x in (q, k, v))
+    q, k, v = (_contiguous_vectors(x) for x in (q, k, v))
     options = {"window": window, "sinks": sinks, "softcap": softcap, "scale": scale}
     if _fused(q, softcap) == "native":
         _attend_natively(q, k, v, lengths, cosine, sine, out, lse, None, **options)
@@ -166,7 +168,7 @@ def _(q, k, v, lengths, cosine, sine, window, sinks, softcap, scale):
 
 @torch.library.custom_op("twohot::causal_attention_backward", mutates_args=())
 def causal_attention_backward_op(
-    upstream: Tensor,
+    grad_output: Tensor,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -180,26 +182,30 @@ def causal_attention_backward_op(
     softcap: float,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v for an `upstream` gradient [B, L, H, D] of `causal_attention_op`."""
-    gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)]
-    q, k, v, upstream = (_unit_places(x) for x in (q, k, v, upstream))
+    """Gradients of q, k and v for a gradient `grad_output` [B, L, H, D] of `causal_attention_op`."""
+    gradients = dq, dk, dv = _like_inputs(q, k, v)
+    q, k, v, grad_output = (_contiguous_vectors(x) for x in (q, k, v, grad_output))
     options = {"window": window, "sinks": sinks, "softcap": softcap, "scale": scale}
     if _fused(q, softcap) == "native":
-        _attend_natively(q, k, v, lengths, cosine, sine, out, lse, (upstream, *gradients), **options)
-        return tuple(gradients)
+        _attend_natively(q, k, v, lengths, cosine, sine, out, lse, (grad_output, *gradients), **options)
+        return gradients
     from twohot.kernels.attention.kernel import launch_key_gradient, launch_query_gradient
 
-    dq, dk, dv = gradients
     inputs = q, k, v, lengths, (cosine, sine)
-    options |= {"upstream": upstream, "lse": lse, "delta": torch.empty_like(lse), "precision": _precision()}
+    options |= {"grad_output": grad_output, "lse": lse, "delta": torch.empty_like(lse), "precision": _precision()}
     launch_query_gradient(*inputs, out=out, dq=dq, **options)
     launch_key_gradient(*inputs, dk=dk, dv=dv, **options)
-    return tuple(gradients)
+    return gradients
 
 
 @causal_attention_backward_op.register_fake
-def _(upstream, q, k, v, *_):
-    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+def _(grad_output, q, k, v, *_):
+    return _like_inputs(q, k, v)
+
+
+def _like_inputs(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+    return dq, dk, dv
 
 
 def _attend_natively(q, k, v, lengths, cosine, sine, out, lse, gradients, **options) -> None:
@@ -209,11 +215,20 @@ def _attend_natively(q, k, v, lengths, cosine, sine, out, lse, gradients, **opti
     lengths = None if lengths is None else lengths.to(torch.int64).contiguous()
     if k.dim() != 4 or q.dim() != 4 or q.shape[2] % max(k.shape[2], 1):
         refuse(k, "k", f"a tensor [B, L, K, D] with K a divisor of H, for queries {list(q.shape)}")
-    batch, steps, heads, size = own = tuple(k.shape)
-    wide = (batch, steps, q.shape[2], size)
-    upstream, *found = (None,) * 4 if gradients is None else gradients
-    shapes = {"q": (q, wide), "k": (k, own), "v": (v, own), "out": (out, wide), "upstream": (upstream, wide)}
-    shapes |= {name: (x, shape) for name, x, shape in zip(("dq", "dk", "dv"), found, (wide, own, own), strict=True)}
+    batch, steps, heads, size = key_shape = tuple(k.shape)
+    query_shape = (batch, steps, q.shape[2], size)
+    grad_output, *found = (None,) * 4 if gradients is None else gradients
+    shapes = {
+        "q": (q, query_shape),
+        "k": (k, key_shape),
+        "v": (v, key_shape),
+        "out": (out, query_shape),
+        "grad_output": (grad_output, query_shape),
+    }
+    shapes |= {
+        name: (x, shape)
+        for name, x, shape in zip(("dq", "dk", "dv"), found, (query_shape, key_shape, key_shape), strict=True)
+    }
     at = {
         name: (address(x, name, q.dtype, *shape, strided=True), *x.stride()[:3])
         for name, (x, shape) in shapes.items()
@@ -234,7 +249,7 @@ def _attend_natively(q, k, v, lengths, cosine, sine, out, lse, gradients, **opti
         sine=optional_address(sine, "sine", torch.float32, steps, size // 2),
         output=at["out"],
         lse=address(lse, "lse", torch.float32, batch, q.shape[2], steps),
-        gradients=None if gradients is None else (at["upstream"], at["dq"], at["dk"], at["dv"]),
+        gradients=None if gradients is None else (at["grad_output"], at["dq"], at["dk"], at["dv"]),
         threads=torch.get_num_threads(),
         **options,
     )
@@ -253,7 +268,7 @@ def _fused(q: Tensor, softcap: float) -> str:
     return choice.name
 
 
-def _unit_places(x: Tensor) -> Tensor:
+def _contiguous_vectors(x: Tensor) -> Tensor:
     """A tensor whose last dimension follows itself in memory, copied where it does not."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
@@ -263,7 +278,7 @@ def _precision() -> str:
     return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
-def fill_gradients(upstream, q, k, v, out, lse, options, *, out_gradients) -> None:
+def fill_gradients(grad_output, q, k, v, out, lse, options, *, out_gradients) -> None:
     """The native `causal_attention_backward_op` without lengths, into `out_gradients`: views shaped as q, k and v.
 
     Args:
@@ -271,7 +286,7 @@ def fill_gradients(upstream, q, k, v, out, lse, options, *, out_gradients) -> No
     """
     cosine, sine, window, sinks, softcap, scale = options
     named = {"window": window, "sinks": sinks, "softcap": softcap, "scale": scale}
-    _attend_natively(q, k, v, None, cosine, sine, out, lse, (upstream, *out_gradients), **named)
+    _attend_natively(q, k, v, None, cosine, sine, out, lse, (grad_output, *out_gradients), **named)
 
 
 causal_attention_backward = differentiated_once(causal_attention_backward_op)
@@ -285,11 +300,11 @@ def _save_attention(ctx, inputs, output) -> None:
     ctx.set_materialize_grads(False)
 
 
-def _attention_backward(ctx, upstream, lse):
-    if upstream is None:
+def _attention_backward(ctx, grad_output, lse):
+    if grad_output is None:
         return (None,) * 10
     options = ctx.window, ctx.sinks, ctx.softcap, ctx.scale
-    return *causal_attention_backward(upstream, *ctx.saved_tensors, *options), *[None] * 7
+    return *causal_attention_backward(grad_output, *ctx.saved_tensors, *options), *[None] * 7
 
 
 causal_attention = differentiable(causal_attention_op, _save_attention, _attention_backward, inputs=3)

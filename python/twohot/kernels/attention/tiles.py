@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -11,65 +12,77 @@ from torch import Tensor
 from twohot.kernels.triton_device import wave_size
 
 SIZES = (16, 32, 64, 128, 256)
-# (AMD; rotation, softcap or window; kind of products) to blocks of queries, of keys and warps for each of SIZES: the
-# largest that spill no register, which bench/aot.py checks.
+
+
+class TileKey(NamedTuple):
+    """What the size of a block depends on, besides the head size."""
+
+    amd: bool
+    rich: bool
+    """Whether there is a rotation, a softcap or a window."""
+    products: str
+    """Of matrices: "half" for half-precision inputs, else the precision of float32 products, "tf32" or "ieee"."""
+
+
+# To blocks of queries, of keys and warps for each of SIZES: the largest that spill no register, which bench/aot.py
+# checks.
 TILES = {
-    (False, False, "half"): {
+    TileKey(amd=False, rich=False, products="half"): {
         "forward": ((128, 64, 4), (128, 64, 4), (128, 64, 8), (64, 32, 4), (32, 32, 8)),
         "query": ((128, 64, 4), (64, 64, 4), (128, 64, 8), (64, 64, 4), (16, 16, 4)),
         "key": ((64, 64, 4), (64, 64, 4), (64, 128, 8), (32, 64, 8), (16, 16, 4)),
     },
-    (False, False, "tf32"): {
+    TileKey(amd=False, rich=False, products="tf32"): {
         "forward": ((64, 32, 4), (64, 32, 4), (64, 32, 4), (32, 32, 4)),
         "query": ((64, 32, 4), (64, 32, 4), (64, 32, 4), (32, 32, 8)),
         "key": ((32, 64, 4), (32, 32, 4), (32, 64, 4), (32, 32, 8)),
     },
-    (False, False, "ieee"): {
+    TileKey(amd=False, rich=False, products="ieee"): {
         "forward": ((32, 32, 4), (32, 32, 4), (32, 32, 4), (32, 32, 8)),
         "query": ((32, 32, 4), (32, 32, 4), (32, 32, 8), (16, 16, 8)),
         "key": ((16, 32, 4), (32, 32, 4), (32, 32, 8), (32, 16, 8)),
     },
-    (False, True, "half"): {
+    TileKey(amd=False, rich=True, products="half"): {
         "forward": ((128, 64, 4), (128, 64, 4), (128, 64, 8), (128, 64, 8), (32, 32, 8)),
         "query": ((64, 64, 4), (64, 64, 4), (128, 64, 8), (32, 32, 4), (16, 16, 4)),
         "key": ((64, 64, 4), (16, 32, 4), (32, 32, 4), (32, 32, 8), (16, 16, 4)),
     },
-    (False, True, "tf32"): {
+    TileKey(amd=False, rich=True, products="tf32"): {
         "forward": ((64, 32, 4), (64, 32, 4), (64, 32, 4), (32, 32, 4)),
         "query": ((64, 32, 4), (64, 32, 4), (64, 32, 4), (32, 32, 8)),
         "key": ((32, 64, 4), (32, 32, 4), (32, 32, 4), (32, 32, 8)),
     },
-    (False, True, "ieee"): {
+    TileKey(amd=False, rich=True, products="ieee"): {
         "forward": ((32, 32, 4), (32, 32, 4), (32, 32, 4), (16, 32, 4)),
         "query": ((16, 32, 4), (32, 32, 4), (32, 32, 8), (16, 16, 8)),
         "key": ((32, 32, 4), (16, 32, 4), (32, 32, 4), (32, 16, 8)),
     },
-    (True, False, "half"): {
+    TileKey(amd=True, rich=False, products="half"): {
         "forward": ((128, 64, 4), (128, 64, 4), (128, 64, 4), (128, 64, 4), (128, 64, 4)),
         "query": ((128, 64, 4), (128, 64, 4), (128, 64, 4), (128, 64, 4), (64, 32, 4)),
         "key": ((32, 64, 4), (32, 64, 4), (32, 64, 4), (32, 64, 4), (32, 32, 4)),
     },
-    (True, False, "tf32"): {
+    TileKey(amd=True, rich=False, products="tf32"): {
         "forward": ((64, 32, 4), (64, 32, 4), (64, 32, 4), (64, 32, 4)),
         "query": ((64, 32, 4), (64, 32, 4), (64, 32, 4), (64, 32, 4)),
         "key": ((32, 64, 4), (32, 64, 4), (32, 64, 4), (32, 64, 4)),
     },
-    (True, False, "ieee"): {
+    TileKey(amd=True, rich=False, products="ieee"): {
         "forward": ((32, 32, 4), (32, 32, 4), (32, 32, 4), (32, 32, 4)),
         "query": ((32, 32, 4), (32, 32, 4), (32, 32, 4), (32, 32, 4)),
         "key": ((32, 32, 4), (32, 32, 4), (32, 32, 4), (32, 32, 4)),
     },
-    (True, True, "half"): {
+    TileKey(amd=True, rich=True, products="half"): {
         "forward": ((64, 32, 4), (32, 32, 4), (32, 16, 4), (32, 16, 4), (32, 16, 4)),
         "query": ((128, 64, 4), (32, 16, 4), (32, 16, 4), (128, 64, 4), (32, 32, 4)),
         "key": ((16, 32, 4), (16, 32, 4), (16, 32, 4), (16, 32, 4), (16, 32, 4)),
     },
-    (True, True, "tf32"): {
+    TileKey(amd=True, rich=True, products="tf32"): {
         "forward": ((64, 32, 4), (32, 16, 4), (32, 32, 8), (32, 16, 4)),
         "query": ((32, 32, 4), (32, 16, 4), (32, 16, 4), (64, 32, 4)),
         "key": ((16, 32, 4), (16, 32, 4), (16, 32, 4), (16, 32, 4)),
     },
-    (True, True, "ieee"): {
+    TileKey(amd=True, rich=True, products="ieee"): {
         "forward": ((32, 32, 4), (16, 32, 4), (16, 32, 4), (16, 32, 4)),
         "query": ((16, 32, 4), (32, 32, 4), (16, 32, 4), (32, 32, 4)),
         "key": ((16, 32, 4), (16, 32, 4), (16, 32, 4), (16, 32, 4)),
@@ -83,7 +96,7 @@ def tile(
     angles: tuple[Tensor | None, Tensor | None],
     precision: str,
     options: dict,
-) -> dict[str, int | str]:
+) -> dict[str, Any]:
     """The blocks, warps and stages of a kernel: "forward", "query" or "key", the gradients of which it computes.
 
     Args:
@@ -93,7 +106,7 @@ def tile(
     amd = wave_size() == 64
     rich = angles[0] is not None or options["softcap"] > 0 or options["window"] > 0
     kind = precision if q.dtype == torch.float32 else "half"
-    m, n, warps = TILES[amd, rich, kind][which][SIZES.index(block)]
+    m, n, warps = TILES[TileKey(amd, rich, kind)][which][SIZES.index(block)]
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     return {
         "PRECISION": precision if kind != "half" else "wide" if interpreted else "ieee",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def fill_cross_entropy(
     rows: Rows,
     target: Tensor,
     mask: Tensor | None,
-    scale: float,
+    scale: float | Tensor,
     support: tuple[float, float, str, bool],
     labels: str,
     sigma: float,
@@ -60,7 +61,7 @@ def fill_cross_entropy(
         mask=optional_address(mask, "mask", torch.bool, count),
         sigma=sigma if labels == Labels.HL_GAUSS else 0.0,
         raw_labels=labels == Labels.TWO_HOT_RAW,
-        scale=scale,
+        scale=float(scale),
         loss=address(loss, "loss", torch.float32, len(critics.state), count),
         readout=address(readout, "readout", torch.float32, len(critics.state), count),
         **_gradients(critics, gradients),
@@ -73,7 +74,7 @@ def fill_squared_error(
     rows: Rows,
     wanted: tuple[Tensor, Tensor, Tensor],
     mask: Tensor | None,
-    scale: float,
+    scale: float | Tensor,
     *,
     loss: Tensor,
     value: Tensor,
@@ -91,7 +92,7 @@ def fill_squared_error(
         factor=address(factor, "factor", torch.float32, count),
         offset=address(offset, "offset", torch.float32, count),
         mask=optional_address(mask, "mask", torch.bool, count),
-        scale=scale,
+        scale=float(scale),
         loss=address(loss, "loss", torch.float32, len(critics.state), count),
         value=address(value, "value", torch.float32, len(critics.state), count),
         **_gradients(critics, gradients),
@@ -168,17 +169,19 @@ def _contiguous(tensors):
     return type(tensors)(**found)
 
 
-def _addresses(critics: Critics, product: torch.dtype, wide: torch.dtype, shapes: dict) -> dict[str, int]:
-    """Of an ensemble's tensors, or of their gradients: `wide` is the dtype of what is not multiplied."""
+def _addresses(
+    critics: Critics, product_dtype: torch.dtype, accumulate_dtype: torch.dtype, shapes: dict
+) -> dict[str, int]:
+    """Of an ensemble's tensors, or of their gradients: `accumulate_dtype` is the dtype of what is not multiplied."""
     found = {}
     for name, x in critics._asdict().items():
-        dtype = wide if name in ("table", "biases", "head_bias") else product
+        dtype = accumulate_dtype if name in ("table", "biases", "head_bias") else product_dtype
         take = optional_address if name == "action_weight" else address
         found[name] = take(x, name, dtype, *shapes[name], strided=name == "state")
     return found
 
 
-def _rows(critics: Critics, rows: Rows) -> dict[str, int]:
+def _rows(critics: Critics, rows: Rows) -> dict[str, Any]:
     """Whether indices are of steps and entries that there are is seen where they are read."""
     count = len(rows.step)
     if (critics.action_weight is None) != (rows.action is None):
@@ -191,15 +194,15 @@ def _rows(critics: Critics, rows: Rows) -> dict[str, int]:
     }
 
 
-def _gradients(critics: Critics, gradients: Critics) -> dict[str, int]:
+def _gradients(critics: Critics, gradients: Critics) -> dict[str, Any]:
     shapes = {name: () if x is None else tuple(x.shape) for name, x in critics._asdict().items()}
     addresses = _addresses(gradients, torch.float32, torch.float32, shapes)
-    critic_stride, step_stride, place_stride = gradients.state.stride()
-    if place_stride != 1:
+    critic_stride, step_stride, feature_stride = gradients.state.stride()
+    if feature_stride != 1:
         refuse(gradients.state, "gradients.state", "rows whose numbers follow each other")
-    at = {f"of_{name}": place for name, place in addresses.items()}
-    return {"of_critic_stride": critic_stride, "of_step_stride": step_stride, **at}
+    found = {f"of_{name}": at for name, at in addresses.items()}
+    return {"of_critic_stride": critic_stride, "of_step_stride": step_stride, **found}
 
 
-def _support(support: tuple[float, float, str, bool]) -> dict:
+def _support(support: tuple[float, float, str, bool]) -> dict[str, Any]:
     return dict(zip(("low", "high", "transform", "raw"), support, strict=True))

@@ -14,6 +14,7 @@ in the dtype of `weights`; biases, the table and sums are float32 (float64 for f
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ from twohot.kernels.critics import native, tiled
 from twohot.kernels.critics.types import Critics, Rows
 from twohot.kernels.memory import empty_from_pool
 from twohot.kernels.reduction import count_valid_rows, per_valid_row
+
+_LossOutputs: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 @torch.library.custom_op("twohot::critics_cross_entropy", mutates_args=())
@@ -76,26 +79,30 @@ def critics_cross_entropy(
     return _loss(critics, rows, mask, fill)
 
 
-def _loss(critics: Critics, rows: Rows, mask: Tensor | None, fill: Callable[..., None]) -> tuple[Tensor, ...]:
+def _loss(critics: Critics, rows: Rows, mask: Tensor | None, fill: Callable[..., None]) -> _LossOutputs:
     """What a loss returns: `fill` gets the scale of a row, the losses and values [C, R] and the gradients to fill."""
-    state, wide, count = critics.state, critics.biases.dtype, rows.step.shape[0]
+    state, accumulate_dtype, count = critics.state, critics.biases.dtype, rows.step.shape[0]
     scale = per_valid_row(count_valid_rows(mask, count, count) * state.shape[0])
-    loss, value = (torch.empty(state.shape[0], count, dtype=wide, device=state.device) for _ in range(2))
-    of_state = empty_from_pool((state.shape[1], state.shape[0], state.shape[2]), critics.biases).zero_().transpose(0, 1)
-    others = (None if x is None else x.new_zeros(x.shape, dtype=wide) for x in critics[1:])
-    gradients = Critics(of_state, *others)
+    loss, value = (torch.empty(state.shape[0], count, dtype=accumulate_dtype, device=state.device) for _ in range(2))
+    grad_state = (
+        empty_from_pool((state.shape[1], state.shape[0], state.shape[2]), critics.biases).zero_().transpose(0, 1)
+    )
+    others = {name: x for name, x in critics._asdict().items() if name != "state" and x is not None}
+    zeros = {name: x.new_zeros(x.shape, dtype=accumulate_dtype) for name, x in others.items()}
+    gradients = critics._replace(state=grad_state, **zeros)
     fill(scale, loss, value, gradients)
     empty = state.new_empty(0)
-    typed = (empty if x is None else x.to(like.dtype) for x, like in zip(gradients, critics, strict=True))
-    return loss.sum() * scale, value, *typed
+    pairs = zip(gradients, critics, strict=True)
+    typed = (empty if x is None or like is None else x.to(like.dtype) for x, like in pairs)
+    return cast("_LossOutputs", (loss.sum() * scale, value, *typed))
 
 
 def _loss_fake(state, table, action_weight, weights, biases, head, head_bias, step, *rest):
     require_one_device(state, table, action_weight, weights, biases, head, head_bias, step, *rest)
-    of_state = state.new_empty(state.shape[1], state.shape[0], state.shape[2]).transpose(0, 1)
+    grad_state = state.new_empty(state.shape[1], state.shape[0], state.shape[2]).transpose(0, 1)
     others = (table, action_weight, weights, biases, head, head_bias)
     gradients = [state.new_empty(0) if x is None else x.new_empty(x.shape) for x in others]
-    return biases.new_empty(()), biases.new_empty(state.shape[0], step.shape[0]), of_state, *gradients
+    return biases.new_empty(()), biases.new_empty(state.shape[0], step.shape[0]), grad_state, *gradients
 
 
 def _save(ctx, inputs, output) -> None:
@@ -107,9 +114,9 @@ def _save(ctx, inputs, output) -> None:
 
 
 def _backward(ctx, loss, *_):
-    gradients = [None] * len(Critics._fields)
+    gradients: list[Tensor | None] = [None] * len(Critics._fields)
     if loss is not None:
-        gradients = scaled(ctx, ctx.saved_tensors, loss)
+        gradients = [*scaled(ctx, ctx.saved_tensors, loss)]
         gradients[2] = gradients[2] if ctx.with_action else None
     return *gradients, *[None] * ctx.others
 

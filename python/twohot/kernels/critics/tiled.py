@@ -42,25 +42,25 @@ def _hidden_layer(x: Tensor, bias: Tensor, slope: float = LEAKY_RELU_SLOPE) -> N
         functional.leaky_relu(x, slope, inplace=True)
 
 
-def _hidden_backward(gradient: Tensor, output: Tensor, of_bias: Tensor, slope: float = LEAKY_RELU_SLOPE) -> None:
-    """The derivative of leaky_relu(x + bias) by its output: `gradient` [P, E] in place, of_bias [E] += its sum."""
+def _hidden_backward(gradient: Tensor, output: Tensor, grad_bias: Tensor, slope: float = LEAKY_RELU_SLOPE) -> None:
+    """The derivative of leaky_relu(x + bias) by its output: `gradient` [P, E] in place, grad_bias [E] += its sum."""
     if slope != _LINEAR:
         gradient.copy_(torch.where(output > 0, gradient, slope * gradient))
-    of_bias += gradient.sum(0, dtype=of_bias.dtype)
+    grad_bias += gradient.sum(0, dtype=grad_bias.dtype)
 
 
 def _first_backward(
-    gradient: Tensor, output: Tensor, step: Tensor, entry: Tensor, of_state: Tensor, of_table: Tensor
+    gradient: Tensor, output: Tensor, step: Tensor, entry: Tensor, grad_state: Tensor, grad_table: Tensor
 ) -> None:
-    """The derivative of `_first_layer`: of `gradient` [P, E] in place; of_state[step[r]] and of_table[entry[r]] += it.
+    """The derivative of `_first_layer`: `gradient` [P, E] in place, added to grad_state[step[r]], grad_table[entry[r]].
 
     Args:
-        of_state: [M, E] and of_table: [T, E].
+        grad_state: [M, E] and grad_table: [T, E].
     """
     gradient.copy_(torch.where(output > 0, gradient, LEAKY_RELU_SLOPE * gradient))
-    wide = gradient.to(of_state.dtype)
-    of_state.index_add_(0, step, wide)
-    of_table.index_add_(0, entry, wide)
+    summed = gradient.to(grad_state.dtype)
+    grad_state.index_add_(0, step, summed)
+    grad_table.index_add_(0, entry, summed)
 
 
 class _Buffers:
@@ -86,7 +86,7 @@ def _forward(critics: Critics, rows: Rows, c: int, tile: slice, buffers: _Buffer
     count = tile.stop - tile.start
     features = [buffer[:count] for buffer in buffers.features]
     x = features[0]
-    if rows.action is not None:
+    if rows.action is not None and critics.action_weight is not None:
         torch.mm(rows.action[tile], critics.action_weight[c], out=x)
     _first_layer(x, critics.state[c], critics.table[c], rows.step[tile], rows.entry[tile], rows.action is not None)
     for depth, (weight, bias) in enumerate(zip(critics.weights[:, c], critics.biases[:, c], strict=True), start=1):
@@ -113,15 +113,15 @@ def two_hot_loss(
     """Fill loss [P] and readout [P], and overwrite logits [P, N] by their gradient times `scale`."""
     low, high, transform, raw = support
     if choose_two_hot(logits.device, logits.dtype, logits.shape[1]).name != "reference":
-        outputs = {"loss": loss, "readout": readout}
-        fill_cross_entropy(logits, target, mask, None, scale, *support, labels, sigma, **outputs, gradient=logits)
+        arguments = (logits, target, mask, None, scale, *support, labels, sigma)
+        fill_cross_entropy(*arguments, loss=loss, readout=readout, gradient=logits)
         return
     label = reference.labels_of(target, low, high, logits.shape[1], transform, labels, sigma)
     counts = torch.ones_like(target) if mask is None else mask.to(target.dtype)
-    wide = logits.to(target.dtype)
-    loss.copy_(reference.cross_entropy(wide, label) * counts)
-    readout.copy_(reference.bin_expectation(wide, low, high, transform, "raw" if raw else "transformed") * counts)
-    logits.copy_((wide.softmax(-1) - label) * (counts * scale).unsqueeze(-1))
+    upcast = logits.to(target.dtype)
+    loss.copy_(reference.cross_entropy(upcast, label) * counts)
+    readout.copy_(reference.bin_expectation(upcast, low, high, transform, "raw" if raw else "transformed") * counts)
+    logits.copy_((upcast.softmax(-1) - label) * (counts * scale).unsqueeze(-1))
 
 
 def squared_error(
@@ -160,9 +160,9 @@ def fill_loss(critics: Critics, rows: Rows, finish: Callable[[Tensor, int, slice
                 _add_product(gradients.weights[depth - 1, c], features[depth - 1], g)
                 other = buffers.gradients[(len(features) - depth) % 2][: len(x)]
                 g = torch.mm(g, critics.weights[depth - 1, c].t(), out=other)
-            places = rows.step[tile], rows.entry[tile]
-            _first_backward(g, features[0], *places, gradients.state[c], gradients.table[c])
-            if gradients.action_weight is not None:
+            indices = rows.step[tile], rows.entry[tile]
+            _first_backward(g, features[0], *indices, gradients.state[c], gradients.table[c])
+            if gradients.action_weight is not None and rows.action is not None:
                 _add_product(gradients.action_weight[c], rows.action[tile], g)
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from twohot.kernels.addresses import address
 from twohot.kernels.autograd import require_one_derivative
 from twohot.kernels.backend import images_run_natively, is_eager_tensor, native
+from twohot.kernels.images import reference
 
 
 def max_pool(x: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def max_pool(x: Tensor) -> Tensor:
     """
     if _fits(x) and min(x.shape[2:]) >= 3:
         return _MaxPool.apply(x)
-    return functional.max_pool2d(x, 3, stride=2)
+    return reference.max_pool(x)
 
 
 def residual_norm(x: Tensor, residual: Tensor, groups: int, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
@@ -30,7 +30,7 @@ def residual_norm(x: Tensor, residual: Tensor, groups: int, weight: Tensor, bias
     same = all(each.dtype == x.dtype and each.device == x.device for each in (residual, weight, bias))
     if fits and same and groups > 0 and x.shape[1] % groups == 0 and epsilon > 0:
         return _ResidualNorm.apply(x, residual, groups, weight, bias, epsilon)
-    return functional.group_norm(x + residual, groups, weight, bias, epsilon)
+    return reference.residual_norm(x, residual, groups, weight, bias, epsilon)
 
 
 def _fits(x: Tensor) -> bool:
@@ -70,20 +70,20 @@ class _MaxPool(torch.autograd.Function):
         return out.permute(0, 3, 1, 2)
 
     @staticmethod
-    def backward(ctx, upstream: Tensor):
+    def backward(ctx, grad_output: Tensor):
         require_one_derivative(ctx)
         (place,) = ctx.saved_tensors
-        upstream = _channels_last(upstream)
-        of_x = upstream.new_empty(ctx.shape)
+        grad_output = _channels_last(grad_output)
+        grad_x = grad_output.new_empty(ctx.shape)
         images, height, width, channels = place.shape
         native.max_pool_backward(
             ctx.shape,
-            upstream=_address(upstream, "upstream", (images, channels, height, width)),
+            upstream=_address(grad_output, "grad_output", (images, channels, height, width)),
             place=address(place, "place", torch.uint8, *place.shape),
-            of_x=of_x.data_ptr(),
+            of_x=grad_x.data_ptr(),
             threads=torch.get_num_threads(),
         )
-        return of_x.permute(0, 3, 1, 2)
+        return grad_x.permute(0, 3, 1, 2)
 
 
 class _ResidualNorm(torch.autograd.Function):
@@ -97,20 +97,20 @@ class _ResidualNorm(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, upstream: Tensor):
+    def backward(ctx, grad_output: Tensor):
         require_one_derivative(ctx)
         total, weight, bias = ctx.saved_tensors
-        of_sum, of_weight, of_bias = (torch.empty_like(like) for like in (total, weight, bias))
-        gradients = {"of_sum": of_sum, "of_weight": of_weight, "of_bias": of_bias}
+        grad_sum, grad_weight, grad_bias = (torch.empty_like(like) for like in (total, weight, bias))
+        gradients = {"of_sum": grad_sum, "of_weight": grad_weight, "of_bias": grad_bias}
         _call(
             native.residual_norm_backward,
             ctx,
             (weight, bias),
             sum=total,
-            upstream=_channels_last(upstream),
+            upstream=_channels_last(grad_output),
             **gradients,
         )
-        return of_sum, of_sum, None, of_weight, of_bias, None
+        return grad_sum, grad_sum, None, grad_weight, grad_bias, None
 
 
 def _call(function, ctx, parameters: tuple[Tensor, Tensor], **arrays: Tensor) -> None:

@@ -66,45 +66,57 @@ def _fill(
     """Fill loss [R] and readout [R]; the gradients of hidden, weight and bias, [0] where they are not wanted."""
     bins, targets = weight.shape[1], max(target.shape[0], 1)
     # Half-precision sums over pieces are kept in float32.
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    of_hidden = empty_from_pool(hidden.shape if wanted[0] else (0,), hidden)
-    of_weight = torch.zeros_like(weight if wanted[1] else weight[:0], dtype=wide)
-    of_bias = weight.new_zeros(weight.shape[:2] if wanted[2] else (0,), dtype=wide)
+    accumulate_dtype = torch.promote_types(weight.dtype, torch.float32)
+    grad_hidden = empty_from_pool(hidden.shape if wanted[0] else (0,), hidden)
+    grad_weight = torch.zeros_like(weight if wanted[1] else weight[:0], dtype=accumulate_dtype)
+    grad_bias = weight.new_zeros(weight.shape[:2] if wanted[2] else (0,), dtype=accumulate_dtype)
+    outputs = {name: x for name, x in (("loss", loss), ("readout", readout)) if x is not None}
     buffer = _buffer(hidden, bins)
     for head, piece in pieces(hidden, bins):
         first = head * hidden.shape[1] + piece.start
         here = slice(first, first + piece.stop - piece.start)
         h, own, offset, index = hidden[head, piece], target, first % targets, None
         if mask is not None:
-            place = torch.arange(here.start, here.stop, device=mask.device) % targets
-            index = mask[place].nonzero().squeeze(-1)
-            h, own, offset = h.index_select(0, index), target[place[index]], 0
-        results = {"loss": None if loss is None else loss[here], "readout": None if readout is None else readout[here]}
+            target_index = torch.arange(here.start, here.stop, device=mask.device) % targets
+            index = mask[target_index].nonzero().squeeze(-1)
+            h, own, offset = h.index_select(0, index), target[target_index[index]], 0
+        results = {name: x[here] for name, x in outputs.items()}
         if index is not None:
             # Rows that do not count are left out of the products too: a NaN in them would spread to the weight.
-            results = {name: None if x is None else x.new_empty(len(index)) for name, x in results.items()}
+            results = {name: x.new_empty(len(index)) for name, x in results.items()}
         factor = None if row_weight is None else row_weight[here] if index is None else row_weight[here][index]
         logits = _logits(buffer, h, weight[head], None if bias is None else bias[head])
         gradient = logits if any(wanted) else None
         fill_cross_entropy(
-            logits, own, None, factor, scale, *support, labels, sigma, offset=offset, gradient=gradient, **results
+            logits,
+            own,
+            None,
+            factor,
+            scale,
+            *support,
+            labels,
+            sigma,
+            offset=offset,
+            loss=results.get("loss"),
+            readout=results.get("readout"),
+            gradient=gradient,
         )
-        for out, name in ((loss, "loss"), (readout, "readout")):
-            if index is not None and out is not None:
+        for name, out in outputs.items():
+            if index is not None:
                 out[here] = 0
                 out[here][index] = results[name]
         if wanted[0] and index is None:
-            torch.mm(logits, weight[head], out=of_hidden[head, piece])
+            torch.mm(logits, weight[head], out=grad_hidden[head, piece])
         elif wanted[0]:
-            of_hidden[head, piece] = 0
-            of_hidden[head, piece][index] = torch.mm(logits, weight[head])
-        if wanted[1] and wide == weight.dtype:
-            of_weight[head].addmm_(logits.t(), h)
+            grad_hidden[head, piece] = 0
+            grad_hidden[head, piece][index] = torch.mm(logits, weight[head])
+        if wanted[1] and accumulate_dtype == weight.dtype:
+            grad_weight[head].addmm_(logits.t(), h)
         elif wanted[1]:
-            of_weight[head] += torch.mm(logits.t(), h)
+            grad_weight[head] += torch.mm(logits.t(), h)
         if wanted[2]:
-            of_bias[head] += logits.sum(0, dtype=wide)
-    return of_hidden, of_weight.to(weight.dtype), of_bias.to(weight.dtype)
+            grad_bias[head] += logits.sum(0, dtype=accumulate_dtype)
+    return grad_hidden, grad_weight.to(weight.dtype), grad_bias.to(weight.dtype)
 
 
 def _fake_gradients(hidden: Tensor, weight: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Tensor, Tensor]:
@@ -233,7 +245,7 @@ def linear_cross_entropy_rows_backward_op(
     bias: Tensor | None,
     target: Tensor,
     mask: Tensor | None,
-    upstream: Tensor,
+    grad_output: Tensor,
     low: float,
     high: float,
     transform: str,
@@ -241,14 +253,14 @@ def linear_cross_entropy_rows_backward_op(
     sigma: float,
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of sum_r upstream[r] loss[r] for hidden, weight and bias, [0] where not wanted."""
+    """Gradients of sum_r grad_output[r] loss[r] for hidden, weight and bias, [0] where not wanted."""
     return _fill(
-        hidden, weight, bias, target, mask, upstream, 1.0, (low, high, transform, False), labels, sigma, wanted
+        hidden, weight, bias, target, mask, grad_output, 1.0, (low, high, transform, False), labels, sigma, wanted
     )
 
 
 @linear_cross_entropy_rows_backward_op.register_fake
-def _(hidden, weight, bias, target, mask, upstream, low, high, transform, labels, sigma, wanted):
+def _(hidden, weight, bias, target, mask, grad_output, low, high, transform, labels, sigma, wanted):
     return _fake_gradients(hidden, weight, wanted)
 
 

@@ -99,11 +99,11 @@ def run(x: Tensor, dtype: torch.dtype, settings: Settings, layer: Layer) -> Tens
     return _Run.apply(x, dtype, settings, *layer)
 
 
-def _shapes(width: int, feed_forward: int) -> Layer:
+def _shapes(width: int, feed_forward: int) -> tuple[tuple[int, ...], ...]:
     """Of the parameters."""
     one, hidden = (width,), (feed_forward,)
     before, behind = (one, one, (3 * width, width), (width, width), one), (one,) * 4
-    return Layer(*before, *behind, hidden + one, hidden, hidden, hidden, one + hidden, one)
+    return *before, *behind, hidden + one, hidden, hidden, hidden, one + hidden, one
 
 
 def drops_out(x: Tensor) -> bool:
@@ -136,9 +136,9 @@ class _Dropout(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, upstream: Tensor):
+    def backward(ctx, grad_output: Tensor):
         require_one_derivative(ctx)
-        return _Dropout.run(ctx, upstream), None
+        return _Dropout.run(ctx, grad_output), None
 
 
 def _pack(weight: Tensor, dtype: torch.dtype, backward: bool) -> Tensor:
@@ -156,7 +156,7 @@ def _addresses(*tensors: Tensor) -> list[int]:
 class _Run(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, dtype: torch.dtype, settings: Settings, *parameters: Tensor) -> Tensor:
-        x, parameters = x.contiguous(), [p.contiguous() for p in parameters]
+        x, parameters = x.contiguous(), tuple(p.contiguous() for p in parameters)
         address(x, "x", torch.float32, *x.shape)
         layer = Layer(*parameters)
         passes = _Passes(x, dtype, settings, layer, _seed(settings.dropout))
@@ -168,20 +168,20 @@ class _Run(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, upstream: Tensor):
+    def backward(ctx, grad_output: Tensor):
         require_one_derivative(ctx)
         x, qkv, attended, lse, *kept = ctx.saved_tensors
         dtype, settings, seed = ctx.options
         passes = _Passes(x, dtype, settings, Layer(*kept[3:]), seed)
-        upstream = upstream.contiguous()
-        address(upstream, "upstream", torch.float32, *x.shape)
-        of_x, of_attended, behind = passes.after_backward(upstream, attended, *kept[:3])
-        of_qkv = torch.empty_like(qkv)
+        grad_output = grad_output.contiguous()
+        address(grad_output, "grad_output", torch.float32, *x.shape)
+        grad_x, grad_attended, behind = passes.after_backward(grad_output, attended, *kept[:3])
+        grad_qkv = torch.empty_like(qkv)
         attention.fill_gradients(
-            of_attended, *passes.heads(qkv), attended, lse, passes.attention, out_gradients=passes.heads(of_qkv)
+            grad_attended, *passes.heads(qkv), attended, lse, passes.attention, out_gradients=passes.heads(grad_qkv)
         )
-        before = passes.before_backward(of_qkv, of_x)
-        return of_x, None, None, *before, *behind
+        before = passes.before_backward(grad_qkv, grad_x)
+        return grad_x, None, None, *before, *behind
 
 
 class _Passes:
@@ -195,9 +195,10 @@ class _Passes:
             angles = reference.rotation(torch.arange(x.shape[1], device="cpu"), size, settings.rotary, torch.float32)
         self.attention = (*angles, 0, 0, 0.0, size**-0.5)
 
-    def heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
+    def heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values [B, L, H, D] as views of qkv [B, L, 3 E]."""
-        return qkv.unflatten(-1, (3, self.settings.heads, -1)).unbind(2)
+        q, k, v = qkv.unflatten(-1, (3, self.settings.heads, -1)).unbind(2)
+        return q, k, v
 
     def _call(self, function, hidden: int, inputs: list[int], outputs: list[int], **options) -> None:
         function(
@@ -223,13 +224,13 @@ class _Passes:
         self._call(native.before_attention, 3 * self.width, inputs, _addresses(qkv))
         return qkv
 
-    def before_backward(self, upstream: Tensor, of_x: Tensor) -> list[Tensor]:
-        """Gradients of the norm's parameters and of qkv's weight; that of x is added to `of_x`."""
+    def before_backward(self, grad_output: Tensor, grad_x: Tensor) -> list[Tensor]:
+        """Gradients of the norm's parameters and of qkv's weight; that of x is added to `grad_x`."""
         layer = self.layer
         weight = _pack(layer.qkv, self.dtype, backward=True)
-        inputs = _addresses(self.x, layer.attention_norm, layer.attention_norm_bias, weight, upstream)
+        inputs = _addresses(self.x, layer.attention_norm, layer.attention_norm_bias, weight, grad_output)
         gradients = [torch.empty_like(p) for p in layer[:3]]
-        outputs = _addresses(of_x, gradients[2], *gradients[:2])
+        outputs = _addresses(grad_x, gradients[2], *gradients[:2])
         self._call(native.before_attention_backward, 3 * self.width, inputs, outputs)
         return gradients
 
@@ -250,13 +251,15 @@ class _Passes:
         del packed
         return outputs
 
-    def after_backward(self, upstream: Tensor, attended: Tensor, *kept: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def after_backward(
+        self, grad_output: Tensor, attended: Tensor, *kept: Tensor
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Gradients of x, as far as it goes past the attention, of what was attended, and of the parameters behind."""
         inputs, packed, options = self._behind(attended, backward=True)
-        of_x, of_attended = torch.empty_like(self.x), torch.empty_like(attended)
+        grad_x, grad_attended = torch.empty_like(self.x), torch.empty_like(attended)
         gradients = [torch.empty_like(p) for p in self.layer[3:]]
-        inputs += _addresses(*kept, upstream)
-        outputs = _addresses(of_x, of_attended, *gradients)
+        inputs += _addresses(*kept, grad_output)
+        outputs = _addresses(grad_x, grad_attended, *gradients)
         self._call(native.after_attention_backward, self.layer.up.shape[0], inputs, outputs, **options)
         del packed
-        return of_x, of_attended, gradients
+        return grad_x, grad_attended, gradients

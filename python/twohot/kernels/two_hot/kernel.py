@@ -3,7 +3,7 @@
 `R` rows of `N` logits belong to `T` targets, row r to r % T. A program holds whole rows in registers: their logits come
 from memory once and their gradient goes there once; what is read again comes from the first-level cache.
 
-Blocks have three dimensions, [CHUNKS, BR, BC]: bin chunk * BC + place. The last dimension is spread over the few
+Blocks have three dimensions, [CHUNKS, BR, BC]: bin chunk * BC + column. The last dimension is spread over the few
 threads that share a row and the first stays within a thread, so that the arithmetic that a row needs once (its
 transforms, its logarithm) is repeated by few threads and reductions take few exchanges.
 
@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from twohot.kernels.triton_device import wave_size
+from twohot.kernels.triton_device import launch, wave_size
 
 WARPS = 4
 ELEMENTS_PER_THREAD = 32
@@ -193,10 +193,12 @@ def exact_value(b_bin, middle, middle_rest, half_width, half_width_rest, N, TRAN
 
 
 @triton.jit
-def find_raw_place(b_y, b_near, b_rest, middle, middle_rest, half_width, half_width_rest, N, TRANSFORM: tl.constexpr):
+def find_raw_position(
+    b_y, b_near, b_rest, middle, middle_rest, half_width, half_width_rest, N, TRANSFORM: tl.constexpr
+):
     """Where targets lie among the values of the bins: the bin below, and the share of the bin above, 0 .. 1.
 
-    Near and rest are the place in transformed space, which is between the same bins or at their border.
+    Near and rest are the position in transformed space, which is between the same bins or at their border.
     """
     b_lower = tl.minimum(b_near - tl.where(b_rest < 0.0, 1.0, 0.0), N - 2.0)
     b_below = exact_value(b_lower, middle, middle_rest, half_width, half_width_rest, N, TRANSFORM)
@@ -206,7 +208,7 @@ def find_raw_place(b_y, b_near, b_rest, middle, middle_rest, half_width, half_wi
 
 
 @triton.jit
-def find_place(
+def find_position(
     b_y,
     middle,
     middle_rest,
@@ -219,7 +221,7 @@ def find_place(
 ):
     """Where targets lie among the bins: the nearest bin, and the distance from it in bin widths, -1/2 .. 1/2.
 
-    For "two_hot_raw" as in `find_raw_place`.
+    For "two_hot_raw" as in `find_raw_position`.
 
     Two numbers, because one would lose the digits that its whole bins take. Targets beyond the ends, infinite ones
     included, lie on the end bin; NaN lies somewhere.
@@ -232,7 +234,7 @@ def find_place(
     b_rest = tl.where(b_near == 0.0, tl.maximum(b_rest, 0.0), b_rest)
     b_rest = tl.where(b_near == N - 1.0, tl.minimum(b_rest, 0.0), b_rest)
     if LABEL == "two_hot_raw":
-        b_near, b_rest = find_raw_place(
+        b_near, b_rest = find_raw_position(
             b_y, b_near, b_rest, middle, middle_rest, half_width, half_width_rest, N, TRANSFORM
         )
     return b_near, b_rest
@@ -322,7 +324,9 @@ def cross_entropy_kernel(
     b_e = exponential(b_z - b_top)
     b_total = row_sum(b_e)
 
-    b_near, b_rest = find_place(b_y, middle, middle_rest, half_width, half_width_rest, per_width, N, TRANSFORM, LABEL)
+    b_near, b_rest = find_position(
+        b_y, middle, middle_rest, half_width, half_width_rest, per_width, N, TRANSFORM, LABEL
+    )
     o_window = find_window(b_near, b_rest, N, WINDOWS, BLOCK_W)  # [WINDOWS, BR, BW]
     m_window = m_counts & (o_window < N)
     b_label = label_bins(o_window, b_near, b_rest, per_sigma, N, LABEL)
@@ -340,7 +344,7 @@ def cross_entropy_kernel(
             o_value, b_lower, b_upper = load_mirrored(p_logits, o_rows, m_counts, N, HALF_CHUNKS, BLOCK_C)
             b_q = exponential(b_lower - b_top) - exponential(b_upper - b_top)
         b_value = bin_values(o_value, middle, middle_rest, half_width, half_width_rest, N, TRANSFORM, READOUT)
-        b_mean = row_sum(b_q * b_value) / b_total
+        b_mean = row_sum(b_q * b_value) / b_total  # pyright: ignore[reportOperatorIssue]  # typed as if of many
         b_readout = finish_readout(b_mean, half_width, middle, TRANSFORM, READOUT)
         tl.store(p_readout + i_first + o_row, tl.where(m_counts, b_readout, 0.0), mask=m_row)
 
@@ -348,7 +352,7 @@ def cross_entropy_kernel(
         p_gradient += i_first * N
         if p_scale is not None:
             b_factor *= tl.load(p_scale)
-        b_per_total = 1.0 / b_total
+        b_per_total = 1.0 / b_total  # pyright: ignore[reportOperatorIssue]  # typed as if of many
         b_g = b_e * tl.where(m_counts, b_per_total * b_factor, 0.0)
         tl.debug_barrier()  # the gradient may be written over the logits: every thread has read what it needs
         tl.store(p_gradient + (o_rows + o_bins), b_g.to(p_gradient.dtype.element_ty), mask=m_row & (o_bins < N))
@@ -361,7 +365,7 @@ def cross_entropy_kernel(
 def expectation_kernel(
     p_logits,
     p_readout,
-    p_upstream,
+    p_grad_output,
     p_gradient,
     R,
     middle,
@@ -378,7 +382,7 @@ def expectation_kernel(
     HALF_CHUNKS: tl.constexpr,
 ):
     """readout = f^-1(m), m = sum_k p_k b_k, or sum_k p_k f^-1(b_k); gradient_k = u p_k (b_k - m) df^-1(m)/dm, or u p_k
-    (f^-1(b_k) - readout), for p = softmax(z), centers b and upstream gradients u (from the definitions).
+    (f^-1(b_k) - readout), for p = softmax(z), centers b and output gradients u (from the definitions).
 
     On a symmetric support mirrored bins are subtracted before they are summed: a symmetric distribution reads as 0.
     """
@@ -400,14 +404,14 @@ def expectation_kernel(
         b_q = exponential(b_z - b_top)
         b_total = row_sum(b_q)
     b_value = bin_values(o_value, middle, middle_rest, half_width, half_width_rest, N, TRANSFORM, READOUT)
-    b_mean = row_sum(b_q * b_value) / b_total
+    b_mean = row_sum(b_q * b_value) / b_total  # pyright: ignore[reportOperatorIssue]  # typed as if of many
     if p_readout is not None:
         b_readout = finish_readout(b_mean, half_width, middle, TRANSFORM, READOUT)
         tl.store(p_readout + i_first + o_row, b_readout, mask=m_row)
 
     if p_gradient is not None:
         p_gradient += i_first * N
-        b_slope = tl.load(p_upstream + i_first + o_row, mask=m_row, other=0.0) / b_total
+        b_slope = tl.load(p_grad_output + i_first + o_row, mask=m_row, other=0.0) / b_total
         if READOUT == "transformed":
             b_slope *= inverse_slope(tl.fma(b_mean, half_width, middle), TRANSFORM) * half_width
         b_e = exponential(load_bins(p_logits, o_rows, o_bins, m_row, o_bins < N) - b_top)  # [CHUNKS, BR, BC]
@@ -514,7 +518,9 @@ def launch_cross_entropy(
     block = tile(bins, logits.element_size(), wave_size(), targets if targets < rows else None)
     window = 2 if sigma == 0 else min(triton.next_power_of_2(math.ceil(12 * sigma) + 2), triton.next_power_of_2(bins))
     with torch.cuda.device_of(logits):
-        cross_entropy_kernel[(triton.cdiv(rows, block["BLOCK_R"]),)](
+        launch(
+            cross_entropy_kernel,
+            (triton.cdiv(rows, block["BLOCK_R"]),),
             p_logits=logits,
             p_target=target,
             p_mask=mask,
@@ -550,28 +556,30 @@ def launch_expectation(
     transform: str,
     readout_kind: str,
     readout: Tensor | None,
-    upstream: Tensor | None,
+    grad_output: Tensor | None,
     gradient: Tensor | None,
 ) -> None:
-    """The value that each row of logits stands for, and its derivative times an upstream gradient.
+    """The value that each row of logits stands for, and its derivative times a gradient `grad_output`.
 
     Args:
         logits: [R, N] float32, bfloat16 or float16, contiguous, 2 <= N <= 4096.
         low, high, transform, readout_kind: as for `launch_cross_entropy`.
         readout: [R] float32, contiguous, written. None: not wanted.
-        upstream: [R] float32, contiguous: derivative of a loss by each readout; needed for `gradient`.
-        gradient: [R, N] of the dtype of logits, contiguous, written: upstream d readout / d logits. It may be `logits`
-            itself. None: not wanted.
+        grad_output: [R] float32, contiguous: derivative of a loss by each readout; needed for `gradient`.
+        gradient: [R, N] of the dtype of logits, contiguous, written: grad_output d readout / d logits. It may be
+            `logits` itself. None: not wanted.
     """
     rows, bins = logits.shape
     if rows == 0:
         return
     block = tile(bins, logits.element_size(), wave_size(), None)
     with torch.cuda.device_of(logits):
-        expectation_kernel[(triton.cdiv(rows, block["BLOCK_R"]),)](
+        launch(
+            expectation_kernel,
+            (triton.cdiv(rows, block["BLOCK_R"]),),
             p_logits=logits,
             p_readout=readout,
-            p_upstream=upstream,
+            p_grad_output=grad_output,
             p_gradient=gradient,
             R=rows,
             **support_numbers(low, high, bins),
@@ -597,6 +605,13 @@ def launch_scale(gradient: Tensor, factor: Tensor) -> None:
         return
     block = ELEMENTS_PER_THREAD * WARPS * wave_size()
     with torch.cuda.device_of(gradient):
-        scale_kernel[(triton.cdiv(count, block),)](
-            p_gradient=gradient, p_factor=factor, count=count, BLOCK=block, num_warps=WARPS, enable_fp_fusion=True
+        launch(
+            scale_kernel,
+            (triton.cdiv(count, block),),
+            p_gradient=gradient,
+            p_factor=factor,
+            count=count,
+            BLOCK=block,
+            num_warps=WARPS,
+            enable_fp_fusion=True,
         )

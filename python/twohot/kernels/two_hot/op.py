@@ -107,7 +107,8 @@ def fill_cross_entropy(
 def _rows_and_bins(logits: Tensor) -> tuple[int, int]:
     if logits.dim() != 2 or logits.dtype not in DTYPE_NAMES:
         refuse(logits, "logits", f"a tensor [R, N] of {', '.join(map(str, DTYPE_NAMES))}")
-    return tuple(logits.shape)
+    rows, bins = logits.shape
+    return rows, bins
 
 
 def fill_expectation(
@@ -117,17 +118,17 @@ def fill_expectation(
     transform: str,
     raw: bool,
     *,
-    upstream: Tensor | None = None,
+    grad_output: Tensor | None = None,
     readout: Tensor | None = None,
     gradient: Tensor | None = None,
 ) -> None:
-    """The readout [R] of logits [R, N], and its gradient times `upstream` [R], as `fill_cross_entropy`."""
+    """The readout [R] of logits [R, N], and its gradient times `grad_output` [R], as `fill_cross_entropy`."""
     if runs_triton(logits):
         from twohot.kernels.two_hot.kernel import launch_expectation
 
         kind = "raw" if raw else "transformed"
         support = {"low": low, "high": high, "transform": transform, "readout_kind": kind}
-        launch_expectation(logits, **support, readout=readout, upstream=upstream, gradient=gradient)
+        launch_expectation(logits, **support, readout=readout, grad_output=grad_output, gradient=gradient)
         return
     rows, bins = _rows_and_bins(logits)
     native.expectation(
@@ -139,7 +140,7 @@ def fill_expectation(
         high,
         transform,
         raw,
-        upstream=optional_address(upstream, "upstream", torch.float32, rows),
+        upstream=optional_address(grad_output, "grad_output", torch.float32, rows),
         readout=optional_address(readout, "readout", torch.float32, rows),
         gradient=optional_address(gradient, "gradient", logits.dtype, rows, bins),
         threads=torch.get_num_threads(),
@@ -187,23 +188,23 @@ def cross_entropy_rows_backward_op(
     logits: Tensor,
     target: Tensor,
     mask: Tensor | None,
-    upstream: Tensor,
+    grad_output: Tensor,
     low: float,
     high: float,
     transform: str,
     labels: str,
     sigma: float,
 ) -> Tensor:
-    """upstream[r] (softmax(logits) - label) [R, N]; a row that is masked or has an upstream of 0 gives zeros."""
+    """grad_output[r] (softmax(logits) - label) [R, N]; a row that is masked or has a grad_output of 0 gives zeros."""
     gradient = empty_from_pool(logits.shape, logits)
     fill_cross_entropy(
-        logits, target, mask, upstream, 1.0, low, high, transform, False, labels, sigma, gradient=gradient
+        logits, target, mask, grad_output, 1.0, low, high, transform, False, labels, sigma, gradient=gradient
     )
     return gradient
 
 
 @cross_entropy_rows_backward_op.register_fake
-def _(logits, target, mask, upstream, low, high, transform, labels, sigma):
+def _(logits, target, mask, grad_output, low, high, transform, labels, sigma):
     return torch.empty_like(logits)
 
 
@@ -280,7 +281,7 @@ def cross_entropy_op(
     )
     if total is None:
         return loss.sum() * scale, readout, gradient
-    return loss.new_full((), total * scale), readout, gradient
+    return loss.new_full((), total * float(scale)), readout, gradient
 
 
 @cross_entropy_op.register_fake
@@ -343,16 +344,16 @@ def _(logits, low, high, transform, raw):
 
 @torch.library.custom_op("twohot::expectation_backward", mutates_args=())
 def expectation_backward_op(
-    logits: Tensor, upstream: Tensor, low: float, high: float, transform: str, raw: bool
+    logits: Tensor, grad_output: Tensor, low: float, high: float, transform: str, raw: bool
 ) -> Tensor:
-    """upstream[r] d readout[r] / d logits[r] [R, N]."""
+    """grad_output[r] d readout[r] / d logits[r] [R, N]."""
     gradient = empty_from_pool(logits.shape, logits)
-    fill_expectation(logits, low, high, transform, raw, upstream=upstream, gradient=gradient)
+    fill_expectation(logits, low, high, transform, raw, grad_output=grad_output, gradient=gradient)
     return gradient
 
 
 @expectation_backward_op.register_fake
-def _(logits, upstream, low, high, transform, raw):
+def _(logits, grad_output, low, high, transform, raw):
     return torch.empty_like(logits)
 
 
@@ -365,8 +366,8 @@ def _save_expectation(ctx, inputs, output) -> None:
     ctx.support = support
 
 
-def _expectation_backward(ctx, upstream):
-    return expectation_backward(*ctx.saved_tensors, upstream.contiguous(), *ctx.support), *[None] * 4
+def _expectation_backward(ctx, grad_output):
+    return expectation_backward(*ctx.saved_tensors, grad_output.contiguous(), *ctx.support), *[None] * 4
 
 
 expectation = differentiable(expectation_op, _save_expectation, _expectation_backward)
@@ -381,7 +382,7 @@ def _batch_rows(size: int, tensor: Tensor | None, dim: int | None) -> Tensor | N
 
 
 def _vmap_rows(op):
-    """The rule of an operation over logits [R, N], a target [T], a mask [T] (and an upstream [R]): all as more rows."""
+    """The rule of an operation over logits [R, N], a target [T], a mask [T] (and a gradient [R]): all as more rows."""
 
     def rule(info, in_dims, logits, target, mask, *rest):
         size = info.batch_size

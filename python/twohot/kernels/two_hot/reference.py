@@ -97,10 +97,10 @@ def two_hot(target: Tensor, low: float, high: float, count: int, transform: str,
     Written as relu(1 - |(x - low) / width - k|), which is exact at the centers and at both ends. Positions are computed
     in float32 at least: bfloat16 cannot tell bin 257 from 258.
     """
-    wide = target.to(torch.promote_types(target.dtype, torch.float32))
-    place = (raw_position if raw else position)(wide, low, high, count, transform)
-    index = torch.arange(count, dtype=wide.dtype, device=target.device)
-    return torch.relu(1 - torch.abs(place.unsqueeze(-1) - index)).to(target.dtype)
+    upcast = target.to(torch.promote_types(target.dtype, torch.float32))
+    positions = (raw_position if raw else position)(upcast, low, high, count, transform)
+    index = torch.arange(count, dtype=upcast.dtype, device=target.device)
+    return torch.relu(1 - torch.abs(positions.unsqueeze(-1) - index)).to(target.dtype)
 
 
 def hl_gauss(target: Tensor, low: float, high: float, count: int, transform: str, sigma: float) -> Tensor:
@@ -109,22 +109,22 @@ def hl_gauss(target: Tensor, low: float, high: float, count: int, transform: str
     Bins reach half a width to each side of their centers; `sigma` is in bin widths (Imani and White 2018, arXiv
     1806.04613; Farebrother et al. 2024, arXiv 2403.03950).
     """
-    wide = target.to(torch.promote_types(target.dtype, torch.float32))
-    place = position(wide, low, high, count, transform)
-    edge = torch.arange(count + 1, dtype=wide.dtype, device=target.device) - 0.5
-    cdf = torch.erf((edge - place.unsqueeze(-1)) / (sigma * math.sqrt(2)))
+    upcast = target.to(torch.promote_types(target.dtype, torch.float32))
+    positions = position(upcast, low, high, count, transform)
+    edge = torch.arange(count + 1, dtype=upcast.dtype, device=target.device) - 0.5
+    cdf = torch.erf((edge - positions.unsqueeze(-1)) / (sigma * math.sqrt(2)))
     label = (cdf[..., 1:] - cdf[..., :-1]) / (cdf[..., -1:] - cdf[..., :1])
     return label.to(target.dtype)
 
 
 def position(target: Tensor, low: float, high: float, count: int, transform: str) -> Tensor:
-    """[...] place of each target among the bins, in 0 .. N - 1, in the dtype of `target`."""
+    """[...] position of each target among the bins, in 0 .. N - 1, in the dtype of `target`."""
     forward, _ = TRANSFORMS[transform]
     return ((forward(target).clamp(low, high) - low) * ((count - 1) / (high - low))).clamp(max=count - 1)
 
 
 def raw_position(target: Tensor, low: float, high: float, count: int, transform: str) -> Tensor:
-    """[...] place of each target among the values of the bins, in 0 .. N - 1, in the dtype of `target`."""
+    """[...] position of each target among the values of the bins, in 0 .. N - 1, in the dtype of `target`."""
     values = bin_values(low, high, count, transform, dtype=target.dtype, device=target.device)
     above = torch.searchsorted(values, target.detach().contiguous()).clamp(1, count - 1)
     width = (values[above] - values[above - 1]).clamp(min=torch.finfo(target.dtype).tiny)
