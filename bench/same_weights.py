@@ -30,7 +30,7 @@ def digests(python: str, run: Path, epochs: int, options: tuple[str, ...]) -> di
     common = ("--epochs", str(epochs), "--evaluate.final-trials", "2", "--run", str(run))
     subprocess.run([python, "-m", "twohot", "train", "quickstart", *common, *options], check=True, stdout=sys.stderr)
     last = max(path for path in (run / "checkpoints").iterdir() if path.is_dir())
-    found = {path.name: _digest(path.read_bytes()) for path in sorted(last.glob("*.safetensors"))}
+    found = {path.name: _digest(_contents(path)) for path in sorted(last.glob("*.safetensors"))}
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
         row.pop("seconds")
@@ -40,6 +40,13 @@ def digests(python: str, run: Path, epochs: int, options: tuple[str, ...]) -> di
             if not name.startswith("time/") and not name.endswith("_per_second")
         }
     return {**found, "metrics": _digest(json.dumps(rows, sort_keys=True).encode())}
+
+
+def _contents(path: Path) -> bytes:
+    """A safetensors file with its header in one order, which differs from one writing to the next."""
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    return json.dumps(json.loads(data[8:end]), sort_keys=True).encode() + data[end:]
 
 
 def _digest(data: bytes) -> str:

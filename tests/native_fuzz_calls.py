@@ -13,7 +13,9 @@ from twohot.kernels.transformer_layer import op as layer_op
 from twohot.kernels.two_hot import op as two_hot_op
 from twohot.losses import ValueBins
 from twohot.nets.critic import CriticEnsemble
+from twohot.nets.frozen import freeze_network
 from twohot.nets.linear import MLP
+from twohot.nets.packed import PackedMLP
 from twohot.nets.timestep import TimestepEncoder
 from twohot.nets.transformer import Transformer, TransformerLayer
 
@@ -374,7 +376,7 @@ def layers(draw: Draw):
 
 def layer_operations(draw: Draw):
     torch.manual_seed(draw.size(*range(9)))
-    parameters = TransformerLayer(32, 2, 64, 0.0)._folded()
+    parameters = TransformerLayer(32, 2, 64, 0.0).folded()
     arguments = {name: x.detach().requires_grad_() for name, x in parameters._asdict().items()}
 
     def run(x, dtype, heads, **parameters):
@@ -392,7 +394,7 @@ def dropouts(draw: Draw):
 def transformer_steps(draw: Draw):
     torch.manual_seed(draw.size(*range(9)))
     kind = draw.choice("fixed", "learned", "rotary")
-    transformer = Transformer(32, draw.size(1, 2), 2, 64, 0.0, draw.size(1, 4), positions=kind).eval()
+    transformer = freeze_network(Transformer(32, draw.size(1, 2), 2, 64, 0.0, draw.size(1, 4), positions=kind))
     environments = draw.size(1, 3, 9)
 
     def step(transformer, x, time, seen, keys, values):
@@ -414,26 +416,23 @@ def transformer_steps(draw: Draw):
 
 def mlps(draw: Draw):
     torch.manual_seed(draw.size(*range(9)))
-    mlp, norm = MLP(6, 16, draw.size(0, 1, 2), 32), draw.choice(None, torch.nn.LayerNorm(32))
+    layers = [(each.weight.detach(), each.bias.detach()) for each in MLP(6, 16, draw.size(0, 1, 2), 32).layers]
+    packed = PackedMLP(layers, draw.choice(None, torch.nn.LayerNorm(32)))
 
-    def step(mlp, norm, x, last):
-        with torch.no_grad():
-            return mlp.step(x, norm, last)
+    def step(x):
+        return packed(x)
 
-    last = None if norm is not None else draw.choice(None, 1, 5)
-    arguments = {"mlp": mlp, "norm": norm, "x": draw.normal(draw.size(1, 3, 0, 300), 6), "last": last}
-    return _without_spoiling(step, arguments, "mlp", "norm", "last")
+    return step, {"x": draw.normal(draw.size(1, 3, 0, 300), 6)}, True
 
 
 def encoders(draw: Draw):
     torch.manual_seed(draw.size(*range(9)))
     seen = spaces.Dict({"a": spaces.Box(-1, 1, (3,)), "b": spaces.Box(-1, 1, (2, 2))})
-    encoder = TimestepEncoder(seen, spaces.Discrete(4), 16, 2, 32).eval()
+    encoder = freeze_network(TimestepEncoder(seen, spaces.Discrete(4), 16, 2, 32))
     rows = draw.size(1, 3)
 
     def encode(encoder, a, b, previous_action, previous_reward, time):
-        with torch.no_grad():
-            return encoder({"a": a, "b": b}, previous_action, previous_reward, time)
+        return encoder({"a": a, "b": b}, previous_action, previous_reward, time)
 
     arguments = {
         "encoder": encoder,

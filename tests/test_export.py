@@ -14,6 +14,7 @@ from small import AGENT
 from small_spaces import flat
 from twohot.agent import AgentNetworks
 from twohot.inference.export import FACTS, ActingStep, ExportError, export_policy
+from twohot.nets.frozen import freeze
 
 SPACES = Dict({"image": Box(0, 255, (36, 36, 3), np.uint8), "action_mask": MultiBinary(4)})
 OFFICIAL = {
@@ -62,7 +63,8 @@ def test_the_program_acts_as_the_agent_through_resets(name, tmp_path, transforme
     program = torch.export.load(path, extra_files=extra).module()
     facts, rows = json.loads(extra[FACTS]), 3
     memory = tuple(torch.zeros([rows if extent == -1 else extent for extent in shape]) for shape in facts["memory"])
-    state = agent.initial_state(rows)
+    policy = freeze(agent)
+    state = policy.initial_state(rows)
     agent.observation_space.seed(0)
     dtype = torch.float32 if isinstance(agent.action_space, Box) else torch.int64
     action, reward = torch.zeros((rows, *agent.action_space.shape), dtype=dtype), torch.zeros(rows)
@@ -75,7 +77,7 @@ def test_the_program_acts_as_the_agent_through_resets(name, tmp_path, transforme
                 each["action_mask"][0] = 1
         seen = {name: torch.from_numpy(np.stack([each[name] for each in drawn])) for name in drawn[0]}
         time = state.time.clone()
-        expected = agent.act(state, seen, action, reward, greedy=True)
+        expected = policy.act(state, seen, action, reward, greedy=True)
         mode, sample, memory = program(seen, action, reward, time, memory)
         assert sample.shape == mode.shape
         if dtype == torch.float32:

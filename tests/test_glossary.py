@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = [ROOT / name for name in (".", "python/twohot", "python/twohot/kernels", "python/twohot/envs")]
+FOLDERS = [ROOT / name for name in (".", "python/twohot", "python/twohot/kernels", "python/twohot/envs", "bench")]
 
 
 def variables() -> set[str]:

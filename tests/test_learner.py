@@ -17,6 +17,7 @@ from twohot.config import AgentConfig, ObjectiveConfig, OptimizerConfig
 from twohot.learning import compute_losses
 from twohot.learning.learner import Learner, NonFiniteLossError
 from twohot.losses import ValueBins
+from twohot.nets.frozen import freeze
 from twohot.nets.linear import SigmaLinear
 from twohot.spaces import SpaceError
 
@@ -269,27 +270,22 @@ def test_a_step_learns_statistics_and_spectral_norms():
     assert not learner.agent.training
 
 
-def test_acting_uses_the_newest_weights():
+def test_a_policy_frozen_after_a_step_acts_with_its_weights():
     learner = make_learner(dropout=0.0)
     batch = make_batch()
     window = {"observation": batch.observation["observation"][:, :1]}, batch.previous_action[:, :1]
     window = (*window, batch.previous_reward[:, :1], torch.zeros(6, 1))
     observation = {"observation": batch.observation["observation"][:, 0]}
-    action, reward = batch.previous_action[:, 0], batch.previous_reward[:, 0]
-
-    def probabilities(agent):
-        embedded = agent.timestep_encoder(observation, action, reward, torch.zeros(6, dtype=torch.int64))
-        cached = agent.trajectory_encoder.step(embedded, torch.zeros(6), agent.trajectory_encoder.initial_cache(6))
-        full = agent.encode(*window).squeeze(1)
-        return agent.actor.acting(cached).log_pi, agent.actor.acting(full).log_pi
-
+    given = observation, batch.previous_action[:, 0], batch.previous_reward[:, 0]
+    found = []
     for _ in range(3):
+        policy = freeze(learner.agent)
         with torch.no_grad():
-            cached, full = probabilities(learner.agent)
-        assert torch.allclose(cached, full, atol=1e-5)
+            h, full = policy.remember(policy.initial_state(6), *given), learner.agent.encode(*window).squeeze(1)
+            found.append(policy.actor.acting(h).log_pi)
+            assert torch.allclose(found[-1], learner.agent.actor(full).log_pi[:, -1], atol=1e-5)
         learner.step(batch)
-    with torch.no_grad():
-        assert not torch.allclose(probabilities(learner.agent)[0], cached, atol=1e-3)
+    assert not torch.allclose(found[0], found[-1], atol=1e-3)
 
 
 def test_gradients_do_not_pile_up():
@@ -325,12 +321,13 @@ def test_acting_equals_encoding_the_episode_so_far():
     reward = torch.randn(steps, environments, generator=generator)
     resets = torch.rand(steps, environments, generator=generator) < 0.1
     resets[0] = resets[6] = True  # the context has 8 steps
-    state, begun = agent.initial_state(environments), [0] * environments
+    policy = freeze(agent)
+    state, begun = policy.initial_state(environments), [0] * environments
     chosen = set()
     for t in range(steps):
         state.reset(resets[t])
         assert state.time[resets[t]].eq(0).all()
-        greedy = agent.act(state, {"observation": observation[t]}, action[t], reward[t], greedy=True)
+        greedy = policy.act(state, {"observation": observation[t]}, action[t], reward[t], greedy=True)
         assert greedy.dtype == torch.int64
         for b in range(environments):
             begun[b] = t if resets[t, b] else begun[b]
@@ -345,13 +342,13 @@ def test_acting_equals_encoding_the_episode_so_far():
 
 
 def test_sampled_acting_follows_its_generator():
-    agent = make_learner().agent.eval()
+    policy = freeze(make_learner().agent)
     draws = []
     for seed in (1, 1, 2):
         generator = torch.Generator().manual_seed(seed)
-        state = agent.initial_state(64)
+        state = policy.initial_state(64)
         zeros = torch.zeros(64)
-        draws.append(agent.act(state, {"observation": torch.zeros(64, 3)}, zeros.long(), zeros, generator=generator))
+        draws.append(policy.act(state, {"observation": torch.zeros(64, 3)}, zeros.long(), zeros, generator=generator))
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     assert set(draws[0].tolist()) == {0, 1, 2, 3}
@@ -471,9 +468,10 @@ def test_a_tiny_agent_remembers_what_it_needs():
     losses = [learner.step(batch)[0] for _ in range(200)]
     assert losses[0].critic > 0.9 * bound
     assert losses[-1].critic < 0.05 * bound
-    state = learner.agent.initial_state(len(cue))
+    policy = freeze(learner.agent)
+    state = policy.initial_state(len(cue))
     for t in range(steps):
-        action = learner.agent.act(
+        action = policy.act(
             state,
             {"observation": batch.observation["observation"][:, t]},
             batch.previous_action[:, t],

@@ -193,7 +193,7 @@ def test_operations_take_nothing_by_its_address_alone(name, odd):
 
 
 def test_operations_know_the_labels_there_are():
-    with pytest.raises(ValueError, match="'one_hot' is not a valid Labels"):
+    with pytest.raises(ValueError, match="labels: expected one of two_hot, two_hot_raw, hl_gauss, got 'one_hot'"):
         op.cross_entropy_rows(*ROW_ARGUMENTS.values(), *SUPPORT, "one_hot", 0.0, True)
 
 

@@ -1,6 +1,5 @@
 """The networks, against explicit formulas in float64."""
 
-import copy
 import math
 
 import numpy as np
@@ -13,7 +12,7 @@ from network_formulas import layer_norm, leaky_relu, normal, perturb
 from small_spaces import flat
 from twohot.nets.actor import DiscreteActor
 from twohot.nets.critic import CriticEnsemble
-from twohot.nets.linear import MLP, SigmaLinear
+from twohot.nets.linear import MLP, FoldedLinear, SigmaLinear
 from twohot.nets.normalization import RunningNormalization
 from twohot.nets.policies import sample_actions
 from twohot.nets.positions import SinusoidalPositions
@@ -96,70 +95,22 @@ def test_a_forward_pass_changes_no_state():
     for mode in (True, False):
         layer.train(mode)
         layer(normal(3, 6)).sum().backward()
-        layer.step(normal(3, 6))
     assert before.keys() == layer.state_dict().keys() == {"weight", "gain", "bias", "u", "v"}
     for name, tensor in layer.state_dict().items():
         assert torch.equal(tensor, before[name])
 
 
-def test_steps_equal_forward_without_gradient():
+def test_a_folded_layer_equals_its_forward_pass_and_stays():
     for bias in (True, False):
         layer = perturb(SigmaLinear(6, 5, bias=bias))
-        x = normal(3, 6)
-        assert torch.equal(layer.step(x), layer(x))
-        assert not layer.folded_weight().requires_grad
-
-
-def optimizer_step(layer, fused):
-    optimizer = torch.optim.AdamW([layer.weight, layer.gain], lr=0.1, fused=fused)
-    layer(normal(3, 6)).square().sum().backward()
-    optimizer.step()
-    if fused:  # as the docstring of `folded_weight` asks for
-        torch.autograd.graph.increment_version([layer.weight, layer.gain])
-
-
-CHANGES = {
-    "weight": lambda layer: layer.weight.mul_(torch.linspace(1, 2, 6)),
-    "gain": lambda layer: layer.gain.add_(1),
-    "u": lambda layer: layer.u.add_(0.5),
-    "v": lambda layer: layer.v.add_(0.5),
-    "fused optimizer": lambda layer: torch.enable_grad()(optimizer_step)(layer, True),
-    "optimizer": lambda layer: torch.enable_grad()(optimizer_step)(layer, False),
-    "load_state_dict": lambda layer: layer.load_state_dict(perturb(SigmaLinear(6, 5)).state_dict()),
-    "conversion": lambda layer: layer.double(),
-    "iterate": lambda layer: (layer.u.add_(0.5), layer.folded_weight(), layer.iterate()),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_the_folded_weight_follows_every_change_and_is_computed_once_for_each(change, monkeypatch):
-    layer = SigmaLinear(6, 5)
-    calls = []
-    monkeypatch.setattr(layer, "effective_weight", lambda: calls.append(1) or SigmaLinear.effective_weight(layer))
-    first = layer.folded_weight()
-    assert layer.folded_weight() is first
-    layer(normal(3, 6)).sum().backward()
-    layer.step(normal(3, 6))
-    assert layer.folded_weight() is first
-    with torch.no_grad():
-        change(layer)
-    calls.clear()
-    second = layer.folded_weight()
-    assert calls == [1]
-    assert second is not first
-    assert torch.equal(second, SigmaLinear.effective_weight(layer))
-    assert layer.folded_weight() is second
-    assert calls == [1]
-
-
-def test_a_copy_of_a_layer_folds_its_own_weight():
-    layer = SigmaLinear(6, 5)
-    first = layer.folded_weight().clone()
-    other = copy.deepcopy(layer)
-    with torch.no_grad():
-        other.weight.mul_(torch.linspace(1, 2, 6))
-    assert torch.equal(layer.folded_weight(), first)
-    assert torch.equal(other.folded_weight(), other.effective_weight())
+        folded, x = FoldedLinear(layer), normal(3, 6)
+        before = layer(x)
+        assert torch.equal(folded(x), before)
+        assert not folded.effective_weight().requires_grad
+        with torch.no_grad():
+            layer.weight.mul_(torch.linspace(1, 2, 6))
+        assert torch.equal(folded(x), before)
+        assert not torch.equal(layer(x), before)
 
 
 def test_mlp_equals_explicit_layers():

@@ -14,6 +14,7 @@ from small import AGENT
 from twohot.agent import AgentNetworks
 from twohot.config import ObjectiveConfig, OptimizerConfig
 from twohot.learning.learner import Learner
+from twohot.nets.frozen import freeze
 from twohot.nets.registry import Registry, UnknownNetworkError
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "own_networks.md").read_text()
@@ -47,14 +48,19 @@ def test_the_example_acts_as_its_windows_say():
     agent = own_agent()
     observation, action, reward, time = windows(3, 7)
     h = agent.encode(observation, action, reward, time)
-    state = agent.initial_state(3)
-    agent.act(state, {"observation": observation["observation"][:, 3]}, action[:, 3], reward[:, 3])
+    policy = freeze(agent)
+    state = policy.initial_state(3)
+    policy.act(state, {"observation": observation["observation"][:, 3]}, action[:, 3], reward[:, 3])
     state.reset(torch.ones(3, dtype=torch.bool))
     for t in range(7):
-        x = agent.timestep_encoder({"observation": observation["observation"][:, t]}, action, reward[:, t], time[:, t])
-        step = agent.trajectory_encoder.step(x, state.time, state.cache)
-        state.time += 1
+        step = policy.remember(state, {"observation": observation["observation"][:, t]}, action[:, t], reward[:, t])
         assert torch.allclose(step, h[:, t], atol=1e-5)
+    with torch.no_grad():
+        for parameter in agent.parameters():
+            parameter.zero_()
+    state.reset(torch.ones(3, dtype=torch.bool))
+    step = policy.remember(state, {"observation": observation["observation"][:, 0]}, action[:, 0], reward[:, 0])
+    assert torch.allclose(step, h[:, 0], atol=1e-5)
 
 
 def test_the_example_trains(networks):

@@ -16,6 +16,7 @@ from twohot.config import ObjectiveConfig, OptimizerConfig
 from twohot.learning import compute_losses
 from twohot.learning import targets as values
 from twohot.learning.learner import Learner
+from twohot.nets.frozen import freeze
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DISCRETE = Discrete(4)
@@ -114,7 +115,8 @@ def digest(space, critic, changes, continuous="tanh_gaussian", steps=3):
     for _ in range(steps):
         learner.step(batch)
     seen = {name: x[:, 0] for name, x in batch.observation.items()}
-    action = agent.act(agent.initial_state(4), seen, batch.previous_action[:, 0], batch.previous_reward[:, 0])
+    policy = freeze(agent)
+    action = policy.act(policy.initial_state(4), seen, batch.previous_action[:, 0], batch.previous_reward[:, 0])
     found = hashlib.sha256(action.numpy().tobytes())
     for tensor in agent.state_dict().values():
         found.update(tensor.numpy().tobytes())

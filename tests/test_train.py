@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import random
 import signal
@@ -18,15 +19,17 @@ from broken_env import Broken
 from small import CONFIG, agent_bytes, quiet, with_epochs
 from twohot.config import ConfigurationError, TrainConfig
 from twohot.config.files import load_config, save_config
+from twohot.data.rollout import Rollout
 from twohot.envs import NonFiniteError, Suite, register, registered_suites
 from twohot.inference.agent import load_networks
 from twohot.learning.learner import NonFiniteLossError
+from twohot.nets.frozen import FrozenPolicy, freeze
 from twohot.replay import Replay
 from twohot.runs import checkpoint
 from twohot.runs import replay as run_replay
 from twohot.runs.checkpoint import CheckpointError
 from twohot.runs.metrics import read_metrics
-from twohot.training.train import resume, train
+from twohot.training.train import Session, resume, train
 
 
 @pytest.fixture(scope="module")
@@ -167,9 +170,10 @@ def test_metrics_cover_every_part(whole: Path) -> None:
 
 def test_a_loaded_agent_acts(whole: Path) -> None:
     config, agent = load_networks(whole)
-    state = agent.initial_state(5)
+    policy = freeze(agent)
+    state = policy.initial_state(5)
     for _ in range(3):
-        action = agent.act(
+        action = policy.act(
             state,
             {"observation": torch.zeros(5, *agent.observation_space["observation"].shape)},
             torch.zeros(5, dtype=torch.int64),
@@ -179,6 +183,42 @@ def test_a_loaded_agent_acts(whole: Path) -> None:
         assert action.shape == (5,)
         assert int(action.max()) < agent.action_space.n
     assert config == load_config(whole / "config.json")
+
+
+def test_each_collection_and_evaluation_acts_with_the_weights_of_its_time(tmp_path: Path, monkeypatch) -> None:
+    sessions, collected, evaluated = [], [], []
+
+    def answer(policy) -> torch.Tensor:
+        (size,) = sessions[0].agent.observation_space["observation"].shape
+        given = {"observation": torch.ones(2, size)}, torch.zeros(2, dtype=torch.int64), torch.ones(2)
+        return policy.remember(policy.initial_state(2), *given)
+
+    def note(answers: list, policy) -> None:
+        answers.append(answer(policy))
+        assert torch.equal(answers[-1], answer(freeze(sessions[0].agent)))
+
+    class Watched(Session):
+        def __init__(self, *arguments) -> None:
+            sessions.append(self)
+            super().__init__(*arguments)
+
+        def _play(self, policy, **options):
+            if isinstance(policy, FrozenPolicy):
+                note(evaluated, policy)
+            return super()._play(policy, **options)
+
+    def collect(rollout: Rollout, *arguments):
+        if rollout is getattr(sessions[0], "rollout", None):
+            note(collected, rollout.policy)
+        return collecting(rollout, *arguments)
+
+    collecting = Rollout.collect
+    monkeypatch.setattr(Rollout, "collect", collect)
+    monkeypatch.setattr("twohot.training.train.Session", Watched)
+    train(with_epochs(4), tmp_path / "watched", quiet())
+    assert (len(collected), len(evaluated)) == (4, 2)
+    for answers in (collected, evaluated):
+        assert not any(torch.equal(before, after) for before, after in itertools.pairwise(answers))
 
 
 def test_a_directory_with_a_run_is_not_written_over(whole: Path) -> None:

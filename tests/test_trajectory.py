@@ -5,12 +5,9 @@ import math
 
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
 
 from compare import assert_accurate
-from network_formulas import gru_states, integers, layer_norm, leaky_relu, linear, normal, perturb
-from small import AGENT
-from twohot.agent import AgentNetworks
+from network_formulas import gru_states, layer_norm, leaky_relu, linear, normal, perturb
 from twohot.agent.build import make_trajectory_encoder
 from twohot.config import AgentConfig
 from twohot.nets.positions import LearnedPositions
@@ -220,25 +217,3 @@ def test_rotary_positions_continue_from_a_prefix():
     assert torch.allclose(prefix, whole[:, :5], atol=1e-5)
     for t in range(5, 8):
         assert torch.allclose(module.step(x[:, t], time[:, t], cache), whole[:, t], atol=1e-5)
-
-
-# In an agent
-
-
-@pytest.mark.parametrize("name", MEMORIES)
-def test_an_agent_acts_as_its_windows_say(name):
-    agent = AgentNetworks(dataclasses.replace(AGENT, **MEMORIES[name]), Box(-1, 1, (3,)), Discrete(4)).eval()
-    observation, reward = normal(5, 6, 3), normal(5, 6, seed=1)
-    action = integers(4, 5, 6)
-    state = agent.initial_state(5)
-    steps = []
-    for t in range(6):
-        embedded = agent.timestep_encoder({"observation": observation[:, t]}, action[:, t], reward[:, t], state.time)
-        steps.append(agent.trajectory_encoder.step(embedded, state.time, state.cache))
-        state.time += 1
-    time = torch.arange(6).expand(5, 6)
-    h = agent.encode({"observation": observation}, action, reward, time)
-    assert torch.allclose(torch.stack(steps, 1), h, atol=1e-5)
-    state.reset(torch.tensor([True, False, True, True, False]))
-    assert state.time.tolist() == [0, 6, 0, 0, 6]
-    assert agent.act(state, {"observation": observation[:, 0]}, action[:, 0], reward[:, 0]).shape == (5,)

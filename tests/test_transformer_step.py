@@ -1,16 +1,16 @@
 """The native cached step of a whole Transformer against its layers one by one."""
 
 import copy
-import pickle
 
 import pytest
 import torch
 
-from compare import OF_TWO, assert_accurate
+from compare import assert_accurate
 from two_hot_truth import normal
 from twohot import _native
 from twohot.attention import KVCache
-from twohot.nets.packed import PANEL, PackedStep, pack
+from twohot.nets.frozen import freeze_network
+from twohot.nets.packed import PANEL, PackedTransformer, pack
 from twohot.nets.transformer import Transformer
 
 pytestmark = pytest.mark.usefixtures("nothing_forced")
@@ -31,12 +31,6 @@ def cache_of(module, environments, dtype=torch.float32, **options):
     return KVCache(len(module.layers), environments, module.heads, size, module.context, dtype=dtype, **options)
 
 
-def by_layers(module, x, time, cache, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(PackedStep, "fits", lambda *_: False)
-        return module.step(x, time, cache)
-
-
 SHAPES = {
     "one environment": (1, {}, {}),
     "agents": (13, {"width": 256, "layers": 3, "heads": 8, "feed_forward": 1024}, {}),
@@ -47,9 +41,10 @@ SHAPES = {
 
 
 @pytest.mark.parametrize(("environments", "sizes", "options"), SHAPES.values(), ids=SHAPES.keys())
-def test_native_steps_are_accurate(environments, sizes, options, monkeypatch):
+def test_native_steps_are_accurate(environments, sizes, options):
     module = transformer(**sizes)
-    exact = copy.deepcopy(module).double()
+    frozen, exact = freeze_network(module), copy.deepcopy(module).double()
+    assert frozen.packed
     cache, plain_cache = (cache_of(module, environments, **options) for _ in range(2))
     exact_cache = cache_of(module, environments, torch.float64, **options)
     time = torch.zeros(environments, dtype=torch.int64)
@@ -59,122 +54,73 @@ def test_native_steps_are_accurate(environments, sizes, options, monkeypatch):
             each.reset(reset)
         time = time.masked_fill(reset, 0)
         x = normal(environments, module.width, seed=t)
-        assert module._packed.fits(module, x, cache)
-        h = module.step(x, time, cache)
-        plain = by_layers(module, x, time, plain_cache, monkeypatch)
-        assert_accurate(h, by_layers(exact, x.double(), time, exact_cache, monkeypatch), plain, floor=16)
+        h, plain = frozen.step(x, time, cache), module.step(x, time, plain_cache)
+        assert_accurate(h, exact.step(x.double(), time, exact_cache), plain, floor=16)
         assert torch.equal(cache.seen, plain_cache.seen)
         time += 1
     assert_accurate(cache.keys, exact_cache.keys, plain_cache.keys, floor=16)
     assert_accurate(cache.values, exact_cache.values, plain_cache.values, floor=16)
 
 
-def test_a_native_step_with_a_bfloat16_cache(monkeypatch):
+def test_a_native_step_with_a_bfloat16_cache():
     module = transformer()
-    caches = [cache_of(module, 5, torch.bfloat16) for _ in range(2)]
+    frozen, caches = freeze_network(module), [cache_of(module, 5, torch.bfloat16) for _ in range(2)]
     time = torch.zeros(5, dtype=torch.int64)
     for t in range(20):
         x = normal(5, 64, seed=t)
-        h, other = module.step(x, time, caches[0]), by_layers(module, x, time, caches[1], monkeypatch)
+        h, other = frozen.step(x, time, caches[0]), module.step(x, time, caches[1])
         assert (h - other).abs().max() < 2e-2  # a key may round to either side
         time += 1
 
 
 def test_threads_change_no_bit_of_a_step():
     module, x, outputs = transformer(), normal(40, 64), []
-    before = torch.get_num_threads()
+    frozen, before = freeze_network(module), torch.get_num_threads()
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        cache = cache_of(module, 40)
-        outputs += [module.step(x, torch.zeros(40, dtype=torch.int64), cache)]
+        outputs += [frozen.step(x, torch.zeros(40, dtype=torch.int64), cache_of(module, 40))]
     torch.set_num_threads(before)
     assert all(torch.equal(outputs[0], other) for other in outputs[1:])
 
 
-def assert_current(module, monkeypatch):
-    x, time = normal(3, module.width), torch.zeros(3, dtype=torch.int64)
-    h = module.step(x, time, cache_of(module, 3))
-    assert_step(h, module, x, time, monkeypatch)
-    return h
-
-
-def assert_step(h, module, x, time, monkeypatch):
-    """A first step is as near to float64 as that of the layers one by one."""
-    plain = by_layers(module, x, time, cache_of(module, len(x)), monkeypatch)
-    double = copy.deepcopy(module).double()
-    exact = by_layers(double, x.double(), time, cache_of(module, len(x), torch.float64), monkeypatch)
-    assert_accurate(h, exact, plain, floor=16)
-
-
-def test_every_change_of_a_parameter_is_seen(monkeypatch):
+def test_it_runs_in_float32_on_a_cpu_where_native_code_may(monkeypatch):
     module = transformer()
-    before = assert_current(module, monkeypatch)
-    addresses = module._packed._weights._addresses
-    assert_current(module, monkeypatch)
-    assert module._packed._weights._addresses is addresses  # packed once
-    for name, parameter in module.named_parameters():
-        with torch.no_grad():
-            parameter.mul_(1.1 + 0.1 * torch.rand_like(parameter))
-        after = assert_current(module, monkeypatch)
-        assert not torch.equal(before, after), name
-        before = after
-    module.load_state_dict(transformer(seed=1).state_dict(), assign=True)
-    after = assert_current(module, monkeypatch)
-    assert not torch.equal(before, after)
-    module.norm.weight.data = 3 * module.norm.weight.data
-    bias = module.norm.bias.detach().double()
-    expected = 3 * (after.double() - bias) + bias
-    assert_accurate(assert_current(module, monkeypatch), expected, floor=OF_TWO, sensitivity=3 * bias.abs())
-    module.layers[0].up.iterate()
-    before = assert_current(module, monkeypatch)
-    other = transformer(seed=2)
-    module.layers[0].qkv = other.layers[0].qkv
-    after = assert_current(module, monkeypatch)
-    assert not torch.equal(before, after)
-    module.layers[1] = other.layers[1]
-    assert not torch.equal(after, assert_current(module, monkeypatch))
-
-
-def test_a_copy_packs_for_itself(monkeypatch):
-    module = transformer()
-    before = assert_current(module, monkeypatch)
-    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
-        assert other._packed is not module._packed
-        assert other._packed._weights._addresses == []
-        with torch.no_grad():
-            other.norm.weight.mul_(2)
-        assert not torch.equal(assert_current(other, monkeypatch), before)
-        assert torch.equal(assert_current(module, monkeypatch), before)
-
-
-def test_other_steps_go_layer_by_layer(monkeypatch):
-    module, x = transformer(), normal(3, 64)
-    fits = module._packed.fits
-    assert fits(module, x, cache_of(module, 3))
-    assert fits(module, normal(3, 128)[:, ::2], cache_of(module, 3))
-    assert not fits(module, x, cache_of(module, 3, torch.float16))
-    assert not fits(module, x, cache_of(module, 2))
-    assert not fits(module, x[:, :48], cache_of(module, 3))
-    assert not fits(module, x, KVCache(1, 3, 2, 32, 12))
-    assert not fits(module, x, KVCache(2, 3, 4, 16, 12))
-    assert not fits(module, x.double(), cache_of(module, 3))
-    assert not fits(transformer(feed_forward=40), x, cache_of(module, 3))
-    assert not fits(copy.deepcopy(module).double(), x, cache_of(module, 3))
-    with torch.autocast("cpu", torch.bfloat16):
-        assert not fits(module, x, cache_of(module, 3))
+    assert PackedTransformer.runs(module)
+    assert not PackedTransformer.runs(transformer(feed_forward=40))
+    assert not PackedTransformer.runs(copy.deepcopy(module).double())
+    assert not PackedTransformer.runs(copy.deepcopy(module).to("meta"))
     monkeypatch.setenv("TWOHOT_ATTENTION", "reference")
-    assert not fits(module, x, cache_of(module, 3))
-    monkeypatch.delenv("TWOHOT_ATTENTION")
-    time = torch.zeros(3, dtype=torch.int64)
-    strided, packed = (module.step(each, time, cache_of(module, 3)) for each in (normal(3, 128)[:, ::2], x))
-    assert not torch.equal(strided, packed)
-    assert torch.equal(strided, module.step(normal(3, 128)[:, ::2].contiguous(), time, cache_of(module, 3)))
+    assert not PackedTransformer.runs(module)
 
 
-def test_compiling_a_step_breaks_nowhere(monkeypatch):
-    module, x, time = transformer(), normal(3, 64), torch.zeros(3, dtype=torch.int64)
+def test_rows_may_lie_apart():
+    frozen, time = freeze_network(transformer()), torch.zeros(3, dtype=torch.int64)
+    apart = normal(3, 128)[:, ::2]
+    strided, packed = (frozen.step(x, time, frozen.initial_cache(3)) for x in (apart, apart.contiguous()))
+    assert torch.equal(strided, packed)
+
+
+def test_a_cache_of_another_transformer_is_refused():
+    frozen, x, time = freeze_network(transformer()), normal(3, 64), torch.zeros(3, dtype=torch.int64)
+    of_others = (
+        cache_of(transformer(), 3, torch.float16),
+        cache_of(transformer(), 2),
+        KVCache(1, 3, 2, 32, 12),
+        KVCache(2, 3, 4, 16, 12),
+    )
+    for cache in of_others:
+        with pytest.raises(ValueError, match=r"cache\.keys: expected a contiguous tensor"):
+            frozen.step(x, time, cache)
+    with pytest.raises(ValueError, match="x: expected a contiguous tensor"):
+        frozen.packed(x[:, :48], frozen.initial_cache(3))
+
+
+def test_compiling_a_plain_step_breaks_nowhere():
+    module, x, time = transformer(layers=1), normal(3, 64), torch.zeros(3, dtype=torch.int64)
     compiled = torch.compile(module.step, fullgraph=True, backend="aot_eager")
-    assert_step(compiled(x, time, cache_of(module, 3)), module, x, time, monkeypatch)
+    exact = copy.deepcopy(module).double().step(x.double(), time, cache_of(module, 3, torch.float64))
+    plain = module.step(x, time, cache_of(module, 3))
+    assert_accurate(compiled(x, time, cache_of(module, 3)), exact, plain, floor=16)
 
 
 def test_packing_fills_panels_up():

@@ -85,7 +85,7 @@ def labels(target: Tensor, bins: ValueBins, sigma: float = 0.0) -> Tensor:
 
 def labelling(bins: ValueBins, sigma: float = 0.0) -> tuple[str, float]:
     """What operations take for these labels."""
-    return ("hl_gauss", sigma) if sigma else (bins.two_hot_labels.value, 0.0)
+    return ("hl_gauss", sigma) if sigma else (bins.two_hot_labels, 0.0)
 
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from twohot.config import AgentConfig
 from twohot.data.rollout import Rollout, seeded_generator
 from twohot.data.spaces import replay_schema
 from twohot.envs import make_vector, reset_seeds
+from twohot.nets.frozen import freeze
 from twohot.replay import Replay
 from twohot.rl.exploration import Exploration, Schedule
 
@@ -27,10 +28,11 @@ def build(workload: CollectingWorkload) -> Callable[[], float]:
     schedule = Schedule(start=1.0, end=0.05, over=1_000_000)
     explore = Exploration(workload.actors, vector.single_action_space, schedule, np.random.default_rng(0))
     own = {"generator": seeded_generator(0, 0), "writer": replay.writer(workload.actors), "exploration": explore}
-    player = Rollout(vector, agent, **own)
+    player = Rollout(vector, freeze(agent), **own)
     player.restart(reset_seeds(0, 0, workload.actors))
 
     def step() -> float:
+        player.policy = freeze(agent)
         player.collect(workload.steps)
         return 0.0
 

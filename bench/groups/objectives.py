@@ -26,6 +26,7 @@ from twohot.data.rollout import UniformPolicy
 from twohot.learning.learner import Learner
 from twohot.losses import ValueBins
 from twohot.nets.actions import ActionLinear
+from twohot.nets.frozen import freeze
 
 STEPS, ENVIRONMENTS, ROUNDS, UPDATES, BATCH, EXPLORE = 3, 64, 60, 10, 64, 0.2
 CHOICES_GOAL, NUMBERS_GOAL, SEEDS = 0.9, 0.75, (2, 3)
@@ -203,11 +204,11 @@ def train(case: Case, seed: int) -> float:
     learner = Learner(agent, objective, OPTIMIZER)
     episodes = []
     for _ in range(case.rounds):
-        episodes.append(play(task, Wanted(task) if case.offline else agent, EXPLORE))
+        episodes.append(play(task, Wanted(task) if case.offline else freeze(agent), EXPLORE))
         for _ in range(UPDATES):
             learner.step(draw(episodes, generator))
     uniform, reached = UniformPolicy(case.space), []
-    for policy, greedy in ((uniform, False), (agent, True)):
+    for policy, greedy in ((uniform, False), (freeze(agent), True)):
         reached.append(np.mean([play(task, policy, 0.0, greedy).reward.sum(1).mean().item() for _ in range(4)]))
     return (reached[1] - reached[0]) / (STEPS - reached[0])
 

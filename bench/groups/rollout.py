@@ -21,6 +21,7 @@ def rollout_steps_per_second() -> list[Row]:
     from twohot.data.rollout import Rollout, UniformPolicy, seeded_generator
     from twohot.data.spaces import replay_schema
     from twohot.envs import make_task, make_vector, reset_seeds, reset_where
+    from twohot.nets.frozen import freeze
     from twohot.presets import PRESETS
     from twohot.replay import Replay
 
@@ -30,6 +31,7 @@ def rollout_steps_per_second() -> list[Row]:
     tasks = config.environment.tasks
     vector = make_vector(**asdict(config.environment), environments=count)
     agent = AgentNetworks(config.agent, vector.single_observation_space, vector.single_action_space).eval()
+    policy = freeze(agent)
     replay = Replay.create(replay_schema(agent.observation_space, agent.action_space), capacity_steps=100_000)
 
     def rate(work: Callable[[], None]) -> float:
@@ -71,8 +73,8 @@ def rollout_steps_per_second() -> list[Row]:
         "bare environments in a loop": step_bare,
         "wrapped environments": step_wrapped,
         "uniform policy and replay": rollout(UniformPolicy(vector.single_action_space), replay.writer(count)),
-        "agent": rollout(agent, None),
-        "agent and replay": rollout(agent, replay.writer(count)),
+        "agent": rollout(policy, None),
+        "agent and replay": rollout(policy, replay.writer(count)),
     }
     figures = interleaved({name: lambda work=work: rate(work) for name, work in providers.items()}, rounds=9)
     limit = np.median(figures["bare environments in a loop"])

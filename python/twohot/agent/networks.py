@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from gymnasium import Space
@@ -15,32 +13,11 @@ from twohot.config import AgentConfig
 from twohot.nets.actions import every_action
 from twohot.nets.linear import SigmaLinear
 from twohot.nets.values import make_values
-from twohot.spaces import ACTION_MASK, as_dict_space, check_action_mask, check_action_space
-
-
-class Cache(Protocol):
-    """What a trajectory encoder remembers."""
-
-    def reset(self, mask: Tensor) -> None:
-        """Forget the environments where mask [B] (bool) is True."""
-
-
-@dataclass
-class ActingState:
-    """What a policy remembers of `B` environments: the cache, and each one's step in its trial."""
-
-    cache: Cache
-    time: Tensor
-    """[B] int64, index in its trial of the step that comes next."""
-
-    def reset(self, mask: Tensor) -> None:
-        """Begin new trials where mask [B] (bool) is True."""
-        self.cache.reset(mask)
-        self.time.masked_fill_(mask, 0)
+from twohot.spaces import as_dict_space, check_action_mask, check_action_space
 
 
 class AgentNetworks(nn.Module):
-    """The AMAGO-2 agent.
+    """The AMAGO-2 agent: what is trained. `twohot.nets.frozen.freeze` gives the policy that acts.
 
     Args:
         config: sizes of the networks.
@@ -89,51 +66,6 @@ class AgentNetworks(nn.Module):
         """
         embedded = self.timestep_encoder(observation, previous_action, previous_reward, time, mask)
         return self.trajectory_encoder(embedded, time)
-
-    def initial_state(self, environments: int) -> ActingState:
-        """Memory for acting in `environments` (B) fresh trials."""
-        cache = self.trajectory_encoder.initial_cache(environments)
-        return ActingState(cache, torch.zeros(environments, dtype=torch.int64, device=self.discounts.device))
-
-    @torch.no_grad()
-    def remember(
-        self,
-        state: ActingState,
-        observation: dict[str, Tensor],
-        previous_action: Tensor,
-        previous_reward: Tensor,
-    ) -> Tensor:
-        """h [B, E] of the next step of each environment; moves `state` on. Arguments as `act`."""
-        embedded = self.timestep_encoder(observation, previous_action, previous_reward, state.time)
-        h = self.trajectory_encoder.step(embedded, state.time, state.cache)
-        state.time += 1
-        return h
-
-    @torch.no_grad()
-    def act(
-        self,
-        state: ActingState,
-        observation: dict[str, Tensor],
-        previous_action: Tensor,
-        previous_reward: Tensor,
-        *,
-        greedy: bool = False,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """One action for each of B environments at the acting discount; moves `state` on by one step.
-
-        Args:
-            state: from `initial_state`; `state.reset(mask)` where a trial begins.
-            observation: each [B, *shape]; "action_mask", where there is one, rules out actions.
-            previous_action: [B, *action]. previous_reward: [B] float; zeros on a trial's first step.
-            greedy: take the policy's mode instead of sampling. generator: random stream of the samples.
-
-        Returns:
-            [B, *action]; int64 for choices.
-        """
-        h = self.remember(state, observation, previous_action, previous_reward)
-        policy = self.actor.acting(h, observation.get(ACTION_MASK))
-        return policy.mode() if greedy else policy.sample(generator)
 
     @torch.no_grad()
     def update_targets(self, rate: float) -> None:

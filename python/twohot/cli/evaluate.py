@@ -13,6 +13,7 @@ from twohot.config.files import save_json
 from twohot.data.spaces import agent_layout
 from twohot.errors import UsageError
 from twohot.inference.agent import load_networks
+from twohot.nets.frozen import freeze
 from twohot.runs.scores import EVALUATION_NAME, report
 from twohot.text import printable
 from twohot.training.evaluate import evaluate_all
@@ -36,22 +37,22 @@ def run(options: EvaluateOptions, console: Console) -> None:
     device = usable_device(options.device)
     scores, played = {}, None
     for directory in options.runs:
-        config, agent = load_networks(directory)
+        config, networks = load_networks(directory)
         if options.splits:
             config = replace(config, evaluate=replace(config.evaluate, splits=options.splits))
         played = _same_tasks(played, config, directory)
-        agent = agent.to(device)
+        policy = freeze(networks.to(device))
         layout = agent_layout(config.environment, config.evaluate)
         greedy = options.greedy or config.evaluate.greedy
         how: dict[str, Any] = {"layout": layout, "seed": options.seed, "device": device, "greedy": greedy}
-        found = evaluate_all(agent, config.environment, config.evaluate, trials=options.trials, **how)
+        found = evaluate_all(policy, config.environment, config.evaluate, trials=options.trials, **how)
         scores[str(directory)] = found
         facts = {"trials": options.trials, "seed": options.seed, "greedy": greedy}
         save_json(report({str(directory): found}, **facts), directory / EVALUATION_NAME)
         if options.video:
             from twohot.training.video import record
 
-            for line in record(agent, config.environment, config.evaluate, directory / VIDEOS_NAME, **how):
+            for line in record(policy, config.environment, config.evaluate, directory / VIDEOS_NAME, **how):
                 console.print(printable(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
     result = report(scores, **facts)
     if options.json is not None:

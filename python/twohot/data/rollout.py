@@ -12,7 +12,6 @@ from gymnasium import Space, spaces
 from torch import Tensor
 
 from twohot.envs import ACTION_MASK, LOST, TrialVector
-from twohot.nets.packed import steady_weights
 from twohot.rl.exploration import Exploration
 from twohot.spaces import action_dtype, as_dict
 
@@ -44,7 +43,7 @@ class Start(NamedTuple):
 
 
 class Policy(Protocol):
-    """What acts: `AgentNetworks`, or anything with these two methods."""
+    """What acts: a `twohot.nets.frozen.FrozenPolicy`, or anything with these two methods."""
 
     def initial_state(self, environments: int) -> Any:
         """Memory for fresh trials; its `reset(mask)` begins new ones where mask [B] (bool) is True."""
@@ -101,7 +100,7 @@ class Rollout:
 
     Args:
         environments: a `TrialVector`.
-        policy: acts; an `AgentNetworks` should be in eval mode.
+        policy: acts; between two collections another one may take its place, which goes on from its state.
         device: where the policy lives.
         generator: CPU (or device) random stream of the policy's samples.
         writer: of a `Replay`, to store every step; None stores nothing.
@@ -173,10 +172,6 @@ class Rollout:
         `restart` comes first. Each transition is stored with the observation that the step truly gave; where a
         trial ended, the next one begins at once, and its first observation is no transition.
         """
-        with steady_weights():
-            return self._collect(steps, stop)
-
-    def _collect(self, steps: int, stop: Callable[[], bool] | None) -> list[Trial]:
         trials: list[Trial] = []
         for _ in range(steps):
             actions = self.policy.act(

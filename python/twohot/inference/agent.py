@@ -18,6 +18,7 @@ from twohot.config import TrainConfig
 from twohot.config.files import from_json
 from twohot.errors import TwohotError
 from twohot.exact import exact_array, read_array
+from twohot.nets.frozen import freeze
 from twohot.runs import checkpoint
 from twohot.spaces import OBSERVATION, action_dtype, space_from_json
 
@@ -43,13 +44,14 @@ class Agent:
     and so on with `agent.act(observation, reward)`, and `agent.reset(where=done)` where a trial has ended.
 
     Args:
-        networks: trained. config: of their run. device: where to act. seed: of sampled actions.
+        networks: trained; the agent acts as they do now, whatever becomes of them. config: of their run.
+        device: where to act. seed: of sampled actions.
     """
 
     def __init__(self, networks: AgentNetworks, config: TrainConfig, *, device: str = "cpu", seed: int = 0) -> None:
         self.networks, self.config, self.device = networks.to(device).eval(), config, torch.device(device)
         self.observation_space, self.action_space = networks.observation_space, networks.action_space
-        self._generator = torch.Generator().manual_seed(seed)
+        self._policy, self._generator = freeze(self.networks), torch.Generator().manual_seed(seed)
         self._state: Any = None
 
     @classmethod
@@ -90,7 +92,7 @@ class Agent:
                 environments = 0
             if environments < 1 or where is not None:
                 raise ActingError("reset: expected a whole number of environments from 1 on, or `where`, and not both")
-            self._state = self.networks.initial_state(environments)
+            self._state = self._policy.initial_state(environments)
             dtype = action_dtype(self.action_space)
             self._action = np.zeros((environments, *(self.action_space.shape or ())), dtype)
             self._began = np.ones(environments, bool)
@@ -135,7 +137,7 @@ class Agent:
         if reward is None and not self._began.all():
             raise ActingError("act: expected the reward of the last actions, which the policy sees, got none")
         seen, given = self._seen(observation), self._rewarded(reward)
-        action = self.networks.act(
+        action = self._policy.act(
             self._state,
             seen,
             torch.from_numpy(self._action).to(self.device),

@@ -16,6 +16,7 @@ from twohot.agent import AgentNetworks
 from twohot.errors import TwohotError
 from twohot.exact import exact_array
 from twohot.learning.targets import action_values
+from twohot.nets.frozen import freeze
 from twohot.spaces import ACTION_MASK, as_dict
 
 
@@ -83,12 +84,13 @@ def trajectory_values(
     observation = {name: padded([each["observation"][name] for each in trajectories]) for name in names}
     action = padded([each["action"] for each in trajectories])
     reward = padded([each["reward"] for each in trajectories])
-    state = networks.initial_state(len(trajectories))
+    policy = freeze(networks)
+    state = policy.initial_state(len(trajectories))
     before = torch.zeros_like(action[0]), torch.zeros_like(reward[0])
     h = []
     for step in range(max(lengths)):
         seen = {name: array[step] for name, array in observation.items()}
-        h.append(networks.remember(state, seen, *before))
+        h.append(policy.remember(state, seen, *before))
         before = action[step], reward[step]
     h = torch.stack(h)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import warnings
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from twohot.agent import AgentNetworks
 from twohot.errors import TwohotError
 from twohot.kernels.attention.reference import rotate, rotation
+from twohot.nets.frozen import frozen_copy
 from twohot.nets.trajectory import FeedForwardMemory, GRUMemory, IdentityMemory
 from twohot.nets.transformer import Transformer
 from twohot.spaces import ACTION_MASK, space_to_json
@@ -120,13 +120,12 @@ class ActingStep(nn.Module):
 
     def __init__(self, networks: AgentNetworks) -> None:
         super().__init__()
-        networks = copy.deepcopy(networks).eval().requires_grad_(False)
         kind = type(networks.trajectory_encoder)
         if kind not in STEPS:
             known = ", ".join(each.__name__ for each in STEPS)
             raise ExportError(f"export: expected one of the trajectory encoders {known}, got {kind.__name__}")
-        self.encoder, self.actor = networks.timestep_encoder, networks.actor
-        self.step = STEPS[kind](networks.trajectory_encoder)
+        self.encoder, self.actor = frozen_copy(networks.timestep_encoder), frozen_copy(networks.actor)
+        self.step = STEPS[kind](frozen_copy(networks.trajectory_encoder))
 
     def forward(
         self,

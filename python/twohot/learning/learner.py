@@ -95,8 +95,6 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         self.optimizer.step()
-        for parameter in self.parameters:
-            torch.autograd.graph.increment_version(parameter)  # the fused step does not
         agent.iterate_spectral_norms()
         if self.objective.target_update == "after_step":
             agent.update_targets(self.objective.target_rate)

@@ -178,7 +178,7 @@ class ValueBins:
     @property
     def two_hot_labels(self) -> Labels:
         """The kind of two-hot labels on these bins, as the operations take it. Linear bins are their own values."""
-        return Labels.TWO_HOT_RAW if self.labels == "raw" and self.transform != "linear" else Labels.TWO_HOT
+        return "two_hot_raw" if self.labels == "raw" and self.transform != "linear" else "two_hot"
 
 
 # That of the fields, which `__new__` would hide.

@@ -52,7 +52,7 @@ def two_hot(target: Tensor, bins: ValueBins) -> Tensor:
     require_floating("two_hot", "target", target)
     require_bins("two_hot", bins)
     return reference.two_hot(
-        target, *bins.transformed_ends, bins.count, bins.transform, raw=bins.two_hot_labels is Labels.TWO_HOT_RAW
+        target, *bins.transformed_ends, bins.count, bins.transform, raw=bins.two_hot_labels == "two_hot_raw"
     )
 
 
@@ -201,7 +201,7 @@ def hl_gauss_cross_entropy(
     """
     name = "hl_gauss_cross_entropy"
     require_sigma(name, sigma)
-    labels = Labels.HL_GAUSS
+    labels: Labels = "hl_gauss"
     return cross_entropy(name, logits, target, bins, labels, sigma, weight, mask, reduction, return_readout)
 
 

@@ -163,7 +163,7 @@ def linear_hl_gauss_cross_entropy(
     """`hl_gauss_cross_entropy(hidden @ weight^T + bias, ...)`; arguments as `linear_two_hot_cross_entropy`."""
     name = "linear_hl_gauss_cross_entropy"
     require_sigma(name, sigma)
-    labels = Labels.HL_GAUSS
+    labels: Labels = "hl_gauss"
     return _cross_entropy(
         name, hidden, weight, bias, target, bins, labels, sigma, row_weight, mask, reduction, return_readout
     )
@@ -223,13 +223,13 @@ def _cross_entropy(
     target_, mask_ = shared_targets(rows, target, mask)
     if not runs_in_one_pass(hidden, row_weight, reduction):
         loss, readout = op.linear_cross_entropy_rows(
-            *layer, target_, mask_, *bins.support, labels.value, sigma, return_readout
+            *layer, target_, mask_, *bins.support, labels, sigma, return_readout
         )
         readout = readout.reshape(rows) if return_readout else None
         return reduce_rows(loss.reshape(rows), readout, rows, row_weight, mask, reduction)
     row_weight = None if row_weight is None else row_weight.expand(rows).reshape(-1).to(torch.float32).contiguous()
     wanted = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in layer]
-    arguments = (reduction == "mean", *bins.support, labels.value, sigma, return_readout, wanted)
+    arguments = (reduction == "mean", *bins.support, labels, sigma, return_readout, wanted)
     loss, readout = op.linear_cross_entropy(*layer, target_, mask_, row_weight, *arguments)
     return (loss, readout.reshape(rows)) if return_readout else loss
 

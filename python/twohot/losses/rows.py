@@ -61,10 +61,10 @@ def cross_entropy(
     if one_pass and is_eager_tensor(logits):
         weight_ = None if weight is None else weight.expand(rows).reshape(-1).to(torch.float32).contiguous()
         gradient = torch.is_grad_enabled() and logits.requires_grad
-        arguments = (reduction == "mean", *bins.support, labels.value, sigma, return_readout, gradient)
+        arguments = (reduction == "mean", *bins.support, labels, sigma, return_readout, gradient)
         loss, readout = op.cross_entropy(flat, target_, mask_, weight_, *arguments)
         return (loss, readout.reshape(rows)) if return_readout else loss
-    loss, readout = op.cross_entropy_rows(flat, target_, mask_, *bins.support, labels.value, sigma, return_readout)
+    loss, readout = op.cross_entropy_rows(flat, target_, mask_, *bins.support, labels, sigma, return_readout)
     readout = readout.reshape(rows) if return_readout else None
     return reduce_rows(loss.reshape(rows), readout, rows, weight, mask, reduction)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from gymnasium import Space, spaces
 from torch import Tensor, nn
@@ -12,7 +11,6 @@ from torch.nn import functional
 
 from twohot.nets.actions import every_action
 from twohot.nets.linear import MLP
-from twohot.nets.packed import faster_in_numpy
 from twohot.nets.policies import EDGE, Categorical, Categoricals, Policy, ScaledBeta, TanhGaussian, TanhGaussianMixture
 
 LEAST_LOG_STD, GREATEST_LOG_STD = -5.0, 2.0
@@ -27,11 +25,6 @@ def bounded_log_softmax(logits: Tensor, legal: Tensor | None, floor: float, ceil
             None for all.
     """
     if legal is None:
-        if faster_in_numpy(logits):
-            x = logits.numpy()
-            share = np.exp(x - x.max(-1, keepdims=True))
-            share = np.clip(share / share.sum(-1, keepdims=True), floor, ceiling)
-            return torch.from_numpy(np.log(share / share.sum(-1, keepdims=True)))
         probability = functional.softmax(logits, dim=-1).clamp(floor, ceiling)
         return (probability / probability.sum(-1, keepdim=True)).log()
     probability = functional.softmax(logits.masked_fill(~legal, -math.inf), dim=-1).clamp(floor, ceiling)
@@ -42,11 +35,6 @@ def bounded_log_softmax(logits: Tensor, legal: Tensor | None, floor: float, ceil
 
 def _wide(x: Tensor) -> Tensor:
     """In float32 at least: probabilities need it where the networks run in bfloat16."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _single(x: Tensor) -> Tensor:
-    """x in float32 at least: autocast makes less of it, in which densities would be worth little."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -73,7 +61,10 @@ class Actor(nn.Module):
 
     def acting(self, h: Tensor, action_mask: Tensor | None = None) -> Policy:
         """h [..., E] to the policy [...] at the last discount, the one that acts."""
-        x = self.network.step(h, last=self.outputs)
+        return self.acting_policy(self.network.last_outputs(h, self.outputs), action_mask)
+
+    def acting_policy(self, x: Tensor, action_mask: Tensor | None) -> Policy:
+        """The policy [...] of its parameters x [..., outputs]."""
         return self.policy(_wide(x), None if action_mask is None else action_mask.bool())
 
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from twohot.kernels.critics import op
-from twohot.kernels.two_hot.reference import Labels
 from twohot.losses import ValueBins, symlog
 from twohot.nets.actions import ActionLinear
 
@@ -129,7 +128,7 @@ class CriticEnsemble(nn.Module):
         """
         step, rows, counted = self._taken(state, action, mask)
         ensemble = self._ensemble(state, rows)
-        labels = (bins.two_hot_labels.value, 0.0) if sigma is None else (Labels.HL_GAUSS.value, sigma)
+        labels = (bins.two_hot_labels, 0.0) if sigma is None else ("hl_gauss", sigma)
         target = target[step].flatten().to(ensemble[4].dtype)
         loss, readout = op.cross_entropy(*ensemble, *rows, target, counted, *bins.support, *labels)
         return loss, self._of_steps(readout, step, len(mask))

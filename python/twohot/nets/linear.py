@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from twohot.kernels.backend import without_autocast
-from twohot.nets.packed import PackedMLP
 
 
 class SigmaLinear(nn.Module):
@@ -29,7 +28,6 @@ class SigmaLinear(nn.Module):
         u, _, v = torch.linalg.svd(self.weight.detach(), full_matrices=False)
         self.register_buffer("u", u[:, 0].clone())
         self.register_buffer("v", v[0].clone())
-        self._folded: tuple[tuple[int, ...], Tensor] | None = None
 
     @torch.no_grad()
     def iterate(self) -> None:
@@ -43,28 +41,29 @@ class SigmaLinear(nn.Module):
             sigma = torch.dot(self.u, self.weight @ self.v)
             return self.weight * (self.gain / sigma)
 
-    @torch.no_grad()
-    def folded_weight(self) -> Tensor:
-        """`effective_weight` without gradient, computed once per version of the parameters, for rollouts.
-
-        Versions are torch's own count of in-place changes. A fused optimiser does not count its own: whoever uses one
-        calls `torch.autograd.graph.increment_version` on the parameters after each step.
-        """
-        if torch.compiler.is_compiling():
-            return self.effective_weight()
-        tensors = (self.weight, self.gain, self.u, self.v)
-        version = tuple(number for tensor in tensors for number in (tensor.data_ptr(), tensor._version))
-        if self._folded is None or self._folded[0] != version:
-            self._folded = (version, self.effective_weight())
-        return self._folded[1]
-
     def forward(self, x: Tensor) -> Tensor:
         """x [..., inputs] to [..., outputs]."""
         return functional.linear(x, self.effective_weight(), self.bias)
 
-    def step(self, x: Tensor) -> Tensor:
-        """As `forward`, without gradient, with the folded weight."""
-        return functional.linear(x, self.folded_weight(), self.bias)
+
+class FoldedLinear(nn.Module):
+    """A `SigmaLinear` whose weights change no more: what divides them is computed once.
+
+    Args:
+        layer: of the weights; this one shares its bias.
+    """
+
+    def __init__(self, layer: SigmaLinear) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(layer.effective_weight().detach(), requires_grad=False), layer.bias
+
+    def effective_weight(self) -> Tensor:
+        """As that of `SigmaLinear`."""
+        return self.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., inputs] to [..., outputs]."""
+        return functional.linear(x, self.weight, self.bias)
 
 
 class MLP(nn.Sequential):
@@ -76,25 +75,16 @@ class MLP(nn.Sequential):
         for before, after in zip(sizes[:-1], sizes[1:], strict=True):
             modules += [nn.Linear(before, after), nn.LeakyReLU(inplace=True)]
         super().__init__(*modules, nn.Linear(sizes[-1], outputs))
-        self._packed = PackedMLP()
 
     @property
     def layers(self) -> list[nn.Linear]:
         """The linear ones, in order."""
         return [module for module in self if isinstance(module, nn.Linear)]
 
-    def step(self, x: Tensor, norm: nn.LayerNorm | None = None, last: int | None = None) -> Tensor:
-        """As `forward`, x [B, inputs] to [B, outputs]: native for few rows where no gradient is wanted.
-
-        Args:
-            norm: what follows the last layer, if anything. last: how many outputs to give, the last ones; None for all.
-        """
-        layers = self.layers
-        if self._packed.fits(layers, x, norm):
-            return self._packed.run(layers, x, norm, last)
-        weight, bias = layers[-1].weight, layers[-1].bias
-        out = functional.linear(self.features(x), weight[-last:], bias[-last:]) if last else self(x)
-        return out if norm is None else norm(out)
+    def last_outputs(self, x: Tensor, count: int) -> Tensor:
+        """The last `count` outputs of `forward`, x [..., inputs] to [..., count], without computing the others."""
+        last = self[-1]
+        return functional.linear(self.features(x), last.weight[-count:], last.bias[-count:])
 
     def features(self, x: Tensor) -> Tensor:
         """Input of the last layer: x [..., inputs] to [..., hidden]."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -47,11 +46,10 @@ class RunningNormalization(nn.Module):
         """x [..., size] to [..., size]."""
         return ((x - self.mean) * torch.rsqrt(self.variance + self.LEAST_VARIANCE)).clamp(-self.MOST, self.MOST)
 
-    def write(self, x: np.ndarray) -> None:
-        """As `forward`, into x [B, size] itself."""
-        x -= self.mean.numpy()
-        x /= np.sqrt(self.variance.numpy() + self.LEAST_VARIANCE)
-        np.clip(x, -self.MOST, self.MOST, out=x)
+    def affine(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What is subtracted, what divides then, and the bound of results; each [size]."""
+        bound = torch.full_like(self.mean, self.MOST)
+        return self.mean, (self.variance + self.LEAST_VARIANCE).sqrt(), bound
 
 
 class MovingNormalization(nn.Module):
@@ -86,7 +84,7 @@ class MovingNormalization(nn.Module):
         self.mean.copy_(mean)
         self.variance.copy_(variance)
 
-    def _affine(self) -> tuple[Tensor, Tensor, Tensor]:
+    def affine(self) -> tuple[Tensor, Tensor, Tensor]:
         """What is subtracted, what divides then, and the bound of results; each [size]."""
         deviation = (self.variance + self.EPSILON).sqrt()
         constant = deviation <= self.CONSTANT
@@ -95,15 +93,8 @@ class MovingNormalization(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., size] to [..., size]."""
-        mean, deviation, bound = (each.to(x.dtype) for each in self._affine())
+        mean, deviation, bound = (each.to(x.dtype) for each in self.affine())
         return ((x - mean) / deviation).clamp(-bound, bound)
-
-    def write(self, x: np.ndarray) -> None:
-        """As `forward`, into x [B, size] itself."""
-        mean, deviation, bound = (each.to(torch.float32).numpy() for each in self._affine())
-        x -= mean
-        x /= deviation
-        np.clip(x, -bound, bound, out=x)
 
 
 def make_normalization(

@@ -1,31 +1,23 @@
-"""The native forms of the networks that act: weights packed once per version of the parameters."""
+"""Native calls for networks that act, and their weights as these calls read them; packed by `twohot.nets.frozen`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from threading import local
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from twohot.attention import KVCache
+from twohot.kernels.activation import LEAKY_RELU_SLOPE
 from twohot.kernels.addresses import address, optional_address
-from twohot.kernels.backend import choose_decode, is_eager_tensor, native
-
-if TYPE_CHECKING:
-    from twohot.nets.timestep import TimestepEncoder
-    from twohot.nets.transformer import Transformer, TransformerLayer
+from twohot.kernels.backend import choose_decode, native
+from twohot.nets.transformer import Transformer, TransformerLayer
 
 PANEL = 32
 """Outputs that stand side by side in a packed weight."""
 MOST_ROWS = 256
 """Rows from which on large matrix products are faster than the native form of an MLP."""
-MOST_NUMBERS = 4096
-"""Of a tensor that is handled by numpy."""
-_STEADY = local()
 _CACHES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
@@ -36,115 +28,129 @@ def pack(weight: Tensor, bias: Tensor | None) -> list[Tensor | None]:
     return [panels, None if bias is None else functional.pad(bias, (0, more))]
 
 
-@contextmanager
-def steady_weights() -> Iterator[None]:
-    """Within, in this thread, parameters do not change: whether they have is asked once instead of at each step."""
-    before = getattr(_STEADY, "time", None)
-    _STEADY.time = object()
-    try:
-        yield
-    finally:
-        _STEADY.time = before
+class Weights:
+    """Tensors that native code reads, in its order, and where they are; 0 stands for None.
 
+    Args:
+        tensors: float32 on the CPU. numbers: how many native code will read of each.
 
-def faster_in_numpy(x: Tensor) -> bool:
-    """Whether x is small, float32 and on a CPU, without a gradient: operations of torch take longer to begin then.
-
-    Some wake its threads even for little, which on a virtual machine takes longer than the work.
-    """
-    small = not torch.is_grad_enabled() and x.is_cpu and x.dtype == torch.float32 and x.numel() <= MOST_NUMBERS
-    return small and is_eager_tensor(x)
-
-
-class PackedWeights:
-    """Tensors made of modules' parameters, anew where one has changed by torch's own count of in-place changes.
-
-    See `SigmaLinear.folded_weight` for optimisers that do not count theirs. A copy starts with none.
+    Raises:
+        ValueError: for any other tensor.
     """
 
-    def __init__(self) -> None:
-        self._modules: list[tuple[dict[str, nn.Module | None], dict[str, nn.Module | None]]] = []
-        self._owners: list[tuple[dict[str, Tensor | None], str]] = []
-        self._version: list[int] = []
-        self._tensors: list[Tensor | None] = []
-        self._addresses: list[int] = []
-        self._asked: object = None
+    def __init__(self, tensors: Iterable[Tensor | None], numbers: Sequence[int]) -> None:
+        self.tensors = [None if x is None else x.detach().contiguous().flatten() for x in tensors]
+        self.numbers = numbers
+        self.addresses = [
+            optional_address(x, "a weight of a network that acts", torch.float32, count)
+            for x, count in zip(self.tensors, numbers, strict=True)
+        ]
 
-    def __deepcopy__(self, memo: dict) -> PackedWeights:
-        return PackedWeights()
-
-    def __reduce__(self) -> tuple[type[PackedWeights], tuple[()]]:
-        return PackedWeights, ()
-
-    def addresses(self, modules: Sequence[nn.Module], make: Callable[[], Iterable[Tensor | None]]) -> list[int]:
-        """Addresses of what `make` makes of the modules, always the same ones; 0 for None."""
-        time = getattr(_STEADY, "time", None)
-        if time is not None and time is self._asked:
-            return self._addresses
-        if not self._modules or any(now != then for now, then in self._modules):
-            # Dictionaries instead of what is in them: a module or parameter may be replaced by another of its name.
-            every = [each for module in modules for each in module.modules()]
-            self._modules = [(module._modules, dict(module._modules)) for module in every]
-            parts = [values for module in every for values in (module._parameters, module._buffers)]
-            self._owners = [(values, name) for values in parts for name in values]
-            self._version = []
-        tensors = [values[name] for values, name in self._owners]
-        version = [number for x in tensors if x is not None for number in (x.data_ptr(), x._version)]
-        if version != self._version:
-            self._tensors = list(make())
-            self._addresses = [0 if x is None else x.data_ptr() for x in self._tensors]
-            self._version = version
-        self._asked = time
-        return self._addresses
+    def __reduce__(self) -> tuple:
+        return Weights, (self.tensors, self.numbers)  # a copy has addresses of its own
 
 
-class PackedStep:
-    """The cached step of a `Transformer` in one native call: float32 on a CPU, where the native attention runs.
+class PackedMLP:
+    """Linear layers with leaky ReLU between them, and a norm behind or none, in one native call.
 
-    Weights are folded (gain over spectral norm, scales of heads) and packed once per version of the parameters.
+    Args:
+        layers: weight [outputs, inputs] and bias [outputs] of each. norm: behind the last one.
+
+    Raises:
+        ValueError: for weights that do not fit each other, or are not float32 on the CPU.
     """
 
-    def __init__(self) -> None:
-        self._weights = PackedWeights()
+    def __init__(self, layers: Sequence[tuple[Tensor, Tensor]], norm: nn.LayerNorm | None = None) -> None:
+        self.sizes = [layers[0][0].shape[1], *(len(weight) for weight, _ in layers)]
+        self.epsilon = 0.0 if norm is None else norm.eps
+        tensors = [x for layer in layers for x in pack(*layer)]
+        numbers = [count for pair in zip(self.sizes[:-1], self.sizes[1:], strict=True) for count in _panels(*pair)]
+        if norm is not None:
+            tensors += _of_norm(norm)
+            numbers += [self.sizes[-1]] * 2
+        self.weights = Weights(tensors, numbers)
 
-    def fits(self, transformer: Transformer, x: Tensor, cache: KVCache) -> bool:
-        """Whether the native step gives what the layers one by one would, for x [B, E] and this cache."""
-        layers, environments, heads, _, size = cache.keys.shape
-        return (
-            x.dtype == transformer.norm.weight.dtype == torch.float32
-            and x.shape == (environments, transformer.width)
-            and (layers, heads) == (len(transformer.layers), transformer.heads)
-            and heads * size == transformer.width
-            and transformer.feed_forward % 16 == 0
-            and choose_decode(x.device, x.dtype, cache.keys.dtype, size).name == "native"
-            and cache.keys.device == x.device
-            and is_eager_tensor(x)
-            and not torch.is_autocast_enabled("cpu")
-        )
+    @staticmethod
+    def runs(layers: Sequence[tuple[Tensor, Tensor]], norm: nn.LayerNorm | None = None) -> bool:
+        """Whether there is a native form of these layers, where they are."""
+        first, outputs = layers[0][0], len(layers[-1][0])
+        return (norm is None or outputs % 16 == 0) and _runs(first, PANEL)
 
-    def run(self, transformer: Transformer, x: Tensor, cache: KVCache) -> Tensor:
-        """x [B, E] with positions to h [B, E]; appends to the cache, does not advance it."""
-        layers, environments, heads, rows, size = cache.keys.shape
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [B, inputs] to [B, outputs], without gradient."""
         x = x.contiguous()
-        out = torch.empty_like(x)
-        cosine, sine = cache.rotation()
-        weights = self._weights.addresses(
-            (transformer,), lambda: _checked(_of_transformer(transformer), _numbers(transformer))
+        if len(x) > MOST_ROWS:
+            return self._products(x)
+        out = x.new_empty(len(x), self.sizes[-1])
+        native.mlp_step(
+            address(x, "x", torch.float32, len(x), self.sizes[0]),
+            out.data_ptr(),
+            len(x),
+            self.sizes,
+            self.weights.addresses,
+            epsilon=self.epsilon,
+            slope=LEAKY_RELU_SLOPE,
+            threads=torch.get_num_threads(),
         )
+        return out
+
+    def _products(self, x: Tensor) -> Tensor:
+        """The same by torch, layer by layer."""
+        layers = len(self.sizes) - 1
+        for index, (inputs, outputs) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True)):
+            panels, bias = self.weights.tensors[2 * index : 2 * index + 2]
+            weight = panels.view(-1, inputs, PANEL).transpose(1, 2).reshape(-1, inputs)[:outputs]
+            x = functional.linear(x, weight, bias[:outputs])
+            if index + 1 < layers:
+                x = functional.leaky_relu(x, LEAKY_RELU_SLOPE, inplace=True)
+        norm = self.weights.tensors[2 * layers :]
+        return functional.layer_norm(x, x.shape[1:], *norm, self.epsilon) if norm else x
+
+
+class PackedTransformer:
+    """The layers and the last norm of a `Transformer` in one native call for one step.
+
+    Args:
+        transformer: its weights are folded (gain over spectral norm, scales of heads) and packed.
+
+    Raises:
+        ValueError: for weights that are not float32 on the CPU.
+    """
+
+    def __init__(self, transformer: Transformer) -> None:
+        self.width, self.heads, self.feed_forward = transformer.width, transformer.heads, transformer.feed_forward
+        self.layers, self.epsilon = len(transformer.layers), transformer.norm.eps
+        tensors = [x for layer in transformer.layers for x in _of_layer(layer)] + _of_norm(transformer.norm)
+        self.weights = Weights(tensors, _numbers(transformer))
+
+    @staticmethod
+    def runs(transformer: Transformer) -> bool:
+        """Whether there is a native form of it, where it is."""
+        weight = transformer.norm.weight
+        return transformer.feed_forward % 16 == 0 and _runs(weight, transformer.width // transformer.heads)
+
+    def __call__(self, x: Tensor, cache: KVCache) -> Tensor:
+        """x [B, E] with positions to h [B, E]; appends to the cache, does not advance it."""
+        x, environments, rows = x.contiguous(), len(x), cache.keys.shape[3]
+        size, kind = self.width // self.heads, cache.keys.dtype
+        kind = kind if kind in _CACHES else torch.float32
+        held = self.layers, environments, self.heads, rows, size
+        cosine, sine = cache.rotation()
+        out = torch.empty_like(x)
         native.transformer_step(
-            address(x, "x", torch.float32, environments, transformer.width),
+            address(x, "x", torch.float32, environments, self.width),
             out.data_ptr(),
             environments,
-            transformer.width,
-            transformer.feed_forward,
-            weights,
-            epsilon=transformer.norm.eps,
-            slope=0.01,  # of functional.leaky_relu
-            keys=address(cache.keys, "cache.keys", cache.keys.dtype, *cache.keys.shape),
-            values=address(cache.values, "cache.values", cache.keys.dtype, *cache.keys.shape),
-            cache_dtype=_CACHES[cache.keys.dtype],
-            layers=layers,
-            heads=heads,
+            self.width,
+            self.feed_forward,
+            self.weights.addresses,
+            epsilon=self.epsilon,
+            slope=LEAKY_RELU_SLOPE,
+            keys=address(cache.keys, "cache.keys", kind, *held),
+            values=address(cache.values, "cache.values", kind, *held),
+            cache_dtype=_CACHES[kind],
+            layers=self.layers,
+            heads=self.heads,
             rows=rows,
             size=size,
             sinks=cache.sinks,
@@ -156,96 +162,15 @@ class PackedStep:
         return out
 
 
-class PackedMLP:
-    """Linear layers with leaky ReLU between them, and a norm behind or none, in one native call for few rows."""
-
-    def __init__(self) -> None:
-        self._weights = PackedWeights()
-
-    def fits(self, layers: Sequence[nn.Linear], x: Tensor, norm: nn.LayerNorm | None) -> bool:
-        """Whether the native form gives what the layers one by one would, for x [B, inputs]."""
-        return x.dim() == 2 and x.shape[1] == layers[0].in_features and _fits(x, layers, norm)
-
-    def run(self, layers: Sequence[nn.Linear], x: Tensor, norm: nn.LayerNorm | None, last: int | None) -> Tensor:
-        """x [B, inputs] to [B, outputs]; `last` says of how many outputs, the last ones; a norm takes all of them."""
-        sizes = [layers[0].in_features, *(layer.out_features for layer in layers)]
-        sizes[-1] = last or sizes[-1]
-        made = (*layers, *_some(norm))
-        weights = self._weights.addresses(
-            made, lambda: _checked(_of_layers(layers, norm, sizes[-1]), _of_mlp(sizes, norm))
-        )
-        return _mlp(x.contiguous(), sizes, weights, norm)
-
-
-class PackedEncoder:
-    """The layers of a `TimestepEncoder` of vectors in one native call: its first ones, as one, and its MLP."""
-
-    def __init__(self) -> None:
-        self._weights = PackedWeights()
-
-    def fits(self, encoder: TimestepEncoder, previous_reward: Tensor) -> bool:
-        """Whether the native form gives what the layers one by one would, for previous_reward [B]."""
-        return (
-            not encoder.parts
-            and encoder.inputs is not None
-            and previous_reward.dim() == 1
-            and _fits(previous_reward, (encoder.inputs, *encoder.hidden.layers), encoder.norm)
-        )
-
-    def run(self, encoder: TimestepEncoder, x: Tensor) -> Tensor:
-        """x [B, features + entries of the previous action, if it is shown] to embeddings [B, E]."""
-        behind = encoder.hidden.layers
-        sizes = [x.shape[1], encoder.inputs.out_features, *(layer.out_features for layer in behind)]
-        shown = (encoder.inputs, *_some(encoder.previous_action))
-
-        def make() -> Iterator[Tensor | None]:
-            parts = [encoder.inputs.weight.detach(), *(each.table.detach().T for each in shown[1:])]
-            yield from pack(torch.cat(parts, dim=1), encoder.inputs.bias.detach())
-            yield from _of_layers(behind, encoder.norm, sizes[-1])
-
-        made = (*shown, *behind, encoder.norm)
-        weights = self._weights.addresses(made, lambda: _checked(make(), _of_mlp(sizes, encoder.norm)))
-        return _mlp(x, sizes, weights, encoder.norm)
-
-
-def _fits(x: Tensor, layers: Sequence[nn.Linear], norm: nn.LayerNorm | None) -> bool:
-    """Whether `_mlp` may run for these rows [B, ...]."""
-    return (
-        not torch.is_grad_enabled()
-        and len(x) <= MOST_ROWS
-        and x.dtype == layers[0].weight.dtype == torch.float32
-        and (norm is None or layers[-1].out_features % 16 == 0)
-        and choose_decode(x.device, x.dtype, x.dtype, PANEL).name == "native"
-        and is_eager_tensor(x)
-        and not torch.is_autocast_enabled("cpu")
-    )
-
-
-def _mlp(x: Tensor, sizes: list[int], weights: list[int], norm: nn.LayerNorm | None) -> Tensor:
-    out = x.new_empty(len(x), sizes[-1])
-    native.mlp_step(
-        address(x, "x", torch.float32, len(x), sizes[0]),
-        out.data_ptr(),
-        len(x),
-        sizes,
-        weights,
-        epsilon=0.0 if norm is None else norm.eps,
-        slope=0.01,  # of nn.LeakyReLU
-        threads=torch.get_num_threads(),
-    )
-    return out
+def _runs(weight: Tensor, size: int) -> bool:
+    native_runs = choose_decode(weight.device, weight.dtype, weight.dtype, size).name == "native"
+    return native_runs and weight.dtype == torch.float32
 
 
 def _panels(inputs: int, outputs: int) -> tuple[int, int]:
     """Numbers of a packed weight and of its bias."""
     filled = outputs + -outputs % PANEL
     return inputs * filled, filled
-
-
-def _of_mlp(sizes: Sequence[int], norm: nn.LayerNorm | None) -> list[int]:
-    """Numbers of each tensor of an MLP."""
-    pairs = zip(sizes[:-1], sizes[1:], strict=True)
-    return [*(number for pair in pairs for number in _panels(*pair)), *[sizes[-1]] * (0 if norm is None else 2)]
 
 
 def _numbers(transformer: Transformer) -> list[int]:
@@ -257,46 +182,24 @@ def _numbers(transformer: Transformer) -> list[int]:
     return [*(attention + feed_forward) * len(transformer.layers), *norm]
 
 
-def _checked(tensors: Iterable[Tensor | None], numbers: Sequence[int]) -> Iterator[Tensor | None]:
-    """The tensors; ValueError where one is not float32 on the CPU, of so many numbers as native code will read."""
-    for x, count in zip(tensors, numbers, strict=True):
-        flat = None if x is None else x.contiguous().flatten()
-        optional_address(flat, "a weight of a network that acts", torch.float32, count)
-        yield flat
+def _of_norm(norm: nn.LayerNorm) -> list[Tensor]:
+    return _copies(norm.weight, norm.bias)
 
 
-def _some(module: nn.Module | None) -> tuple[nn.Module, ...]:
-    return () if module is None else (module,)
-
-
-def _of_layers(layers: Sequence[nn.Linear], norm: nn.LayerNorm | None, last: int) -> Iterator[Tensor | None]:
-    for layer in layers[:-1]:
-        yield from pack(layer.weight.detach(), layer.bias.detach())
-    yield from pack(layers[-1].weight.detach()[-last:], layers[-1].bias.detach()[-last:])
-    for each in _some(norm):
-        yield from _of_norm(each)
-
-
-def _of_norm(norm: nn.LayerNorm) -> list[Tensor | None]:
-    return [norm.weight.detach(), norm.bias.detach()]
-
-
-def _of_transformer(transformer: Transformer) -> Iterator[Tensor | None]:
-    for layer in transformer.layers:
-        yield from _of_layer(layer)
-    yield from _of_norm(transformer.norm)
+def _copies(*tensors: Tensor) -> list[Tensor]:
+    """Packing copies; these are read as they are."""
+    return [x.detach().clone() for x in tensors]
 
 
 def _of_layer(layer: TransformerLayer) -> list[Tensor | None]:
-    # The scales of heads go into the next layer's weight.
-    scales = layer.head_scale.repeat_interleave(layer.out.weight.shape[1] // layer.heads, 0).flatten()
+    folded = layer.folded()
     return [
-        *_of_norm(layer.norm_attention),
-        *pack(layer.qkv.folded_weight(), layer.qkv.bias),
-        *pack(layer.out.folded_weight() * scales, layer.out.bias),
-        *_of_norm(layer.norm_attended),
-        *_of_norm(layer.norm_feed_forward),
-        *pack(layer.up.folded_weight(), layer.up.bias),
-        *_of_norm(layer.norm_hidden),
-        *pack(layer.down.folded_weight(), layer.down.bias),
+        *_copies(folded.attention_norm, folded.attention_norm_bias),
+        *pack(folded.qkv, None),
+        *pack(folded.out, folded.out_bias),
+        *_copies(folded.attended_norm, folded.attended_norm_bias),
+        *_copies(folded.feed_forward_norm, folded.feed_forward_norm_bias),
+        *pack(folded.up, folded.up_bias),
+        *_copies(folded.hidden_norm, folded.hidden_norm_bias),
+        *pack(folded.down, folded.down_bias),
     ]

@@ -17,8 +17,6 @@ from torch import Tensor
 from torch.distributions import Beta
 from torch.nn import functional
 
-from twohot.nets.packed import faster_in_numpy
-
 EDGE = 1e-6
 """Continuous actions count as at least this far from -1 and 1, where densities may be infinite, by default."""
 ENTROPY_NODES, ENTROPY_SAMPLES = 32, 8
@@ -44,7 +42,7 @@ class Policy(Protocol):
         """[batch] in nats."""
 
 
-def _draw(fill: str, like: Tensor, generator: torch.Generator | None) -> Tensor:
+def draw_numbers(fill: str, like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Random numbers of the shape and dtype of `like`, by a tensor's method of the name `fill`."""
     device = like.device if generator is None else generator.device
     numbers = torch.empty(like.shape, dtype=like.dtype, device=device)
@@ -53,14 +51,10 @@ def _draw(fill: str, like: Tensor, generator: torch.Generator | None) -> Tensor:
 
 def sample_actions(log_pi: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """One action from log pi [..., A], by inversion of the cumulative distribution; returns [...] int64."""
-    if generator is not None and faster_in_numpy(log_pi):
-        total = np.exp(log_pi.numpy()).cumsum(-1)
-        drawn = _draw("uniform_", log_pi[..., :1], generator).numpy()
-        return torch.from_numpy((drawn * total[..., -1:] >= total[..., :-1]).sum(-1))
     cumulative = log_pi.exp().cumsum(-1)
     like = cumulative[..., :1]
     # Without a generator in the form that torch.export can write.
-    drawn = torch.rand_like(like) if generator is None else _draw("uniform_", like, generator)
+    drawn = torch.rand_like(like) if generator is None else draw_numbers("uniform_", like, generator)
     return (drawn * cumulative[..., -1:] >= cumulative[..., :-1]).sum(-1)
 
 
@@ -100,7 +94,7 @@ class Categorical:
         Straight-through (arXiv 1611.01144). The noise of an exponential number e is -log e; the choice itself is
         distributed as pi.
         """
-        noisy = self.log_pi - _draw("exponential_", self.log_pi.detach(), generator).log()
+        noisy = self.log_pi - draw_numbers("exponential_", self.log_pi.detach(), generator).log()
         relaxed = (noisy / self.temperature).softmax(-1)
         chosen = functional.one_hot(relaxed.argmax(-1), relaxed.shape[-1]).to(relaxed.dtype)
         return chosen + (relaxed - relaxed.detach())
@@ -174,7 +168,7 @@ class TanhGaussian:
             return self.rsample(generator)
 
     def rsample(self, generator: torch.Generator | None = None) -> Tensor:
-        return (self.mean + self.log_std.exp() * _draw("normal_", self.mean, generator)).tanh()
+        return (self.mean + self.log_std.exp() * draw_numbers("normal_", self.mean, generator)).tanh()
 
     def mode(self) -> Tensor:
         """tanh(mean): the median of each number."""
@@ -214,7 +208,7 @@ class TanhGaussianMixture:
     def rsample(self, generator: torch.Generator | None = None) -> Tensor:
         """The choice of the component is straight-through, as that of `Categorical`."""
         chosen = self.component.rsample(generator).unsqueeze(-1)
-        each = self.mean + self.log_std.exp() * _draw("normal_", self.mean, generator)
+        each = self.mean + self.log_std.exp() * draw_numbers("normal_", self.mean, generator)
         return (chosen * each).sum(-2).tanh()
 
     def mode(self) -> Tensor:

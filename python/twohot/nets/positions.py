@@ -12,9 +12,6 @@ from torch.nn import functional
 ROTARY_BASE = 10_000.0
 """Base of the rotation of queries and keys (Su et al. 2021, arXiv 2104.09864)."""
 
-MOST_KEPT = 16_384
-"""Times whose positions are kept."""
-
 
 class SinusoidalPositions(nn.Module):
     """[..., E] sines and cosines of `time` at wavelengths from 2 pi to 10 000 x 2 pi (Vaswani et al. 2017)."""
@@ -25,21 +22,11 @@ class SinusoidalPositions(nn.Module):
         super().__init__()
         exponent = torch.arange(0, width, 2, dtype=torch.float32) / width
         self.register_buffer("frequencies", torch.exp(-math.log(10_000.0) * exponent), persistent=False)
-        self._kept = torch.empty(0, width)
 
     def forward(self, time: Tensor) -> Tensor:
         """time [...] integers to [..., E]."""
         angle = time.unsqueeze(-1).to(self.frequencies.dtype) * self.frequencies
         return torch.cat((angle.sin(), angle.cos()), dim=-1)
-
-    def rows(self, time: Tensor) -> Tensor:
-        """As `forward`, without gradient on a CPU, for times [B] that come again and again: kept in a table."""
-        last = int(time.numpy().max(initial=0))
-        if last >= MOST_KEPT:
-            return self(time)
-        if last >= len(self._kept):
-            self._kept = self(torch.arange(min(2 * last + 64, MOST_KEPT)))
-        return self._kept.index_select(0, time)
 
 
 class LearnedPositions(nn.Module):
@@ -55,8 +42,6 @@ class LearnedPositions(nn.Module):
         """time [...] integers to [..., E]."""
         return functional.embedding(time.long().clamp(max=len(self.table) - 1), self.table)
 
-    rows = forward
-
 
 class RotaryPositions(nn.Module):
     """Nothing is added: queries and keys are rotated by their step instead, so that scores depend on distance alone.
@@ -70,8 +55,6 @@ class RotaryPositions(nn.Module):
     def forward(self, time: Tensor) -> Tensor:
         """A zero, whatever the time."""
         return torch.zeros((), device=time.device)
-
-    rows = forward
 
 
 def make_positions(kind: Literal["fixed", "learned", "rotary"], width: int, limit: int) -> nn.Module:

@@ -18,7 +18,6 @@ from twohot.nets.grids import GridEncoder
 from twohot.nets.images import ImageEncoder, RandomShift
 from twohot.nets.linear import MLP
 from twohot.nets.normalization import make_normalization
-from twohot.nets.packed import PackedEncoder
 from twohot.nets.tokens import TokenEncoder
 from twohot.spaces import SpaceError, convention
 
@@ -98,7 +97,6 @@ class TimestepEncoder(nn.Module):
         self.inputs = nn.Linear(size, hidden) if size else None
         self.hidden = MLP(hidden, hidden, layers - 1, width)
         self.norm = nn.LayerNorm(width)
-        self._packed = PackedEncoder()
         self.random_shift = random_shift or RandomShift(0)
         self.parts = nn.ModuleDict()
         self._keys = {name: _key(name) for name, kind in kinds.items() if kind != "vector"}
@@ -138,8 +136,17 @@ class TimestepEncoder(nn.Module):
             mask: [...] bool, True where a step is real. On a CPU, images, grids and tokens of other steps are not
                 read, which saves their time. None: all are real.
         """
-        if self._packed.fits(self, previous_reward):
-            return self._packed.run(self, self._side_by_side(observation, previous_action, previous_reward, time))
+        return self.norm(self.hidden(self.first_layer(observation, previous_action, previous_reward, time, mask)))
+
+    def first_layer(
+        self,
+        observation: dict[str, Tensor],
+        previous_action: Tensor,
+        previous_reward: Tensor,
+        time: Tensor,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """What the first layer gives, [..., hidden]. Arguments as `forward`."""
         shares = []
         if self.inputs is not None:
             features = self._features(observation, previous_reward)
@@ -152,52 +159,7 @@ class TimestepEncoder(nn.Module):
         total = shares[0]
         for share in shares[1:]:
             total = total + share
-        total = functional.leaky_relu(total, inplace=True)
-        if not torch.is_grad_enabled():
-            return self.hidden.step(total, self.norm)
-        return self.norm(self.hidden(total))
-
-    def _side_by_side(
-        self, observation: dict[str, Tensor], previous_action: Tensor, previous_reward: Tensor, time: Tensor
-    ) -> Tensor:
-        """[B, size + entries of an action]: the normalised features, and the previous action as a vector.
-
-        In numpy, because so many small operations of torch would take longer than the layers behind them.
-        """
-        size, normalization, shown = self.inputs.in_features, self.normalization, self.previous_action
-        entries = 0 if shown is None else len(shown.table)
-        out = np.zeros((len(time), size + entries), np.float32)
-        place = 0
-        for name in self.vectors:
-            vector = observation[name].numpy()
-            if len(vector) != len(out):
-                raise ValueError(f"observation {name!r}: expected {len(out)} rows, as time has, got {len(vector)}")
-            vector = vector.reshape(len(out), -1)
-            out[:, place : place + vector.shape[1]] = vector
-            place += vector.shape[1]
-        if self.show_reward:
-            reward = previous_reward.numpy()
-            out[:, place] = np.copysign(np.log1p(np.abs(reward)), reward)
-            place += 1
-        if place != size:
-            raise ValueError(f"observation: expected {size} numbers, reward included, got {place}")
-        if normalization is not None:
-            normalization.write(out[:, :size])
-        if shown is not None:
-            began = time.numpy() > 0
-            if began.ndim != 1 or len(previous_action) != len(out):
-                raise ValueError(f"expected {len(out)} previous actions, as many as times, got {len(previous_action)}")
-            if shown.chooses:
-                if previous_action.is_floating_point() or previous_action.dim() != 1:
-                    got = f"{previous_action.dtype} {list(previous_action.shape)}"
-                    raise ValueError(f"previous_action: expected integers [B], got {got}")
-                choice = previous_action.numpy().astype(np.int64)
-                if choice.view(np.uint64).max(initial=0) >= entries:  # below 0, too
-                    raise ValueError(f"previous_action: expected choices of 0 to {entries - 1}, got {choice.tolist()}")
-                out[np.arange(len(out)), size + choice] = began
-            else:
-                out[:, size:] = shown.vector(previous_action).numpy() * began[:, None]
-        return torch.from_numpy(out)
+        return functional.leaky_relu(total, inplace=True)
 
 
 def _key(name: str) -> str:

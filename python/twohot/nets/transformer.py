@@ -19,7 +19,6 @@ from twohot.attention import KVCache, causal_attention, decode_attention, prefil
 from twohot.kernels.activation import LEAKY_RELU_SLOPE
 from twohot.kernels.transformer_layer import op as fused
 from twohot.nets.linear import SigmaLinear
-from twohot.nets.packed import PackedStep
 from twohot.nets.positions import make_positions
 
 """Of leaky ReLU below 0: torch's own."""
@@ -46,7 +45,7 @@ class TransformerLayer(nn.Module):
         """x [B, L, E] to [B, L, E]."""
         dtype = fused.products_dtype(x, self.heads, self.up.bias.shape[0])
         if dtype is not None and self.norm_attention.weight.dtype == torch.float32:
-            return fused.run(x, dtype, self._settings(), self._folded())
+            return fused.run(x, dtype, self._settings(), self.folded())
         return self.block(x, partial(causal_attention, rotary=self.rotary))
 
     def prefill(self, x: Tensor, lengths: Tensor, cache: KVCache, layer: int) -> Tensor:
@@ -65,7 +64,8 @@ class TransformerLayer(nn.Module):
         share = self.dropout.p if self.training else 0.0
         return fused.Settings(self.heads, self.rotary, self.norm_attention.eps, LEAKY_RELU_SLOPE, share)
 
-    def _folded(self) -> fused.Layer:
+    def folded(self) -> fused.Layer:
+        """The weights as one layer needs them: gains over spectral norms, and scales of heads, multiplied in."""
         scales = self.head_scale.repeat_interleave(self.out.weight.shape[1] // self.heads, 0).flatten()
         return fused.Layer(
             *_of_norm(self.norm_attention),
@@ -83,18 +83,19 @@ class TransformerLayer(nn.Module):
 
     def step(self, x: Tensor, cache: KVCache, layer: int) -> Tensor:
         """x [B, E], one step of each environment, to [B, E]; appends to the cache, builds no gradient."""
-        q, k, v = self.qkv.step(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        q, k, v = self.qkv(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1)).unbind(1)
         attended = (decode_attention(q, k, v, cache, layer) * self.head_scale).flatten(1)
-        x = x + self.norm_attended(self.out.step(attended))
-        hidden = self.norm_hidden(functional.leaky_relu(self.up.step(self.norm_feed_forward(x))))
-        return x + self.down.step(hidden)
+        x = x + self.norm_attended(self.out(attended))
+        hidden = self.norm_hidden(functional.leaky_relu(self.up(self.norm_feed_forward(x))))
+        return x + self.down(hidden)
 
 
 def _of_norm(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
     return norm.weight, norm.bias
 
 
-def _require_time(x: Tensor, time: Tensor) -> None:
+def require_time(x: Tensor, time: Tensor) -> None:
+    """Raise ValueError where there is not a time for each step of x [..., E]."""
     if time.shape != x.shape[:-1] or time.device != x.device:
         raise ValueError(
             f"Transformer: expected a time for each step of x {list(x.shape)} on {x.device}, got {list(time.shape)} on "
@@ -140,7 +141,6 @@ class Transformer(nn.Module):
             TransformerLayer(width, heads, feed_forward, dropout, rotary) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
-        self._packed = PackedStep()
 
     def mapped(self, x: Tensor) -> Tensor:
         """x [..., E] behind the input projection, where there is one."""
@@ -149,7 +149,7 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x [B, L, E] embeddings, time [B, L] index of each step in its trial; returns h [B, L, E]."""
-        _require_time(x, time)
+        require_time(x, time)
         x = self.mapped(x) + self.positions(time)
         x = fused.dropout(x, self.dropout.p) if self.training and fused.drops_out(x) else self.dropout(x)
         for layer in self.layers:
@@ -176,7 +176,7 @@ class Transformer(nn.Module):
 
         Leaves the cache as `step` would after each of these steps; h is meaningless from `lengths` on.
         """
-        _require_time(x, time)
+        require_time(x, time)
         x = self.dropout(self.mapped(x) + self.positions(time))
         for index, layer in enumerate(self.layers):
             x = layer.prefill(x, lengths, cache, index)
@@ -189,13 +189,8 @@ class Transformer(nn.Module):
 
         While an episode fits in `context`, equals the last row of `forward` over the whole episode (without dropout).
         """
-        _require_time(x, time)
-        x = self.mapped(x)
-        if self._packed.fits(self, x, cache):
-            h = self._packed.run(self, x + self.positions.rows(time), cache)
-            cache.advance()
-            return h
-        x = x + self.positions(time)
+        require_time(x, time)
+        x = self.mapped(x) + self.positions(time)
         for index, layer in enumerate(self.layers):
             x = layer.step(x, cache, index)
         cache.advance()

@@ -75,7 +75,7 @@ def evaluate(
     """Play `trials` whole trials of every task.
 
     Args:
-        policy: acts; an `AgentNetworks` should be in eval mode. environment: the tasks and their protocol.
+        policy: acts, as for `Rollout`. environment: the tasks and their protocol.
         trials: of each task, at least 1. seed: of environments and sampled actions; the same seed plays the same
             trials, and nothing outside of this call is disturbed.
         greedy: take the most probable action.

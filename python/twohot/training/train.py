@@ -23,6 +23,7 @@ from twohot.envs import Layout, TrialVector, check_split, get_suite, make_vector
 from twohot.info import START_NAME, describe_run, read_start
 from twohot.learning import statistics, update_norms
 from twohot.learning.learner import Learner
+from twohot.nets.frozen import freeze
 from twohot.replay import Replay
 from twohot.replay.relabel import Relabel
 from twohot.rl.exploration import Exploration, Schedule
@@ -235,7 +236,7 @@ class Session:
     def _rollout(self) -> Rollout:
         return Rollout(
             self.environments,
-            self.agent,
+            freeze(self.agent),
             generator=seeded_generator(self.config.seed, POLICY_STREAM),
             device=self.device,
             writer=self.replay.writer(self.config.collect.environments),
@@ -303,6 +304,7 @@ class Session:
 
     def _collect(self) -> dict[str, Any]:
         current, collect = self.current, self.config.collect
+        self.rollout.policy = freeze(self.agent)
         while current.steps < collect.steps_per_epoch:
             before = self.rollout.environment_steps
             with current.timed("collect"):
@@ -376,7 +378,8 @@ class Session:
         evaluation = self.config.evaluate
         trials, greedy = evaluation.final_trials if last else evaluation.trials, evaluation.greedy
         with self.current.timed("evaluate"):
-            scores = self._play(self.agent, trials=trials, device=self.config.device, greedy=greedy, check=self._pause)
+            policy = freeze(self.agent)
+            scores = self._play(policy, trials=trials, device=self.config.device, greedy=greedy, check=self._pause)
             if last:
                 facts = {"trials": trials, "seed": self.config.seed, "greedy": greedy}
                 save_json(report({str(self.run): scores}, **facts), self.run / EVALUATION_NAME)

@@ -13,7 +13,6 @@ from twohot.kernels.addresses import address, optional_address, refuse
 from twohot.kernels.backend import choose_two_hot, native
 from twohot.kernels.critics.types import Critics, Rows
 from twohot.kernels.dtypes import PRODUCT_DTYPE_NAMES
-from twohot.kernels.two_hot.reference import Labels
 
 
 def runs(critics: Critics) -> bool:
@@ -59,8 +58,8 @@ def fill_cross_entropy(
         **_support(support),
         target=address(target, "target", torch.float32, count),
         mask=optional_address(mask, "mask", torch.bool, count),
-        sigma=sigma if labels == Labels.HL_GAUSS else 0.0,
-        raw_labels=labels == Labels.TWO_HOT_RAW,
+        sigma=sigma if labels == "hl_gauss" else 0.0,
+        raw_labels=labels == "two_hot_raw",
         scale=float(scale),
         loss=address(loss, "loss", torch.float32, len(critics.state), count),
         readout=address(readout, "readout", torch.float32, len(critics.state), count),

@@ -16,7 +16,7 @@ from twohot.kernels.backend import is_eager_tensor, native, runs_triton
 from twohot.kernels.dtypes import DTYPE_NAMES
 from twohot.kernels.memory import empty_from_pool
 from twohot.kernels.reduction import count_valid_rows, per_valid_row
-from twohot.kernels.two_hot.reference import Labels
+from twohot.kernels.two_hot.reference import LABELS
 
 
 def fill_cross_entropy(
@@ -52,8 +52,10 @@ def fill_cross_entropy(
         ValueError: for `labels` that are none of `reference.Labels`.
         TypeError, ValueError: where the native code would run and a tensor is not what is said here.
     """
-    labels = Labels(labels)
-    sigma = sigma if labels is Labels.HL_GAUSS else 0.0
+    if labels not in LABELS:
+        raise ValueError(f"labels: expected one of {', '.join(LABELS)}, got {labels!r}")
+    if labels != "hl_gauss":
+        sigma = 0.0
     if runs_triton(logits):
         from twohot.kernels.two_hot.kernel import launch_cross_entropy
 
@@ -68,7 +70,7 @@ def fill_cross_entropy(
             low=low,
             high=high,
             transform=transform,
-            labels=labels.value,
+            labels=labels,
             sigma=sigma,
             readout_kind="" if readout is None else "raw" if raw else "transformed",
             loss=loss,
@@ -94,7 +96,7 @@ def fill_cross_entropy(
         offset=offset,
         mask=optional_address(mask, "mask", torch.bool, targets),
         sigma=sigma,
-        raw_labels=labels is Labels.TWO_HOT_RAW,
+        raw_labels=labels == "two_hot_raw",
         weight=optional_address(weight, "weight", torch.float32, rows),
         scale=float(scale),
         loss=optional_address(loss, "loss", torch.float32, rows),

@@ -7,7 +7,7 @@ al. 2024 (arXiv 2411.11188); HL-Gauss labels, Farebrother et al. 2024 (arXiv 240
 from __future__ import annotations
 
 import math
-from enum import Enum
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -62,17 +62,10 @@ TRANSFORMS = {
     "signed_sqrt": (signed_sqrt, inverse_signed_sqrt),
     "linear": (identity, identity),
 }
-
-
-class Labels(str, Enum):
-    """How a target becomes a distribution over bins."""
-
-    TWO_HOT = "two_hot"
-    """Between the centers of its two bins, in transformed space."""
-    TWO_HOT_RAW = "two_hot_raw"
-    """Between the values of its two bins."""
-    HL_GAUSS = "hl_gauss"
-    """A Gaussian around it, of `sigma` bin widths, in transformed space."""
+Labels = Literal["two_hot", "two_hot_raw", "hl_gauss"]
+"""How a target becomes a distribution over bins: it shares its mass between its two bins, by their centers in
+transformed space or ("raw") by their values; or it is a Gaussian of `sigma` bin widths in transformed space."""
+LABELS: tuple[Labels, ...] = get_args(Labels)
 
 
 def bin_centers(low: float, high: float, count: int, *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
@@ -85,9 +78,9 @@ def bin_centers(low: float, high: float, count: int, *, dtype: torch.dtype, devi
 
 def labels_of(target: Tensor, low: float, high: float, count: int, transform: str, labels: str, sigma: float) -> Tensor:
     """Labels [..., N] of the kind `labels`; `sigma` is that of HL-Gauss labels."""
-    if labels == Labels.HL_GAUSS:
+    if labels == "hl_gauss":
         return hl_gauss(target, low, high, count, transform, sigma)
-    return two_hot(target, low, high, count, transform, raw=labels == Labels.TWO_HOT_RAW)
+    return two_hot(target, low, high, count, transform, raw=labels == "two_hot_raw")
 
 
 def two_hot(target: Tensor, low: float, high: float, count: int, transform: str, raw: bool = False) -> Tensor:

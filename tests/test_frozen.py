@@ -1,0 +1,239 @@
+"""Frozen policies: they act as the full forward pass says, with the weights of their time."""
+
+import copy
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
+
+from network_formulas import normal, perturb
+from small import AGENT
+from small_spaces import flat
+from twohot.agent import AgentNetworks
+from twohot.nets.actor import bounded_log_softmax
+from twohot.nets.frozen import (
+    MOST_KEPT,
+    MOST_NUMBERS,
+    _bounded_log_softmax,
+    freeze,
+    freeze_network,
+    sample,
+)
+from twohot.nets.packed import MOST_ROWS, native
+from twohot.nets.policies import Categorical, Categoricals
+from twohot.nets.transformer import Transformer
+from twohot.spaces import ACTION_MASK
+
+pytestmark = pytest.mark.usefixtures("nothing_forced")
+
+CONFIG = dataclasses.replace(AGENT, width=32, layers=2, context=8)
+VECTORS = Dict({"b": Box(-9, 9, (2, 3), np.float32), "a": Box(0, 9, (4,), np.int32), "c": Box(0, 1, (1,))})
+IMAGE, GRID, TOKENS = Box(0, 255, (36, 36, 3), np.uint8), Box(0, 9, (5, 5, 2), np.uint8), Box(0, 99, (6,), np.int32)
+MASKED = {ACTION_MASK: MultiBinary(5)}
+ACTIONS = {
+    "choice": Discrete(5),
+    "choices": MultiDiscrete([2, 3]),
+    "buttons": MultiBinary(5),
+    "numbers": Box(-1, 1, (3,)),
+}
+CASES = {
+    **{kind: ({"positions": kind}, VECTORS, ACTIONS["choice"]) for kind in ("fixed", "learned", "rotary")},
+    **{kind: ({"memory": kind}, VECTORS, ACTIONS["choice"]) for kind in ("gru", "feedforward", "identity")},
+    **{name: ({}, VECTORS, space) for name, space in ACTIONS.items()},
+    **{
+        f"{name}, masked": ({}, Dict({**VECTORS, **MASKED}), ACTIONS[name]) for name in ("choice", "choices", "buttons")
+    },
+    "beta": ({"continuous": "beta"}, VECTORS, ACTIONS["numbers"]),
+    "mixture": ({"continuous": "gaussian_mixture"}, VECTORS, ACTIONS["numbers"]),
+    "image": ({}, Dict({"image": IMAGE}), ACTIONS["choice"]),
+    "grid": ({}, Dict({"grid": GRID, "a": VECTORS["a"]}), ACTIONS["numbers"]),
+    "tokens": ({}, Dict({"tokens": TOKENS}), ACTIONS["buttons"]),
+    "everything": ({}, Dict({"image": IMAGE, "grid": GRID, "tokens": TOKENS, **VECTORS, **MASKED}), ACTIONS["choice"]),
+    "as they are": ({"normalize": False}, VECTORS, ACTIONS["choice"]),
+    "moving average": ({"normalization": "moving_average"}, VECTORS, ACTIONS["choice"]),
+    "no reward": ({"previous_reward": False}, VECTORS, ACTIONS["choices"]),
+    "no action": ({"previous_action": False}, VECTORS, ACTIONS["choice"]),
+    "action alone": ({"previous_reward": False, "hidden_entries": ("observation",)}, flat(2), ACTIONS["choice"]),
+    "projection": ({"input_projection": True}, VECTORS, ACTIONS["choice"]),
+    "odd sizes": ({"width": 24, "feed_forward": 40}, VECTORS, ACTIONS["choice"]),
+}
+
+
+def make(changes, observation_space, action_space):
+    """An agent that has seen something."""
+    torch.manual_seed(0)
+    agent = perturb(AgentNetworks(dataclasses.replace(CONFIG, **changes), observation_space, action_space), 0.1).eval()
+    agent.iterate_spectral_norms()
+    normalization = getattr(agent.timestep_encoder, "normalization", None)
+    if normalization is not None:
+        normalization.mean.uniform_(-2, 2)
+        normalization.variance.uniform_(0.01, 4)
+    return agent
+
+
+def windows(agent, rows, steps, seed=0):
+    """Observation, previous action, previous reward and time, each [rows, steps, ...]; masks allow the first action."""
+    random = np.random.default_rng(seed)
+    seen = {}
+    for name, space in agent.observation_space.items():
+        high = 2 if isinstance(space, MultiBinary) else 9
+        seen[name] = torch.from_numpy(random.integers(0, high, (rows, steps, *space.shape)).astype(space.dtype))
+    if ACTION_MASK in seen:
+        seen[ACTION_MASK][..., 0] = 1
+    agent.action_space.seed(seed)
+    action = np.array([agent.action_space.sample() for _ in range(rows * steps)])
+    action = torch.from_numpy(action.reshape(rows, steps, *agent.action_space.shape))
+    reward = torch.from_numpy(random.normal(0, 30, (rows, steps)).astype(np.float32))
+    return seen, action, reward, torch.arange(steps).expand(rows, steps)
+
+
+def remembered(policy, window):
+    """h [rows, steps, E] of a policy that steps through a window."""
+    seen, action, reward, _ = window
+    state = policy.initial_state(len(reward))
+    steps = range(reward.shape[1])
+    h = [policy.remember(state, {k: x[:, t] for k, x in seen.items()}, action[:, t], reward[:, t]) for t in steps]
+    return torch.stack(h, 1)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@torch.no_grad()
+def test_a_frozen_step_equals_the_full_forward_pass(case, backend, monkeypatch):
+    monkeypatch.setenv("TWOHOT_BACKEND", backend)
+    agent = make(*case)
+    policy, window = freeze(agent), windows(agent, 5, 7)
+    expected = agent.encode(*window)
+    h = remembered(policy, window)
+    torch.testing.assert_close(h, expected, rtol=1e-5, atol=1e-5)
+    legal = window[0].get(ACTION_MASK)
+    for t in range(7):
+        mask = None if legal is None else legal[:, t]
+        found, whole = policy.actor.acting(h[:, t], mask), agent.actor(expected[:, t], mask)
+        torch.testing.assert_close(found.mode(), whole.mode()[:, -1], rtol=1e-5, atol=1e-5)
+        action = found.sample(torch.Generator().manual_seed(t))
+        log_prob = whole.log_prob(action.unsqueeze(1))[:, -1]
+        torch.testing.assert_close(found.log_prob(action), log_prob, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("space", ACTIONS.values(), ids=ACTIONS)
+def test_on_a_cpu_a_step_is_three_native_calls(space, mlp_calls, monkeypatch):
+    steps, call = [], native.transformer_step
+    monkeypatch.setattr(
+        native, "transformer_step", lambda *given, **options: steps.append(1) or call(*given, **options)
+    )
+    agent = make({}, VECTORS, space)
+    seen, action, reward, _ = windows(agent, 13, 1)
+    policy = freeze(agent)
+    policy.act(policy.initial_state(13), {k: x[:, 0] for k, x in seen.items()}, action[:, 0], reward[:, 0])
+    assert (len(mlp_calls), len(steps)) == (2, 1)
+
+
+@pytest.mark.parametrize("rows", [MOST_ROWS, MOST_ROWS + 1])
+@torch.no_grad()
+def test_of_many_rows_an_mlp_is_large_products(rows, mlp_calls):
+    agent = make({}, VECTORS, ACTIONS["choice"])
+    window = windows(agent, rows, 2)
+    policy = freeze(agent)
+    h = remembered(policy, window)
+    torch.testing.assert_close(h, agent.encode(*window), rtol=1e-5, atol=1e-5)
+    log_pi = policy.actor.acting(h[:, 1]).log_pi
+    torch.testing.assert_close(log_pi, agent.actor(h[:, 1]).log_pi[:, -1], rtol=1e-5, atol=1e-5)
+    assert len(mlp_calls) == (3 if rows == MOST_ROWS else 0)
+
+
+@pytest.mark.parametrize("name", ["fixed", "learned", "gru", "feedforward", "image", "moving average", "odd sizes"])
+@torch.no_grad()
+def test_later_changes_of_the_networks_change_no_frozen_policy(name):
+    agent = make(*CASES[name])
+    window = windows(agent, 3, 4)
+    policy, before = freeze(agent), agent.state_dict()
+    h = remembered(policy, window)
+    logits = policy.actor.acting(h[:, 0]).log_pi
+    for tensor in (*agent.parameters(), *agent.buffers()):
+        if tensor.is_floating_point():
+            tensor.mul_(1.3).add_(0.1)
+    assert torch.equal(remembered(policy, window), h)
+    assert torch.equal(policy.actor.acting(h[:, 0]).log_pi, logits)
+    later = freeze(agent)
+    assert not torch.allclose(remembered(later, window), h, atol=1e-3)
+    torch.testing.assert_close(remembered(later, window), agent.encode(*window), rtol=1e-4, atol=1e-4)
+    assert before.keys() == agent.state_dict().keys()
+    assert all(parameter.requires_grad for parameter in agent.trained_parameters())
+
+
+def test_a_state_goes_on_with_another_policy_of_the_same_networks():
+    agent = make({}, VECTORS, ACTIONS["choice"])
+    seen, action, reward, _ = windows(agent, 3, 6)
+    expected = remembered(freeze(agent), (seen, action, reward, None))
+    state = freeze(agent).initial_state(3)
+    for t in range(6):
+        h = freeze(agent).remember(state, {k: x[:, t] for k, x in seen.items()}, action[:, t], reward[:, t])
+        assert torch.equal(h, expected[:, t])
+    state.reset(torch.tensor([True, False, True]))
+    assert state.time.tolist() == [0, 6, 0]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda policy: pickle.loads(pickle.dumps(policy))])
+def test_a_copy_has_weights_of_its_own(copied):
+    agent = make({}, VECTORS, ACTIONS["choice"])
+    policy, window = freeze(agent), windows(agent, 3, 4)
+    h, other = remembered(policy, window), copied(policy)
+    for part in (policy.timestep_encoder, policy.trajectory_encoder, policy.actor):
+        for tensor in part.packed.weights.tensors:
+            if tensor is not None:
+                tensor.fill_(torch.nan)
+    assert torch.equal(remembered(other, window), h)
+
+
+def test_freezing_draws_no_random_number():
+    agent, before = make(*CASES["everything"]), torch.get_rng_state()
+    freeze(agent)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Louder(Transformer):
+    """A Transformer with a step of its own."""
+
+    def step(self, x, time, cache):
+        return 2 * super().step(x, time, cache)
+
+
+def test_what_overrides_a_network_acts_as_it_says():
+    torch.manual_seed(0)
+    plain, x, time = Louder(32, 1, 2, 32, 0.5, 8), normal(3, 32), torch.zeros(3, dtype=torch.int64)
+    h = freeze_network(plain).step(x, time, plain.initial_cache(3))
+    assert torch.equal(h, plain.eval().step(x, time, plain.initial_cache(3)))
+
+
+@torch.no_grad()
+def test_positions_are_kept_in_a_table():
+    frozen = freeze_network(Transformer(32, 1, 2, 32, 0.0, 8))
+    for times in ([0, 3], [], [200, 7, 64], [5, 1000], [MOST_KEPT - 1, 0], [MOST_KEPT, 1], [MOST_KEPT + 9]):
+        time = torch.tensor(times, dtype=torch.int64)
+        torch.testing.assert_close(frozen._positions(time), frozen.plain.positions(time), rtol=0, atol=2e-7)
+    assert len(frozen._kept) == MOST_KEPT
+
+
+def test_probabilities_in_numpy_are_those_of_torch():
+    torch.manual_seed(0)
+    logits = 20 * torch.randn(40, 6)
+    logits[0], logits[1] = 80.0 * torch.eye(6)[2], 0.0
+    plain = bounded_log_softmax(logits.double(), None, 1e-3, 0.99)
+    found = _bounded_log_softmax(logits, 1e-3, 0.99)
+    torch.testing.assert_close(found, plain.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [500, MOST_NUMBERS])
+@pytest.mark.parametrize("several", [False, True])
+def test_samples_in_numpy_are_those_of_torch(rows, several):
+    log_pi = torch.randn(rows, 7, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
+    log_pi[:, 3] = -torch.inf
+    policy = Categoricals(log_pi.unsqueeze(1), torch.arange(7), None) if several else Categorical(log_pi)
+    found, plain = sample(policy, torch.Generator().manual_seed(5)), policy.sample(torch.Generator().manual_seed(5))
+    assert (found.dtype, found.shape) == (plain.dtype, plain.shape)
+    assert (found == plain).float().mean() > 0.99
+    assert set(found.unique().tolist()) == {0, 1, 2, 4, 5, 6}
