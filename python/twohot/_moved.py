@@ -11,27 +11,57 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 MOVED = {
-    "twohot.acting": "twohot.inference.agent",
-    "twohot.analysis": "twohot.inference.analysis",
-    "twohot.bins": "twohot.losses.bins",
-    "twohot.checkpoint": "twohot.runs.checkpoint",
-    "twohot.config_files": "twohot.config.files",
-    "twohot.envs.batched": "twohot.envs.vector.batched",
-    "twohot.evaluate": "twohot.training.evaluate",
-    "twohot.export": "twohot.inference.export",
-    "twohot.learner": "twohot.learning.learner",
-    "twohot.metrics": "twohot.runs.metrics",
-    "twohot.offline": "twohot.data.offline",
-    "twohot.progress": "twohot.training.progress",
-    "twohot.replay.views": "twohot.reports.replay_plot",
-    "twohot.report": "twohot.reports.report",
-    "twohot.rollout": "twohot.data.rollout",
-    "twohot.train": "twohot.training.train",
-    "twohot.video": "twohot.training.video",
+    **{f"twohot.{name}": f"twohot.cli.{name}" for name in ("environment_check", "options")},
     **{
-        f"twohot.envs.{suite}": f"twohot.envs.suites.{suite}"
-        for suite in ("atari", "babyai", "gymnasium", "maze_runner", "metaworld", "popgym", "procgen", "retro")
+        f"twohot.{name}": f"twohot.data.{name}"
+        for name in ("experience", "offline", "offline_columns", "offline_scan", "rollout")
     },
+    **{f"twohot.{name}": f"twohot.inference.{name}" for name in ("analysis", "export")},
+    **{f"twohot.{name}": f"twohot.learning.{name}" for name in ("learner",)},
+    **{f"twohot.{name}": f"twohot.losses.{name}" for name in ("bins",)},
+    **{f"twohot.{name}": f"twohot.reports.{name}" for name in ("figures", "markup", "page", "report", "results")},
+    **{f"twohot.{name}": f"twohot.runs.{name}" for name in ("checkpoint", "metrics", "ownership", "scores")},
+    **{
+        f"twohot.{name}": f"twohot.training.{name}"
+        for name in ("epoch", "evaluate", "interruption", "progress", "train", "video")
+    },
+    **{
+        f"twohot.envs.{name}": f"twohot.envs.suites.{name}"
+        for name in (
+            "atari",
+            "babyai",
+            "dark_key",
+            "frozen_lake",
+            "gym_vector",
+            "gymnasium",
+            "half_cheetah",
+            "maze_runner",
+            "metaworld",
+            "popgym",
+            "procgen",
+            "retro",
+            "tmaze",
+        )
+    },
+    **{
+        f"twohot.envs.{name}": f"twohot.envs.vector.{name}"
+        for name in ("batched", "batched_trials", "machine", "python_batch", "rows", "trial_vector", "workers")
+    },
+    **{
+        f"twohot.envs.{name}": f"twohot.envs.wrappers.{name}"
+        for name in ("actions", "attempts", "layout", "one_hot", "padding")
+    },
+    "twohot.acting": "twohot.inference.agent",
+    "twohot.config_files": "twohot.config.files",
+    "twohot.conventions": "twohot.spaces",
+    "twohot.envs.multitask": "twohot.envs.wrappers.trial",
+    "twohot.evaluate_command": "twohot.cli.evaluate",
+    "twohot.evaluation_section": "twohot.reports.evaluation",
+    "twohot.loss_rows": "twohot.losses.rows",
+    "twohot.networks": "twohot.agent.build",
+    "twohot.replay.views": "twohot.reports.replay_plot",
+    "twohot.replay_commands": "twohot.cli.replay",
+    "twohot.run_replay": "twohot.runs.replay",
 }
 """Old name -> name."""
 
