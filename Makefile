@@ -65,7 +65,7 @@ cpp-build-%: $(VENV)/.ready
 	$(BIN)/cmake --build build/cpp-$* > /dev/null
 
 cpp-test-%: cpp-build-%
-	$(BIN)/ctest --test-dir build/cpp-$* --output-on-failure
+	$(BIN)/ctest --test-dir build/cpp-$* --parallel $(WORKERS) --output-on-failure
 
 # The Python module, of the objects of those C++ tests. What torch and the interpreter keep is no leak of ours.
 FUZZ_SECONDS ?= $(or $(TWOHOT_FUZZ_SECONDS),60)

@@ -504,3 +504,10 @@ def test_decoding_refuses_what_does_not_fit_the_cache(which):
     with pytest.raises(ValueError, match="expected q, k, v on cpu, as the cache is, got meta"):
         decode_attention(*(torch.zeros(2, 3, 4, device="meta") for _ in range(3)), cache, 0)
     assert cache.keys.eq(0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_a_softcap_beyond_all_scores_changes_nothing(dtype):
+    q, k, v = tensors((2, 5, 2, 16), dtype=dtype)
+    free, capped = (reference.causal_attention(q, k, v, softcap=softcap) for softcap in (None, 2.0**40))
+    assert torch.equal(free, capped)

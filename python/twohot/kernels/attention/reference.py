@@ -66,8 +66,11 @@ def causal_attention(
 
 
 def capped(scores: Tensor, softcap: float | None) -> Tensor:
-    """softcap tanh(scores / softcap); None leaves them."""
-    return scores if softcap is None else softcap * torch.tanh(scores / softcap)
+    """softcap tanh(scores / softcap), in float32 at least: half precision loses a large one; None leaves them."""
+    if softcap is None:
+        return scores
+    exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    return (softcap * torch.tanh(exact / softcap)).to(scores.dtype)
 
 
 def ring_slot(seen: Tensor, rows: int, sinks: int) -> Tensor:
