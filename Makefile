@@ -22,7 +22,7 @@ TYPED := $(addprefix python/twohot/,kernels losses rl attention.py tensors.py) t
 help:
 	@echo "make train   train the quickstart agent (about 5 minutes on two cores) and write its report"
 	@echo "make test    lint, C++ tests and Python tests"
-	@echo "make types   check the types of the package"
+	@echo "make types   check the types of the whole package, where errors are left"
 	@echo "make fuzz    random calls of native code, under AddressSanitizer"
 	@echo "make format  format the sources"
 	@echo "make bench   measure what takes minutes, into bench/results"
