@@ -15,9 +15,9 @@ TRITON := triton==3.9.0
 PROCGEN := procgen-mirror==0.10.7 ; python_version >= "3.11" and python_version < "3.13"
 
 # What `make lint` holds to the types; `make types` looks at everything that is installed.
-TYPED := $(addprefix python/twohot/,kernels losses rl attention.py tensors.py) tests/typed_losses.py
+TYPED := $(addprefix python/twohot/,kernels losses rl attention.py tensors.py) tests/losses/typed_losses.py
 
-.PHONY: help train test lint types cpp-test fuzz format bench gpu readme wheel resolve clean
+.PHONY: help train test lint types cpp-test fuzz fuzz-build format bench gpu readme wheel resolve clean
 
 help:
 	@echo "make train   train the quickstart agent (about 5 minutes on two cores) and write its report"
@@ -32,8 +32,13 @@ help:
 	@echo "make resolve ask whether all extras go together on every Python that is supported"
 	@echo "make clean   remove the virtual environment and all build products"
 
-$(VENV)/.ready: $(SOURCES)
+# What C++ is built with, some megabytes: its builds need not wait for torch.
+$(VENV)/.tools: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check cmake ninja pybind11
+	touch $@
+
+$(VENV)/.ready: $(SOURCES) $(VENV)/.tools
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	test "$$(uname)" != Linux || $(BIN)/python -c "import triton" 2> /dev/null || \
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check $(TRITON)
@@ -59,7 +64,7 @@ types: $(VENV)/.ready
 # Once as it ships, once under AddressSanitizer and UndefinedBehaviourSanitizer, once under ThreadSanitizer.
 cpp-test: cpp-test-plain cpp-test-address,undefined cpp-test-thread
 
-cpp-build-%: $(VENV)/.ready
+cpp-build-%: $(VENV)/.tools
 	$(BIN)/cmake -S . -B build/cpp-$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DTWOHOT_PYTHON=OFF \
 	    -DTWOHOT_TESTS=ON -DTWOHOT_WERROR=ON -DTWOHOT_SANITIZE=$(if $(filter plain,$*),,$*) > /dev/null
 	$(BIN)/cmake --build build/cpp-$* > /dev/null
@@ -71,13 +76,15 @@ cpp-test-%: cpp-build-%
 FUZZ_SECONDS ?= $(or $(TWOHOT_FUZZ_SECONDS),60)
 SANITIZED := build/cpp-address,undefined
 
-fuzz: cpp-build-address,undefined
+fuzz-build: cpp-build-address,undefined
 	$(BIN)/cmake "$(SANITIZED)" -DTWOHOT_PYTHON=ON -DPython_EXECUTABLE=$(abspath $(BIN))/python \
 	    -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > /dev/null
 	$(BIN)/cmake --build "$(SANITIZED)" --target _native > /dev/null
+
+fuzz: fuzz-build $(VENV)/.ready
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	    TWOHOT_FUZZ_NATIVE="$(SANITIZED)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	    $(BIN)/python tests/native_fuzz.py --seconds $(FUZZ_SECONDS)
+	    $(BIN)/python tests/helpers/native_fuzz.py --seconds $(FUZZ_SECONDS)
 
 format: $(VENV)/.ready
 	$(BIN)/ruff format .

@@ -1,13 +1,18 @@
 """How the package is built: modules in its root, floors and circles of its imports, lines of code.
 
+    python bench/structure.py                # of this tree
+    python bench/structure.py --since REV    # and what changed: lines of code then, existing files that were edited
+
 A room is a module of the root or a sub-package; it stands one floor above the highest room that it imports. Imports
 inside functions count, those for type checkers alone do not.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import io
+import subprocess
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -103,9 +108,34 @@ def floors(graph: Mapping[str, set[str]]) -> dict[str, int]:
     return {node: floor(home[node]) for node in graph}
 
 
-def lines_of_code(paths: Iterable[Path]) -> int:
+def lines_of_code(sources: Iterable[str]) -> int:
     """Lines of Python that hold more than docstrings, comments and blanks."""
-    return sum(len(_lines(path.read_text())) for path in paths)
+    return sum(len(_lines(source)) for source in sources)
+
+
+def lines_of_cpp(sources: Iterable[str]) -> int:
+    """Lines of C++ that hold more than comments and blanks."""
+    lines = (line.strip() for source in sources for line in source.splitlines())
+    return sum(bool(line) and not line.startswith("//") for line in lines)
+
+
+def sources_at(revision: str, suffixes: tuple[str, ...]) -> list[str]:
+    """What is installed or compiled, at a revision; the kernels once stood beside the package."""
+    listed = _git("ls-tree", "-r", "--name-only", revision, "--", "python/twohot", "kernels", "csrc").splitlines()
+    paths = [path for path in listed if path.endswith(suffixes) and not path.startswith("csrc/tests/")]
+    return [_git("show", f"{revision}:{path}") for path in paths]
+
+
+def edited_since(revision: str) -> tuple[list[str], int]:
+    """The files that were there and were edited since a revision, tests and pages apart; how many files are new."""
+    changed = [line.split("\t") for line in _git("diff", "--name-status", "--no-renames", revision).splitlines()]
+    edited = [path for kind, path in changed if kind != "A" and not path.startswith(("tests/", "csrc/tests/", "docs/"))]
+    new = [path for kind, path in changed if kind == "A"] + _git("ls-files", "-o", "--exclude-standard").splitlines()
+    return [path for path in edited if not path.endswith(".md")], len(new)
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def _lines(source: str) -> set[int]:
@@ -145,6 +175,9 @@ def _room(name: str) -> str:
 
 def main() -> None:
     """Print what the structure is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--since", metavar="REV", help="a revision to compare with")
+    since = parser.parse_args().since
     rooms, graph = room_graph(), module_graph()
     height = floors(rooms)
     print(f"modules in the root: {len(root_modules())} ({', '.join(root_modules())})")
@@ -153,7 +186,16 @@ def main() -> None:
         print(f"  {level}: {', '.join(sorted(room[7:] for room in rooms if height[room] == level))}")
     print(f"circles of rooms: {circles(rooms) or 'none'}")
     print(f"circles of modules: {circles(graph) or 'none'}")
-    print(f"lines of code: {lines_of_code(modules().values())}")
+    cpp = (path for path in (ROOT / "csrc").rglob("*.*") if "tests" not in path.parts)
+    print(f"lines of Python: {lines_of_code(path.read_text() for path in modules().values())}", end=", ")
+    print(f"of C++: {lines_of_cpp(path.read_text() for path in cpp)}")
+    if since:
+        edited, new = edited_since(since)
+        then = lines_of_code(sources_at(since, (".py",))), lines_of_cpp(sources_at(since, (".cc", ".h")))
+        print(f"lines at {since}: of Python {then[0]}, of C++ {then[1]}")
+        print(f"existing files edited since, tests and pages apart: {len(edited)}; new files: {new}")
+        for path in edited[:20]:
+            print(f"  {path}")
 
 
 if __name__ == "__main__":

@@ -327,7 +327,7 @@ def write_table() -> list[str]:
 
 GROUP = Group(
     measures="attention beside torch and the official code: about five minutes on two cores",
-    gates=("test_attention.py", "test_attention_native.py", "test_transformer_step.py"),
+    gates=("attention/test_attention.py", "kernels/test_attention_native.py", "kernels/test_transformer_step.py"),
     cases=(attention_beside_baselines,),
     tables=(Table("attention", write_table),),
 )

@@ -14,7 +14,7 @@ def dark_key_beside_the_official_code() -> list[Row]:
 
 GROUP = Group(
     measures="trains Dark-Key-To-Door, and by the official code for as long: half an hour on two cores",
-    gates=("test_bench_small_tasks.py", "test_dark_key.py", "test_learner.py"),
+    gates=("bench/test_small_tasks.py", "envs/test_dark_key.py", "learning/test_learner.py"),
     cases=(dark_key_beside_the_official_code,),
     long=True,
 )

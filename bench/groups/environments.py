@@ -226,7 +226,7 @@ def write_table() -> list[str]:
 GROUP = Group(
     measures="steps/s of the benchmarks' environments: about five minutes on two cores",
     gates=(
-        *("test_workers.py", "test_rollout.py", "test_batched_trials.py", "test_python_batch.py"),
+        *("envs/test_workers.py", "data/test_rollout.py", "envs/test_batched_trials.py", "envs/test_python_batch.py"),
         *(f"test_{suite}.py" for suite in ("metaworld", "procgen", "atari", "popgym", "babyai")),
     ),
     cases=(environment_steps_per_second, metaworld_start),

@@ -14,7 +14,7 @@ def frozen_lake_beside_the_official_code() -> list[Row]:
 
 GROUP = Group(
     measures="trains Meta-Frozen-Lake, and by the official code for as long: half an hour on two cores",
-    gates=("test_bench_small_tasks.py", "test_frozen_lake.py", "test_learner.py"),
+    gates=("bench/test_small_tasks.py", "envs/test_frozen_lake.py", "learning/test_learner.py"),
     cases=(frozen_lake_beside_the_official_code,),
     tables=(Table("small_tasks", write_table, page="README.md"),),
     long=True,

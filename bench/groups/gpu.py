@@ -76,7 +76,7 @@ def _layer(dtype: torch.dtype, target: Tensor, bins: ValueBins) -> list[Row]:
 
 GROUP = Group(
     measures="losses and attention on a GPU",
-    gates=("test_two_hot_triton.py", "test_attention_triton.py"),
+    gates=("kernels/test_two_hot_triton.py", "kernels/test_attention_triton.py"),
     cases=(losses_on_a_gpu, attention_on_a_gpu),
     long=True,
 )

@@ -189,7 +189,7 @@ def write_profile() -> list[str]:
 
 GROUP = Group(
     measures="the learner's step, beside the official code where docs/official.md set it up: 15 minutes",
-    gates=("test_objectives.py", "test_learner.py", "test_critics.py"),
+    gates=("learning/test_objectives.py", "learning/test_learner.py", "nets/test_critics.py"),
     cases=(learner_updates_per_second, step_beside_the_official_code, growth_of_the_step, where_the_time_goes),
     tables=(Table("learner", write_table), Table("profile", write_profile, page="docs/learner.md")),
 )

@@ -245,12 +245,12 @@ def write_table() -> list[str]:
 GROUP = Group(
     measures="losses beside every baseline: about eight minutes on two cores",
     gates=(
-        "test_value_bins.py",
-        "test_losses.py",
-        "test_loss_faces.py",
-        "test_loss_rows.py",
-        "test_two_hot_native.py",
-        "test_two_hot_torch.py",
+        "losses/test_value_bins.py",
+        "losses/test_losses.py",
+        "losses/test_loss_faces.py",
+        "losses/test_loss_rows.py",
+        "kernels/test_two_hot_native.py",
+        "kernels/test_two_hot_torch.py",
     ),
     cases=(losses_beside_baselines,),
     tables=(Table("losses", write_table),),

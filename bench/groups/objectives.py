@@ -241,7 +241,7 @@ def objectives_learn() -> list[Row]:
 
 GROUP = Group(
     measures="trains every objective, two seeds each: some ten minutes on two cores",
-    gates=("test_objectives.py", "test_policies.py", "test_learner.py"),
+    gates=("learning/test_objectives.py", "nets/test_policies.py", "learning/test_learner.py"),
     cases=(objectives_learn,),
     long=True,
 )

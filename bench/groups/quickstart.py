@@ -106,7 +106,7 @@ def write_table() -> list[str]:
 
 GROUP = Group(
     measures="trains three seeds of the quickstart: about a quarter of an hour on two cores",
-    gates=("test_rollout.py", "test_objectives.py", "test_learner.py", "test_train.py"),
+    gates=("data/test_rollout.py", "learning/test_objectives.py", "learning/test_learner.py", "training/test_train.py"),
     cases=(quickstart_seeds,),
     tables=(Table("quickstart", write_table, page="README.md"),),
     long=True,

@@ -285,7 +285,7 @@ def _windows(rows: list[Record]) -> list[list[str]]:
 
 GROUP = Group(
     measures="replay beside every baseline: about five minutes, 8 GB of memory and 12 GB of disk",
-    gates=("test_replay.py", "test_replay_properties.py"),
+    gates=("replay/test_replay.py", "replay/test_properties.py"),
     cases=(replay_beside_baselines, replay_costs),
     tables=(Table("replay", write_table),),
 )

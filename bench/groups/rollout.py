@@ -96,7 +96,7 @@ def rollout_steps_per_second() -> list[Row]:
 
 GROUP = Group(
     measures="collecting, beside the official code where docs/official.md set it up: a minute",
-    gates=("test_envs.py", "test_rollout.py", "test_attention.py"),
+    gates=("envs/test_envs.py", "data/test_rollout.py", "attention/test_attention.py"),
     cases=(rollout_steps_per_second, collecting_beside_the_official_code),
     tables=(Table("speed", figures("rollout", "quickstart")),),
 )

@@ -1,6 +1,6 @@
 """Every private interface of torch and Python that the operations use.
 
-tests/test_torch_private.py holds each to what is said here: a version that moves one fails there by name.
+tests/kernels/test_torch_private.py holds each to what is said here: a version that moves one fails there by name.
 """
 
 from __future__ import annotations

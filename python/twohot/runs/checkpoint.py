@@ -147,14 +147,17 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         version = state["format"]
     except (ValueError, KeyError, TypeError):
         version = FORMAT  # whatever it is, it has not its checksum
-    if version != FORMAT:
+    if version == 1 and "crc32" not in state:  # all were planned, and the state has no checksum
+        state = {"unplanned": None, "continued": [], **state}
+    elif version != FORMAT:
         raise CheckpointError(
-            f"{checkpoint}: format {version!r}, this version reads {FORMAT}: use the version that wrote it, or "
+            f"{checkpoint}: format {version!r}, this version reads 1 and {FORMAT}: use the version that wrote it, or "
             "start a new run"
         )
-    signed = _SIGNED.fullmatch(data)
-    if signed is None or zlib.crc32(signed[1]) != int(signed[2], 16):
-        raise CheckpointError(f"{path}: damaged (it lacks its own CRC-32); {_advice(checkpoint)}")
+    else:
+        signed = _SIGNED.fullmatch(data)
+        if signed is None or zlib.crc32(signed[1]) != int(signed[2], 16):
+            raise CheckpointError(f"{path}: damaged (it lacks its own CRC-32); {_advice(checkpoint)}")
     with reading(checkpoint):
         for name, expected in state["files"].items():
             if name != Path(name).name or not name.endswith(".safetensors"):

@@ -3,13 +3,13 @@
 import dataclasses
 import re
 import types
-from pathlib import Path
 
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
 from network_formulas import integers, normal
+from paths import ROOT
 from small import AGENT
 from twohot.agent import AgentNetworks
 from twohot.config import ObjectiveConfig, OptimizerConfig
@@ -17,7 +17,7 @@ from twohot.learning.learner import Learner
 from twohot.nets.frozen import freeze
 from twohot.nets.registry import Registry, UnknownNetworkError
 
-PAGE = (Path(__file__).resolve().parent.parent / "docs" / "own_networks.md").read_text()
+PAGE = (ROOT / "docs" / "own_networks.md").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from gymnasium import spaces
 
 import layout_suite
-from test_offline_numbers import saved, stored
+from tests.data.test_offline_numbers import saved, stored
 from twohot import envs
 from twohot.data.offline import load_offline
 from twohot.data.offline_columns import OfflineError, Recorded

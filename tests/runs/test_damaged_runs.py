@@ -263,10 +263,22 @@ def test_tensors_that_do_not_fit_are_named(run: Path, stem: str, change: str) ->
         READERS["resume"](run)
 
 
-def test_an_old_format_is_refused_by_its_number(run: Path) -> None:
-    (run / "checkpoints/epoch-000002/state.json").write_text('{"format": 1, "files": {}}')
-    with pytest.raises(CheckpointError, match="format 1, this version reads 2"):
+def test_another_format_is_refused_by_its_number(run: Path) -> None:
+    (run / "checkpoints/epoch-000002/state.json").write_text('{"format": 3, "files": {}}')
+    with pytest.raises(CheckpointError, match="format 3, this version reads 1 and 2"):
         Agent.from_checkpoint(run)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_format_of_before_is_read_where_it_is_one(run: Path, signed: bool) -> None:
+    """Its state has no checksum and is that of a planned checkpoint; one with a checksum has another format."""
+    path = run / "checkpoints/epoch-000002/state.json"
+    state = json.loads(path.read_text()) | {"format": 1}
+    for name in ("unplanned", "continued", *(() if signed else ("crc32",))):
+        del state[name]
+    path.write_text(json.dumps(state, indent=1))
+    for name in ("resume", "act"):
+        assert bool(sentence(lambda read=READERS[name]: read(run))) is signed
 
 
 @pytest.mark.parametrize("line", [b'{"kind": "update"}', b"\xff", b"[" * 100_000, b"{}", b""])

@@ -5,7 +5,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from test_replay_properties import assert_law
+from tests.replay.test_properties import assert_law
 from twohot.replay import Batch, Field, Mixture, Replay, Schema
 
 SCHEMA = Schema(

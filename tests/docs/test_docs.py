@@ -9,10 +9,10 @@ from pathlib import Path
 import gymnasium
 import pytest
 
+from paths import ROOT
 from twohot.envs import registry
 from twohot.presets import PRESETS
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMED = re.findall(r"`((?:\w+/)*\w+\.py): ([\w.]+)`", (ROOT / "docs" / "method.md").read_text())
 

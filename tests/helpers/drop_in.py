@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from compare import assert_accurate
+from paths import HELPERS, ROOT
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "drop_in"
-HOSTS = Path(__file__).resolve().parent / "drop_in_hosts"
+FOLDER = ROOT / "docs" / "drop_in"
+HOSTS = HELPERS / "drop_in_hosts"
 STEPS = 4
 EXACT = 1e-12 / torch.finfo(torch.float64).eps
 PLACE = re.compile(r"# (?P<file>[\w/]+\.py)(?:, in place of (?P<names>[\w ]+)|, in (?P<function>[\w.]+))?")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 from gymnasium.spaces import Discrete
 
+from paths import ROOT
 from small_spaces import flat
-from test_learner import CONFIG, make_batch
+from tests.learning.test_learner import CONFIG, make_batch
 from twohot.agent import AgentNetworks
 from twohot.cli.options import TrainOptions, parse
 from twohot.config import TrainConfig
@@ -19,7 +19,6 @@ from twohot.config.files import ADDED, to_json
 from twohot.learning.learner import Learner
 from twohot.presets import PRESETS
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "differences.md").read_text()
 LINES = [block.replace("\\\n", " ") for block in re.findall(r"```\n(twohot train .*?)```", PAGE, re.DOTALL)]
 SIZES = {

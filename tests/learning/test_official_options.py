@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from compare import assert_accurate
 from objective_loops import CONFIG, make_agent, make_batch
 from small_spaces import flat
-from test_objectives import EXACT, SAMPLED, assert_equals_loops
+from tests.learning.test_objectives import EXACT, SAMPLED, assert_equals_loops
 from twohot.agent import AgentNetworks
 from twohot.config import AgentConfig, ConfigurationError, ObjectiveConfig, OptimizerConfig
 from twohot.inference.analysis import trajectory_values

@@ -3,15 +3,15 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from paths import HELPERS
 from replay_crash import SCHEMA, columns, length_of
 from twohot.replay import DamagedReplayError, Replay
 
-CRASH = Path(__file__).with_name("replay_crash.py")
+CRASH = HELPERS / "replay_crash.py"
 
 
 def crash(*arguments):

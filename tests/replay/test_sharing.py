@@ -10,7 +10,7 @@ import pytest
 from replay_crash import SCHEMA, columns
 from twohot.replay import DamagedReplayError, Field, Replay, Schema
 
-BEFORE = Path(__file__).with_name("replay_format_2")
+BEFORE = Path(__file__).with_name("format_2")
 
 
 def narrow(number, length):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import subprocess
 import sys
 import types
@@ -12,6 +13,7 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 from objective_loops import CONFIG, make_agent, make_batch
+from paths import HELPERS
 from twohot.config import ObjectiveConfig, OptimizerConfig
 from twohot.learning import compute_losses
 from twohot.learning import targets as values
@@ -135,8 +137,8 @@ def test_two_processes_from_one_seed_agree_bit_for_bit():
         "import sys, torch; torch.set_num_threads(1); import test_targets; "
         "import perturbation; perturbation.perturb_as_asked(); print(test_targets.all_digests())"
     )
-    here = Path(__file__).parent
-    run = subprocess.run([sys.executable, "-c", script], cwd=here, capture_output=True, text=True, check=True)
+    here, env = Path(__file__).parent, {**os.environ, "PYTHONPATH": str(HELPERS)}
+    run = subprocess.run([sys.executable, "-c", script], cwd=here, env=env, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == all_digests()
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from paths import ROOT
 from twohot.cli.options import TrainOptions, parse
 from twohot.config import TrainConfig
 from twohot.config.files import to_json
 from twohot.presets import PRESETS
 from twohot.replay import Replay
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 

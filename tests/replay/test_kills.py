@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from paths import HELPERS
+
 KILLS = int(os.environ.get("TWOHOT_KILLS", "24"))
-SCRIPT = Path(__file__).with_name("replay_kills.py")
+SCRIPT = HELPERS / "replay_kills.py"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Random calls of every public function that ends in native code, well-formed and not.
 
-    python tests/native_fuzz.py --seconds 60 --seed 1      # draws until the time is over
-    python tests/native_fuzz.py --seed 1 --only 123        # one draw again
+    python tests/helpers/native_fuzz.py --seconds 60 --seed 1      # draws until the time is over
+    python tests/helpers/native_fuzz.py --seed 1 --only 123        # one draw again
 
 A call gives what plain PyTorch gives, or a sentence: an exception of `SENTENCES` in words of its own. Anything else is
 told with the draw, its arguments and what happened: a crash, a sanitizer's report, a hang, a binding's signature,

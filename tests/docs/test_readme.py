@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from paths import ROOT
 from small import quiet, with_epochs
 from twohot.training.train import train
 
-ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from small import agent_bytes, quiet, with_epochs
-from test_train import on_disk
+from tests.training.test_train import on_disk
 from twohot.config import CollectConfig, ConfigurationError, DataConfig, TrainConfig
 from twohot.data.experience import Experience
 from twohot.inference.agent import load_networks

@@ -6,7 +6,7 @@ from gymnasium.spaces import Discrete, MultiDiscrete
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from network_formulas import integers
-from test_learner_inputs import CASES, make_batch, make_learner
+from tests.learning.test_learner_inputs import CASES, make_batch, make_learner
 from twohot.nets.actions import ActionLinear
 
 

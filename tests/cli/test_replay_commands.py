@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from test_cli import fails
+from tests.cli.test_cli import fails
 from twohot.cli import main as cli
 from twohot.data.offline import load_offline
 from twohot.data.offline_columns import OfflineError

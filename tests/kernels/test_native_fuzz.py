@@ -5,15 +5,15 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 import native_fuzz
-from test_native_stub import STUB, declared
+from paths import HELPERS
+from tests.kernels.test_native_stub import STUB, declared
 
-FUZZ = Path(__file__).with_name("native_fuzz.py")
+FUZZ = HELPERS / "native_fuzz.py"
 
 
 def fuzz(*arguments):

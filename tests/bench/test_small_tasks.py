@@ -13,11 +13,11 @@ import pytest
 from bench.cases import small_tasks
 from bench.harness import results
 from bench.harness.measure import Row
+from paths import ROOT
 from twohot.config.files import save_config, to_json
 from twohot.presets import PRESETS
 from twohot.runs.metrics import MetricsWriter
 
-ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.bench
 LAKE = "frozen-lake-small"
 FAILING = """

@@ -1,11 +1,11 @@
 """Pages that name files and variables name those that there are."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from paths import ROOT
+
 FOLDERS = [ROOT / name for name in (".", "python/twohot", "python/twohot/kernels", "python/twohot/envs", "bench")]
 
 
