@@ -33,7 +33,7 @@ from triton.compiler import ASTSource
 from twohot.kernels.attention import decode_kernel, tiles
 from twohot.kernels.attention import kernel as attention_kernel
 from twohot.kernels.backend import TRITON_FLOAT32_HEAD_SIZE
-from twohot.kernels.two_hot import kernel
+from twohot.kernels.two_hot import kernel, launchers
 
 RESULTS = Path(__file__).resolve().parent / "results" / "kernels.csv"
 TARGETS = {
@@ -102,7 +102,7 @@ def cross_entropy(
     transform: str = "symlog",
 ):
     """Loss and gradient of masked, weighted rows, four to a target, with a scale; and the readout that is named."""
-    kernel.launch_cross_entropy(
+    launchers.launch_cross_entropy(
         meta(ROWS, bins, dtype=dtype),
         meta(ROWS // 4),
         meta(ROWS // 4, dtype=torch.bool),
@@ -121,7 +121,7 @@ def cross_entropy(
 
 
 def expectation(bins: int, dtype: torch.dtype, *, kind: str, low: float = -10.0, gradient: bool = False) -> None:
-    kernel.launch_expectation(
+    launchers.launch_expectation(
         meta(ROWS, bins, dtype=dtype),
         low=low,
         high=10.0,
@@ -136,8 +136,8 @@ def expectation(bins: int, dtype: torch.dtype, *, kind: str, low: float = -10.0,
 def window(which: str, size: int, dtype: torch.dtype, precision: str, rich: bool) -> None:
     """One kernel of attention over windows; `rich`: lengths, a window with sinks, softcap and rotation."""
     q, k = meta(4, 256, 8, size, dtype=dtype), meta(4, 256, 2, size, dtype=dtype)
-    lse, half = meta(4, 8, 256), meta(256, size // 2)
-    inputs = (q, k, k, meta(4, dtype=torch.int64) if rich else None, (half, half) if rich else (None, None))
+    lse, angle = meta(4, 8, 256), meta(256, size // 2)
+    inputs = (q, k, k, meta(4, dtype=torch.int64) if rich else None, (angle, angle) if rich else (None, None))
     options = {"precision": precision, "scale": 0.125, "lse": lse, "softcap": 5.0 if rich else 0.0}
     options |= {"window": 100 if rich else 0, "sinks": 4 if rich else 0}
     if which == "forward":
@@ -150,10 +150,10 @@ def window(which: str, size: int, dtype: torch.dtype, precision: str, rich: bool
 
 def decode(size: int, dtype: torch.dtype) -> None:
     q, k, ring = meta(16, 8, size), meta(16, 2, size), meta(16, 2, 1024, size, dtype=dtype)
-    half, seen = meta(16, size // 2), meta(16, dtype=torch.int64)
+    angle, cache_position = meta(16, size // 2), meta(16, dtype=torch.int64)
     options = {"out": q, "sinks": 4, "softcap": 5.0, "scale": 0.125}
     with patch.object(decode_kernel, "launch_join"):
-        decode_kernel.launch_decode(q, k, k, ring, ring, seen, (half, half), **options)
+        decode_kernel.launch_decode(q, k, k, ring, ring, cache_position, (angle, angle), **options)
 
 
 def attention_cases() -> dict[str, Callable[[], None]]:
@@ -193,7 +193,7 @@ def cases() -> dict[str, Callable[[], None]]:
                     b, d, kind=r, gradient=True
                 ),
             }
-        found[f"{DTYPES[dtype]} scale"] = lambda d=dtype: kernel.launch_scale(meta(ROWS, 128, dtype=d), meta(()))
+        found[f"{DTYPES[dtype]} scale"] = lambda d=dtype: launchers.launch_scale(meta(ROWS, 128, dtype=d), meta(()))
     found["N=2 fp32 two-hot gradient readout=transformed symlog"] = lambda: cross_entropy(
         2, torch.float32, readout="transformed"
     )
@@ -217,7 +217,7 @@ def recorded(target: GPUTarget) -> Iterator[list[Launch]]:
         return run
 
     with ExitStack() as stack:
-        for module in (kernel, tiles):
+        for module in (launchers, tiles):
             stack.enter_context(patch.object(module, "wave_size", lambda: target.warp_size))
         patches = [patch.object(which, "run", recorder(which)) for which in KERNELS]
         for each in patches:

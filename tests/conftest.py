@@ -54,11 +54,11 @@ def implementation(request, monkeypatch) -> str:
 
 
 @pytest.fixture
-def small_pieces(monkeypatch) -> None:
+def small_tiles(monkeypatch) -> None:
     """Pieces of 256 rows, the fewest that there are."""
     from twohot.kernels.linear_two_hot import op
 
-    monkeypatch.setattr(op, "_PIECE_ELEMENTS", 1)
+    monkeypatch.setattr(op, "_TILE_ELEMENTS", 1)
 
 
 @pytest.fixture

@@ -21,19 +21,19 @@ class RollingCache:
     def __init__(self, environments: int, length: int, heads: int, size: int, dtype: torch.dtype) -> None:
         self.keys = torch.zeros(environments, length, heads, size, dtype=dtype)
         self.values = torch.zeros_like(self.keys)
-        self.seen = torch.zeros(environments, dtype=torch.int64)
+        self.cache_position = torch.zeros(environments, dtype=torch.int64)
 
     def append(self, k: Tensor, v: Tensor) -> None:
         """Write k, v [B, H, D] after the last step; full rows move on by one first."""
         length = self.keys.shape[1]
-        full = self.seen >= length
+        full = self.cache_position >= length
         for cache in (self.keys, self.values):
             moved = cache.roll(-1, dims=1)
             cache.copy_(torch.where(full[:, None, None, None], moved, cache))
-        slot = self.seen.clamp(max=length - 1)
+        slot = self.cache_position.clamp(max=length - 1)
         rows = torch.arange(len(slot))
         self.keys[rows, slot], self.values[rows, slot] = k, v
-        self.seen += 1
+        self.cache_position += 1
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 def step_attention(q: Tensor, k: Tensor, v: Tensor, cache: RollingCache) -> Tensor:
     """[B, H, D] of one new step."""
     cache.append(k, v)
-    mask = torch.arange(cache.keys.shape[1]) < cache.seen.unsqueeze(1)
+    mask = torch.arange(cache.keys.shape[1]) < cache.cache_position.unsqueeze(1)
     return attention(q.unsqueeze(1), cache.keys, cache.values, mask.unsqueeze(1)).squeeze(1)
 
 

@@ -29,13 +29,13 @@ def window_providers(dtype: torch.dtype, length: int, size: int, device: str, se
     """Forward and backward pass over windows: a product that none avoids, ours, torch's, and ours half padding."""
     shape = (sequences, length, HEADS, size)
     inputs = [torch.randn(shape, device=device, dtype=dtype).requires_grad_() for _ in range(3)]
-    upstream = torch.randn(shape, device=device, dtype=dtype)
+    grad_output = torch.randn(shape, device=device, dtype=dtype)
     half = (torch.linspace(0, 1, sequences, device=device) * length).long()
     left, right = (x.detach().transpose(1, 2) for x in inputs[:2])
 
     def differentiated(attend: Callable[..., Tensor], **options) -> tuple[Tensor | None, ...]:
         out = attend(*inputs, **options)
-        return None, out.detach(), *torch.autograd.grad(out, inputs, upstream)
+        return None, out.detach(), *torch.autograd.grad(out, inputs, grad_output)
 
     providers: Providers = {
         "queries times keys": lambda: left @ right.mT,
@@ -54,7 +54,7 @@ def step_providers(dtype: torch.dtype, environments: int, length: int, size: int
     cache = KVCache(1, environments, HEADS, size, length, dtype=dtype, device=device)
     cache.keys.normal_()
     cache.values.normal_()
-    cache.seen.fill_(2 * length)
+    cache.cache_position.fill_(2 * length)
     q, k, v = torch.randn(3, environments, HEADS, size, device=device).to(dtype).unbind()
     copy = torch.empty_like(cache.keys)
 

@@ -221,10 +221,10 @@ def small(batch_divisor: int) -> dict[str, Provider]:
     empty = empty_twin(forward, logits)
     empty_leaf = empty_twin(lambda: forward(leaf), leaf)
     answer = empty_leaf().detach()
-    upstream = torch.ones_like(answer) if answer.dim() else None
+    grad_output = torch.ones_like(answer) if answer.dim() else None
 
     def empty_backward() -> Result:
-        return torch.autograd.grad(empty_leaf(), leaf, upstream)
+        return torch.autograd.grad(empty_leaf(), leaf, grad_output)
 
     calls = max(20 // batch_divisor, 1)  # few, so that an interruption spoils few
     return {

@@ -47,7 +47,7 @@ def _cache(dtype: torch.dtype, environments: int, length: int, size: int, seen: 
     cache = KVCache(1, environments, HEADS, size, length, dtype=dtype)
     cache.keys.normal_()
     cache.values.normal_()
-    cache.seen.copy_(seen)
+    cache.cache_position.copy_(seen)
     return cache
 
 
@@ -59,8 +59,8 @@ def steps(dtype: torch.dtype, environments: int, length: int, size: int, batch_d
     rolling = official.RollingCache(environments, length, HEADS, size, dtype)
     rolling.keys.copy_(full.keys[0].transpose(1, 2))
     rolling.values.copy_(full.values[0].transpose(1, 2))
-    rolling.seen.fill_(length)
-    mask = (torch.arange(length) <= spread.seen.unsqueeze(1))[:, None, None]
+    rolling.cache_position.fill_(length)
+    mask = (torch.arange(length) <= spread.cache_position.unsqueeze(1))[:, None, None]
 
     def read(kind: torch.dtype) -> Result:
         for ring in (full.keys, full.values):
@@ -132,10 +132,10 @@ def whole_steps(environments: int, batch_divisor: int) -> dict[str, Provider]:
     frozen, cache = freeze_network(module), module.initial_cache(environments)
     cache.keys.normal_()
     cache.values.normal_()
-    cache.seen.fill_(512)
+    cache.cache_position.fill_(512)
     rolling = [official.RollingCache(environments, 256, HEADS, 32, torch.float32) for _ in module.layers]
     for each in rolling:
-        each.seen.fill_(256)
+        each.cache_position.fill_(256)
     return {
         "twohot": Provider(lambda: (None, frozen.step(x, time, cache))),
         "official step, in our lines": Provider(lambda: (None, official.transformer_step(module, x, time, rolling))),
@@ -145,7 +145,7 @@ def whole_steps(environments: int, batch_divisor: int) -> dict[str, Provider]:
 def windows(dtype: torch.dtype, length: int, size: int, batch_divisor: int) -> dict[str, Provider]:
     """Forward and backward pass over windows; and with half of the batch padding."""
     inputs = [torch.randn(SEQUENCES, length, HEADS, size, dtype=dtype).requires_grad_() for _ in range(3)]
-    upstream = torch.randn(SEQUENCES, length, HEADS, size, dtype=dtype)
+    grad_output = torch.randn(SEQUENCES, length, HEADS, size, dtype=dtype)
     half = (torch.linspace(0, 1, SEQUENCES) * length).long()
     left, right = torch.randn(2, 1024, 1024, dtype=dtype).unbind()
     # Products of the forward and the backward pass: 2 and 5 of L x L x D, of which a causal mask needs half.
@@ -154,7 +154,7 @@ def windows(dtype: torch.dtype, length: int, size: int, batch_divisor: int) -> d
 
     def differentiated(function: Callable[..., Tensor], **options) -> Result:
         out = function(*inputs, **options)
-        return None, out.detach(), *torch.autograd.grad(out, inputs, upstream)
+        return None, out.detach(), *torch.autograd.grad(out, inputs, grad_output)
 
     def products() -> Result:
         for _ in range(repeats):

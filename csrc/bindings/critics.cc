@@ -108,39 +108,28 @@ ops::EnsembleGradients gradients_of(const ops::Ensemble& ensemble, std::int64_t 
 }
 
 void cross_entropy(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t step, std::uintptr_t entry,
-                   std::uintptr_t action, double low, double high, const std::string& transform, bool raw,
-                   std::uintptr_t target, std::uintptr_t mask, float sigma, bool raw_labels, float scale,
-                   std::uintptr_t loss, std::uintptr_t readout, std::uintptr_t of_state, std::int64_t of_critic_stride,
-                   std::int64_t of_step_stride, std::uintptr_t of_table, std::uintptr_t of_action_weight,
-                   std::uintptr_t of_weights, std::uintptr_t of_biases, std::uintptr_t of_head,
-                   std::uintptr_t of_head_bias, int threads) {
+                   std::uintptr_t action, const ops::Support& support, std::uintptr_t target, std::uintptr_t mask,
+                   const std::string& kind, float sigma, float scale, std::uintptr_t loss, std::uintptr_t readout,
+                   std::uintptr_t grad_state, std::int64_t grad_critic_stride, std::int64_t grad_step_stride,
+                   std::uintptr_t grad_table, std::uintptr_t grad_action_weight, std::uintptr_t grad_weights,
+                   std::uintptr_t grad_biases, std::uintptr_t grad_head, std::uintptr_t grad_head_bias, int threads) {
   const ops::EnsembleRows all = rows_of(ensemble, rows, step, entry, action);
-  const ops::Support support = support_of(low, high, transform, raw);
-  if (!(sigma >= 0)) throw std::invalid_argument("expected sigma >= 0, got " + std::to_string(sigma));
-  if (sigma > 0 && raw_labels) {
-    throw std::invalid_argument("expected sigma = 0 for raw labels, got " + std::to_string(sigma));
-  }
   require_bins(ensemble, true);
   require_addresses(ensemble.critics == 0 || rows == 0 || (target && loss && readout));
-  const ops::Labels labels{pointer<const float>(target),
-                           pointer<const std::uint8_t>(mask),
-                           std::max<std::int64_t>(rows, 1),
-                           0,
-                           sigma,
-                           raw_labels};
+  const ops::Labels labels{pointer<const float>(target),    pointer<const std::uint8_t>(mask),
+                           std::max<std::int64_t>(rows, 1), 0,
+                           label_kind_of(kind, sigma),      sigma};
   const ops::EnsembleGradients gradients =
-      gradients_of(ensemble, rows, of_state, of_critic_stride, of_step_stride, of_table, of_action_weight, of_weights,
-                   of_biases, of_head, of_head_bias);
+      gradients_of(ensemble, rows, grad_state, grad_critic_stride, grad_step_stride, grad_table, grad_action_weight,
+                   grad_weights, grad_biases, grad_head, grad_head_bias);
   const py::gil_scoped_release release;
   ops::critics_cross_entropy(ensemble, all, support, labels, scale, pointer<float>(loss), pointer<float>(readout),
                              gradients, threads);
 }
 
 void expectation(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t step, std::uintptr_t entry,
-                 std::uintptr_t action, double low, double high, const std::string& transform, bool raw,
-                 std::uintptr_t readout, int threads) {
+                 std::uintptr_t action, const ops::Support& support, std::uintptr_t readout, int threads) {
   const ops::EnsembleRows all = rows_of(ensemble, rows, step, entry, action);
-  const ops::Support support = support_of(low, high, transform, raw);
   require_bins(ensemble, true);
   require_addresses(ensemble.critics == 0 || rows == 0 || readout);
   const py::gil_scoped_release release;
@@ -149,18 +138,18 @@ void expectation(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_
 
 void squared_error(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t step, std::uintptr_t entry,
                    std::uintptr_t action, std::uintptr_t target, std::uintptr_t factor, std::uintptr_t offset,
-                   std::uintptr_t mask, float scale, std::uintptr_t loss, std::uintptr_t value, std::uintptr_t of_state,
-                   std::int64_t of_critic_stride, std::int64_t of_step_stride, std::uintptr_t of_table,
-                   std::uintptr_t of_action_weight, std::uintptr_t of_weights, std::uintptr_t of_biases,
-                   std::uintptr_t of_head, std::uintptr_t of_head_bias, int threads) {
+                   std::uintptr_t mask, float scale, std::uintptr_t loss, std::uintptr_t value,
+                   std::uintptr_t grad_state, std::int64_t grad_critic_stride, std::int64_t grad_step_stride,
+                   std::uintptr_t grad_table, std::uintptr_t grad_action_weight, std::uintptr_t grad_weights,
+                   std::uintptr_t grad_biases, std::uintptr_t grad_head, std::uintptr_t grad_head_bias, int threads) {
   const ops::EnsembleRows all = rows_of(ensemble, rows, step, entry, action);
   require_bins(ensemble, false);
   require_addresses(ensemble.critics == 0 || rows == 0 || (target && factor && offset && loss && value));
   const ops::Regression wanted{pointer<const float>(target), pointer<const float>(factor), pointer<const float>(offset),
                                pointer<const std::uint8_t>(mask)};
   const ops::EnsembleGradients gradients =
-      gradients_of(ensemble, rows, of_state, of_critic_stride, of_step_stride, of_table, of_action_weight, of_weights,
-                   of_biases, of_head, of_head_bias);
+      gradients_of(ensemble, rows, grad_state, grad_critic_stride, grad_step_stride, grad_table, grad_action_weight,
+                   grad_weights, grad_biases, grad_head, grad_head_bias);
   const py::gil_scoped_release release;
   ops::critics_squared_error(ensemble, all, wanted, scale, pointer<float>(loss), pointer<float>(value), gradients,
                              threads);
@@ -185,17 +174,17 @@ void bind_critics(py::module_& module) {
            "weights"_a, "biases"_a, "head"_a, "head_bias"_a);
   module.def(
       "critics_cross_entropy", &cross_entropy, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a,
-      "low"_a, "high"_a, "transform"_a, "raw"_a, "target"_a, "mask"_a, "sigma"_a, "raw_labels"_a, "scale"_a, "loss"_a,
-      "readout"_a, "of_state"_a, "of_critic_stride"_a, "of_step_stride"_a, "of_table"_a, "of_action_weight"_a,
-      "of_weights"_a, "of_biases"_a, "of_head"_a, "of_head_bias"_a, "threads"_a,
+      "support"_a, "target"_a, "mask"_a, "labels"_a, "sigma"_a, "scale"_a, "loss"_a, "readout"_a, "grad_state"_a,
+      "grad_critic_stride"_a, "grad_step_stride"_a, "grad_table"_a, "grad_action_weight"_a, "grad_weights"_a,
+      "grad_biases"_a, "grad_head"_a, "grad_head_bias"_a, "threads"_a,
       "Losses and values of rows, and gradients; what reaches a step is added. Arrays are addresses of CPU memory, "
       "which the caller has checked; indices are checked here.");
   module.def("critics_expectation", &expectation, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a,
-             "action"_a, "low"_a, "high"_a, "transform"_a, "raw"_a, "readout"_a, "threads"_a, "Values of rows.");
+             "action"_a, "support"_a, "readout"_a, "threads"_a, "Values of rows.");
   module.def("critics_squared_error", &squared_error, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a,
-             "action"_a, "target"_a, "factor"_a, "offset"_a, "mask"_a, "scale"_a, "loss"_a, "value"_a, "of_state"_a,
-             "of_critic_stride"_a, "of_step_stride"_a, "of_table"_a, "of_action_weight"_a, "of_weights"_a,
-             "of_biases"_a, "of_head"_a, "of_head_bias"_a, "threads"_a,
+             "action"_a, "target"_a, "factor"_a, "offset"_a, "mask"_a, "scale"_a, "loss"_a, "value"_a, "grad_state"_a,
+             "grad_critic_stride"_a, "grad_step_stride"_a, "grad_table"_a, "grad_action_weight"_a, "grad_weights"_a,
+             "grad_biases"_a, "grad_head"_a, "grad_head_bias"_a, "threads"_a,
              "As critics_cross_entropy, of the squared error of critics with one output.");
   module.def("critics_output", &output, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a,
              "output"_a, "threads"_a, "The one output of rows.");

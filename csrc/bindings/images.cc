@@ -31,20 +31,20 @@ void require_addresses(const ops::Images& images, bool all) {
   if (images.images > 0 && !all) throw std::invalid_argument("expected addresses, got a zero");
 }
 
-void max_pool(const Shape& shape, std::uintptr_t x, std::uintptr_t out, std::uintptr_t place, int threads) {
+void max_pool(const Shape& shape, std::uintptr_t x, std::uintptr_t out, std::uintptr_t argmax, int threads) {
   const ops::Images images = images_of(shape, 3);
-  require_addresses(images, x && out && place);
+  require_addresses(images, x && out && argmax);
   const py::gil_scoped_release release;
-  ops::max_pool(images, pointer<const float>(x), pointer<float>(out), pointer<std::uint8_t>(place), threads);
+  ops::max_pool(images, pointer<const float>(x), pointer<float>(out), pointer<std::uint8_t>(argmax), threads);
 }
 
-void max_pool_backward(const Shape& shape, std::uintptr_t upstream, std::uintptr_t place, std::uintptr_t of_x,
+void max_pool_backward(const Shape& shape, std::uintptr_t grad_output, std::uintptr_t argmax, std::uintptr_t grad_x,
                        int threads) {
   const ops::Images images = images_of(shape, 3);
-  require_addresses(images, upstream && place && of_x);
+  require_addresses(images, grad_output && argmax && grad_x);
   const py::gil_scoped_release release;
-  ops::max_pool_backward(images, pointer<const float>(upstream), pointer<const std::uint8_t>(place),
-                         pointer<float>(of_x), threads);
+  ops::max_pool_backward(images, pointer<const float>(grad_output), pointer<const std::uint8_t>(argmax),
+                         pointer<float>(grad_x), threads);
 }
 
 ops::ResidualNorm norm_of(const Shape& shape, std::int64_t groups, std::uintptr_t weight, std::uintptr_t bias,
@@ -67,13 +67,14 @@ void residual_norm(const Shape& shape, std::int64_t groups, std::uintptr_t weigh
 }
 
 void residual_norm_backward(const Shape& shape, std::int64_t groups, std::uintptr_t weight, std::uintptr_t bias,
-                            float epsilon, std::uintptr_t upstream, std::uintptr_t sum, std::uintptr_t of_sum,
-                            std::uintptr_t of_weight, std::uintptr_t of_bias, int threads) {
+                            float epsilon, std::uintptr_t grad_output, std::uintptr_t sum, std::uintptr_t grad_sum,
+                            std::uintptr_t grad_weight, std::uintptr_t grad_bias, int threads) {
   const ops::ResidualNorm norm = norm_of(shape, groups, weight, bias, epsilon);
-  require_addresses(norm.shape, upstream && sum && of_sum && of_weight && of_bias);
+  require_addresses(norm.shape, grad_output && sum && grad_sum && grad_weight && grad_bias);
   const py::gil_scoped_release release;
-  ops::residual_norm_backward(norm, pointer<const float>(upstream), pointer<const float>(sum), pointer<float>(of_sum),
-                              pointer<float>(of_weight), pointer<float>(of_bias), threads);
+  ops::residual_norm_backward(norm, pointer<const float>(grad_output), pointer<const float>(sum),
+                              pointer<float>(grad_sum), pointer<float>(grad_weight), pointer<float>(grad_bias),
+                              threads);
 }
 
 }  // namespace
@@ -81,15 +82,15 @@ void residual_norm_backward(const Shape& shape, std::int64_t groups, std::uintpt
 void bind_images(py::module_& module) {
   using namespace py::literals;
   module.def(
-      "max_pool", &max_pool, "shape"_a, py::kw_only(), "x"_a, "out"_a, "place"_a, "threads"_a,
+      "max_pool", &max_pool, "shape"_a, py::kw_only(), "x"_a, "out"_a, "argmax"_a, "threads"_a,
       "The maxima of every second square of 3 x 3 pixels, and where (uint8) they were. The shape is [images, height, "
       "width, channels] of x; arrays are addresses of float32.");
-  module.def("max_pool_backward", &max_pool_backward, "shape"_a, py::kw_only(), "upstream"_a, "place"_a, "of_x"_a,
+  module.def("max_pool_backward", &max_pool_backward, "shape"_a, py::kw_only(), "grad_output"_a, "argmax"_a, "grad_x"_a,
              "threads"_a, "The derivative of max_pool().");
   module.def("residual_norm", &residual_norm, "shape"_a, "groups"_a, py::kw_only(), "weight"_a, "bias"_a, "epsilon"_a,
              "x"_a, "residual"_a, "sum"_a, "out"_a, "threads"_a, "sum = x + residual, out = group_norm(sum).");
   module.def("residual_norm_backward", &residual_norm_backward, "shape"_a, "groups"_a, py::kw_only(), "weight"_a,
-             "bias"_a, "epsilon"_a, "upstream"_a, "sum"_a, "of_sum"_a, "of_weight"_a, "of_bias"_a, "threads"_a,
+             "bias"_a, "epsilon"_a, "grad_output"_a, "sum"_a, "grad_sum"_a, "grad_weight"_a, "grad_bias"_a, "threads"_a,
              "The derivative of residual_norm().");
 }
 

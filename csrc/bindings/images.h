@@ -1,4 +1,4 @@
-// Binds what lies between convolutions, of csrc/ops.
+// Binds the max-pooling and residual norms of csrc/ops.
 #pragma once
 
 #include <pybind11/pybind11.h>

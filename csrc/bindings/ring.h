@@ -10,7 +10,7 @@
 
 namespace twohot {
 
-constexpr std::int64_t max_seen = std::int64_t{1} << 62;
+constexpr std::int64_t max_cache_position = std::int64_t{1} << 62;
 
 inline ops::Float float_of(const std::string& dtype) {
   if (dtype == "float32") return ops::Float::float32;
@@ -26,12 +26,12 @@ inline void check_head_size(std::int64_t size) {
   }
 }
 
-// Rows of a ring are found by these counts, which whoever owns them can set to anything.
-inline void check_seen(std::uintptr_t seen, std::int64_t environments) {
+// Rows of a ring are found by these counts, which are memory that Python can write to.
+inline void check_cache_position(std::uintptr_t cache_position, std::int64_t environments) {
   for (std::int64_t e = 0; e < environments; ++e) {
-    const std::int64_t steps = pointer<const std::int64_t>(seen)[e];
-    if (steps < 0 || steps > max_seen) {
-      throw std::invalid_argument("seen: expected 0 to " + std::to_string(max_seen) +
+    const std::int64_t steps = pointer<const std::int64_t>(cache_position)[e];
+    if (steps < 0 || steps > max_cache_position) {
+      throw std::invalid_argument("cache_position: expected 0 to " + std::to_string(max_cache_position) +
                                   " steps of each environment, got " + std::to_string(steps) + " of environment " +
                                   std::to_string(e));
     }

@@ -83,7 +83,7 @@ void before_attention_backward(std::int64_t rows, std::int64_t width, std::int64
   ops::before_attention_backward(layer, gradient, threads);
 }
 
-// Of both directions: the parameters behind the attention, then x and what was attended.
+// Of both directions: the parameters after the attention, then x and what was attended.
 constexpr std::size_t after_inputs = 14;
 
 ops::AfterAttention after_of(const ops::LayerShape& shape, const Addresses& in, bool backward, float slope,
@@ -177,8 +177,8 @@ void bind_transformer_layer(py::module_& module) {
              "width]; the output is [rows, hidden] of dtype.");
   module.def("before_attention_backward", &before_attention_backward, "rows"_a, "width"_a, "hidden"_a, "dtype"_a,
              py::kw_only(), "inputs"_a, "outputs"_a, "epsilon"_a, "threads"_a,
-             "The derivative of before_attention(). Inputs as there, with the weight packed for it, and the upstream "
-             "gradient; outputs are gradients of x, to which it is added, of the weight, and of the norm's weight and "
+             "The derivative of before_attention(). Inputs as there, with the weight packed for it, and grad_output; "
+             "outputs are gradients of x, to which it is added, of the weight, and of the norm's weight and "
              "bias.");
   module.def("after_attention", &after_attention, "rows"_a, "width"_a, "hidden"_a, "dtype"_a, py::kw_only(), "inputs"_a,
              "outputs"_a, "epsilon"_a, "slope"_a, "seed"_a, "dropout"_a, "threads"_a,
@@ -189,7 +189,7 @@ void bind_transformer_layer(py::module_& module) {
       "after_attention_backward", &after_attention_backward, "rows"_a, "width"_a, "hidden"_a, "dtype"_a, py::kw_only(),
       "inputs"_a, "outputs"_a, "epsilon"_a, "slope"_a, "seed"_a, "dropout"_a, "threads"_a,
       "The derivative of after_attention(). Inputs as there, with weights packed for it, its first three outputs, "
-      "and the upstream gradient; outputs are gradients of x and of what was attended, and of the parameters.");
+      "and grad_output; outputs are gradients of x and of what was attended, and of the parameters.");
   module.def("dropout", &dropout, "to"_a, "source"_a, "count"_a, py::kw_only(), "seed"_a, "dropout"_a, "threads"_a,
              "Dropout of float32 numbers, as in after_attention().");
 }

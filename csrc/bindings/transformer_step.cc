@@ -25,7 +25,7 @@ void transformer_step(std::uintptr_t input, std::uintptr_t output, std::int64_t 
                       std::int64_t feed_forward, const std::vector<std::uintptr_t>& parameters, float epsilon,
                       float slope, std::uintptr_t keys, std::uintptr_t values, const std::string& cache_dtype,
                       std::int64_t layers, std::int64_t heads, std::int64_t rows, std::int64_t size, std::int64_t sinks,
-                      std::uintptr_t seen, std::uintptr_t cosine, std::uintptr_t sine, int threads) {
+                      std::uintptr_t cache_position, std::uintptr_t cosine, std::uintptr_t sine, int threads) {
   check_head_size(size);
   const ops::Float dtype = float_of(cache_dtype);
   if (dtype == ops::Float::float16) throw std::invalid_argument("expected a cache of float32 or bfloat16");
@@ -41,10 +41,10 @@ void transformer_step(std::uintptr_t input, std::uintptr_t output, std::int64_t 
     throw std::invalid_argument("expected " + std::to_string(count + 2) + " addresses of parameters, got " +
                                 std::to_string(parameters.size()));
   }
-  if (!input || !output || !keys || !values || !seen || !cosine != !sine) {
-    throw std::invalid_argument("expected the addresses of input, output, caches and seen, got a zero");
+  if (!input || !output || !keys || !values || !cache_position || !cosine != !sine) {
+    throw std::invalid_argument("expected the addresses of input, output, caches and cache_position, got a zero");
   }
-  check_seen(seen, environments);
+  check_cache_position(cache_position, environments);
   const auto at = [&](std::size_t i) { return pointer<const float>(parameters[i]); };
   std::vector<ops::StepLayer> given;
   for (std::int64_t l = 0; l < layers; ++l) {
@@ -65,7 +65,7 @@ void transformer_step(std::uintptr_t input, std::uintptr_t output, std::int64_t 
                                   width,
                                   feed_forward,
                                   pointer<const float>(input),
-                                  pointer<const std::int64_t>(seen),
+                                  pointer<const std::int64_t>(cache_position),
                                   pointer<const float>(cosine),
                                   pointer<const float>(sine),
                                   {at(count), at(count + 1)},
@@ -86,7 +86,7 @@ void mlp_step(std::uintptr_t input, std::uintptr_t output, std::int64_t rows, co
       (parameters.size() != 2 * layers && !norm) || (norm && sizes.back() % ops::head_size_step != 0)) {
     throw std::invalid_argument(
         "expected sizes >= 1 of inputs and of the outputs of each layer, a weight and a bias for each "
-        "layer and, behind outputs that are a multiple of " +
+        "layer and, after outputs that are a multiple of " +
         std::to_string(ops::head_size_step) + ", perhaps those of a norm");
   }
   if (rows > 0 && (!input || !output))
@@ -107,15 +107,15 @@ void bind_transformer_step(py::module_& module) {
   using namespace py::literals;
   module.def("transformer_step", &transformer_step, "input"_a, "output"_a, "environments"_a, "width"_a,
              "feed_forward"_a, "parameters"_a, py::kw_only(), "epsilon"_a, "slope"_a, "keys"_a, "values"_a,
-             "cache_dtype"_a, "layers"_a, "heads"_a, "rows"_a, "size"_a, "sinks"_a = 0, "seen"_a, "cosine"_a = 0,
-             "sine"_a = 0, "threads"_a,
+             "cache_dtype"_a, "layers"_a, "heads"_a, "rows"_a, "size"_a, "sinks"_a = 0, "cache_position"_a,
+             "cosine"_a = 0, "sine"_a = 0, "threads"_a,
              "One cached step of a whole Transformer. Parameters are addresses: weight and bias of each layer's norm "
              "before attention, qkv, out, norm, norm, up, norm and down, then of the last norm; linear weights are "
              "[outputs / 32, inputs, 32].");
   module.def("mlp_step", &mlp_step, "input"_a, "output"_a, "rows"_a, "sizes"_a, "parameters"_a, py::kw_only(),
              "epsilon"_a, "slope"_a, "threads"_a,
              "Linear layers with leaky ReLU between them, of `sizes` inputs, outputs, outputs ...; parameters as for "
-             "transformer_step, with those of a norm behind the last layer or without.");
+             "transformer_step, with those of a norm after the last layer or without.");
 }
 
 }  // namespace twohot

@@ -13,7 +13,8 @@ namespace {
 constexpr std::size_t default_megabytes = 512;
 
 std::size_t limit_from_environment() {
-  const char* text = std::getenv("TWOHOT_RECYCLED_MB");
+  const char* text = std::getenv("TWOHOT_POOL_MB");
+  if (text == nullptr) text = std::getenv("TWOHOT_RECYCLED_MB");  // its name in 0.1
   if (text == nullptr || *text == '\0') return default_megabytes << 20;
   char* end = nullptr;
   const unsigned long long megabytes = std::strtoull(text, &end, 10);
@@ -43,7 +44,7 @@ BufferPool::Block BufferPool::take(std::size_t bytes) {
     for (auto it = blocks_.begin(); it != blocks_.end(); ++it) {
       if (it->bytes < bytes || it->bytes - bytes > bytes / 4 + huge_page) continue;
       const Kept found = *it;
-      kept_ -= found.bytes;
+      cached_bytes_ -= found.bytes;
       blocks_.erase(it);
       return {*this, found.data, found.bytes};
     }
@@ -59,13 +60,13 @@ void BufferPool::give(void* data, std::size_t bytes) noexcept {
     const std::lock_guard lock(mutex_);
     try {
       blocks_.push_front({data, bytes});
-      kept_ += bytes;
+      cached_bytes_ += bytes;
     } catch (const std::bad_alloc&) {
       std::free(data);
       return;
     }
-    while (kept_ > max_bytes_) {
-      kept_ -= blocks_.back().bytes;
+    while (cached_bytes_ > max_bytes_) {
+      cached_bytes_ -= blocks_.back().bytes;
       leaving.splice(leaving.begin(), blocks_, std::prev(blocks_.end()));
     }
   }
@@ -77,14 +78,14 @@ void BufferPool::release() noexcept {
   {
     const std::lock_guard lock(mutex_);
     leaving.swap(blocks_);
-    kept_ = 0;
+    cached_bytes_ = 0;
   }
   for (const Kept& block : leaving) std::free(block.data);
 }
 
-std::size_t BufferPool::kept() const noexcept {
+std::size_t BufferPool::cached_bytes() const noexcept {
   const std::lock_guard lock(mutex_);
-  return kept_;
+  return cached_bytes_;
 }
 
 }  // namespace twohot

@@ -36,7 +36,7 @@ class BufferPool {
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;
 
-  // The pool of the process. Never destroyed: arrays may outlive statics. It keeps TWOHOT_RECYCLED_MB megabytes (512
+  // The pool of the process. Never destroyed: arrays may outlive statics. It keeps TWOHOT_POOL_MB megabytes (512
   // without that variable, which is read once; 0 keeps nothing).
   static BufferPool& global();
 
@@ -47,8 +47,8 @@ class BufferPool {
   // Gives every kept block back to the system.
   void release() noexcept;
 
-  // Bytes of the kept blocks.
-  std::size_t kept() const noexcept;
+  // Bytes of the blocks that it keeps.
+  std::size_t cached_bytes() const noexcept;
 
  private:
   struct Kept {
@@ -61,7 +61,7 @@ class BufferPool {
   const std::size_t max_bytes_;
   mutable std::mutex mutex_;
   std::list<Kept> blocks_;
-  std::size_t kept_ = 0;
+  std::size_t cached_bytes_ = 0;
 };
 
 }  // namespace twohot

@@ -15,7 +15,7 @@
 namespace twohot {
 namespace {
 
-constexpr std::size_t pieces_at_once = 256;
+constexpr std::size_t max_iovecs = 256;
 
 std::atomic<std::uint64_t> generation{0};
 
@@ -94,7 +94,7 @@ std::size_t File::read(void* target, std::size_t bytes, std::int64_t offset) con
 void File::write(std::vector<iovec> pieces, std::int64_t offset) const {
   std::size_t first = 0;
   while (first < pieces.size()) {
-    const int count = static_cast<int>(std::min(pieces.size() - first, pieces_at_once));
+    const int count = static_cast<int>(std::min(pieces.size() - first, max_iovecs));
     const auto wrote = ::pwritev(descriptor_, pieces.data() + first, count, offset);
     if (wrote < 0 && errno == EINTR) continue;
     if (wrote < 0) throw FileError(errno, path_);

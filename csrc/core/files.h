@@ -52,7 +52,7 @@ class File {
   // Reads up to `bytes` from `offset`; returns fewer at the end of the file.
   std::size_t read(void* target, std::size_t bytes, std::int64_t offset) const;
 
-  // Writes all of the pieces behind one another from `offset` on. What a failure wrote stays.
+  // Writes all of the pieces one after another from `offset` on. What a failure wrote stays.
   void write(std::vector<iovec> pieces, std::int64_t offset) const;
   void write(const void* data, std::size_t bytes, std::int64_t offset) const;
 
@@ -76,7 +76,7 @@ class File {
   int descriptor_;
 };
 
-// The first `bytes` of a file, mapped for reading; pages behind the end of the file may not be touched.
+// The first `bytes` of a file, mapped for reading; pages past the end of the file may not be touched.
 class Mapping {
  public:
   Mapping(const File& file, std::size_t bytes);

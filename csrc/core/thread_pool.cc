@@ -80,7 +80,7 @@ void ThreadPool::State::stop() noexcept {
 
 void ThreadPool::run(std::int64_t count, const std::function<void(std::int64_t)>& task) {
   State& state = *state_;
-  const std::lock_guard turn(state.callers);
+  const std::lock_guard serial(state.callers);
   {
     const std::lock_guard lock(state.mutex);
     state.next.store(0, std::memory_order_relaxed);

@@ -26,7 +26,7 @@ class ThreadPool {
   // Whether this is the process that made the pool.
   bool usable() const noexcept { return state_.get_deleter().process == process_generation(); }
 
-  // Calls task(i) once for each i in 0 .. count - 1, in any order and on any thread, and returns when all are done.
+  // Invokes task(i) once for each i in 0 .. count - 1, in any order and on any thread, and returns when all are done.
   // `task` must not throw (std::terminate) and must not call run() of the same pool. A thread that the system has not
   // yet woken is not waited for; for one that works, the caller spins 0.1 ms before it sleeps.
   void run(std::int64_t count, const std::function<void(std::int64_t)>& task);

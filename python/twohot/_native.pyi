@@ -101,22 +101,24 @@ def roll_back(directory: bytes, extents: dict[str, int], kept: Set[str]) -> None
 def repair(directory: bytes, observation: list[_Field], action: _Field, step: list[_Field]) -> list[tuple[str, str]]:
     """Make every journal anew from intact data; returns files and what is wrong with them."""
 
+class Support:
+    """Bins between `low` and `high` in transformed space, and how they are read."""
+
+    def __init__(self, low: float, high: float, transform: str, readout_kind: str) -> None: ...
+
 def cross_entropy(
     logits: int,
     dtype: str,
     rows: int,
     bins: int,
-    low: float,
-    high: float,
-    transform: str,
-    raw: bool,
+    support: Support,
     *,
     target: int,
     targets: int,
     offset: int = 0,
     mask: int = 0,
+    labels: str = "two_hot",
     sigma: float = 0.0,
-    raw_labels: bool = False,
     weight: int = 0,
     scale: float = 1.0,
     loss: int = 0,
@@ -134,12 +136,9 @@ def expectation(
     dtype: str,
     rows: int,
     bins: int,
-    low: float,
-    high: float,
-    transform: str,
-    raw: bool,
+    support: Support,
     *,
-    upstream: int = 0,
+    grad_output: int = 0,
     readout: int = 0,
     gradient: int = 0,
     threads: int,
@@ -164,7 +163,7 @@ def decode_attention(
     key_stride: int,
     value_stride: int,
     groups: int = 1,
-    seen: int,
+    cache_position: int,
     cosine: int = 0,
     sine: int = 0,
     scale: float,
@@ -179,33 +178,47 @@ def decode_attention(
 
 _Strided = tuple[int, int, int, int]
 
-def causal_attention(
-    query: _Strided,
-    key: _Strided,
-    value: _Strided,
-    dtype: str,
-    batch: int,
-    steps: int,
-    heads: int,
-    size: int,
-    *,
-    groups: int = 1,
-    lengths: int = 0,
-    cosine: int = 0,
-    sine: int = 0,
-    window: int = 0,
-    sinks: int = 0,
-    scale: float,
-    softcap: float = 0.0,
-    output: _Strided,
-    lse: int,
-    gradients: tuple[_Strided, _Strided, _Strided, _Strided] | None = None,
+class Window:
+    """Whole windows of queries, keys and values, and where attention over them goes.
+
+    An array is (address, elements from a sequence, a step, a head to the next).
+    """
+
+    def __init__(
+        self,
+        query: _Strided,
+        key: _Strided,
+        value: _Strided,
+        dtype: str,
+        batch: int,
+        steps: int,
+        heads: int,
+        size: int,
+        *,
+        groups: int = 1,
+        lengths: int = 0,
+        cosine: int = 0,
+        sine: int = 0,
+        window: int = 0,
+        sinks: int = 0,
+        scale: float,
+        softcap: float = 0.0,
+        output: _Strided,
+        lse: int,
+    ) -> None: ...
+
+def causal_attention(window: Window, threads: int) -> None:
+    """Writes output and lse."""
+
+def causal_attention_backward(
+    window: Window,
+    grad_output: _Strided,
+    grad_query: _Strided,
+    grad_key: _Strided,
+    grad_value: _Strided,
     threads: int,
 ) -> None:
-    """Causal attention over whole windows; with gradients (upstream, of query, of key, of value) its derivative.
-
-    The derivative reads the output. An array is (address, elements from a sequence, a step, a head to the next).
-    """
+    """Reads output and lse, and writes the gradients."""
 
 def transformer_step(
     input: int,
@@ -225,7 +238,7 @@ def transformer_step(
     rows: int,
     size: int,
     sinks: int = 0,
-    seen: int,
+    cache_position: int,
     cosine: int = 0,
     sine: int = 0,
     threads: int,
@@ -249,7 +262,7 @@ def mlp_step(
 ) -> None:
     """Linear layers with leaky ReLU between them, float32, of `sizes` inputs, outputs, outputs and so on.
 
-    Parameters are addresses as for `transformer_step`: weight and bias of each layer, and those of a norm behind the
+    Parameters are addresses as for `transformer_step`: weight and bias of each layer, and those of a norm after the
     last or nothing.
     """
 
@@ -286,26 +299,23 @@ def critics_cross_entropy(
     step: int,
     entry: int,
     action: int,
-    low: float,
-    high: float,
-    transform: str,
-    raw: bool,
+    support: Support,
     target: int,
     mask: int,
+    labels: str,
     sigma: float,
-    raw_labels: bool,
     scale: float,
     loss: int,
     readout: int,
-    of_state: int,
-    of_critic_stride: int,
-    of_step_stride: int,
-    of_table: int,
-    of_action_weight: int,
-    of_weights: int,
-    of_biases: int,
-    of_head: int,
-    of_head_bias: int,
+    grad_state: int,
+    grad_critic_stride: int,
+    grad_step_stride: int,
+    grad_table: int,
+    grad_action_weight: int,
+    grad_weights: int,
+    grad_biases: int,
+    grad_head: int,
+    grad_head_bias: int,
     threads: int,
 ) -> None: ...
 def critics_expectation(
@@ -315,10 +325,7 @@ def critics_expectation(
     step: int,
     entry: int,
     action: int,
-    low: float,
-    high: float,
-    transform: str,
-    raw: bool,
+    support: Support,
     readout: int,
     threads: int,
 ) -> None: ...
@@ -336,15 +343,15 @@ def critics_squared_error(
     scale: float,
     loss: int,
     value: int,
-    of_state: int,
-    of_critic_stride: int,
-    of_step_stride: int,
-    of_table: int,
-    of_action_weight: int,
-    of_weights: int,
-    of_biases: int,
-    of_head: int,
-    of_head_bias: int,
+    grad_state: int,
+    grad_critic_stride: int,
+    grad_step_stride: int,
+    grad_table: int,
+    grad_action_weight: int,
+    grad_weights: int,
+    grad_biases: int,
+    grad_head: int,
+    grad_head_bias: int,
     threads: int,
 ) -> None: ...
 def critics_output(
@@ -381,7 +388,7 @@ def before_attention_backward(
 ) -> None:
     """The derivative of before_attention: outputs are gradients of x (added), the weight, the norm's weight and bias.
 
-    Inputs as there, with the weight packed for it, and the upstream gradient.
+    Inputs as there, with the weight packed for it, and grad_output.
     """
 
 def after_attention(
@@ -420,14 +427,14 @@ def after_attention_backward(
 ) -> None:
     """The derivative of after_attention: outputs are gradients of x, of what was attended, and of the parameters.
 
-    Inputs as there, with weights packed for it, its first three outputs, and the upstream gradient.
+    Inputs as there, with weights packed for it, its first three outputs, and grad_output.
     """
 
 def dropout(to: int, source: int, count: int, *, seed: int, dropout: float, threads: int) -> None: ...
-def max_pool(shape: Sequence[int], *, x: int, out: int, place: int, threads: int) -> None:
+def max_pool(shape: Sequence[int], *, x: int, out: int, argmax: int, threads: int) -> None:
     """The maxima of every second square of 3 x 3 pixels, and where (uint8) they were; x is [M, H, W, C] float32."""
 
-def max_pool_backward(shape: Sequence[int], *, upstream: int, place: int, of_x: int, threads: int) -> None: ...
+def max_pool_backward(shape: Sequence[int], *, grad_output: int, argmax: int, grad_x: int, threads: int) -> None: ...
 def residual_norm(
     shape: Sequence[int],
     groups: int,
@@ -450,21 +457,21 @@ def residual_norm_backward(
     weight: int,
     bias: int,
     epsilon: float,
-    upstream: int,
+    grad_output: int,
     sum: int,
-    of_sum: int,
-    of_weight: int,
-    of_bias: int,
+    grad_sum: int,
+    grad_weight: int,
+    grad_bias: int,
     threads: int,
 ) -> None: ...
-def recycled(bytes: int) -> np.ndarray:
+def empty_from_pool(bytes: int) -> np.ndarray:
     """An uninitialised array of bytes whose memory is kept for the next caller when the array goes."""
 
-def release_recycled() -> None:
-    """Give the memory that is kept for recycled() back to the system."""
+def release_pool() -> None:
+    """Give the memory that is kept for empty_from_pool() back to the system."""
 
-def recycled_bytes() -> int:
-    """Bytes that are kept for recycled() and that nobody uses."""
+def pool_cached_bytes() -> int:
+    """Bytes that are kept for empty_from_pool() and that nobody uses."""
 
 def cpu_capability() -> Literal["avx512_bf16", "avx512", "avx2", "portable"]:
     """Which compiled form of the kernels this processor runs."""

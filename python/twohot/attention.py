@@ -7,6 +7,7 @@ steps, `H` heads, `K` key/value heads (a divisor of `H`; head i reads key/value 
 
 from __future__ import annotations
 
+import warnings
 from numbers import Integral, Real
 from typing import cast
 
@@ -26,6 +27,7 @@ MIN_POSITIVE = torch.finfo(torch.float32).tiny
 """Of a positive option: what is less could be 0 in float32, which means that there is none."""
 MAX_STEPS = 2**30
 """More than any window has."""
+_SEEN = "KVCache.seen is deprecated: use KVCache.cache_position"
 
 
 def causal_attention(
@@ -49,7 +51,7 @@ def causal_attention(
         k, v: [B, L, K, D] of the same dtype and device.
         lengths: [B] integers, real steps of each sequence, 0..L. Later steps give zeros and get zero gradients,
             whatever they hold. None: all are real. On a GPU what exceeds L counts as L.
-        window: each step sees so many steps, itself included. None: all that came before.
+        window: how many steps each step sees, itself included. None: all that came before.
         sinks: the first steps of a sequence, which every later step sees beyond its window.
         softcap: bound of the scores. scale: of the scores, 1 / sqrt(D) by default.
         rotary: base of the rotation of q and k by their step in the window (10 000 in Su et al. 2021, arXiv
@@ -85,9 +87,9 @@ def causal_attention(
 class KVCache:
     """Keys and values of the last steps of each environment, per layer, as a ring.
 
-    Appending a step writes one row per environment and layer and moves nothing. `seen[b]` counts the steps since
-    environment `b` was last reset. Once an episode is longer than `length`, the oldest row is overwritten (the first
-    `sinks` rows never are), so the policy sees the last `length - sinks` steps and the first `sinks`: what
+    Appending a step writes one row per environment and layer and moves nothing. `cache_position[b]` counts the
+    steps since environment `b` was last reset. Once an episode is longer than `length`, the oldest row is overwritten
+    (the first `sinks` rows never are), so the policy sees the last `length - sinks` steps and the first `sinks`: what
     `causal_attention` sees with window = length - sinks.
 
     Use: for each step, `decode_attention` once per layer, then `advance()`.
@@ -126,7 +128,7 @@ class KVCache:
         self.length, self.sinks, self.rotary = length, sinks, _as_float(rotary)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.seen = torch.zeros(environments, dtype=torch.int64, device=device)
+        self.cache_position = torch.zeros(environments, dtype=torch.int64, device=device)
         self._rotation: tuple[Tensor, int, tuple[Tensor, Tensor]] | None = None
 
     def __repr__(self) -> str:
@@ -139,7 +141,18 @@ class KVCache:
     @property
     def environments(self) -> int:
         """B, the number of environments that the cache was made for."""
-        return self.seen.shape[0]
+        return self.cache_position.shape[0]
+
+    @property
+    def seen(self) -> Tensor:
+        """`cache_position` under its name of 0.1."""
+        warnings.warn(_SEEN, DeprecationWarning, stacklevel=2)
+        return self.cache_position
+
+    @seen.setter
+    def seen(self, position: Tensor) -> None:
+        warnings.warn(_SEEN, DeprecationWarning, stacklevel=2)
+        self.cache_position = position
 
     def reset(self, mask: Tensor | None = None) -> None:
         """Forget the environments where `mask` [B] (bool) is True; all of them by default.
@@ -150,15 +163,16 @@ class KVCache:
             ValueError: for a mask of another shape, dtype or device.
         """
         if mask is None:
-            self.seen.zero_()
+            self.cache_position.zero_()
             return
         _require_tensors("KVCache.reset", mask=mask)
-        if mask.shape != self.seen.shape or mask.dtype != torch.bool or mask.device != self.seen.device:
+        position = self.cache_position
+        if mask.shape != position.shape or mask.dtype != torch.bool or mask.device != position.device:
             raise ValueError(
-                f"KVCache.reset: expected a bool mask of shape {tuple(self.seen.shape)} on {self.seen.device}, "
+                f"KVCache.reset: expected a bool mask of shape {tuple(position.shape)} on {position.device}, "
                 f"got {mask.dtype} of shape {tuple(mask.shape)} on {mask.device}"
             )
-        self.seen.masked_fill_(mask, 0)
+        position.masked_fill_(mask, 0)
 
     def advance(self, steps: int | Tensor = 1) -> None:
         """End the step: every environment has seen one more; after a prefill, `lengths` [B] more.
@@ -168,27 +182,29 @@ class KVCache:
                 device.
         """
         if isinstance(steps, Tensor):
-            _require_steps("KVCache.advance", "steps", steps, len(self.seen), self.seen.device, "", MAX_STEPS)
+            _require_steps(
+                "KVCache.advance", "steps", steps, len(self.cache_position), self.cache_position.device, "", MAX_STEPS
+            )
         elif not _is_integer(steps) or not 0 <= steps <= MAX_STEPS:
             raise ValueError(
                 f"KVCache.advance: expected 0 to {MAX_STEPS} steps, or a tensor of them, got {steps!r}; a cache "
                 "cannot take steps back, only forget environments (reset)"
             )
-        self.seen += steps
+        self.cache_position += steps
 
     def rotation(self) -> tuple[Tensor | None, Tensor | None]:
         """Cosine and sine [B, D / 2] (float32) of the step being decoded; computed once for all layers."""
         if self.rotary is None:
             return None, None
-        # `seen` is public: whoever writes to it changes its version. Tensors of inference mode have none.
-        traced = torch.compiler.is_compiling() or self.seen.is_inference()
-        version = -1 if traced else write_count(self.seen)
+        # `cache_position` is public: a write to it changes its version. Tensors of inference mode have none.
+        traced = torch.compiler.is_compiling() or self.cache_position.is_inference()
+        version = -1 if traced else write_count(self.cache_position)
         kept = self._rotation
-        if traced or kept is None or kept[0] is not self.seen or kept[1] != version:
-            angles = reference.rotation(self.seen, self.keys.shape[-1], self.rotary, torch.float32)
+        if traced or kept is None or kept[0] is not self.cache_position or kept[1] != version:
+            angles = reference.rotation(self.cache_position, self.keys.shape[-1], self.rotary, torch.float32)
             if traced:
                 return angles
-            self._rotation = kept = (self.seen, version, angles)
+            self._rotation = kept = (self.cache_position, version, angles)
         return kept[2]
 
     def write(self, layer: int, k: Tensor, v: Tensor, lengths: Tensor) -> None:
@@ -269,7 +285,7 @@ def decode_attention(
         v.detach(),
         cache.keys[layer],
         cache.values[layer],
-        cache.seen,
+        cache.cache_position,
         cache.sinks,
         0.0 if softcap is None else softcap,
         size**-0.5 if scale is None else scale,
@@ -308,7 +324,7 @@ def prefill_attention(
     _require_layer(name, cache, layer)
     _require_cache_device(name, cache, q)
     _require_cache_steps(name, cache, k, v)
-    if not cache.seen.is_meta and cache.seen.any():
+    if not cache.cache_position.is_meta and cache.cache_position.any():
         raise ValueError(f"{name}: expected a cache that was just reset, got one that has seen steps")
     window = cache.length - cache.sinks
     out = causal_attention(q, k, v, lengths, window, cache.sinks, softcap, scale, rotary=cache.rotary)

@@ -94,18 +94,18 @@ def test_reference_gradients_numerically(name):
     assert torch.autograd.gradcheck(lambda *x: reference.causal_attention(*x, **options), inputs)
 
 
-def gradients(function, inputs, upstream, **options):
+def gradients(function, inputs, grad_output, **options):
     """The output and the gradients of the inputs."""
     inputs = [x.clone().requires_grad_() for x in inputs]
     out = function(*inputs, **options)
-    return [out.detach(), *torch.autograd.grad(out, inputs, upstream)]
+    return [out.detach(), *torch.autograd.grad(out, inputs, grad_output)]
 
 
 def assert_right(inputs, floor=16, **options):
-    upstream = normal(*inputs[0].shape, seed=9, dtype=inputs[0].dtype)
-    actual = gradients(causal_attention, inputs, upstream, **options)
-    plain = gradients(reference.causal_attention, inputs, upstream, **options)
-    truth = gradients(reference.causal_attention, [x.double() for x in inputs], upstream.double(), **options)
+    grad_output = normal(*inputs[0].shape, seed=9, dtype=inputs[0].dtype)
+    actual = gradients(causal_attention, inputs, grad_output, **options)
+    plain = gradients(reference.causal_attention, inputs, grad_output, **options)
+    truth = gradients(reference.causal_attention, [x.double() for x in inputs], grad_output.double(), **options)
     assert actual[0].dtype == inputs[0].dtype
     for a, t, p in zip(actual, truth, plain, strict=True):
         assert_accurate(a, t, p, floor=floor)
@@ -129,10 +129,10 @@ def test_options_and_their_gradients(options, dtype):
 def test_padding_may_hold_nan_and_gets_zeros(options):
     lengths = options.get("lengths", torch.tensor([4, 9]))
     inputs = tensors((2, 9, 2, 16))
-    upstream = normal(2, 9, 2, 16, seed=9)
+    grad_output = normal(2, 9, 2, 16, seed=9)
     real = torch.arange(9) < lengths.unsqueeze(1)
-    clean = gradients(causal_attention, inputs, upstream, **{**options, "lengths": lengths})
-    poisoned = [torch.where(real[..., None, None], x, math.nan) for x in (*inputs, upstream)]
+    clean = gradients(causal_attention, inputs, grad_output, **{**options, "lengths": lengths})
+    poisoned = [torch.where(real[..., None, None], x, math.nan) for x in (*inputs, grad_output)]
     again = gradients(causal_attention, poisoned[:3], poisoned[3], **{**options, "lengths": lengths})
     for a, b in zip(clean, again, strict=True):
         assert torch.equal(a, b)
@@ -327,7 +327,7 @@ def test_a_prefill_continues_as_if_it_had_been_steps(size, length, sinks):
             assert torch.allclose(out[b, :n], steps[:n, layer, b], atol=1e-5)
             assert out[b, n:].eq(0).all()
     filled.advance(lengths)
-    assert torch.equal(filled.seen, stepped.seen)
+    assert torch.equal(filled.cache_position, stepped.cache_position)
     for t in range(8, 12):
         for layer in range(2):
             both = [decode_attention(q[t, layer], k[t, layer], v[t, layer], c, layer) for c in (filled, stepped)]
@@ -404,7 +404,7 @@ def test_a_step_without_reset_mask_forgets_all():
         decode_attention(q, normal(2, 1, 2, seed=8), normal(2, 1, 2, seed=9), cache, 0)
         cache.advance()
     cache.reset()
-    assert cache.seen.tolist() == [0, 0]
+    assert cache.cache_position.tolist() == [0, 0]
     assert torch.equal(decode_attention(q, k, v, cache, 0), first)
 
 
@@ -415,9 +415,9 @@ def test_appending_writes_one_row_of_one_layer_and_moves_nothing(size):
     cache.keys.copy_(normal(*cache.keys.shape))
     cache.values.copy_(normal(*cache.values.shape, seed=1))
     storage = cache.keys.data_ptr(), cache.values.data_ptr()
-    cache.seen.copy_(torch.tensor([0, 3, 5, 13]))
+    cache.cache_position.copy_(torch.tensor([0, 3, 5, 13]))
     for layer in (1, 0):
-        before = cache.keys.clone(), cache.values.clone(), cache.seen.clone()
+        before = cache.keys.clone(), cache.values.clone(), cache.cache_position.clone()
         q, k, v = (normal(environments, 2, size, seed=5 + layer + i) for i in range(3))
         decode_attention(q, k, v, cache, layer)
         for old, new, row in zip(before, (cache.keys, cache.values), (k, v), strict=False):
@@ -425,9 +425,9 @@ def test_appending_writes_one_row_of_one_layer_and_moves_nothing(size):
             for b, slot in enumerate([0, 3, 0, 3]):  # seen modulo 5
                 expected[layer, b, :, slot] = row[b]
             assert torch.equal(new, expected)
-        assert torch.equal(cache.seen, before[2])
+        assert torch.equal(cache.cache_position, before[2])
     cache.advance()
-    assert cache.seen.tolist() == [1, 4, 6, 14]
+    assert cache.cache_position.tolist() == [1, 4, 6, 14]
     assert (cache.keys.data_ptr(), cache.values.data_ptr()) == storage
 
 
@@ -436,7 +436,7 @@ def test_a_reset_touches_only_its_environments():
     for t in range(9):
         if t == 6:
             one.reset(torch.tensor([False, True, False]))
-            assert one.seen.tolist() == [6, 0, 6]
+            assert one.cache_position.tolist() == [6, 0, 6]
             assert torch.equal(one.keys, other.keys)
         for layer in range(2):
             q, k, v = (normal(3, 1, 2, seed=100 * t + 10 * layer + i) for i in range(3))

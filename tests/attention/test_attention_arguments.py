@@ -23,7 +23,7 @@ def test_a_cache_advances_by_a_number_of_steps(steps):
     made = cache()
     with pytest.raises(ValueError, match=r"KVCache\.advance: expected 0 to \d+ steps, or a tensor of them, got"):
         made.advance(steps)
-    assert made.seen.tolist() == [0, 0]
+    assert made.cache_position.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -41,15 +41,25 @@ def test_a_cache_advances_by_a_number_for_each_environment(steps, words):
         cache().advance(steps)
 
 
-@pytest.mark.parametrize("seen", [-1, -(2**63), 2**63 - 1])
+def test_the_old_name_of_the_position_warns() -> None:
+    made = cache()
+    with pytest.warns(DeprecationWarning, match=r"use KVCache\.cache_position"):
+        assert made.seen is made.cache_position
+    other = torch.full((2,), 3)
+    with pytest.warns(DeprecationWarning, match=r"use KVCache\.cache_position"):
+        made.seen = other
+    assert made.cache_position is other
+
+
+@pytest.mark.parametrize("cache_position", [-1, -(2**63), 2**63 - 1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_counts_that_somebody_wrote_are_seen(seen, dtype, implementation, monkeypatch):
+def test_counts_that_somebody_wrote_are_seen(cache_position, dtype, implementation, monkeypatch):
     monkeypatch.setenv("TWOHOT_ATTENTION", implementation)
     made = cache(dtype=dtype)
-    made.seen[1] = seen
-    if seen > 0 and implementation == "reference":
+    made.cache_position[1] = cache_position
+    if cache_position > 0 and implementation == "reference":
         return  # torch's own arithmetic stays in the ring
-    with pytest.raises(ValueError, match="seen: expected"):
+    with pytest.raises(ValueError, match="cache_position: expected"):
         decode_attention(*ROW, made, 0)
     assert not made.keys.any()
 
@@ -57,10 +67,14 @@ def test_counts_that_somebody_wrote_are_seen(seen, dtype, implementation, monkey
 @pytest.mark.parametrize(
     ("name", "odd", "words"),
     [
-        ("seen", torch.zeros(1, dtype=torch.int64), r"seen: expected a contiguous tensor \[2\] of torch.int64"),
-        ("seen", torch.zeros(2, dtype=torch.int32), "seen: expected"),
-        ("seen", torch.zeros(4, dtype=torch.int64)[::2], "seen: expected .* got a non-contiguous"),
-        ("seen", torch.zeros(2, dtype=torch.int64, device="meta"), "seen: expected .* on meta"),
+        (
+            "cache_position",
+            torch.zeros(1, dtype=torch.int64),
+            r"cache_position: expected a contiguous tensor \[2\] of torch.int64",
+        ),
+        ("cache_position", torch.zeros(2, dtype=torch.int32), "cache_position: expected"),
+        ("cache_position", torch.zeros(4, dtype=torch.int64)[::2], "cache_position: expected .* got a non-contiguous"),
+        ("cache_position", torch.zeros(2, dtype=torch.int64, device="meta"), "cache_position: expected .* on meta"),
         ("keys", torch.zeros(2, 2, 2, 16, 4).mT, "keys: expected"),
         ("keys", torch.zeros(2, 1, 2, 4, 16).expand(2, 2, 2, 4, 16), "keys: expected"),
         ("values", torch.zeros(2, 2, 2, 3, 16), r"values: expected a contiguous tensor \[2, 2, 4, 16\]"),
@@ -105,7 +119,7 @@ def test_a_mask_has_a_place_for_each_environment(mask, error, words):
     made.advance(3)
     with pytest.raises(error, match=rf"KVCache\.reset: {words}"):
         made.reset(mask)
-    assert made.seen.tolist() == [3, 3]
+    assert made.cache_position.tolist() == [3, 3]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +207,7 @@ def test_a_rotation_is_that_of_the_counts_as_they_are():
     q, k, v = (torch.randn(2, 2, 16) for _ in range(3))
     made, other = cache(rotary=100.0), cache(rotary=100.0)
     decode_attention(q, k, v, made, 0)
-    made.seen.fill_(3)
+    made.cache_position.fill_(3)
     other.advance(3)
     assert torch.equal(decode_attention(q, k, v, made, 1), decode_attention(q, k, v, other, 1))
     with torch.inference_mode():
@@ -242,7 +256,7 @@ STEP = {
     "v": torch.zeros(2, 2, 16),
     "keys": torch.zeros(2, 2, 4, 16),
     "values": torch.zeros(2, 2, 4, 16),
-    "seen": torch.zeros(2, dtype=torch.int64),
+    "cache_position": torch.zeros(2, dtype=torch.int64),
     "sinks": 0,
     "softcap": 0.0,
     "scale": 1.0,

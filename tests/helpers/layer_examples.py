@@ -57,9 +57,9 @@ def leaves(tensors: tuple[Tensor | None, ...], dtype: torch.dtype | None = None)
     return [None if x is None else x.detach().to(dtype or x.dtype).clone().requires_grad_() for x in tensors]
 
 
-def gradients(loss: Tensor, tensors: list[Tensor | None], upstream: Tensor | None = None) -> dict[str, Tensor]:
+def gradients(loss: Tensor, tensors: list[Tensor | None], grad_output: Tensor | None = None) -> dict[str, Tensor]:
     present = {name: x for name, x in zip(NAMES, tensors, strict=True) if x is not None}
-    return dict(zip(present, truth.gradient(loss, tuple(present.values()), upstream), strict=True))
+    return dict(zip(present, truth.gradient(loss, tuple(present.values()), grad_output), strict=True))
 
 
 def linear_cross_entropy(hidden, weight, bias, target, bins, sigma=0.0, **options):
@@ -104,7 +104,7 @@ def sensitivities(inputs, target, bins, sigma=0.0, row_weight=None, mask=None) -
     the layer.
 
     Args:
-        row_weight: of rows; its sign does not matter, and for values it is that of the upstream gradient.
+        row_weight: of rows; its sign does not matter, and for values it is that of grad_output.
     """
     hidden, weight, bias = (None if x is None else x.detach().double() for x in inputs)
     rounding = max(in_eps_of_float32(inputs[0].dtype, 1), 1) if inputs[0].dtype.itemsize == 2 else 1

@@ -17,7 +17,7 @@ NAN, INFINITY = math.nan, math.inf
 every_support = pytest.mark.parametrize("bins", SUPPORTS.values(), ids=SUPPORTS.keys())
 
 
-def wide(dtype):
+def compute_dtype(dtype):
     """The dtype of the losses of logits of this dtype."""
     return torch.promote_types(dtype, torch.float32)
 
@@ -130,6 +130,6 @@ def targets_of(bins, dtype=torch.float64):
 
 def example(dtype=torch.float64):
     bins = ValueBins.amago2(9)
-    logits, target = normal(3, 4, 2, 9, seed=8, dtype=dtype), 100 * normal(3, 4, 2, seed=9, dtype=wide(dtype))
-    weight, mask = normal(3, 4, 2, seed=10, dtype=wide(dtype)).abs(), normal(3, 4, 2, seed=11) < 0.3
+    logits, target = normal(3, 4, 2, 9, seed=8, dtype=dtype), 100 * normal(3, 4, 2, seed=9, dtype=compute_dtype(dtype))
+    weight, mask = normal(3, 4, 2, seed=10, dtype=compute_dtype(dtype)).abs(), normal(3, 4, 2, seed=11) < 0.3
     return bins, logits, target, weight, mask

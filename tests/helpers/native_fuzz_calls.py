@@ -98,15 +98,15 @@ def cached_steps(draw: Draw):
     wide, dtype = heads * draw.size(1, 2), draw.choice(*DTYPES[:-1])
     shape = (2, environments, heads, length, size)
 
-    def decode(q, k, v, layer, softcap, scale, keys, values, seen, steps, mask, sizes, sinks, rotary):
+    def decode(q, k, v, layer, softcap, scale, keys, values, cache_position, steps, mask, sizes, sinks, rotary):
         cache = attention.KVCache(*sizes, dtype=draw.choice(torch.float32), sinks=sinks, rotary=rotary)
-        cache.keys, cache.values, cache.seen = keys, values, seen
+        cache.keys, cache.values, cache.cache_position = keys, values, cache_position
         with torch.no_grad():
             out = attention.decode_attention(q, k, v, cache, layer, softcap=softcap, scale=scale)
             cache.advance(steps)
             again = attention.decode_attention(q, k, v, cache, layer, softcap=softcap, scale=scale)
         cache.reset(mask)
-        return out, again, cache.keys, cache.values, cache.seen
+        return out, again, cache.keys, cache.values, cache.cache_position
 
     cache_dtype = draw.choice(torch.float32, torch.bfloat16)
     arguments = {
@@ -118,7 +118,7 @@ def cached_steps(draw: Draw):
         "scale": draw.choice(None, 0.3),
         "keys": torch.randn(shape, generator=draw.torch).to(cache_dtype),
         "values": torch.randn(shape, generator=draw.torch).to(cache_dtype),
-        "seen": draw.integers(draw.size(1, 30), environments),
+        "cache_position": draw.integers(draw.size(1, 30), environments),
         "steps": draw.choice(1, draw.integers(4, environments)),
         "mask": draw.mask(environments),
         "sizes": (2, environments, heads, size, length),
@@ -131,13 +131,13 @@ def cached_steps(draw: Draw):
 def filled_caches(draw: Draw):
     batch, steps, heads, size, length = draw.size(1, 3), draw.size(1, 6), draw.size(1, 2), 16, draw.size(1, 4, 9)
 
-    def prefill(q, k, v, lengths, layer, seen, rotary):
+    def prefill(q, k, v, lengths, layer, cache_position, rotary):
         cache = attention.KVCache(2, batch, heads, size, length, rotary=rotary)
-        cache.seen = seen
+        cache.cache_position = cache_position
         out = attention.prefill_attention(q, k, v, lengths, cache, layer)
         cache.advance(lengths)
         step = attention.decode_attention(q[:, 0], k[:, 0], v[:, 0], cache, layer)
-        return out, step, cache.keys, cache.values, cache.seen
+        return out, step, cache.keys, cache.values, cache.cache_position
 
     arguments = {
         "q": draw.normal(batch, steps, 2 * heads, size),
@@ -145,7 +145,7 @@ def filled_caches(draw: Draw):
         "v": draw.normal(batch, steps, heads, size),
         "lengths": draw.integers(steps + 1, batch),
         "layer": draw.size(0, 1),
-        "seen": torch.zeros(batch, dtype=torch.int64),
+        "cache_position": torch.zeros(batch, dtype=torch.int64),
         "rotary": draw.choice(None, 100.0),
     }
     return prefill, arguments, True
@@ -237,7 +237,7 @@ def critics_operations(draw: Draw):
         "entry": draw.integers(entries, rows),
         "action": draw.normal(rows, acts) if acts else None,
     }
-    support = {"low": -5.0, "high": 5.0, "transform": "symlog", "raw": False}
+    support = {"low": -5.0, "high": 5.0, "transform": "symlog", "readout_kind": "transformed"}
     if draw.choice(True, False):
         call = critics_op.critics_expectation if several else critics_op.critics_output
         return _positional(call, arguments | (support if several else {}))
@@ -268,23 +268,24 @@ def _positional(operation, arguments, plain=True):
 def two_hot_operations(draw: Draw):
     rows, bins, targets = draw.size(1, 6, 0), 11, draw.size(1, 3)
     rows *= targets
-    support = {"low": -2.0, "high": 2.0, "transform": draw.choice("symlog", "linear", "signed_sqrt"), "raw": False}
+    support = {"low": -2.0, "high": 2.0, "transform": draw.choice("symlog", "linear", "signed_sqrt")}
+    support["readout_kind"] = draw.choice("transformed", "raw")
     logits = draw.normal(rows, bins, dtype=draw.choice(*DTYPES[:-1])).contiguous()
     labelled = {"logits": logits, "target": draw.normal(targets).contiguous(), "mask": draw.mask(targets)}
     sigma = {"labels": draw.choice("two_hot", "two_hot_raw", "hl_gauss"), "sigma": 0.75}
-    upstream = {"upstream": draw.normal(rows).contiguous()}
+    grad_output = {"grad_output": draw.normal(rows).contiguous()}
     one_pass = {"weight": draw.choice(None, draw.normal(rows).contiguous()), "mean": True}
     ends = {name: support[name] for name in ("low", "high", "transform")}
     return draw.choice(
         lambda: _positional(two_hot_op.cross_entropy_rows, labelled | support | sigma | {"with_readout": True}, False),
-        lambda: _positional(two_hot_op.cross_entropy_rows_backward, labelled | upstream | ends | sigma, False),
+        lambda: _positional(two_hot_op.cross_entropy_rows_backward, labelled | grad_output | ends | sigma, False),
         lambda: _positional(
             two_hot_op.cross_entropy,
             labelled | one_pass | support | sigma | {"with_readout": True, "with_gradient": True},
             False,
         ),
         lambda: _positional(two_hot_op.expectation, {"logits": logits, **support}, False),
-        lambda: _positional(two_hot_op.expectation_backward, {"logits": logits, **upstream, **support}, False),
+        lambda: _positional(two_hot_op.expectation_backward, {"logits": logits, **grad_output, **support}, False),
     )()
 
 
@@ -295,7 +296,7 @@ def linear_operations(draw: Draw):
         "weight": draw.normal(heads, bins, width),
         "bias": draw.choice(None, draw.normal(heads, bins)),
     }
-    support = {"low": -2.0, "high": 2.0, "transform": "symlog", "raw": False}
+    support = {"low": -2.0, "high": 2.0, "transform": "symlog", "readout_kind": "transformed"}
     labelled = layer | {"target": draw.normal(rows).contiguous(), "mask": draw.mask(rows)}
     one_pass = {"row_weight": draw.choice(None, draw.normal(heads * rows).contiguous()), "mean": True}
     wanted = {"wanted": [True, False, True]}
@@ -335,7 +336,7 @@ def attention_operations(draw: Draw):
         "v": draw.normal(batch, heads, size),
         "keys": torch.randn(batch, heads, rows, size, generator=draw.torch),
         "values": torch.randn(batch, heads, rows, size, generator=draw.torch),
-        "seen": draw.integers(9, batch),
+        "cache_position": draw.integers(9, batch),
         "sinks": draw.size(0, rows - 1),
         "softcap": draw.choice(0.0, 4.0),
         "scale": 0.25,
@@ -397,9 +398,9 @@ def transformer_steps(draw: Draw):
     transformer = freeze_network(Transformer(32, draw.size(1, 2), 2, 64, 0.0, draw.size(1, 4), positions=kind))
     environments = draw.size(1, 3, 9)
 
-    def step(transformer, x, time, seen, keys, values):
+    def step(transformer, x, time, cache_position, keys, values):
         cache = transformer.initial_cache(environments)
-        cache.seen = seen
+        cache.cache_position = cache_position
         cache.keys, cache.values = (torch.zeros_like(cache.keys) if x is None else x for x in (keys, values))
         return transformer.step(x, time, cache), transformer.step(x, time, cache), cache.keys, cache.values
 
@@ -407,7 +408,7 @@ def transformer_steps(draw: Draw):
         "transformer": transformer,
         "x": draw.normal(environments, 32),
         "time": draw.integers(50, environments),
-        "seen": draw.integers(draw.size(1, 9), environments),
+        "cache_position": draw.integers(draw.size(1, 9), environments),
         "keys": draw.choice(None, torch.zeros_like(transformer.initial_cache(environments).keys)),
         "values": draw.choice(None, torch.zeros_like(transformer.initial_cache(environments).keys)),
     }

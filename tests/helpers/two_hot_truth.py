@@ -160,9 +160,9 @@ def targets(bins: ValueBins, count: int, seed: int = 0) -> Tensor:
     return y.float()
 
 
-def gradient(output: Tensor, inputs: Tensor | tuple[Tensor, ...], upstream: Tensor | None = None):
-    """Of sum(upstream x output)."""
-    found = torch.autograd.grad(output, inputs, torch.ones_like(output) if upstream is None else upstream)
+def gradient(output: Tensor, inputs: Tensor | tuple[Tensor, ...], grad_output: Tensor | None = None):
+    """Of sum(grad_output x output)."""
+    found = torch.autograd.grad(output, inputs, torch.ones_like(output) if grad_output is None else grad_output)
     return found[0] if isinstance(inputs, Tensor) else found
 
 

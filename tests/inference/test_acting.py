@@ -85,7 +85,7 @@ def test_rows_that_begin_anew_forget_and_the_others_do_not(run):
 
     times, cache = seen(np.array([False, True]), np.array([1.0, np.nan]))
     assert times == [3, 1]
-    kept = cache.seen.tolist()
+    kept = cache.cache_position.tolist()
     assert kept == [3, 1]
     assert seen(None, np.full(2, np.nan))[0] == [1, 1]  # whoever has just begun has no reward
     assert seen(np.zeros(2, bool), np.ones(2))[0] == [3, 3]

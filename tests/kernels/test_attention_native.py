@@ -15,13 +15,13 @@ from twohot.kernels.attention import op, reference
 CPU = torch.device("cpu")
 
 
-def filled(size, rows, dtype, seen, heads=2):
-    """A cache in which environment b has seen seen[b] steps; rows behind those in use hold NaN."""
-    cache = KVCache(1, len(seen), heads, size, rows, dtype=dtype)
+def filled(size, rows, dtype, position, heads=2):
+    """A cache in which environment b has seen position[b] steps; rows past those in use hold NaN."""
+    cache = KVCache(1, len(position), heads, size, rows, dtype=dtype)
     cache.keys.copy_(normal(*cache.keys.shape, seed=1))
     cache.values.copy_(normal(*cache.values.shape, seed=2))
-    cache.seen.copy_(torch.tensor(seen))
-    unused = torch.arange(rows) >= cache.seen.unsqueeze(1)
+    cache.cache_position.copy_(torch.tensor(position))
+    unused = torch.arange(rows) >= cache.cache_position.unsqueeze(1)
     for ring in (cache.keys, cache.values):
         ring.masked_fill_(unused[None, :, None, :, None], torch.nan)
     return cache
@@ -37,11 +37,11 @@ def test_a_step_is_accurate(size, stored, dtype):
         k, v = (normal(10, 2, size, seed=seed, dtype=dtype) for seed in (4, 5))
         assert backend.choose_decode(CPU, dtype, stored, size).name == "native"
         out = op.decode_attention(
-            q, k, v, cache.keys[0], cache.values[0], cache.seen, 0, softcap, scale, *cache.rotation()
+            q, k, v, cache.keys[0], cache.values[0], cache.cache_position, 0, softcap, scale, *cache.rotation()
         )
-        counts = (cache.seen + 1).clamp(max=150)
+        counts = (cache.cache_position + 1).clamp(max=150)
         rings = cache.keys[0], cache.values[0]
-        slot = reference.ring_slot(cache.seen, 150, 0)
+        slot = reference.ring_slot(cache.cache_position, 150, 0)
         for ring, new in zip(rings, (k, v), strict=True):
             assert torch.equal(ring[torch.arange(10), :, slot], new.to(stored))
         truth = reference.decode_attention(q.double(), *(x.double() for x in rings), counts, softcap or None, scale)
@@ -70,11 +70,11 @@ WINDOWS = {
 }
 
 
-def gradients(function, inputs, upstream, **options):
+def gradients(function, inputs, grad_output, **options):
     """The output and the gradients of the inputs."""
     inputs = [x.detach().requires_grad_() for x in inputs]
     out = function(*inputs, **options)
-    return [out.detach(), *torch.autograd.grad(out, inputs, upstream)]
+    return [out.detach(), *torch.autograd.grad(out, inputs, grad_output)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -83,10 +83,10 @@ def test_windows_and_their_gradients_are_accurate(shape, options, dtype):
     batch, length, heads, kv_heads, size = shape
     assert backend.choose_attention(CPU, dtype, size, True).name == "native"
     inputs = [normal(batch, length, n, size, seed=i, dtype=dtype) for i, n in enumerate((heads, kv_heads, kv_heads))]
-    upstream = normal(batch, length, heads, size, seed=9, dtype=dtype)
-    actual = gradients(causal_attention, inputs, upstream, **options)
-    truth = gradients(reference.causal_attention, [x.double() for x in inputs], upstream.double(), **options)
-    plain = gradients(reference.causal_attention, inputs, upstream, **options)
+    grad_output = normal(batch, length, heads, size, seed=9, dtype=dtype)
+    actual = gradients(causal_attention, inputs, grad_output, **options)
+    truth = gradients(reference.causal_attention, [x.double() for x in inputs], grad_output.double(), **options)
+    plain = gradients(reference.causal_attention, inputs, grad_output, **options)
     for a, t, p in zip(actual, truth, plain, strict=True):
         assert a.dtype == dtype
         assert_accurate(a, t, p, floor=16)
@@ -96,21 +96,21 @@ def test_windows_and_their_gradients_are_accurate(shape, options, dtype):
 def test_packed_windows_are_read_in_place_and_padding_may_hold_nan(dtype):
     packed, lengths = normal(2, 140, 3, 2, 32, dtype=dtype), torch.tensor([61, 140])
     real = (torch.arange(140) < lengths.unsqueeze(1))[..., None, None]
-    upstream = normal(2, 2, 140, 32, seed=9, dtype=dtype).transpose(1, 2)
+    grad_output = normal(2, 2, 140, 32, seed=9, dtype=dtype).transpose(1, 2)
     copies = [x.contiguous() for x in packed.unbind(2)]
-    clean = gradients(causal_attention, copies, upstream.contiguous(), lengths=lengths.int())
+    clean = gradients(causal_attention, copies, grad_output.contiguous(), lengths=lengths.int())
     poisoned = packed.masked_fill(~real[..., None], torch.nan)
-    again = gradients(causal_attention, poisoned.unbind(2), upstream.masked_fill(~real, torch.nan), lengths=lengths)
+    again = gradients(causal_attention, poisoned.unbind(2), grad_output.masked_fill(~real, torch.nan), lengths=lengths)
     for a, b in zip(clean, again, strict=True):
         assert torch.equal(a, b)
         assert a[0, 61:].eq(0).all()
 
 
 def test_places_that_do_not_follow_each_other_are_read_right():
-    inputs, upstream = [normal(2, 9, 2, 16, seed=seed) for seed in range(3)], normal(2, 9, 2, 16, seed=9)
-    strided = [x.transpose(2, 3).contiguous().transpose(2, 3) for x in (*inputs, upstream)]
+    inputs, grad_output = [normal(2, 9, 2, 16, seed=seed) for seed in range(3)], normal(2, 9, 2, 16, seed=9)
+    strided = [x.transpose(2, 3).contiguous().transpose(2, 3) for x in (*inputs, grad_output)]
     assert all(x.stride(-1) == 2 for x in strided)
-    expected = gradients(causal_attention, inputs, upstream)
+    expected = gradients(causal_attention, inputs, grad_output)
     actual = gradients(causal_attention, strided[:3], strided[3])
     assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
@@ -133,11 +133,11 @@ def test_enormous_scores_of_a_window_select_one_step():
 
 
 def test_threads_change_no_bit_of_a_window():
-    inputs, upstream = [normal(3, 200, 2, 32, seed=seed) for seed in range(3)], normal(3, 200, 2, 32, seed=9)
+    inputs, grad_output = [normal(3, 200, 2, 32, seed=seed) for seed in range(3)], normal(3, 200, 2, 32, seed=9)
     before, outputs = torch.get_num_threads(), []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        outputs.append(gradients(causal_attention, inputs, upstream))
+        outputs.append(gradients(causal_attention, inputs, grad_output))
     torch.set_num_threads(before)
     for other in outputs[1:]:
         assert all(torch.equal(a, b) for a, b in zip(outputs[0], other, strict=True))
@@ -154,10 +154,10 @@ def test_windows_are_registered_as_torch_expects():
 
 
 def test_compiling_a_window_breaks_nowhere():
-    inputs, upstream = [normal(2, 70, 2, 16, seed=seed) for seed in range(3)], normal(2, 70, 2, 16, seed=9)
+    inputs, grad_output = [normal(2, 70, 2, 16, seed=seed) for seed in range(3)], normal(2, 70, 2, 16, seed=9)
     compiled = torch.compile(lambda *x: causal_attention(*x, window=9) * 2, fullgraph=True, backend="aot_eager")
-    expected = gradients(lambda *x: causal_attention(*x, window=9) * 2, inputs, upstream)
-    assert all(torch.equal(a, b) for a, b in zip(gradients(compiled, inputs, upstream), expected, strict=True))
+    expected = gradients(lambda *x: causal_attention(*x, window=9) * 2, inputs, grad_output)
+    assert all(torch.equal(a, b) for a, b in zip(gradients(compiled, inputs, grad_output), expected, strict=True))
 
 
 def test_enormous_scores_and_rising_scores_lose_nothing():
@@ -168,8 +168,10 @@ def test_enormous_scores_and_rising_scores_lose_nothing():
     q = normal(3, 2, 16).abs()
     k, v = cache.keys[0, :, :, 3].clone(), cache.values[0, :, :, 3].clone()
     out = decode_attention(q, k, v, cache, 0)
-    truth = reference.decode_attention(q.double(), cache.keys[0].double(), cache.values[0].double(), cache.seen + 1)
-    plain = reference.decode_attention(q, cache.keys[0], cache.values[0], cache.seen + 1)
+    truth = reference.decode_attention(
+        q.double(), cache.keys[0].double(), cache.values[0].double(), cache.cache_position + 1
+    )
+    plain = reference.decode_attention(q, cache.keys[0], cache.values[0], cache.cache_position + 1)
     assert_accurate(out, truth, plain)
 
 
@@ -207,7 +209,7 @@ def test_packed_projections_are_read_where_they_are():
 def test_the_operation_is_registered_as_torch_expects():
     cache = filled(16, 9, torch.float32, [0, 4])
     q, k, v = (normal(2, 2, 16, seed=seed) for seed in range(3))
-    arguments = (q, k, v, cache.keys[0], cache.values[0], cache.seen, 0, 0.0, 0.25, None, None)
+    arguments = (q, k, v, cache.keys[0], cache.values[0], cache.cache_position, 0, 0.0, 0.25, None, None)
     torch.library.opcheck(op.decode_attention_op, arguments)
 
 
@@ -274,7 +276,7 @@ def test_the_choice_has_a_reason(monkeypatch):
 def test_native_code_checks_its_arguments():
     x = torch.zeros(1 << 12)
     given = {
-        **dict.fromkeys(("keys", "values", "query", "key", "value", "seen", "output"), x.data_ptr()),
+        **dict.fromkeys(("keys", "values", "query", "key", "value", "cache_position", "output"), x.data_ptr()),
         **{"cache_dtype": "float32", "dtype": "float32", "environments": 1, "heads": 1, "rows": 4, "size": 16},
         **{"query_stride": 16, "key_stride": 16, "value_stride": 16, "scale": 1.0, "threads": 1},
     }
@@ -286,9 +288,37 @@ def test_native_code_checks_its_arguments():
         ({"dtype": "int8"}, "expected float32, bfloat16 or float16, got int8"),
         ({"sinks": 4}, "0 <= sinks < rows, got 1, 1, 4 of 4"),
         ({"heads": 0}, "expected heads"),
-        ({"seen": 0}, "got a zero"),
+        ({"cache_position": 0}, "got a zero"),
         ({"cosine": x.data_ptr()}, "got a zero"),
         ({"softcap": -1.0}, "expected a finite scale and a softcap >= 0"),
     ):
         with pytest.raises(ValueError, match=sentence):
             _native.decode_attention(**{**given, **wrong})
+
+
+def test_native_windows_check_their_arguments():
+    x = torch.zeros(1 << 12)
+    row = (x.data_ptr(), 64, 16, 16)
+    given = {
+        **dict.fromkeys(("query", "key", "value", "output"), row),
+        **{"dtype": "float32", "batch": 1, "steps": 4, "heads": 1, "size": 16, "scale": 1.0, "lse": x.data_ptr()},
+    }
+    window = _native.Window(**given)
+    _native.causal_attention(window, 1)
+    for wrong, sentence in (
+        ({"size": 24}, "expected a head size that is a multiple of 16 up to 256, got 24"),
+        ({"dtype": "float16"}, "expected float32 or bfloat16, got float16"),
+        ({"heads": 0}, "expected heads, groups >= 1"),
+        ({"output": (0, 64, 16, 16)}, "got a zero"),
+        ({"lse": 0}, "got a zero"),
+        ({"cosine": x.data_ptr()}, "got a zero"),
+        ({"softcap": -1.0}, "expected a finite scale and a softcap >= 0"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            _native.Window(**{**given, **wrong})
+    lengths = torch.tensor([5])
+    with pytest.raises(ValueError, match="expected lengths of 0 to the steps"):
+        _native.causal_attention(_native.Window(**given, lengths=lengths.data_ptr()), 1)
+    with pytest.raises(ValueError, match="got a zero"):
+        _native.causal_attention_backward(window, row, row, row, (0, 64, 16, 16), 1)
+    _native.causal_attention(_native.Window(**{**given, "batch": 0, "query": (0, 0, 0, 0), "lse": 0}), 1)

@@ -77,11 +77,11 @@ def named(value) -> str:
     return str(value).removeprefix("torch.")
 
 
-def gradients(function, inputs, upstream, **options):
+def gradients(function, inputs, grad_output, **options):
     """The output and the gradients of the inputs."""
     inputs = [x.detach().requires_grad_() for x in inputs]
     out = function(*inputs, **options)
-    return [out.detach().cpu(), *(x.cpu() for x in torch.autograd.grad(out, inputs, upstream))]
+    return [out.detach().cpu(), *(x.cpu() for x in torch.autograd.grad(out, inputs, grad_output))]
 
 
 @pytest.mark.parametrize(("name", "dtype"), PAIRS, ids=named)
@@ -92,11 +92,11 @@ def test_windows_and_their_gradients(name, dtype, device):
             causal_attention(*(torch.zeros(1, 1, 1, size, device=device) for _ in range(3)))
         return
     inputs = [normal(batch, length, n, size, seed=i, dtype=dtype) for i, n in enumerate((heads, kv_heads, kv_heads))]
-    upstream = normal(batch, length, heads, size, seed=9, dtype=dtype)
+    grad_output = normal(batch, length, heads, size, seed=9, dtype=dtype)
     placed = {name: x.to(device) if name == "lengths" else x for name, x in options.items()}
-    actual = gradients(causal_attention, [x.to(device) for x in inputs], upstream.to(device), **placed)
-    truth = gradients(reference.causal_attention, [x.double() for x in inputs], upstream.double(), **options)
-    plain = gradients(reference.causal_attention, inputs, upstream, **options)
+    actual = gradients(causal_attention, [x.to(device) for x in inputs], grad_output.to(device), **placed)
+    truth = gradients(reference.causal_attention, [x.double() for x in inputs], grad_output.double(), **options)
+    plain = gradients(reference.causal_attention, inputs, grad_output, **options)
     for a, t, p in zip(actual, truth, plain, strict=True):
         assert a.dtype == dtype
         assert_accurate(a, t, p, floor=16)
@@ -106,10 +106,10 @@ def test_padding_may_hold_nan_and_packed_projections_are_read_in_place(device):
     packed = normal(2, 40, 3, 2, 16).to(device)
     lengths = torch.tensor([17, 40], device=device)
     real = (torch.arange(40, device=device) < lengths.unsqueeze(1))[..., None, None]
-    upstream = normal(2, 40, 2, 16, seed=9).to(device)
-    clean = gradients(causal_attention, packed.unbind(2), upstream, lengths=lengths)
+    grad_output = normal(2, 40, 2, 16, seed=9).to(device)
+    clean = gradients(causal_attention, packed.unbind(2), grad_output, lengths=lengths)
     poisoned = packed.masked_fill(~real[..., None], NAN)
-    again = gradients(causal_attention, poisoned.unbind(2), upstream.masked_fill(~real, NAN), lengths=lengths)
+    again = gradients(causal_attention, poisoned.unbind(2), grad_output.masked_fill(~real, NAN), lengths=lengths)
     for a, b in zip(clean, again, strict=True):
         assert torch.equal(a, b)
         assert a[0, 17:].eq(0).all()
@@ -134,8 +134,8 @@ if INTERPRETED:  # what is given and what is stored are each read as float32
 )
 def test_steps(size, rows, sinks, groups, softcap, rotary, stored, dtype, device):
     cache = KVCache(1, 4, 2, size, rows, dtype=stored, device=device, sinks=sinks, rotary=rotary)
-    cache.seen.copy_(torch.tensor([0, 33, rows - 1, 3 * rows + 2]))
-    unused = (torch.arange(rows, device=device) >= cache.seen.unsqueeze(1))[None, :, None, :, None]
+    cache.cache_position.copy_(torch.tensor([0, 33, rows - 1, 3 * rows + 2]))
+    unused = (torch.arange(rows, device=device) >= cache.cache_position.unsqueeze(1))[None, :, None, :, None]
     for ring, seed in ((cache.keys, 1), (cache.values, 2)):
         ring.copy_(normal(*ring.shape, seed=seed)).masked_fill_(unused, NAN)
     q = normal(4, 2 * groups, size, seed=3, dtype=dtype).to(device)
@@ -145,14 +145,14 @@ def test_steps(size, rows, sinks, groups, softcap, rotary, stored, dtype, device
     angles = cache.rotation()
     if rotary is not None:
         q, k = (reference.rotate(x.double(), *(angle.double() for angle in angles)) for x in (q, k))
-    slot = reference.ring_slot(cache.seen, rows, sinks)
+    slot = reference.ring_slot(cache.cache_position, rows, sinks)
     environments = torch.arange(4, device=device)
     assert_accurate(cache.keys[0][environments, :, slot].cpu(), k.double().cpu(), floor=1)
     # The interpreter cuts bfloat16 off where a GPU rounds.
     assert_accurate(cache.values[0][environments, :, slot].cpu(), v.double().cpu(), floor=1)
     before[0][environments, :, slot] = cache.keys[0][environments, :, slot]
     assert torch.equal(before.nan_to_num(), cache.keys.nan_to_num())
-    counts = (cache.seen + 1).clamp(max=rows)
+    counts = (cache.cache_position + 1).clamp(max=rows)
     rings = [x[0].cpu() for x in (cache.keys, cache.values)]
     truth = reference.decode_attention(q.double().cpu(), *(x.double() for x in rings), counts.cpu(), softcap)
     plain = reference.decode_attention(q.to(dtype).cpu(), *(x.to(dtype) for x in rings), counts.cpu(), softcap)
@@ -168,6 +168,6 @@ def test_operations_are_registered_as_torch_expects(device):
 def test_equal_inputs_give_equal_bits(device):
     batch, heads = (1, 1) if INTERPRETED else (8, 8)  # the interpreter runs one program after the other
     inputs = [normal(batch, 90, heads, 32, seed=seed).to(device) for seed in range(3)]
-    upstream = normal(batch, 90, heads, 32, seed=9).to(device)
-    once, again = (gradients(causal_attention, inputs, upstream) for _ in range(2))
+    grad_output = normal(batch, 90, heads, 32, seed=9).to(device)
+    once, again = (gradients(causal_attention, inputs, grad_output) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))

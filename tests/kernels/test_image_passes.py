@@ -35,9 +35,9 @@ def test_pools_equal_torch(shape, form):
     out, expected = op.max_pool(x), reference.max_pool(same)
     assert type(out.grad_fn).__name__ == "_MaxPoolBackward"
     assert torch.equal(out.nan_to_num(99), expected.nan_to_num(99))
-    upstream = images(*out.shape, seed=1)
-    out.backward(upstream)
-    expected.backward(upstream)
+    grad_output = images(*out.shape, seed=1)
+    out.backward(grad_output)
+    expected.backward(grad_output)
     assert torch.equal(x.grad, same.grad)
 
 
@@ -45,12 +45,12 @@ def test_pools_equal_torch(shape, form):
 @pytest.mark.parametrize("groups", [1, 4])
 def test_residual_norms_are_accurate(shape, groups):
     arguments = [images(*shape), images(*shape, seed=1), 1 + normal(shape[1], seed=2), normal(shape[1], seed=3)]
-    upstream = images(*shape, seed=4)
+    grad_output = images(*shape, seed=4)
 
     def run(function, dtype):
         x, residual, weight, bias = leaves = [a.to(dtype, copy=True).requires_grad_() for a in arguments]
         out = function(x, residual, groups, weight, bias, 1e-5)
-        return [out.detach(), *torch.autograd.grad(out, leaves, upstream.to(dtype))]
+        return [out.detach(), *torch.autograd.grad(out, leaves, grad_output.to(dtype))]
 
     native, by_torch = run(op.residual_norm, torch.float32), run(reference.residual_norm, torch.float32)
     for actual, other, truth in zip(native, by_torch, run(reference.residual_norm, torch.float64), strict=True):

@@ -1,4 +1,4 @@
-"""Gradients that are found in advance: kept graphs, recomputed ones, changes in place, and memory that is recycled."""
+"""Gradients that are found in advance: kept graphs, recomputed ones, changes in place, and memory of the pool."""
 
 import gc
 from functools import partial
@@ -16,7 +16,7 @@ from twohot.nets.transformer import TransformerLayer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BINS = ValueBins.amago2(64)
-ROWS = 4500  # whose gradient is large enough to be recycled memory
+ROWS = 4500  # whose gradient is large enough to come from the pool
 
 
 def tensors(*shapes, seed=0):

@@ -1,4 +1,4 @@
-"""The last layer fused with its loss: numbers against float64, and pieces."""
+"""The last layer fused with its loss: numbers against float64, and tiles."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         (4, (1,), 2, True),
     ],
 )
-def test_loss_and_every_gradient(heads, rows, bins, bias, reduction, dtype, small_pieces) -> None:
+def test_loss_and_every_gradient(heads, rows, bins, bias, reduction, dtype, small_tiles) -> None:
     support = ValueBins.amago2(bins)
     inputs = layer_example(heads, rows, 12, bins, dtype, bias)
     of_rows = inputs[0].shape[:-1]
-    row_weight, upstream = normal(*of_rows, seed=4).abs(), normal(*of_rows, seed=5)
+    row_weight, grad_output = normal(*of_rows, seed=4).abs(), normal(*of_rows, seed=5)
     mask = normal(*of_rows, seed=6) < 0.8
     own = 1000 * normal(*of_rows, seed=7)
     shared = own if heads is None else own[0]
@@ -64,7 +64,7 @@ def test_loss_and_every_gradient(heads, rows, bins, bias, reduction, dtype, smal
             tensors = leaves(tensors, dtype)
             loss, value = function(tensors)
             if reduction == "none":
-                return loss.detach(), value, gradients(loss, tensors, upstream.to(loss.dtype))
+                return loss.detach(), value, gradients(loss, tensors, grad_output.to(loss.dtype))
             # As large as a sum, so that an error of one row can be seen.
             size = torch.tensor(float(loss.new_empty(of_rows).numel() if reduction == "mean" else 1), dtype=loss.dtype)
             return loss.detach(), value, gradients(loss, tensors, size)
@@ -85,7 +85,7 @@ def test_loss_and_every_gradient(heads, rows, bins, bias, reduction, dtype, smal
         assert actual[2].keys() == exact[2].keys()
         scale = math.prod(of_rows) / count if reduction == "mean" else 1
         if reduction == "none":
-            of = sensitivities(inputs, target, support, sigma, upstream if w is None else w * upstream, m)
+            of = sensitivities(inputs, target, support, sigma, grad_output if w is None else w * grad_output, m)
         for name in exact[2]:
             assert actual[2][name].dtype == dtype
             sensitivity = scale * of.of_loss[name]
@@ -118,24 +118,24 @@ def test_every_support(name, implementation) -> None:
 @every_dtype
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("heads", "rows"), [(None, (600,)), (None, ()), (3, (2, 7)), (2, ())])
-def test_expectation_of_a_layer(heads, rows, bias, dtype, small_pieces, implementation) -> None:
+def test_expectation_of_a_layer(heads, rows, bias, dtype, small_tiles, implementation) -> None:
     for bins in (ValueBins.amago2(33), ValueBins(-3.0, 8.0, 33, "linear", "raw")):
         inputs = layer_example(heads, rows, 12, 33, dtype, bias)
         exact = truth.readout(layer(*(None if x is None else x.double() for x in inputs)), bins)
         plain = truth.readout(layer(*inputs).float(), bins)
         value = linear_bin_expectation(*inputs, bins)
         assert value.dtype == torch.float32
-        upstream = normal(*exact.shape, seed=9)
-        of = sensitivities(inputs, torch.zeros(exact.shape), bins, row_weight=upstream)
+        grad_output = normal(*exact.shape, seed=9)
+        of = sensitivities(inputs, torch.zeros(exact.shape), bins, row_weight=grad_output)
         assert_accurate(value, exact, plain, sensitivity=of.value)
         tensors = leaves(inputs)
         again = linear_bin_expectation(*tensors, bins)
         assert again.requires_grad
         assert_accurate(again, exact, plain, sensitivity=of.value)
-        found = gradients(again, tensors, upstream)
+        found = gradients(again, tensors, grad_output)
         true, usual = leaves(inputs, torch.float64), leaves(inputs)
-        true = gradients(truth.readout(layer(*true), bins), true, upstream.double())
-        usual = gradients(truth.readout(layer(*usual).float(), bins), usual, upstream)
+        true = gradients(truth.readout(layer(*true), bins), true, grad_output.double())
+        usual = gradients(truth.readout(layer(*usual).float(), bins), usual, grad_output)
         for name in found:
             assert_accurate(found[name], true[name], usual[name], sensitivity=of.of_value[name])
 
@@ -201,8 +201,8 @@ def test_any_shape(problem) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 255, 256, 257, 511, 512, 1025])
-def test_pieces_change_nothing(rows, monkeypatch) -> None:
-    """Targets that the heads share, or that begin anew in the midst of a piece; masks; all in pieces and in one."""
+def test_tiles_change_nothing(rows, monkeypatch) -> None:
+    """Targets that the heads share, or that start over in the midst of a tile; masks; all in tiles and in one."""
     bins = ValueBins.amago2(16)
     inputs = layer_example(3, (rows,), 8, 16)
     for of_target, masked in itertools.product(((rows,), (3, rows), (3, 1), (1,)), (False, True)):
@@ -216,8 +216,8 @@ def test_pieces_change_nothing(rows, monkeypatch) -> None:
         of = sensitivities(inputs, target, bins, mask=mask)
         bounds = [of.loss, of.value, of.loss.sum(), *of.of_loss.values(), of.value]
         for elements in (1, 1 << 24):
-            monkeypatch.setattr(op, "_PIECE_ELEMENTS", elements)
-            assert len(list(op.pieces(inputs[0], 16))) == 3 * (-(-rows // 256) if elements == 1 else 1)
+            monkeypatch.setattr(op, "_TILE_ELEMENTS", elements)
+            assert len(list(op.tiles(inputs[0], 16))) == 3 * (-(-rows // 256) if elements == 1 else 1)
             tensors = leaves(inputs)
             loss, value = linear_two_hot_cross_entropy(
                 *tensors, target, bins, mask=mask, reduction="none", return_readout=True
@@ -230,10 +230,10 @@ def test_pieces_change_nothing(rows, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(("rows", "bins"), [(0, 8), (1, 8), (600, 8), (257, 4096), (5000, 128), (100_000, 2)])
-def test_pieces_cover_each_head_once(rows, bins) -> None:
-    most = max(256, op._PIECE_ELEMENTS // bins)
+def test_tiles_cover_each_head_once(rows, bins) -> None:
+    max_rows = max(256, op._TILE_ELEMENTS // bins)
     for head in range(3):
-        own = [piece for of_head, piece in op.pieces(torch.empty(3, rows, 1), bins) if of_head == head]
-        assert [row for piece in own for row in range(piece.start, piece.stop)] == list(range(rows))
-        assert all(0 < piece.stop - piece.start <= most for piece in own)
-        assert len(own) == -(-rows // most)
+        own = [tile for of_head, tile in op.tiles(torch.empty(3, rows, 1), bins) if of_head == head]
+        assert [row for tile in own for row in range(tile.start, tile.stop)] == list(range(rows))
+        assert all(0 < tile.stop - tile.start <= max_rows for tile in own)
+        assert len(own) == -(-rows // max_rows)

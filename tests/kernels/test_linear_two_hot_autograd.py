@@ -124,7 +124,7 @@ def test_a_second_derivative_is_refused(face, asked) -> None:
 
 
 def test_outputs_do_not_depend_on_what_their_memory_held() -> None:
-    hidden, weight, bias = layer_example(2, (3000,), 256, 16)  # the gradient of hidden is in recycled memory
+    hidden, weight, bias = layer_example(2, (3000,), 256, 16)  # the gradient of hidden is in pooled memory
     target, mask = normal(3000, seed=4), normal(3000, seed=5) < 0.5
     results = []
     for fill in (NAN, 0.0):
@@ -150,7 +150,7 @@ def test_outputs_do_not_depend_on_what_their_memory_held() -> None:
 def test_registered_as_torch_asks() -> None:
     inputs = layer_example(2, (3,), 4, 9)
     y, mask, u = normal(3, seed=4), torch.tensor([True, False, True]), normal(6, seed=5)
-    support = (-10.0, 10.0, "symlog", False)
+    support = (-10.0, 10.0, "symlog", "transformed")
 
     def check(operation, *arguments) -> None:
         results = torch.library.opcheck(operation, arguments)

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-def test_masked_rows_contribute_exactly_nothing_even_nan(reduction, dtype, small_pieces) -> None:
+def test_masked_rows_contribute_exactly_nothing_even_nan(reduction, dtype, small_tiles) -> None:
     bins = ValueBins.amago2(9)
     for heads, of_target in ((None, (600,)), (2, (600,)), (2, (2, 600))):
         inputs = layer_example(heads, (600,), 6, 9, dtype)

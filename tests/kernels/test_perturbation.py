@@ -63,11 +63,11 @@ def test_every_product_is_off_by_an_eps_at_most(function, operands, dtype) -> No
 @every([name for name in PRODUCTS if not name.endswith("out")])
 def test_gradients_are_products_too(function, operands) -> None:
     leaves = [x.clone().requires_grad_() for x in operands]
-    upstream = normal(*function(*operands).shape, seed=10)
-    usual = gradient(function(*leaves), tuple(leaves), upstream)
+    grad_output = normal(*function(*operands).shape, seed=10)
+    usual = gradient(function(*leaves), tuple(leaves), grad_output)
     output = function(*leaves)
     with perturbed_products(1):
-        found = gradient(output, tuple(leaves), upstream)
+        found = gradient(output, tuple(leaves), grad_output)
     assert not all(torch.equal(a, b) for a, b in zip(found, usual, strict=True))
 
 

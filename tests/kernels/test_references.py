@@ -64,7 +64,7 @@ def test_critics(labels, actions):
         where = where._replace(action=None if where.action is None else where.action.to(dtype))
         target = 3 * normal(ROWS, seed=10, dtype=dtype)
         if labels:
-            arguments = target, mask, -3.0, 3.0, "symlog", False, labels, 0.75
+            arguments = target, mask, -3.0, 3.0, "symlog", "transformed", labels, 0.75
             flat = critics_op.cross_entropy, critics_reference.cross_entropy
         else:
             arguments = target, 1 + 0 * target, 0.5 + 0 * target, mask

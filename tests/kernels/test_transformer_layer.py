@@ -34,12 +34,12 @@ def make_layer(width=64, heads=2, feed_forward=96, dropout=0.0, rotary=None) -> 
     return perturbed(TransformerLayer, width, heads, feed_forward, dropout, rotary)
 
 
-def run(module, x, upstream, half=False):
+def run(module, x, grad_output, bfloat16=False):
     """Output, gradient of x, and those of the parameters by name."""
     x = x.clone().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         out = module(x)
-    out.backward(upstream)
+    out.backward(grad_output)
     gradients = {name: parameter.grad.clone() for name, parameter in module.named_parameters()}
     module.zero_grad()
     return {"output": out.detach(), "x": x.grad, **gradients}
@@ -59,21 +59,24 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(("batch", "steps", "sizes"), SHAPES.values(), ids=SHAPES.keys())
-def test_native_layers_are_accurate(batch, steps, sizes, half, monkeypatch):
+def test_native_layers_are_accurate(batch, steps, sizes, bfloat16, monkeypatch):
     module = make_layer(**sizes)
-    x, upstream = normal(batch, steps, module.out.bias.shape[0]), normal(batch, steps, module.out.bias.shape[0], seed=3)
+    x, grad_output = (
+        normal(batch, steps, module.out.bias.shape[0]),
+        normal(batch, steps, module.out.bias.shape[0], seed=3),
+    )
     assert op.products_dtype(x, module.heads, module.up.bias.shape[0]) is not None
-    native = run(module, x, upstream, half)
-    plain = by_parts(module, x, upstream, half, monkeypatch=monkeypatch)
+    native = run(module, x, grad_output, bfloat16)
+    plain = by_parts(module, x, grad_output, bfloat16, monkeypatch=monkeypatch)
     exact = copy.deepcopy(module).double()
-    truth = run(exact, x.double(), upstream.double())
-    found = product_sensitivity(lambda: tuple(run(exact, x.double(), upstream.double()).values()))
+    truth = run(exact, x.double(), grad_output.double())
+    found = product_sensitivity(lambda: tuple(run(exact, x.double(), grad_output.double()).values()))
     sensitivity = dict(zip(truth, found, strict=True))
     for name, value in native.items():
         assert value.dtype == torch.float32
-        if not half:
+        if not bfloat16:
             assert_accurate(value, truth[name], plain[name], floor=DEVIATIONS, sensitivity=sensitivity[name])
             continue
         if name == "head_scale" or name.endswith(".gain"):
@@ -119,12 +122,12 @@ def test_second_derivatives_are_refused(function):
 
 def test_any_number_of_threads_gives_the_same_bits():
     module = make_layer(dropout=0.3)
-    x, upstream = normal(4, 90, 64), normal(4, 90, 64, seed=3)
+    x, grad_output = normal(4, 90, 64), normal(4, 90, 64, seed=3)
     results = []
     for threads in (1, 3):
         torch.set_num_threads(threads)
         torch.manual_seed(5)
-        results.append(run(module, x, upstream))
+        results.append(run(module, x, grad_output))
     torch.set_num_threads(1)
     for name, value in results[0].items():
         assert torch.equal(value, results[1][name]), name
@@ -132,20 +135,20 @@ def test_any_number_of_threads_gives_the_same_bits():
 
 def test_dropout_leaves_out_its_share_and_scales_the_rest():
     module = make_layer(dropout=0.25)
-    x, upstream = normal(4, 50, 64), normal(4, 50, 64, seed=3)
+    x, grad_output = normal(4, 50, 64), normal(4, 50, 64, seed=3)
     torch.manual_seed(1)
-    result = run(module, x, upstream)
+    result = run(module, x, grad_output)
     with torch.no_grad():
         module.down.bias += 100
     torch.manual_seed(1)
-    kept = (run(module, x, upstream)["output"] - result["output"]).abs() > 50
+    kept = (run(module, x, grad_output)["output"] - result["output"]).abs() > 50
     assert kept.float().mean().item() == pytest.approx(0.75, abs=4 * (0.25 * 0.75 / kept.numel()) ** 0.5)
-    torch.testing.assert_close(result["down.bias"], (upstream * kept / 0.75).sum((0, 1)))
+    torch.testing.assert_close(result["down.bias"], (grad_output * kept / 0.75).sum((0, 1)))
     torch.manual_seed(2)
-    other = (run(module, x, upstream)["output"] - result["output"]).abs() > 50
+    other = (run(module, x, grad_output)["output"] - result["output"]).abs() > 50
     assert (other == kept).float().mean() < 0.7
     module.eval()
-    assert torch.equal(run(module, x, upstream)["output"], run(module, x, upstream)["output"])
+    assert torch.equal(run(module, x, grad_output)["output"], run(module, x, grad_output)["output"])
 
 
 def test_dropout_of_the_input_is_drawn_from_torch_and_is_its_own_derivative():

@@ -56,7 +56,7 @@ def test_native_steps_are_accurate(environments, sizes, options):
         x = normal(environments, module.width, seed=t)
         h, plain = frozen.step(x, time, cache), module.step(x, time, plain_cache)
         assert_accurate(h, exact.step(x.double(), time, exact_cache), plain, floor=16)
-        assert torch.equal(cache.seen, plain_cache.seen)
+        assert torch.equal(cache.cache_position, plain_cache.cache_position)
         time += 1
     assert_accurate(cache.keys, exact_cache.keys, plain_cache.keys, floor=16)
     assert_accurate(cache.values, exact_cache.values, plain_cache.values, floor=16)
@@ -137,7 +137,7 @@ def test_packing_fills_panels_up():
 def test_the_native_step_checks_its_arguments():
     x = torch.zeros(1 << 12)
     given = {
-        **dict.fromkeys(("input", "output", "keys", "values", "seen"), x.data_ptr()),
+        **dict.fromkeys(("input", "output", "keys", "values", "cache_position"), x.data_ptr()),
         **{"environments": 1, "width": 16, "feed_forward": 16, "parameters": [x.data_ptr()] * 18, "epsilon": 1e-5},
         **{"slope": 0.0, "cache_dtype": "float32", "layers": 1, "heads": 1, "rows": 4, "size": 16, "threads": 1},
     }
@@ -149,7 +149,7 @@ def test_the_native_step_checks_its_arguments():
         ({"feed_forward": 24}, "a feed_forward that is a multiple of 16"),
         ({"sinks": 4}, "0 <= sinks < rows"),
         ({"parameters": [1] * 17}, "expected 18 addresses of parameters, got 17"),
-        ({"seen": 0}, "got a zero"),
+        ({"cache_position": 0}, "got a zero"),
         ({"sine": 1}, "got a zero"),
     ):
         with pytest.raises(ValueError, match=sentence):

@@ -69,7 +69,7 @@ def test_raw_labels_compile_without_spills(aot, target: str, dtype: torch.dtype)
     call = partial(aot.cross_entropy, 255, dtype, labels="two_hot_raw", readout="raw")
     with aot.recorded(aot.TARGETS[target]) as launches:
         call()
-    assert launches[0].arguments["LABEL"] == "two_hot_raw"
+    assert launches[0].arguments["LABELS"] == "two_hot_raw"
     assert aot.faults([aot.measure(str(dtype), call, target)]) == []
 
 

@@ -53,7 +53,7 @@ def test_where_places_are_exact_the_error_is_some_eps(bins: int, dtype: torch.dt
     rows = 67
     logits = 3 * normal(rows, bins, seed=bins)
     logits[-1] *= 1e3
-    logits, upstream = logits.to(dtype), normal(rows, seed=1)
+    logits, grad_output = logits.to(dtype), normal(rows, seed=1)
     target = torch.rand(rows, generator=torch.Generator().manual_seed(2)) * (bins - 1)
     target[:6] = torch.tensor([0.0, bins - 1.0, 1.0, bins + 5.0, -INFINITY, INFINITY])
     places = target.clamp(0, bins - 1)
@@ -62,12 +62,12 @@ def test_where_places_are_exact_the_error_is_some_eps(bins: int, dtype: torch.dt
         def expected(z: Tensor, y: Tensor, sigma: float = sigma) -> tuple[Tensor, Tensor]:
             z = z.detach().requires_grad_()
             loss = truth.cross_entropy(z.to(y.dtype), truth.labels(y, support, sigma))
-            return loss.detach(), truth.gradient(loss, z, upstream.to(y.dtype))
+            return loss.detach(), truth.gradient(loss, z, grad_output.to(y.dtype))
 
         exact, plain = expected(logits.double(), places.double()), expected(logits, places)
         z = logits.clone().requires_grad_()
         loss, readout = op.cross_entropy_rows(z, target, None, *support.support, *truth.labelling(support, sigma), True)
-        gradient = truth.gradient(loss, z, upstream)
+        gradient = truth.gradient(loss, z, grad_output)
         assert (loss.dtype, readout.dtype, gradient.dtype) == (torch.float32, torch.float32, dtype)
         floor = label_floor(bins, sigma)
         assert_accurate(loss, exact[0], plain[0], floor=floor)
@@ -76,10 +76,10 @@ def test_where_places_are_exact_the_error_is_some_eps(bins: int, dtype: torch.dt
         # The sum finds the same gradient on its way.
         z = logits.clone().requires_grad_()
         arguments = (False, *support.support, *truth.labelling(support, sigma), True, True)
-        total, again = op.cross_entropy(z, target, None, upstream, *arguments)
+        total, again = op.cross_entropy(z, target, None, grad_output, *arguments)
         assert torch.equal(truth.gradient(total, z), gradient)
         assert torch.equal(again, readout)
-        assert_accurate(total, (exact[0] * upstream).sum(), floor=floor * rows**0.5)
+        assert_accurate(total, (exact[0] * grad_output).sum(), floor=floor * rows**0.5)
 
     exact = truth.readout(logits.double(), support)
     assert_accurate(readout, exact, truth.readout(logits.float(), support))
@@ -90,13 +90,13 @@ def test_where_places_are_exact_the_error_is_some_eps(bins: int, dtype: torch.dt
 @pytest.mark.parametrize("name", truth.SUPPORTS)
 def test_every_support(name: str, dtype: torch.dtype) -> None:
     bins, rows = truth.SUPPORTS[name], 200
-    logits, upstream = (3 * normal(rows, bins.count, seed=3)).to(dtype), normal(rows, seed=4)
+    logits, grad_output = (3 * normal(rows, bins.count, seed=3)).to(dtype), normal(rows, seed=4)
     target = truth.targets(bins, rows, seed=5)
 
     def run(loss, z: Tensor) -> tuple[Tensor, Tensor]:
         z = z.detach().clone().requires_grad_()
         out = loss(z)
-        return out.detach(), truth.gradient(out, z, upstream.to(out.dtype))
+        return out.detach(), truth.gradient(out, z, grad_output.to(out.dtype))
 
     for sigma in SIGMAS:
         arguments = (target, None, *bins.support, *truth.labelling(bins, sigma), False)
@@ -110,9 +110,9 @@ def test_every_support(name: str, dtype: torch.dtype) -> None:
         assert_accurate(actual[0], exact[0], plain[0], floor=floor)
         assert_accurate(actual[1], exact[1], plain[1], floor=floor if dtype == torch.float32 else 4.0)
 
-    # Readouts reach 5e8, beyond float16; the upstream gradient brings theirs back to order 1.
+    # Readouts reach 5e8, beyond float16; grad_output brings theirs back to order 1.
     sensitivity, _ = truth.readout_sensitivity(logits.double(), truth.centers(bins), bins.transform, bins.readout)
-    upstream = upstream / bins.values().abs().amax()
+    grad_output = grad_output / bins.values().abs().amax()
     actual = run(lambda z: op.expectation(z, *bins.support), logits)
     exact = run(lambda z: truth.readout(z, bins), logits.double())
     plain = run(lambda z: truth.readout(z.float(), bins), logits)
@@ -279,11 +279,11 @@ def test_outputs_do_not_depend_on_what_their_memory_held(rows: int, bins: int, d
             torch.use_deterministic_algorithms(False)
         return results
 
-    _native.release_recycled()
+    _native.release_pool()
     poisoned, clean = passes(NAN), passes(0.0)
     assert len(set(addresses)) == 1, "the gradients lay elsewhere than the poison"
     assert all(torch.equal(a, b) for a, b in zip(poisoned, clean, strict=True))
-    _native.release_recycled()
+    _native.release_pool()
 
 
 def test_threads_change_no_bit() -> None:
@@ -458,10 +458,7 @@ def test_native_code_checks_its_arguments() -> None:
         "dtype": "float32",
         "rows": 4,
         "bins": 8,
-        "low": -1.0,
-        "high": 1.0,
-        "transform": "linear",
-        "raw": False,
+        "support": _native.Support(-1.0, 1.0, "linear", "transformed"),
         "threads": 1,
     }
     targets = {"target": y.data_ptr(), "targets": 4}
@@ -471,9 +468,6 @@ def test_native_code_checks_its_arguments() -> None:
         ({"rows": -1}, "expected rows >= 0"),
         ({"logits": 0}, "expected the address of the logits"),
         ({"dtype": "float64"}, "expected logits of float32, bfloat16 or float16, got float64"),
-        ({"low": 1.0}, "expected low < high"),
-        ({"high": NAN}, "expected low < high"),
-        ({"transform": "log"}, "expected the transform linear, symlog or signed_sqrt, got log"),
     ]
     for change, message in wrong:
         with pytest.raises(ValueError, match=message):
@@ -484,12 +478,21 @@ def test_native_code_checks_its_arguments() -> None:
         ({"targets": 0}, "expected at least one target and an offset of at least 0, got 0 and 0"),
         ({"target": 0}, "expected at least one target"),
         ({"offset": -1}, "an offset of at least 0, got 4 and -1"),
-        ({"sigma": -1.0}, "expected sigma >= 0"),
-        ({"sigma": NAN}, "expected sigma >= 0"),
+        ({"labels": "hl_gauss"}, "expected sigma > 0"),
+        ({"labels": "hl_gauss", "sigma": NAN}, "expected sigma > 0"),
+        ({"labels": "gauss"}, "labels: expected one of two_hot, two_hot_raw, hl_gauss, got gauss"),
     ):
         with pytest.raises(ValueError, match=message):
             _native.cross_entropy(**{**given, **targets, **change})
-    with pytest.raises(ValueError, match="a gradient needs an upstream one"):
+    for arguments, message in (
+        ((1.0, 1.0, "linear", "raw"), "expected low < high"),
+        ((-1.0, NAN, "linear", "raw"), "expected low < high"),
+        ((-1.0, 1.0, "log", "raw"), "transform: expected one of linear, symlog, signed_sqrt, got log"),
+        ((-1.0, 1.0, "linear", "read"), "readout_kind: expected one of transformed, raw, got read"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            _native.Support(*arguments)
+    with pytest.raises(ValueError, match="a gradient needs grad_output"):
         _native.expectation(**given, gradient=z.data_ptr())
     assert _native.cross_entropy(**given, **targets) == 0.0
     loss = torch.empty(4)

@@ -44,7 +44,7 @@ REFUSED = r"can be differentiated once\. .*TWOHOT_BACKEND=reference"
 
 
 @every_face
-@pytest.mark.parametrize("rows", [5, 17_000])  # the second's gradient is in recycled memory
+@pytest.mark.parametrize("rows", [5, 17_000])  # the second's gradient is in pooled memory
 def test_one_graph_may_go_backward_again_and_again(face, rows: int) -> None:
     z, y = normal(rows, 16).requires_grad_(), normal(rows, seed=1)
     loss = face(z, y, SUPPORT)
@@ -195,7 +195,7 @@ def no_vmap_fallback():
 def test_registered_as_torch_asks() -> None:
     z, y, u = normal(6, 9), normal(3, seed=1), normal(6, seed=2)
     mask = torch.tensor([True, False, True])
-    support = (-10.0, 10.0, "symlog", False)
+    support = (-10.0, 10.0, "symlog", "transformed")
 
     def leaf() -> Tensor:
         return z.clone().requires_grad_()

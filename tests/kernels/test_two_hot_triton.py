@@ -25,7 +25,7 @@ from twohot.kernels.two_hot import reference
 from twohot.kernels.two_hot.reference import Labels
 
 if sys.platform == "linux":
-    from twohot.kernels.two_hot import kernel
+    from twohot.kernels.two_hot import launchers
 else:
     pytest.skip("the development environment has Triton on Linux alone", allow_module_level=True)
 
@@ -109,7 +109,7 @@ every_label = pytest.mark.parametrize(
 
 def row_count(support: Support) -> int:
     """Rows that fill a program and begin another, or many more on a GPU."""
-    rows = kernel.tile(support.bins, 4, 32, None)["BLOCK_R"] + 3
+    rows = launchers.tile(support.bins, 4, 32, None)["BLOCK_R"] + 3
     return rows if INTERPRETED else 40 * max(rows, 21)
 
 
@@ -164,7 +164,7 @@ def launch(given: Problem, device: str, *, in_place: bool = False, without: tupl
     loss, readout = (torch.full((rows,), NAN, device=device) for _ in range(2))
     gradient = logits if in_place else torch.full_like(logits, NAN)
     outputs = {"loss": loss, "readout": readout, "gradient": gradient}
-    kernel.launch_cross_entropy(
+    launchers.launch_cross_entropy(
         logits,
         target,
         mask,
@@ -186,7 +186,7 @@ def label(given: Problem, dtype: torch.dtype) -> Tensor:
     support = given.support
     arguments = (support.low, support.high, support.bins, support.transform)
     if given.labels != "hl_gauss":
-        return reference.two_hot(given.target.to(dtype), *arguments, raw=given.labels == "two_hot_raw")
+        return reference.two_hot(given.target.to(dtype), *arguments, given.labels)
     forward, _ = reference.TRANSFORMS[support.transform]
     width = (support.high - support.low) / (support.bins - 1)
     x = forward(given.target.to(dtype)).clamp(support.low, support.high).unsqueeze(-1)
@@ -398,19 +398,19 @@ def test_no_rows(device: str) -> None:
 
 
 def expectation(
-    logits: Tensor, support: Support, device: str, upstream: Tensor | None = None, *, in_place: bool = False
+    logits: Tensor, support: Support, device: str, grad_output: Tensor | None = None, *, in_place: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Readout and, with an upstream gradient, its gradient, from outputs that hold NaN."""
+    """Readout and, with a `grad_output`, its gradient, from outputs that hold NaN."""
     logits = logits.clone().to(device)
     readout = torch.full((len(logits),), NAN, device=device)
     gradient = logits if in_place else torch.full_like(logits, NAN)
-    kernel.launch_expectation(
+    launchers.launch_expectation(
         logits,
         **support.call(),
         readout_kind=support.readout,
         readout=readout,
-        grad_output=None if upstream is None else upstream.to(device),
-        gradient=None if upstream is None else gradient,
+        grad_output=None if grad_output is None else grad_output.to(device),
+        gradient=None if grad_output is None else gradient,
     )
     return readout.cpu(), gradient.cpu()
 
@@ -420,15 +420,15 @@ def expectation(
 def test_expectation_and_its_gradient(support: Support, dtype: torch.dtype, device: str) -> None:
     logits = (problem(support).logits / 3).to(dtype)  # flat enough that values are of order 1 where bins reach far
     generator = torch.Generator().manual_seed(2)
-    upstream = torch.randn(len(logits), generator=generator)
+    grad_output = torch.randn(len(logits), generator=generator)
 
     def plain(precision: torch.dtype) -> tuple[Tensor, Tensor]:
         z = logits.to(precision).requires_grad_()
         value = reference.bin_expectation(z, support.low, support.high, support.transform, support.readout)
-        return value.detach(), torch.autograd.grad(value, z, upstream.to(precision))[0]
+        return value.detach(), torch.autograd.grad(value, z, grad_output.to(precision))[0]
 
     truth, float32 = plain(torch.float64), plain(torch.float32)
-    readout, gradient = expectation(logits, support, device, upstream)
+    readout, gradient = expectation(logits, support, device, grad_output)
     assert_accurate(readout, truth[0], float32[0], sensitivity=of_readout(logits.double(), support))
     assert_accurate(gradient, truth[1], float32[1].to(dtype), floor=8)
 
@@ -450,14 +450,14 @@ def test_scale(count: int, dtype: torch.dtype, device: str) -> None:
     start = torch.randn(count, generator=torch.Generator().manual_seed(3)).to(dtype)
     for factor in (1.0, 0.5, -3.0, 0.0, NAN):
         gradient = start.clone().to(device)
-        kernel.launch_scale(gradient, torch.tensor(factor, device=device))
+        launchers.launch_scale(gradient, torch.tensor(factor, device=device))
         assert_accurate(gradient.cpu(), start.double() * factor, floor=1)
 
 
 def test_a_factor_of_1_touches_nothing(device: str) -> None:
     gradient = torch.tensor([0x7F800001, 0x7FC00123], dtype=torch.int32).view(torch.float32)  # odd bits of NaN
     on_device = gradient.clone().to(device)
-    kernel.launch_scale(on_device, torch.tensor(1.0, device=device))
+    launchers.launch_scale(on_device, torch.tensor(1.0, device=device))
     assert torch.equal(on_device.cpu().view(torch.int32), gradient.view(torch.int32))
 
 
@@ -474,7 +474,7 @@ if not INTERPRETED:
         loss, readout = torch.full((2, rows), NAN, device=device)
         call = {**support.call(), "labels": "two_hot", "sigma": 0.0, "readout_kind": support.readout}
         outputs = {"loss": loss, "readout": readout, "gradient": logits}
-        kernel.launch_cross_entropy(logits, target, None, None, None, **call, **outputs)
+        launchers.launch_cross_entropy(logits, target, None, None, None, **call, **outputs)
         given = replace(tail, logits=tail.logits.half(), weight=None, scale=None)
         assert_right(Results(loss[-200:].cpu(), readout[-200:].cpu(), logits[-200:].cpu()), given)
         assert loss.isfinite().all()

@@ -166,7 +166,7 @@ def test_views_of_negated_memory_are_read_as_they_are():
 
 
 ROW_ARGUMENTS = {"logits": torch.zeros(4, 8), "target": torch.zeros(2), "mask": torch.ones(2, dtype=torch.bool)}
-SUPPORT = (-1.0, 1.0, "linear", False)
+SUPPORT = (-1.0, 1.0, "linear", "transformed")
 
 
 @pytest.mark.parametrize(

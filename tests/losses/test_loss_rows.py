@@ -12,12 +12,12 @@ from compare import assert_accurate
 from loss_loops import (
     INFINITY,
     NAN,
+    compute_dtype,
     cross_entropies,
     cross_entropy_of,
     example,
     forward,
     readout,
-    wide,
 )
 from two_hot_truth import normal
 from twohot.losses import (
@@ -55,9 +55,9 @@ def test_reductions_weights_and_masks(dtype):
             )
             if with_readout:
                 loss, value = loss
-                assert value.dtype == wide(dtype)
+                assert value.dtype == compute_dtype(dtype)
                 assert_accurate(value, torch.where(mask, values, 0) if use_mask else values, floor=64)
-            assert loss.dtype == wide(dtype)
+            assert loss.dtype == compute_dtype(dtype)
             assert_accurate(loss, exact[reduction], floor=64)
 
 
@@ -172,7 +172,7 @@ def test_targets_beyond_the_ends_are_the_ends(dtype):
 def test_one_target_for_several_critics(dtype):
     bins = ValueBins.amago2(9)
     logits = normal(4, 3, 5, 2, 9, dtype=dtype)  # [C, B, L, G, N]
-    target = 10 * normal(3, 5, 2, seed=1, dtype=wide(dtype))
+    target = 10 * normal(3, 5, 2, seed=1, dtype=compute_dtype(dtype))
     mask = normal(3, 5, 1, seed=2) < 0.5
     rows = cross_entropies(logits.double(), target.double().expand(4, 3, 5, 2), bins)
     loss = two_hot_cross_entropy(logits, target, bins, mask=mask)
@@ -239,7 +239,7 @@ def test_any_shape(problem):
 def test_a_weight_learns_where_it_asks_to(reduction, dtype):
     bins, logits, target, _, mask = example(dtype)
     for shape in ((), (2,), (4, 1), (3, 1, 2), (3, 4, 2)):
-        weight = normal(*shape, seed=1, dtype=wide(dtype)).requires_grad_()
+        weight = normal(*shape, seed=1, dtype=compute_dtype(dtype)).requires_grad_()
         for learnt_logits in (False, True):
             z = logits.clone().requires_grad_(learnt_logits)
             loss = two_hot_cross_entropy(z, target, bins, weight=weight, mask=mask, reduction=reduction)

@@ -11,12 +11,12 @@ from compare import assert_accurate
 from loss_loops import (
     INFINITY,
     centers,
+    compute_dtype,
     cross_entropy_of,
     every_support,
     inverse,
     labels,
     targets_of,
-    wide,
 )
 from two_hot_truth import SUPPORTS, normal
 from twohot.losses import (
@@ -39,8 +39,8 @@ def test_readout(bins, dtype):
     logits = (3 * normal(64, bins.count, seed=2)).to(dtype)
     exact = truth.readout(logits.double(), bins)
     value = bin_expectation(logits, bins)
-    assert value.dtype == wide(dtype)
-    plain = None if dtype == torch.float64 else truth.readout(logits.to(wide(dtype)), bins)
+    assert value.dtype == compute_dtype(dtype)
+    plain = None if dtype == torch.float64 else truth.readout(logits.to(compute_dtype(dtype)), bins)
     # Of large values of both signs little may remain.
     share = logits.double().softmax(-1) @ truth.bin_values(bins).abs() / exact.abs().clamp(min=1)
     assert_accurate(value, exact, plain, floor=(8 + 2 * share.amax().item()) * (64 if dtype == torch.float64 else 1))
@@ -85,15 +85,15 @@ def test_readout_of_enormous_logits_is_the_bin(implementation):
 @every_support
 def test_gradient_of_the_readout(bins, dtype):
     logits = (3 * normal(64, bins.count, seed=2)).to(dtype)
-    upstream = normal(64, seed=3, dtype=wide(dtype)) / bins.values().abs().amax()
+    grad_output = normal(64, seed=3, dtype=compute_dtype(dtype)) / bins.values().abs().amax()
 
-    def found(function, logits, upstream):
+    def found(function, logits, grad_output):
         logits = logits.detach().clone().requires_grad_()
-        return truth.gradient(function(logits), logits, upstream)
+        return truth.gradient(function(logits), logits, grad_output)
 
-    exact = found(lambda z: truth.readout(z, bins), logits.double(), upstream.double())
-    plain = found(lambda z: truth.readout(z.to(wide(dtype)), bins), logits, upstream)
-    assert_accurate(found(lambda z: bin_expectation(z, bins), logits, upstream), exact, plain, floor=16)
+    exact = found(lambda z: truth.readout(z, bins), logits.double(), grad_output.double())
+    plain = found(lambda z: truth.readout(z.to(compute_dtype(dtype)), bins), logits, grad_output)
+    assert_accurate(found(lambda z: bin_expectation(z, bins), logits, grad_output), exact, plain, floor=16)
 
 
 def test_the_readout_has_a_gradient_where_it_is_zero(dtype):
@@ -112,30 +112,30 @@ def test_the_readout_has_a_gradient_where_it_is_zero(dtype):
 @pytest.mark.parametrize("sigma", [0.0, 0.05, 0.75, 3.0, 40.0])
 @every_support
 def test_cross_entropy_and_its_gradient(bins, sigma, dtype):
-    target = targets_of(bins, wide(dtype))
-    logits, upstream = (
+    target = targets_of(bins, compute_dtype(dtype))
+    logits, grad_output = (
         normal(len(target), bins.count, seed=4, dtype=dtype),
-        normal(len(target), seed=5, dtype=wide(dtype)),
+        normal(len(target), seed=5, dtype=compute_dtype(dtype)),
     )
 
-    def run(loss, logits, upstream):
+    def run(loss, logits, grad_output):
         logits = logits.detach().clone().requires_grad_()
         rows = loss(logits)
-        return rows.detach(), truth.gradient(rows, logits, upstream)
+        return rows.detach(), truth.gradient(rows, logits, grad_output)
 
-    actual = run(lambda z: cross_entropy_of(z, target, bins, sigma, reduction="none"), logits, upstream)
+    actual = run(lambda z: cross_entropy_of(z, target, bins, sigma, reduction="none"), logits, grad_output)
     label = truth.labels(target.double(), bins, sigma)
-    exact = run(lambda z: truth.cross_entropy(z, label), logits.double(), upstream.double())
+    exact = run(lambda z: truth.cross_entropy(z, label), logits.double(), grad_output.double())
     plain_label = truth.labels(target, bins, sigma)
-    plain = run(lambda z: truth.cross_entropy(z.to(wide(dtype)), plain_label), logits, upstream)
-    assert (actual[0].dtype, actual[1].dtype) == (wide(dtype), dtype)
+    plain = run(lambda z: truth.cross_entropy(z.to(compute_dtype(dtype)), plain_label), logits, grad_output)
+    assert (actual[0].dtype, actual[1].dtype) == (compute_dtype(dtype), dtype)
     # An eps in f(y) moves the place among the bins by N eps, and the label by its slope as much; a label of HL-Gauss
     # is divided by the mass inside the bins.
     slope = max(1.0, 0.4 / sigma) if sigma > 0 else 1.0
     inside = math.erf((bins.count - 0.5) / sigma / 2**0.5) / 2 + math.erf(0.5 / sigma / 2**0.5) / 2 if sigma else 1.0
     floor = (4 + 2 * bins.count * slope + 2 / inside) * (2 if dtype == torch.float64 else 1)
     assert_accurate(actual[0], exact[0], plain[0], floor=floor)
-    assert_accurate(actual[1], exact[1], plain[1], floor=floor if dtype == wide(dtype) else 4.0)
+    assert_accurate(actual[1], exact[1], plain[1], floor=floor if dtype == compute_dtype(dtype) else 4.0)
 
 
 def test_cross_entropy_by_hand(implementation):

@@ -1,4 +1,4 @@
-"""The ensemble of critics in pieces, against its plain layers: values, loss, every gradient, in every form."""
+"""The ensemble of critics in tiles, against its plain layers: values, loss, every gradient, in every form."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPACES = {
 
 @pytest.fixture
 def form(request, monkeypatch):
-    """Who computes: native code, or products of torch; rows in pieces of a few."""
+    """Who computes: native code, or products of torch; rows in tiles of a few."""
     if request.param == "plain":
         monkeypatch.setattr(native, "runs", lambda critics: False)
     monkeypatch.setattr(tiled, "_TILE_ELEMENTS", 250)
@@ -100,10 +100,10 @@ def test_loss_values_and_every_gradient(form, kind, depth, sigma, dtype) -> None
     assert truth["value"].abs().max() > 1
     critics, h, target = critics.to(dtype), h.to(dtype), target.float() if dtype != torch.float64 else target
 
-    def in_pieces(critics, h):
+    def in_tiles(critics, h):
         return critics.cross_entropy(critics.state_features(h), action, target, BINS, mask, sigma)
 
-    actual = outcome(critics, h, in_pieces)
+    actual = outcome(critics, h, in_tiles)
     plain = outcome(critics, h, lambda critics, h: by_layers(critics, h, action, target, mask, sigma))
     assert actual["value"][:, ~mask].eq(0).all()
     assert_outcome(actual, truth, plain, of, dtype)
@@ -130,10 +130,10 @@ def test_squared_errors_of_one_output_and_every_gradient(form, kind, depth, dtyp
     truth, of = exactly(critics, h, plain, dtype)
     critics, h, target = critics.to(dtype), h.to(dtype), target.float() if dtype != torch.float64 else target
 
-    def in_pieces(critics, h):
+    def in_tiles(critics, h):
         return critics.squared_error(critics.state_features(h), action, target, factor, offset, mask)
 
-    actual, composed = outcome(critics, h, in_pieces), outcome(critics, h, plain)
+    actual, composed = outcome(critics, h, in_tiles), outcome(critics, h, plain)
     assert_outcome(actual, truth, composed, of, dtype)
     if dtype != torch.bfloat16:
         step, discount = mask.nonzero().squeeze(-1), torch.ones(int(mask.sum()), dtype=torch.int64)

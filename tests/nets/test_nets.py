@@ -82,9 +82,9 @@ def test_sigma_layer_gradients():
         return x @ (gain / sigma * weight).T + bias
 
     parameters = [layer.weight, layer.gain, layer.bias]
-    upstream = normal(5, 4, seed=1, dtype=torch.float64)
-    actual = torch.autograd.grad(layer(x), parameters, upstream)
-    expected = torch.autograd.grad(explicit(*parameters), parameters, upstream)
+    grad_output = normal(5, 4, seed=1, dtype=torch.float64)
+    actual = torch.autograd.grad(layer(x), parameters, grad_output)
+    expected = torch.autograd.grad(explicit(*parameters), parameters, grad_output)
     for a, e in zip(actual, expected, strict=True):
         assert_accurate(a, e, floor=1e4)
 
@@ -439,12 +439,12 @@ def test_gradients_of_critics_reach_the_parts_that_were_used():
     module = critics()
     h = normal(3, 6, dtype=torch.float64).requires_grad_()
     action = torch.tensor([[0, 1, 2], [0, 0, 0], [2, 1, 0]])
-    upstream = normal(4, 3, 3, 7, seed=3, dtype=torch.float64)
+    grad_output = normal(4, 3, 3, 7, seed=3, dtype=torch.float64)
     parameters = [h, *module.parameters()]
-    actual = torch.autograd.grad(module.logits(module.state_features(h), action), parameters, upstream)
+    actual = torch.autograd.grad(module.logits(module.state_features(h), action), parameters, grad_output)
     expected = torch.autograd.grad(
         sum(
-            one_input_logits(module, c, h[m], DISCOUNTS[g], int(action[m, g])) @ upstream[c, m, g]
+            one_input_logits(module, c, h[m], DISCOUNTS[g], int(action[m, g])) @ grad_output[c, m, g]
             for c, m, g in np.ndindex(4, 3, 3)
         ),
         parameters,

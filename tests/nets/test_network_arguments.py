@@ -193,8 +193,8 @@ def test_a_step_of_a_transformer_has_its_time_and_cache():
         with pytest.raises(ValueError, match="Transformer: expected a time for each step"):
             transformer.step(x, odd, transformer.initial_cache(3))
     for name, odd in (
-        ("seen", torch.tensor([0, -1, 0])),
-        ("seen", torch.zeros(3, dtype=torch.int32)),
+        ("cache_position", torch.tensor([0, -1, 0])),
+        ("cache_position", torch.zeros(3, dtype=torch.int32)),
         ("keys", torch.zeros(2, 3, 2, 16, 4).mT),
         ("values", torch.zeros(2, 3, 2, 3, 16)),
         ("values", None),

@@ -165,10 +165,10 @@ def test_the_state_of_a_token_encoder_stays_float32_under_autocast():
 def test_tokens_that_repeat_get_the_sum_of_their_gradients():
     module = TokenEncoder(9, 4, width=3, hidden=5).double()
     tokens = integers(3, 40, 2)
-    upstream = normal(40, 4, dtype=torch.float64)
+    grad_output = normal(40, 4, dtype=torch.float64)
     parameters = list(module.parameters())
-    actual = torch.autograd.grad(module(tokens), parameters, upstream)
-    expected = torch.autograd.grad(module._encode(tokens), parameters, upstream)
+    actual = torch.autograd.grad(module(tokens), parameters, grad_output)
+    expected = torch.autograd.grad(module._encode(tokens), parameters, grad_output)
     for a, e in zip(actual, expected, strict=True):
         assert_accurate(a, e, floor=1e4)
 
@@ -257,8 +257,8 @@ def test_previous_actions_of_every_kind(action_space):
 
 def test_gradients_reach_every_parameter():
     module = encoder()
-    upstream = normal(4, 6, 6)
-    module(*inputs(EVERYTHING, 4, 6)).backward(upstream)
+    grad_output = normal(4, 6, 6)
+    module(*inputs(EVERYTHING, 4, 6)).backward(grad_output)
     assert [name for name, parameter in module.named_parameters() if not parameter.grad.ne(0).any()] == []
 
 

@@ -105,7 +105,8 @@ CHILDREN = {
         torch.set_num_threads(2)
         from twohot import _native
         rows = np.zeros(4096, np.float32)
-        address = (logits.data_ptr(), "float32", 4096, 64, -5.0, 5.0, "symlog", False)
+        support = _native.Support(-5.0, 5.0, "symlog", "transformed")
+        address = (logits.data_ptr(), "float32", 4096, 64, support)
         _native.expectation(*address, readout=rows.ctypes.data, threads=2)
         assert rows.any()
     forked(work)

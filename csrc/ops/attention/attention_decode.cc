@@ -18,7 +18,7 @@ constexpr std::int64_t bytes_for_threads = std::int64_t{1} << 19;
 
 void decode_attention(const Ring& ring, const DecodeStep& step, int threads) {
   std::int64_t rows = 0;
-  for (std::int64_t e = 0; e < ring.environments; ++e) rows += std::min(step.seen[e] + 1, ring.rows);
+  for (std::int64_t e = 0; e < ring.environments; ++e) rows += std::min(step.cache_position[e] + 1, ring.rows);
   const std::int64_t heads = ring.environments * ring.heads;
   const std::int64_t bytes = rows * ring.heads * ring.size * 2 * bytes_of(ring.dtype);
   if (threads <= 1 || bytes < bytes_for_threads) {

@@ -35,8 +35,8 @@ struct DecodeStep {
   std::int64_t key_stride;
   std::int64_t value_stride;
   std::int64_t groups;
-  const std::int64_t* seen;  // [environments] steps that came before this one
-  const float* cosine;       // [environments, size / 2] of the rotation of query and key, or null
+  const std::int64_t* cache_position;  // [environments] steps that came before this one
+  const float* cosine;                 // [environments, size / 2] of the rotation of query and key, or null
   const float* sine;
   float scale;    // of the scores
   float softcap;  // scores become softcap tanh(score / softcap); 0: as they are
@@ -44,7 +44,7 @@ struct DecodeStep {
 };
 
 // Writes one row of keys and values for each environment and head, reads the rows in use once, accumulates in float32.
-// Rows behind those in use are never read. Thread-safe for distinct rings. Cost: O(rows in use * size * groups).
+// Rows past those in use are never read. Thread-safe for distinct rings. Cost: O(rows in use * size * groups).
 // Preconditions, which the binding checks: size a multiple of head_size_step up to max_head_size, 0 <= sinks < rows.
 void decode_attention(const Ring& ring, const DecodeStep& step, int threads);
 

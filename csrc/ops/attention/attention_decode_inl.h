@@ -15,7 +15,7 @@
 
 namespace twohot::ops::TWOHOT_CAPABILITY {
 
-constexpr std::int64_t max_together = 8;  // query heads that go over a block of rows while it is in the cache
+constexpr std::int64_t max_group_heads = 8;  // query heads that go over a block of rows while it is in the cache
 
 // a[l] + a[l ^ step] where bit `step` of l is 0, and the same of b where it is 1.
 template <int step, int... l>
@@ -45,8 +45,8 @@ inline FloatVector lane_sums(FloatVector* rows) noexcept {
 }
 
 // A row of `dtype` as vectors of float32. Heads of 32 and 64, which agents have, get code of their own; `fixed` is 0
-// for the others. With it, bfloat16 comes in pairs, even places first, odd places second, which costs one instruction a
-// vector; place() translates between this order and that of memory.
+// for the others. With it, bfloat16 comes in pairs, even elements first, odd elements second, which costs one
+// instruction a vector; element() translates between this order and that of memory.
 template <Float dtype, int fixed>
 struct RowOf {
   static constexpr int max_vectors = (fixed == 0 ? static_cast<int>(max_head_size) : fixed) / lanes;
@@ -59,7 +59,9 @@ struct RowOf {
     return n % 2 == 0 ? (FloatVector)(words << 16) : (FloatVector)(words & static_cast<std::int32_t>(0xffff0000));
   }
 
-  static int place(int n, int lane) noexcept { return pairs ? n / 2 * 2 * lanes + 2 * lane + n % 2 : n * lanes + lane; }
+  static int element(int n, int lane) noexcept {
+    return pairs ? n / 2 * 2 * lanes + 2 * lane + n % 2 : n * lanes + lane;
+  }
 };
 
 inline void widen_row(float* to, const void* from, std::int64_t start, std::int64_t size, Float dtype) noexcept {
@@ -164,16 +166,16 @@ inline void attend(Running<RowOf<dtype, fixed>::max_vectors>& state, const char*
   }
   // Several sums at a time, for each addition waits for the one before it.
   constexpr int side = fixed == 0 ? 1 : Row::max_vectors;
-  constexpr int chains = side >= 4 ? 1 : 4 / side;
+  constexpr int accumulators = side >= 4 ? 1 : 4 / side;
   for (int first = 0; first < vectors; first += side) {
-    FloatVector sums[chains][side] = {};
+    FloatVector sums[accumulators][side] = {};
     for (int l = 0; l < (whole ? count * lanes : static_cast<int>(rest)); ++l) {
       const FloatVector w = splat(weight[l]);
-      for (int n = 0; n < side; ++n) sums[l % chains][n] += w * Row::vector(values + l * stride, first + n);
-      computed(sums[l % chains][0]);
+      for (int n = 0; n < side; ++n) sums[l % accumulators][n] += w * Row::vector(values + l * stride, first + n);
+      computed(sums[l % accumulators][0]);
     }
     for (int n = 0; n < side; ++n) {
-      for (int c = 0; c < chains; ++c) state.sum[first + n] += sums[c][n];
+      for (int c = 0; c < accumulators; ++c) state.sum[first + n] += sums[c][n];
     }
   }
 }
@@ -185,31 +187,32 @@ void decode_head(const Ring& ring, const DecodeStep& step, std::int64_t e, std::
   const int vectors = static_cast<int>(size) / lanes;
   const std::int64_t stride = size * bytes_of(dtype);
   alignas(64) float scratch[max_head_size + 2 * lanes] = {};
-  const std::int64_t seen = step.seen[e];
+  const std::int64_t position = step.cache_position[e];
   const std::int64_t head = e * ring.heads + h;
   char* keys = static_cast<char*>(ring.keys) + head * ring.rows * stride;
   char* values = static_cast<char*>(ring.values) + head * ring.rows * stride;
   const float* cosine = step.cosine == nullptr ? nullptr : step.cosine + e * (size / 2);
   const float* sine = step.sine == nullptr ? nullptr : step.sine + e * (size / 2);
 
-  const std::int64_t slot = seen < ring.rows ? seen : ring.sinks + (seen - ring.sinks) % (ring.rows - ring.sinks);
+  const std::int64_t slot =
+      position < ring.rows ? position : ring.sinks + (position - ring.sinks) % (ring.rows - ring.sinks);
   widen_row(scratch, step.key, e * step.key_stride + h * size, size, step.dtype);
   if (cosine != nullptr) rotate(scratch, cosine, sine, size);
   narrow_row(keys, slot * size, scratch, size, dtype);
   widen_row(scratch, step.value, e * step.value_stride + h * size, size, step.dtype);
   narrow_row(values, slot * size, scratch, size, dtype);
 
-  const std::int64_t rows = std::min(seen + 1, ring.rows);
-  for (std::int64_t first = 0; first < step.groups; first += max_together) {
-    const std::int64_t together = std::min(max_together, step.groups - first);
-    Running<Row::max_vectors> states[max_together];
-    for (std::int64_t g = 0; g < together; ++g) {
+  const std::int64_t rows = std::min(position + 1, ring.rows);
+  for (std::int64_t first = 0; first < step.groups; first += max_group_heads) {
+    const std::int64_t group_heads = std::min(max_group_heads, step.groups - first);
+    Running<Row::max_vectors> states[max_group_heads];
+    for (std::int64_t g = 0; g < group_heads; ++g) {
       Running<Row::max_vectors>& state = states[g];
       const std::int64_t query_head = h * step.groups + first + g;
       widen_row(scratch, step.query, e * step.query_stride + query_head * size, size, step.dtype);
       if (cosine != nullptr) rotate(scratch, cosine, sine, size);
       for (int n = 0; n < vectors; ++n) {
-        for (int l = 0; l < lanes; ++l) state.query[n][l] = scratch[Row::place(n, l)] * step.scale;
+        for (int l = 0; l < lanes; ++l) state.query[n][l] = scratch[Row::element(n, l)] * step.scale;
         state.sum[n] = FloatVector{};
       }
       state.total = FloatVector{};
@@ -219,7 +222,7 @@ void decode_head(const Ring& ring, const DecodeStep& step, std::int64_t e, std::
     constexpr int count = fixed == 64 ? 2 : 1;
     const auto go = [&]<int many, bool whole>(std::int64_t r, std::integral_constant<int, many>,
                                               std::bool_constant<whole>) {
-      for (std::int64_t g = 0; g < together; ++g) {
+      for (std::int64_t g = 0; g < group_heads; ++g) {
         attend<dtype, fixed, many, whole>(states[g], keys + r * stride, values + r * stride, size, rows - r,
                                           step.softcap);
       }
@@ -230,10 +233,10 @@ void decode_head(const Ring& ring, const DecodeStep& step, std::int64_t e, std::
       for (; r + lanes <= rows; r += lanes) go(r, std::integral_constant<int, 1>{}, std::true_type{});
     }
     if (r < rows) go(r, std::integral_constant<int, 1>{}, std::false_type{});
-    for (std::int64_t g = 0; g < together; ++g) {
+    for (std::int64_t g = 0; g < group_heads; ++g) {
       const float total = sum(states[g].total);
       for (int n = 0; n < vectors; ++n) {
-        for (int l = 0; l < lanes; ++l) scratch[Row::place(n, l)] = states[g].sum[n][l] / total;
+        for (int l = 0; l < lanes; ++l) scratch[Row::element(n, l)] = states[g].sum[n][l] / total;
       }
       const std::int64_t query_head = (e * ring.heads + h) * step.groups + first + g;
       narrow_row(step.output, query_head * size, scratch, size, step.dtype);

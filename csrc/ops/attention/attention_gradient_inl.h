@@ -6,7 +6,7 @@
 
 namespace twohot::ops::TWOHOT_CAPABILITY {
 
-// Of a tile of queries and a block of keys: P = exp(S - lse), dS = P (dP - delta) cap'. Columns behind `columns` become
+// Of a tile of queries and a block of keys: P = exp(S - lse), dS = P (dP - delta) cap'. Columns past `columns` become
 // 0.
 inline void score_gradients(const Window& w, float* scores, float* gradients, const float* lse, const float* delta,
                             std::int64_t m, std::int64_t k, std::int64_t rows, std::int64_t columns,
@@ -47,9 +47,9 @@ void backward_pass(const Window& w, const WindowGradients& gradients, std::int64
   constexpr std::int64_t per_word = pairs ? 2 : 1;
   constexpr std::int64_t tile = query_tile * key_tile;
   alignas(64) float query[query_tile * max_head_size];
-  alignas(64) float upstream[query_tile * max_head_size];
+  alignas(64) float grad_output[query_tile * max_head_size];
   alignas(64) float query_along[query_tile * max_head_size];
-  alignas(64) float upstream_along[query_tile * max_head_size];
+  alignas(64) float grad_output_along[query_tile * max_head_size];
   alignas(64) float scores[tile];
   alignas(64) float score_gradient[tile];
   alignas(64) float rounded[pairs ? 3 * tile / 2 : 1];
@@ -69,12 +69,12 @@ void backward_pass(const Window& w, const WindowGradients& gradients, std::int64
     for (std::int64_t m = 0; m < n; m += query_tile) {
       const std::int64_t rows = std::min(query_tile, n - m);
       load_words<pairs>(query, depth, w, w.query, b, q, m, query_tile, n, true);
-      load_words<pairs>(upstream, depth, w, gradients.upstream, b, q, m, query_tile, n, false);
+      load_words<pairs>(grad_output, depth, w, gradients.grad_output, b, q, m, query_tile, n, false);
       right_side<pairs>(query_along, query, depth, query_tile, w.size);
-      right_side<pairs>(upstream_along, upstream, depth, query_tile, w.size);
+      right_side<pairs>(grad_output_along, grad_output, depth, query_tile, w.size);
       for (std::int64_t r = 0; r < rows; ++r) {
         load_row(sums, w, w.output, b, q, m + r, false);
-        load_row(row, w, gradients.upstream, b, q, m + r, false);
+        load_row(row, w, gradients.grad_output, b, q, m + r, false);
         FloatVector dot{};
         for (std::int64_t i = 0; i < w.size; i += lanes)
           dot += load<FloatVector>(sums + i) * load<FloatVector>(row + i);
@@ -88,8 +88,8 @@ void backward_pass(const Window& w, const WindowGradients& gradients, std::int64
         const std::int64_t i = k / key_tile;
         product<pairs>(scores, key_tile, rows, columns, {query, depth, 1}, keys.across + i * keys.block, key_tile,
                        depth, false);
-        product<pairs>(score_gradient, key_tile, rows, columns, {upstream, depth, 1}, values.across + i * values.block,
-                       key_tile, depth, false);
+        product<pairs>(score_gradient, key_tile, rows, columns, {grad_output, depth, 1},
+                       values.across + i * values.block, key_tile, depth, false);
         score_gradients(w, scores, score_gradient, lse, delta, m, k, rows, columns, masked);
         float* left = score_gradient;
         float* weight_pairs = scores;
@@ -107,7 +107,7 @@ void backward_pass(const Window& w, const WindowGradients& gradients, std::int64
         product<pairs>(sums, w.size, rows, w.size, {left, key_tile / per_word, 1}, keys.along + k / per_word * w.size,
                        w.size, columns / per_word, true);
         const std::int64_t summed = round_up(rows, 2) / per_word;
-        product<pairs>(value_sums + k * w.size, w.size, columns, w.size, {weight_pairs, 1, key_tile}, upstream_along,
+        product<pairs>(value_sums + k * w.size, w.size, columns, w.size, {weight_pairs, 1, key_tile}, grad_output_along,
                        w.size, summed, true);
         product<pairs>(key_sums + k * w.size, w.size, columns, w.size, {gradient_pairs, 1, key_tile}, query_along,
                        w.size, summed, true);

@@ -59,10 +59,10 @@ constexpr int max_vectors = lanes == 16 ? 4 : 2;
 template <bool pairs, int vectors>
 inline void product_columns(float* c, std::int64_t c_row, std::int64_t rows, const Left& left, const float* b,
                             std::int64_t b_depth, std::int64_t depth, bool add) noexcept {
-  constexpr int together = accumulators / vectors;
-  for (std::int64_t r = 0; r < rows; r += together) {
-    product_tile<pairs, vectors, together>(c + r * c_row, c_row, left.words + r * left.a_row, left, b, b_depth, depth,
-                                           add);
+  constexpr int row_unroll = accumulators / vectors;
+  for (std::int64_t r = 0; r < rows; r += row_unroll) {
+    product_tile<pairs, vectors, row_unroll>(c + r * c_row, c_row, left.words + r * left.a_row, left, b, b_depth, depth,
+                                             add);
   }
 }
 

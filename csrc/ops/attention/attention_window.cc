@@ -14,9 +14,9 @@ namespace {
 // Below this many multiplications a second thread costs more than it brings.
 constexpr std::int64_t work_for_threads = std::int64_t{1} << 20;
 
-// Calls work(head, scratch) for each head. What could fail comes before the threads start.
-template <class Work>
-void each_head(const Window& window, bool gradients, int threads, const Work& work) {
+// Invokes fn(head, scratch) for each head. What could fail comes before the threads start.
+template <class Fn>
+void parallel_for_heads(const Window& window, bool gradients, int threads, const Fn& fn) {
   const std::int64_t heads = window.batch * window.heads;
   const bool alone =
       threads <= 1 || heads * window.groups * window.steps * window.steps * window.size < work_for_threads;
@@ -26,7 +26,7 @@ void each_head(const Window& window, bool gradients, int threads, const Work& wo
   std::atomic<std::int64_t> next{0};
   const auto some = [&](std::int64_t worker) {
     float* scratch = static_cast<float*>(block.data()) + worker * floats;
-    for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < heads;) work(i, scratch);
+    for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < heads;) fn(i, scratch);
   };
   if (workers <= 1) return some(0);
   global_thread_pool(threads)->run(workers, some);
@@ -35,12 +35,12 @@ void each_head(const Window& window, bool gradients, int threads, const Work& wo
 }  // namespace
 
 void forward(const Window& window, int threads) {
-  each_head(window, false, threads,
-            [&](std::int64_t i, float* scratch) { kernels<AttentionKernels>().forward(window, i, scratch); });
+  parallel_for_heads(window, false, threads,
+                     [&](std::int64_t i, float* scratch) { kernels<AttentionKernels>().forward(window, i, scratch); });
 }
 
 void backward(const Window& window, const WindowGradients& gradients, int threads) {
-  each_head(window, true, threads, [&](std::int64_t i, float* scratch) {
+  parallel_for_heads(window, true, threads, [&](std::int64_t i, float* scratch) {
     kernels<AttentionKernels>().backward(window, gradients, i, scratch);
   });
 }

@@ -8,7 +8,7 @@
 
 namespace twohot::ops {
 
-// [batch, steps, heads, size] whose places follow each other; strides in elements.
+// [batch, steps, heads, size] whose last dimension is contiguous; strides in elements.
 struct Heads {
   void* data;
   std::int64_t batch_stride;
@@ -39,7 +39,7 @@ struct Window {
 
 // What backward() reads besides the inputs and results of forward(), and what it writes.
 struct WindowGradients {
-  Heads upstream;
+  Heads grad_output;
   Heads query;
   Heads key;
   Heads value;

@@ -93,7 +93,7 @@ inline void right_side(float* to, const float* words, std::int64_t stride, std::
 template <bool pairs>
 struct Packed {
   std::int64_t block = 0;   // words of a block of `across`
-  float* across = nullptr;  // [blocks, words of a row, key_tile]: right side of products that sum over places
+  float* across = nullptr;  // [blocks, words of a row, key_tile]: right side of products that sum over elements
   float* along = nullptr;   // right_side(): of products that sum over steps
 
   // `words` has room for a block; the rest is taken of the scratch.

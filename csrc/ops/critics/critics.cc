@@ -14,15 +14,15 @@
 namespace twohot::ops {
 namespace {
 
-// Bytes of a piece's features: little enough that they and the weights of a layer stay in the cache of a core.
-constexpr std::int64_t piece_bytes = std::int64_t{1} << 17;
-constexpr std::int64_t max_piece_rows = 480;
+// Bytes of a tile's features: little enough that they and the weights of a layer stay in the cache of a core.
+constexpr std::int64_t tile_bytes = std::int64_t{1} << 17;
+constexpr std::int64_t max_tile_rows = 480;
 // Rows of a slice, at least: each costs sums as large as the weights. The number of slices does not depend on threads,
 // so that results do not.
 constexpr std::int64_t slice_rows = 2048;
 constexpr std::int64_t max_slices = 8;
-// Pieces that a thread takes at a time where nothing is summed.
-constexpr std::int64_t grain_pieces = 8;
+// Tiles that a thread takes at a time where nothing is summed.
+constexpr std::int64_t grain_tiles = 8;
 
 CriticLayout layout_of(const CriticKernels& kernels, const Ensemble& e) noexcept {
   CriticLayout layout{kernels.columns,
@@ -33,8 +33,9 @@ CriticLayout layout_of(const CriticKernels& kernels, const Ensemble& e) noexcept
                       e.actions,
                       0,
                       kernels.pairs && e.dtype == Float::bfloat16};
-  const std::int64_t fitting = piece_bytes / (layout.width * (layout.pairs ? 2 : 4));
-  layout.rows = std::max(std::min(fitting, max_piece_rows) / kernels.tile_rows, std::int64_t{1}) * kernels.tile_rows;
+  const std::int64_t fitting = tile_bytes / (layout.width * (layout.pairs ? 2 : 4));
+  layout.rows =
+      std::max(std::min(fitting, max_tile_rows) / kernels.product_rows, std::int64_t{1}) * kernels.product_rows;
   return layout;
 }
 
@@ -54,11 +55,11 @@ void parallel_for(std::int64_t count, int threads, const std::function<void(std:
 // unless steps only grow.
 std::vector<std::int64_t> slices_of(const EnsembleRows& rows) {
   const std::int64_t* step = rows.step;
-  const std::int64_t most =
+  const std::int64_t max_count =
       std::is_sorted(step, step + rows.count) ? std::clamp<std::int64_t>(rows.count / slice_rows, 1, max_slices) : 1;
   std::vector<std::int64_t> ends{0};
-  for (std::int64_t s = 1; s <= most; ++s) {
-    std::int64_t end = std::max(rows.count * s / most, ends.back());
+  for (std::int64_t s = 1; s <= max_count; ++s) {
+    std::int64_t end = std::max(rows.count * s / max_count, ends.back());
     while (end > 0 && end < rows.count && step[end] == step[end - 1]) ++end;
     ends.push_back(end);
   }
@@ -83,16 +84,16 @@ void gather(float* to, const float* sums, std::int64_t slices, std::int64_t next
 void gather_critic(const Ensemble& e, const CriticLayout& layout, std::int64_t critic, const float* sums,
                    std::int64_t slices, const EnsembleGradients& to) noexcept {
   const std::int64_t next = layout.sums();
-  const auto rows = [&](float* out, std::int64_t place, std::int64_t count, std::int64_t width, std::int64_t filled) {
+  const auto rows = [&](float* out, std::int64_t offset, std::int64_t count, std::int64_t width, std::int64_t filled) {
     for (std::int64_t r = 0; r < count; ++r) {
-      gather(out + r * width, sums + place + r * filled, slices, next, filled, 1, 1, width);
+      gather(out + r * width, sums + offset + r * filled, slices, next, filled, 1, 1, width);
     }
   };
   for (std::int64_t layer = 0; layer < e.depth; ++layer) {
-    const std::int64_t place = layer * e.critics + critic;
-    gather(to.weights + place * e.width * e.width, sums + layout.weight_sums(layer), slices, next, layout.columns,
+    const std::int64_t matrix = layer * e.critics + critic;
+    gather(to.weights + matrix * e.width * e.width, sums + layout.weight_sums(layer), slices, next, layout.columns,
            layout.width, e.width, e.width);
-    rows(to.biases + place * e.width, layout.bias_sums(layer), 1, e.width, layout.width);
+    rows(to.biases + matrix * e.width, layout.bias_sums(layer), 1, e.width, layout.width);
   }
   gather(to.head + critic * e.width * e.bins, sums + layout.weight_sums(e.depth), slices, next, layout.columns,
          layout.width, e.width, e.bins);
@@ -109,11 +110,11 @@ void train(const CriticKernels& kernels, CriticPass pass, int threads) {
   const CriticLayout& layout = pass.layout;
   const std::vector<std::int64_t> ends = slices_of(pass.rows);
   const auto slices = static_cast<std::int64_t>(ends.size()) - 1;
-  const std::int64_t turns = e.critics * slices;
-  const std::int64_t workers = std::clamp<std::int64_t>(turns, 1, std::max(threads, 1));
+  const std::int64_t tasks = e.critics * slices;
+  const std::int64_t workers = std::clamp<std::int64_t>(tasks, 1, std::max(threads, 1));
   const std::int64_t packed = e.critics * layout.packed(true);
-  const std::int64_t summed = turns * layout.sums();
-  const std::int64_t words = packed + summed + workers * layout.piece(true);
+  const std::int64_t summed = tasks * layout.sums();
+  const std::int64_t words = packed + summed + workers * layout.tile(true);
   const BufferPool::Block block = BufferPool::global().take(static_cast<std::size_t>(words) * sizeof(float));
   auto* const memory = static_cast<std::uint32_t*>(block.data());
   float* const sums = reinterpret_cast<float*>(memory + packed);
@@ -123,27 +124,27 @@ void train(const CriticKernels& kernels, CriticPass pass, int threads) {
   parallel_for(e.critics, threads, [&](std::int64_t critic, std::int64_t) {
     kernels.pack(e, layout, critic, true, memory + critic * layout.packed(true));
   });
-  parallel_for(turns, threads, [&](std::int64_t turn, std::int64_t worker) {
-    const std::int64_t slice = turn % slices;
-    float* const mine = sums + turn * layout.sums();
+  parallel_for(tasks, threads, [&](std::int64_t task, std::int64_t worker) {
+    const std::int64_t slice = task % slices;
+    float* const mine = sums + task * layout.sums();
     std::fill_n(mine, layout.sums(), 0.0f);
-    kernels.train(pass, turn / slices, ends[slice], ends[slice + 1], mine, scratch + worker * layout.piece(true));
+    kernels.train(pass, task / slices, ends[slice], ends[slice + 1], mine, scratch + worker * layout.tile(true));
   });
   parallel_for(e.critics, threads, [&](std::int64_t critic, std::int64_t) {
     gather_critic(e, layout, critic, sums + critic * slices * layout.sums(), slices, *pass.gradients);
   });
 }
 
-void read(const CriticKernels& kernels, CriticPass pass, int threads) {
+void infer(const CriticKernels& kernels, CriticPass pass, int threads) {
   const Ensemble& e = pass.ensemble;
   const CriticLayout& layout = pass.layout;
   const std::int64_t rows = pass.rows.count;
-  const std::int64_t per_turn = layout.rows * grain_pieces;
-  const std::int64_t slices = (rows + per_turn - 1) / per_turn;
-  const std::int64_t turns = e.critics * slices;
-  const std::int64_t workers = std::clamp<std::int64_t>(turns, 1, std::max(threads, 1));
+  const std::int64_t grain_rows = layout.rows * grain_tiles;
+  const std::int64_t slices = (rows + grain_rows - 1) / grain_rows;
+  const std::int64_t tasks = e.critics * slices;
+  const std::int64_t workers = std::clamp<std::int64_t>(tasks, 1, std::max(threads, 1));
   const std::int64_t packed = e.critics * layout.packed(false);
-  const std::int64_t words = packed + workers * layout.piece(false);
+  const std::int64_t words = packed + workers * layout.tile(false);
   const BufferPool::Block block = BufferPool::global().take(static_cast<std::size_t>(words) * sizeof(float));
   auto* const memory = static_cast<std::uint32_t*>(block.data());
 
@@ -151,10 +152,10 @@ void read(const CriticKernels& kernels, CriticPass pass, int threads) {
   parallel_for(e.critics, threads, [&](std::int64_t critic, std::int64_t) {
     kernels.pack(e, layout, critic, false, memory + critic * layout.packed(false));
   });
-  parallel_for(turns, threads, [&](std::int64_t turn, std::int64_t worker) {
-    const std::int64_t begin = turn % slices * per_turn;
-    kernels.read(pass, turn / slices, begin, std::min(rows, begin + per_turn),
-                 memory + packed + worker * layout.piece(false));
+  parallel_for(tasks, threads, [&](std::int64_t task, std::int64_t worker) {
+    const std::int64_t begin = task % slices * grain_rows;
+    kernels.infer(pass, task / slices, begin, std::min(rows, begin + grain_rows),
+                  memory + packed + worker * layout.tile(false));
   });
 }
 
@@ -163,15 +164,15 @@ void read(const CriticKernels& kernels, CriticPass pass, int threads) {
 void critics_cross_entropy(const CriticKernels& kernels, const Ensemble& e, const EnsembleRows& rows,
                            const Support& support, const Labels& labels, float scale, float* loss, float* readout,
                            const EnsembleGradients& gradients, int threads) {
-  const Values values(support, e.bins, true, labels.raw);
+  const BinValues values(support, e.bins, true, labels.kind);
   train(kernels, {e, rows, layout_of(kernels, e), nullptr, &values, readout, &labels, nullptr, scale, loss, &gradients},
         threads);
 }
 
 void critics_expectation(const CriticKernels& kernels, const Ensemble& e, const EnsembleRows& rows,
                          const Support& support, float* readout, int threads) {
-  const Values values(support, e.bins, true, false);
-  read(kernels, {e, rows, layout_of(kernels, e), nullptr, &values, readout}, threads);
+  const BinValues values(support, e.bins, true, LabelKind::two_hot);
+  infer(kernels, {e, rows, layout_of(kernels, e), nullptr, &values, readout}, threads);
 }
 
 void critics_squared_error(const CriticKernels& kernels, const Ensemble& e, const EnsembleRows& rows,
@@ -184,7 +185,7 @@ void critics_squared_error(const CriticKernels& kernels, const Ensemble& e, cons
 
 void critics_output(const CriticKernels& kernels, const Ensemble& e, const EnsembleRows& rows, float* output,
                     int threads) {
-  read(kernels, {e, rows, layout_of(kernels, e), nullptr, nullptr, output}, threads);
+  infer(kernels, {e, rows, layout_of(kernels, e), nullptr, nullptr, output}, threads);
 }
 
 void critics_cross_entropy(const Ensemble& ensemble, const EnsembleRows& rows, const Support& support,

@@ -1,5 +1,5 @@
 // CPU kernels of an ensemble of critics over (step, discount, action), which classify values or are one number: rows go
-// through the first layer, the hidden ones, the last one, the loss and back, piece by piece, while they are in the
+// through the first layer, the hidden ones, the last one, the loss and back, tile by tile, while they are in the
 // cache of a core.
 #pragma once
 
@@ -66,10 +66,10 @@ struct Regression {
 // All sum in float32. With bfloat16 products are of bfloat16 where the processor has them. The same bits for any number
 // of threads. Throw std::bad_alloc before anything is written. Preconditions, which the binding checks: those of
 // two_hot.h for classifiers, `bins` 1 for others, 1 <= width; indices are of steps and entries. Cost: O(critics * rows
-// * width * (depth * width + bins)); memory of some pieces for each thread, and of some copies of weights.
+// * width * (depth * width + bins)); memory of some tiles for each thread, and of some copies of weights.
 
 // labels.targets is the number of rows, its offset 0. `loss` and `readout` are [critics, rows]; gradients are those of
-// the sum of losses, times `scale`. Rows of one step side by side are what it is fast with.
+// the sum of losses, times `scale`. Fastest when rows of the same step are contiguous.
 void critics_cross_entropy(const Ensemble& ensemble, const EnsembleRows& rows, const Support& support,
                            const Labels& labels, float scale, float* loss, float* readout,
                            const EnsembleGradients& gradients, int threads);

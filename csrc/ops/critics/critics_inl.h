@@ -17,11 +17,11 @@ inline float number(const void* from, Float dtype, std::int64_t i) noexcept {
   return std::bit_cast<float>(bits_of(from, dtype, i));
 }
 
-// A piece of the rows of one critic on its way through the layers.
+// A tile of the rows of one critic on its way through the layers.
 template <bool pairs>
-class Piece {
+class Tile {
  public:
-  Piece(const CriticPass& pass, std::int64_t critic, bool training, void* scratch) noexcept
+  Tile(const CriticPass& pass, std::int64_t critic, bool training, void* scratch) noexcept
       : pass_(pass),
         layout_(pass.layout),
         critic_(critic),
@@ -65,11 +65,11 @@ class Piece {
             });
   }
 
-  void read(const TwoHotKernels& two_hot) const noexcept {
+  void decode(const TwoHotKernels& two_hot) const noexcept {
     if (pass_.values == nullptr) {
-      std::copy_n(logits(), count_, pass_.readout + place());
+      std::copy_n(logits(), count_, pass_.readout + offset());
     } else {
-      two_hot.expectation(rows(), *pass_.values, {nullptr, pass_.readout + place(), nullptr}, 0, count_);
+      two_hot.expectation(tile_logits(), *pass_.values, {nullptr, pass_.readout + offset(), nullptr}, 0, count_);
     }
   }
 
@@ -81,23 +81,23 @@ class Piece {
       cross_entropy(two_hot);
     }
     const std::int64_t depth = layout_.depth;
-    Panels<pairs> gradient = of_logits(sums + layout_.bias_sums(depth));
+    Panels<pairs> gradient = logits_gradient(sums + layout_.bias_sums(depth));
     std::int64_t columns = layout_.bins;
     for (std::int64_t layer = depth; layer > 0; --layer) {
       const Panels<pairs> x = features(layer);
       add_outer_product(sums + layout_.weight_sums(layer), x, layout_.width, gradient, columns, filled_);
       const Panels<pairs> to = gradients(layer % 2);
-      float* const of_bias = sums + layout_.bias_sums(layer - 1);
+      float* const grad_bias = sums + layout_.bias_sums(layer - 1);
       product(gradient, columns, packed_ + layout_.backward(layer), layout_.width, filled_,
               [&](std::int64_t panel, std::int64_t r, const FloatVector(&products)[product_rows][2]) {
-                Pair total = load_pair(of_bias + panel * panel_columns);
+                Pair total = load_pair(grad_bias + panel * panel_columns);
                 for (std::int64_t i = 0; i < product_rows; i += 2) {
                   const Pair above = through(x, panel, r + i, products[i]);
                   const Pair below = through(x, panel, r + i + 1, products[i + 1]);
                   to.put(panel, r + i, above, below);
                   total = total + (above + below);
                 }
-                store_pair(of_bias + panel * panel_columns, total);
+                store_pair(grad_bias + panel * panel_columns, total);
               });
       gradient = to;
       columns = layout_.width;
@@ -114,13 +114,13 @@ class Piece {
   }
 
  private:
-  const float* floats(std::int64_t place) const noexcept { return reinterpret_cast<const float*>(packed_ + place); }
+  const float* floats(std::int64_t offset) const noexcept { return reinterpret_cast<const float*>(packed_ + offset); }
   std::int64_t bins() const noexcept { return pass_.ensemble.bins; }
-  std::int64_t place() const noexcept { return critic_ * pass_.rows.count + begin_; }
+  std::int64_t offset() const noexcept { return critic_ * pass_.rows.count + begin_; }
 
   // Memory: logits, their gradient, gradients of two layers where training, then features.
   float* logits() const noexcept { return reinterpret_cast<float*>(words_); }
-  Rows rows() const noexcept { return {logits(), Float::float32, count_, bins()}; }
+  Logits tile_logits() const noexcept { return {logits(), Float::float32, count_, bins()}; }
   std::uint32_t* matrix(std::int64_t i) const noexcept {
     return words_ + layout_.rows * (2 * layout_.bins + i * layout_.width);
   }
@@ -141,8 +141,8 @@ class Piece {
     labels.target += begin_;
     labels.targets = count_;
     if (labels.mask != nullptr) labels.mask += begin_;
-    const CrossEntropy wanted{nullptr, pass_.scale, pass_.loss + place(), pass_.readout + place(), logits()};
-    two_hot.cross_entropy(rows(), *pass_.values, labels, wanted, 0, count_, false);
+    const CrossEntropy wanted{nullptr, pass_.scale, pass_.loss + offset(), pass_.readout + offset(), logits()};
+    two_hot.cross_entropy(tile_logits(), *pass_.values, labels, wanted, 0, count_, false);
   }
 
   void squared_error() const noexcept {
@@ -152,8 +152,8 @@ class Piece {
       const bool counts = wanted.mask == nullptr || wanted.mask[row] != 0;
       const float value = wanted.factor[row] * logits()[r] + wanted.offset[row];
       const float error = value - wanted.target[row];
-      pass_.readout[place() + r] = counts ? value : 0;
-      pass_.loss[place() + r] = counts ? error * error : 0;
+      pass_.readout[offset() + r] = counts ? value : 0;
+      pass_.loss[offset() + r] = counts ? error * error : 0;
       logits()[r] = counts ? 2 * pass_.scale * error * wanted.factor[row] : 0;
     }
   }
@@ -168,11 +168,11 @@ class Piece {
     const auto row = [&](std::int64_t r, std::int64_t panel) {
       if (r >= count_) return Pair{};
       const std::int64_t i = panel * panel_columns;
-      const std::int64_t place = begin_ + r;
-      Pair sum = load_pair(states + pass_.rows.step[place] * e.step_stride + i, e.width - i) +
-                 load_pair(table + pass_.rows.entry[place] * e.width + i, e.width - i);
+      const std::int64_t row = begin_ + r;
+      Pair sum = load_pair(states + pass_.rows.step[row] * e.step_stride + i, e.width - i) +
+                 load_pair(table + pass_.rows.entry[row] * e.width + i, e.width - i);
       for (std::int64_t a = 0; a < e.actions; ++a) {
-        sum = sum + action(place, a) * load_pair(floats(layout_.action(a) + i));
+        sum = sum + action(row, a) * load_pair(floats(layout_.action(a) + i));
       }
       return Pair{leaky(sum.first, e.slope), leaky(sum.second, e.slope)};
     };
@@ -215,22 +215,22 @@ class Piece {
     }
   }
 
-  // The gradient of the logits as an operand, 0 beyond the rows; its sum over rows is added to of_bias.
-  Panels<pairs> of_logits(float* of_bias) const noexcept {
+  // The gradient of the logits as an operand, 0 beyond the rows; its sum over rows is added to grad_bias.
+  Panels<pairs> logits_gradient(float* grad_bias) const noexcept {
     const Panels<pairs> to(words_ + layout_.rows * layout_.bins, layout_.rows, layout_.bins, true);
     for (std::int64_t panel = 0; panel < layout_.bins / panel_columns; ++panel) {
       const std::int64_t column = panel * panel_columns;
       const auto row = [&](std::int64_t r) {
         return r < count_ ? load_pair(logits() + r * bins() + column, bins() - column) : Pair{};
       };
-      Pair total = load_pair(of_bias + column);
+      Pair total = load_pair(grad_bias + column);
       for (std::int64_t r = 0; r < filled_; r += 2) {
         const Pair above = row(r);
         const Pair below = row(r + 1);
         to.put(panel, r, above, below);
         total = total + (above + below);
       }
-      store_pair(of_bias + column, total);
+      store_pair(grad_bias + column, total);
     }
     return to;
   }
@@ -246,24 +246,24 @@ class Piece {
   std::int64_t filled_ = 0;  // count_, filled up to whole tiles
 };
 
-// Calls work() with whether products are of pairs.
-template <class Work>
-inline void with_pairs(const CriticLayout& layout, const Work& work) noexcept {
+// Invokes fn() with whether products are of pairs.
+template <class Fn>
+inline void with_pairs(const CriticLayout& layout, const Fn& fn) noexcept {
   if constexpr (pair_products) {
-    if (layout.pairs) return work.template operator()<true>();
+    if (layout.pairs) return fn.template operator()<true>();
   }
-  work.template operator()<false>();
+  fn.template operator()<false>();
 }
 
-inline void read_rows(const CriticPass& pass, std::int64_t critic, std::int64_t begin, std::int64_t end,
-                      void* scratch) noexcept {
+inline void infer_rows(const CriticPass& pass, std::int64_t critic, std::int64_t begin, std::int64_t end,
+                       void* scratch) noexcept {
   const TwoHotKernels& two_hot = compiled_kernels<TwoHotKernels, Capability::TWOHOT_CAPABILITY>();
   with_pairs(pass.layout, [&]<bool pairs>() {
-    Piece<pairs> piece(pass, critic, false, scratch);
+    Tile<pairs> tile(pass, critic, false, scratch);
     for (std::int64_t row = begin; row < end; row += pass.layout.rows) {
-      piece.take(row, std::min(pass.layout.rows, end - row));
-      piece.forward();
-      piece.read(two_hot);
+      tile.take(row, std::min(pass.layout.rows, end - row));
+      tile.forward();
+      tile.decode(two_hot);
     }
   });
 }
@@ -272,11 +272,11 @@ inline void train_rows(const CriticPass& pass, std::int64_t critic, std::int64_t
                        void* scratch) noexcept {
   const TwoHotKernels& two_hot = compiled_kernels<TwoHotKernels, Capability::TWOHOT_CAPABILITY>();
   with_pairs(pass.layout, [&]<bool pairs>() {
-    Piece<pairs> piece(pass, critic, true, scratch);
+    Tile<pairs> tile(pass, critic, true, scratch);
     for (std::int64_t row = begin; row < end; row += pass.layout.rows) {
-      piece.take(row, std::min(pass.layout.rows, end - row));
-      piece.forward();
-      piece.loss_and_backward(two_hot, sums);
+      tile.take(row, std::min(pass.layout.rows, end - row));
+      tile.forward();
+      tile.loss_and_backward(two_hot, sums);
     }
   });
 }
@@ -298,8 +298,8 @@ inline void pack_critic(const Ensemble& e, const CriticLayout& layout, std::int6
     for (std::int64_t layer = 0; layer <= layout.depth; ++layer) {
       const bool last = layer == layout.depth;
       const std::int64_t outputs = last ? e.bins : e.width;
-      const std::int64_t place = last ? critic * e.width * e.bins : (layer * e.critics + critic) * e.width * e.width;
-      const void* from = static_cast<const char*>(last ? e.head : e.weights) + place * bytes_of(e.dtype);
+      const std::int64_t offset = last ? critic * e.width * e.bins : (layer * e.critics + critic) * e.width * e.width;
+      const void* from = static_cast<const char*>(last ? e.head : e.weights) + offset * bytes_of(e.dtype);
       pack_right<pairs>(to + layout.forward(layer), from, e.dtype, e.width, outputs, outputs, 1);
       if (with_backward) pack_right<pairs>(to + layout.backward(layer), from, e.dtype, outputs, 1, e.width, outputs);
     }

@@ -17,7 +17,7 @@ struct CriticLayout {
   std::int64_t depth;
   std::int64_t entries;
   std::int64_t actions;
-  std::int64_t rows;  // of a piece
+  std::int64_t rows;  // of a tile
   bool pairs;
 
   std::int64_t weight_words() const noexcept { return width * width / (pairs ? 2 : 1); }
@@ -25,7 +25,7 @@ struct CriticLayout {
   std::int64_t matrices() const noexcept { return depth * weight_words() + head_words(); }
 
   // A packed critic: biases and the action's weights in float32, then the matrices as right operands of the forward
-  // pass, and their transposes as those of the backward pass. These are the places of each.
+  // pass, and their transposes as those of the backward pass. These are the offsets of each.
   std::int64_t bias(std::int64_t layer) const noexcept { return layer * width; }
   std::int64_t action(std::int64_t a) const noexcept { return depth * width + bins + a * width; }
   std::int64_t forward(std::int64_t layer) const noexcept { return action(actions) + layer * weight_words(); }
@@ -43,7 +43,7 @@ struct CriticLayout {
   std::int64_t sums() const noexcept { return action_sums() + actions * width; }
 
   // Memory of a thread: features of each layer or of two, gradients of two, logits and their gradient.
-  std::int64_t piece(bool with_backward) const noexcept {
+  std::int64_t tile(bool with_backward) const noexcept {
     const std::int64_t matrices = with_backward ? depth + 3 : 2;
     return rows * (matrices * width + 2 * bins);
   }
@@ -55,7 +55,7 @@ struct CriticPass {
   const EnsembleRows& rows;
   CriticLayout layout;
   const std::uint32_t* packed;  // [critics, layout.packed()]
-  const Values* values;         // null for critics that are no classifiers
+  const BinValues* values;      // null for critics that are no classifiers
   float* readout;               // [critics, rows]
 
   // Only with gradients.
@@ -68,14 +68,14 @@ struct CriticPass {
 
 struct CriticKernels {
   const char* name;
-  std::int64_t columns;    // of a panel
-  std::int64_t tile_rows;  // that products take together; pieces are a multiple of it
-  bool pairs;              // whether there are products of bfloat16
+  std::int64_t columns;       // of a panel
+  std::int64_t product_rows;  // that products take together; tiles are a multiple of it
+  bool pairs;                 // whether there are products of bfloat16
 
   void (*pack)(const Ensemble&, const CriticLayout&, std::int64_t critic, bool with_backward,
                std::uint32_t* to) noexcept;
   // Values of rows begin .. end - 1 of a critic.
-  void (*read)(const CriticPass&, std::int64_t critic, std::int64_t begin, std::int64_t end, void* scratch) noexcept;
+  void (*infer)(const CriticPass&, std::int64_t critic, std::int64_t begin, std::int64_t end, void* scratch) noexcept;
   // Their losses, values and gradients; `sums` is a slice's, and the state's gradients are added where they belong.
   void (*train)(const CriticPass&, std::int64_t critic, std::int64_t begin, std::int64_t end, float* sums,
                 void* scratch) noexcept;

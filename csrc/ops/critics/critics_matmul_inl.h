@@ -182,7 +182,7 @@ inline std::uint32_t bits_of(const void* from, Float dtype, std::int64_t i) noex
 }
 
 // A matrix of float32 or bfloat16 as right operand: [inner, outer], where the numbers of neighbouring inner and outer
-// places are `inner_stride` and `outer_stride` apart, filled up with zeros to whole panels.
+// elements are `inner_stride` and `outer_stride` apart, filled up with zeros to whole panels.
 template <bool pairs>
 inline void pack_right(std::uint32_t* to, const void* from, Float dtype, std::int64_t inner, std::int64_t inner_stride,
                        std::int64_t outer, std::int64_t outer_stride) noexcept {
@@ -192,12 +192,12 @@ inline void pack_right(std::uint32_t* to, const void* from, Float dtype, std::in
       const std::int64_t count = std::min(panel_columns, outer - first);
       for (std::int64_t k = 0; k < all; k += pairs ? 2 : 1, to += panel_columns) {
         std::memset(to, 0, panel_columns * sizeof *to);
-        const std::int64_t place = k * inner_stride + first * outer_stride;
+        const std::int64_t index = k * inner_stride + first * outer_stride;
         if (k < inner) {
-          for (std::int64_t n = 0; n < count; ++n) to[n] = bits(place + n * outer_stride) >> (pairs ? 16 : 0);
+          for (std::int64_t n = 0; n < count; ++n) to[n] = bits(index + n * outer_stride) >> (pairs ? 16 : 0);
         }
         if (pairs && k + 1 < inner) {
-          for (std::int64_t n = 0; n < count; ++n) to[n] |= bits(place + inner_stride + n * outer_stride);
+          for (std::int64_t n = 0; n < count; ++n) to[n] |= bits(index + inner_stride + n * outer_stride);
         }
       }
     }

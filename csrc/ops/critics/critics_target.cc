@@ -12,7 +12,7 @@ const CriticKernels& compiled_kernels<CriticKernels, Capability::TWOHOT_CAPABILI
                                          product_rows,
                                          pair_products,
                                          pack_critic,
-                                         read_rows,
+                                         infer_rows,
                                          train_rows};
   return kernels;
 }

@@ -30,7 +30,7 @@ inline Bytes low_bytes(Integers words) noexcept {
 #endif
 }
 
-inline void pool_image(const Images& shape, const float* x, float* out, std::uint8_t* place,
+inline void pool_image(const Images& shape, const float* x, float* out, std::uint8_t* argmax,
                        std::int64_t image) noexcept {
   const std::int64_t channels = shape.channels;
   const std::int64_t row = shape.width * channels;
@@ -51,34 +51,34 @@ inline void pool_image(const Images& shape, const float* x, float* out, std::uin
           where = better ? Integers{} + k : where;
         }
         store(out + to, most);
-        store(place + to, low_bytes(where));
+        store(argmax + to, low_bytes(where));
       }
     }
   }
 }
 
 // An input pixel belongs to at most four squares.
-inline void pool_image_backward(const Images& shape, const float* upstream, const std::uint8_t* place, float* of_x,
-                                std::int64_t image) noexcept {
+inline void pool_image_backward(const Images& shape, const float* grad_output, const std::uint8_t* argmax,
+                                float* grad_x, std::int64_t image) noexcept {
   const std::int64_t channels = shape.channels;
   const std::int64_t rows = pooled(shape.height);
   const std::int64_t columns = pooled(shape.width);
-  upstream += image * rows * columns * channels;
-  place += image * rows * columns * channels;
-  of_x += image * shape.height * shape.width * channels;
+  grad_output += image * rows * columns * channels;
+  argmax += image * rows * columns * channels;
+  grad_x += image * shape.height * shape.width * channels;
   for (std::int64_t y = 0; y < shape.height; ++y) {
     for (std::int64_t x = 0; x < shape.width; ++x) {
-      for (std::int64_t c = 0; c < channels; c += lanes, of_x += lanes) {
+      for (std::int64_t c = 0; c < channels; c += lanes, grad_x += lanes) {
         FloatVector total{};
         for (std::int64_t i = std::max<std::int64_t>((y - 1) / 2, 0); i <= std::min(y / 2, rows - 1); ++i) {
           for (std::int64_t j = std::max<std::int64_t>((x - 1) / 2, 0); j <= std::min(x / 2, columns - 1); ++j) {
             const std::int64_t from = (i * columns + j) * channels + c;
             const auto mine = static_cast<std::int32_t>(3 * (y - 2 * i) + x - 2 * j);
-            const Integers where = integers(load<Bytes>(place + from));
-            total += select(where == mine, load<FloatVector>(upstream + from), FloatVector{});
+            const Integers where = integers(load<Bytes>(argmax + from));
+            total += select(where == mine, load<FloatVector>(grad_output + from), FloatVector{});
           }
         }
-        store(of_x, total);
+        store(grad_x, total);
       }
     }
   }
@@ -94,14 +94,14 @@ inline void over_groups(float* sums, std::int64_t channels, std::int64_t groups,
   }
 }
 
-// Calls each(place) for the vectors of a channel, pixel by pixel.
+// Invokes each(i) for the vectors of a channel, pixel by pixel.
 template <class Each>
 inline void over_pixels(const Images& shape, std::int64_t channel, const Each& each) noexcept {
   const std::int64_t end = shape.height * shape.width * shape.channels;
   for (std::int64_t i = channel; i < end; i += shape.channels) each(i);
 }
 
-// The sum of each(place), four at a time so that none waits for the one before.
+// The sum of each(i), four at a time so that none waits for the one before.
 template <class Each>
 inline FloatVector pixel_sum(const Images& shape, std::int64_t channel, const Each& each) noexcept {
   const std::int64_t pixels = shape.height * shape.width;
@@ -159,28 +159,28 @@ inline void norm_image(const ResidualNorm& norm, const float* x, const float* re
   }
 }
 
-inline void norm_image_backward(const ResidualNorm& norm, const float* upstream, const float* sum, float* of_sum,
-                                float* of_parameters, std::int64_t image) noexcept {
+inline void norm_image_backward(const ResidualNorm& norm, const float* grad_output, const float* sum, float* grad_sum,
+                                float* grad_parameters, std::int64_t image) noexcept {
   const Images& shape = norm.shape;
   const std::int64_t first = image * shape.height * shape.width * shape.channels;
   const float share = static_cast<float>(norm.groups) / static_cast<float>(shape.height * shape.width * shape.channels);
-  upstream += first;
+  grad_output += first;
   sum += first;
-  of_sum += first;
+  grad_sum += first;
   GroupStatistics s;
   group_statistics(s, norm, sum);
   alignas(64) float offset[max_channels];
   alignas(64) float along[max_channels];
   for (std::int64_t c = 0; c < shape.channels; c += lanes) {
     const FloatVector mean = load<FloatVector>(s.mean + c);
-    const FloatVector total = pixel_sum(shape, c, [&](std::int64_t i) { return load<FloatVector>(upstream + i); });
+    const FloatVector total = pixel_sum(shape, c, [&](std::int64_t i) { return load<FloatVector>(grad_output + i); });
     const FloatVector moment = load<FloatVector>(s.factor + c) * pixel_sum(shape, c, [&](std::int64_t i) {
-                                 return load<FloatVector>(upstream + i) * (load<FloatVector>(sum + i) - mean);
+                                 return load<FloatVector>(grad_output + i) * (load<FloatVector>(sum + i) - mean);
                                });
-    float* const of_weight = of_parameters + c;
-    float* const of_bias = of_parameters + shape.channels + c;
-    store(of_weight, load<FloatVector>(of_weight) + moment);
-    store(of_bias, load<FloatVector>(of_bias) + total);
+    float* const grad_weight = grad_parameters + c;
+    float* const grad_bias = grad_parameters + shape.channels + c;
+    store(grad_weight, load<FloatVector>(grad_weight) + moment);
+    store(grad_bias, load<FloatVector>(grad_bias) + total);
     store(offset + c, total * load<FloatVector>(norm.weight + c));
     store(along + c, moment * load<FloatVector>(norm.weight + c));
   }
@@ -194,7 +194,7 @@ inline void norm_image_backward(const ResidualNorm& norm, const float* upstream,
     const FloatVector slope = load<FloatVector>(along + c) * factor;
     over_pixels(shape, c, [&](std::int64_t i) {
       const FloatVector centred = load<FloatVector>(sum + i) - mean;
-      store(of_sum + i, (load<FloatVector>(upstream + i) * weight - mean_gradient - centred * slope) * factor);
+      store(grad_sum + i, (load<FloatVector>(grad_output + i) * weight - mean_gradient - centred * slope) * factor);
     });
   }
 }

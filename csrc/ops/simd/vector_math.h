@@ -20,13 +20,13 @@ namespace twohot::ops::TWOHOT_CAPABILITY {
 
 #if defined(__AVX512F__)
 constexpr int lanes = 16;
-constexpr int together = 4;  // vectors whose exponentials are taken together
+constexpr int exp_unroll = 4;  // vectors whose exponentials are interleaved, to hide latency
 #elif defined(__AVX__)
 constexpr int lanes = 8;
-constexpr int together = 2;
+constexpr int exp_unroll = 2;
 #else
 constexpr int lanes = 4;
-constexpr int together = 2;
+constexpr int exp_unroll = 2;
 #endif
 
 typedef float FloatVector __attribute__((vector_size(lanes * sizeof(float))));
@@ -128,7 +128,7 @@ inline FloatVector exp2_fraction(FloatVector f) noexcept {
 }
 
 // exp(x) for each x <= 0, to an absolute error of 1.5e-7 and, near 0, 3 ulp; 0 below -86, exactly 1 at 0. Several
-// vectors take each step together, so that none waits for the step before.
+// vectors are interleaved to hide the latency of each step.
 template <int count>
 inline void exp_negative(FloatVector (&x)[count]) noexcept {
   constexpr float log2e = 1.44269504f;

@@ -27,7 +27,7 @@ float* part(float*& rest, std::int64_t count) noexcept {
   return taken;
 }
 
-// Threads that share out blocks, each with scratch of its own.
+// Threads that share out blocks, each with its own scratch.
 class Workers {
  public:
   Workers(const LayerShape& shape, int threads)
@@ -36,13 +36,13 @@ class Workers {
         scratch_(floats(threads_ * floats_)),
         pool_(threads_ > 1 ? global_thread_pool(threads) : nullptr) {}
 
-  // Calls work(i, scratch) for each i in 0 .. count - 1.
-  template <class Work>
-  void each(std::int64_t count, const Work& work) const {
+  // Invokes fn(i, scratch) for each i in 0 .. count - 1.
+  template <class Fn>
+  void parallel_for(std::int64_t count, const Fn& fn) const {
     std::atomic<std::int64_t> next{0};
     const auto some = [&](std::int64_t worker) {
       float* scratch = begin_of(scratch_) + worker * floats_;
-      for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) work(i, scratch);
+      for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) fn(i, scratch);
     };
     if (pool_ == nullptr) return some(0);
     pool_->run(threads_, some);
@@ -85,7 +85,7 @@ void add_weights(const Workers& workers, std::initializer_list<const WeightGradi
                  std::int64_t rows, bool add) {
   std::int64_t tiles = 0;
   for (const WeightGradient* g : gradients) tiles += panels_of(g->left.columns) * panels_of(g->right.columns);
-  workers.each(tiles, [&](std::int64_t i, float*) {
+  workers.parallel_for(tiles, [&](std::int64_t i, float*) {
     for (const WeightGradient* g : gradients) {
       const std::int64_t own = panels_of(g->left.columns) * panels_of(g->right.columns);
       if (i < own) return kernels<TransformerLayerKernels>().weight(*g, dtype, rows, add, i);
@@ -107,13 +107,13 @@ void pack_weight(const float* weight, std::int64_t outputs, std::int64_t inputs,
 }
 
 void before_attention(const BeforeAttention& layer, int threads) {
-  Workers(layer.shape, threads).each(blocks_of(layer.shape.rows), [&](std::int64_t block, float* scratch) {
+  Workers(layer.shape, threads).parallel_for(blocks_of(layer.shape.rows), [&](std::int64_t block, float* scratch) {
     kernels<TransformerLayerKernels>().before(layer, block, scratch);
   });
 }
 
 void after_attention(const AfterAttention& layer, int threads) {
-  Workers(layer.shape, threads).each(blocks_of(layer.shape.rows), [&](std::int64_t block, float* scratch) {
+  Workers(layer.shape, threads).parallel_for(blocks_of(layer.shape.rows), [&](std::int64_t block, float* scratch) {
     kernels<TransformerLayerKernels>().after(layer, block, scratch);
   });
 }
@@ -132,7 +132,7 @@ void before_attention_backward(const BeforeAttention& layer, const BeforeAttenti
   if (shape.rows == 0) zero({{gradient.linear, shape.width * shape.hidden}});
   for (std::int64_t begin = 0; begin < shape.rows; begin += rows) {
     const BeforeChunk chunk{begin, std::min(rows, shape.rows - begin), linear, sums};
-    workers.each(blocks_of(chunk.rows), [&](std::int64_t i, float* scratch) {
+    workers.parallel_for(blocks_of(chunk.rows), [&](std::int64_t i, float* scratch) {
       kernels<TransformerLayerKernels>().before_backward(layer, gradient, chunk, i, scratch);
     });
     add_blocks(sums, blocks_of(chunk.rows), parts);
@@ -168,7 +168,7 @@ void after_attention_backward(const AfterAttention& layer, const AfterAttentionG
   }
   for (std::int64_t begin = 0; begin < shape.rows; begin += rows) {
     const AfterChunk chunk{begin, std::min(rows, shape.rows - begin), out, up, down, sums};
-    workers.each(blocks_of(chunk.rows), [&](std::int64_t i, float* scratch) {
+    workers.parallel_for(blocks_of(chunk.rows), [&](std::int64_t i, float* scratch) {
       kernels<TransformerLayerKernels>().after_backward(layer, gradient, chunk, i, scratch);
     });
     add_blocks(sums, blocks_of(chunk.rows), parts);

@@ -1,5 +1,5 @@
 // A layer of a Transformer in training (python/twohot/nets/transformer.py) on the CPU: what comes before its attention
-// and what comes behind, forward and backward.
+// and what comes after it, forward and backward.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ struct LayerLinear {
 struct LayerShape {
   std::int64_t rows;
   std::int64_t width;
-  std::int64_t hidden;  // outputs of the first linear layer behind a norm
+  std::int64_t hidden;  // outputs of the first linear layer after a norm
   Float dtype;
   float epsilon;
 };
@@ -55,7 +55,7 @@ struct AfterAttention {
   LayerNorm hidden_norm;
   LayerLinear down;
   float slope;  // of the leaky ReLU below 0
-  // Dropout leaves out what a hash of the seed and its place puts below `dropped` / 2^32, and scales what it keeps.
+  // Dropout leaves out what a hash of the seed and its index puts below `dropped` / 2^32, and scales what it keeps.
   std::uint64_t seed;
   std::uint32_t dropped;
   float scale;
@@ -72,18 +72,18 @@ struct LayerNormGradient {
 };
 
 struct BeforeAttentionGradient {
-  const void* upstream;  // [rows, hidden] of dtype
-  float* x;              // [rows, width]: the gradient is added to what is there
-  float* linear;         // [hidden, width]
+  const void* grad_output;  // [rows, hidden] of dtype
+  float* x;                 // [rows, width]: the gradient is added to what is there
+  float* linear;            // [hidden, width]
   LayerNormGradient norm;
 };
 
 // Gradients of everything that AfterAttention reads; that of x is `middle`.
 struct AfterAttentionGradient {
-  const float* upstream;  // [rows, width]
-  float* middle;          // [rows, width]
-  void* attended;         // [rows, width] of dtype
-  float* out;             // [width, width]
+  const float* grad_output;  // [rows, width]
+  float* middle;             // [rows, width]
+  void* attended;            // [rows, width] of dtype
+  float* out;                // [width, width]
   float* out_bias;
   float* up;  // [hidden, width]
   float* up_bias;

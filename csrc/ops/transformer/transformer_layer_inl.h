@@ -109,10 +109,10 @@ inline void normalise_backward(const float* gradient, const void* row, std::int6
   });
 }
 
-// Thirty-two bits for each place, by two rounds of multiplications and shifts with half of the seed before each (the
+// Thirty-two bits for each index, by two rounds of multiplications and shifts with half of the seed before each (the
 // first as in Chris Wellons' "lowbias32").
-inline Words hash(Words place, std::uint64_t seed) noexcept {
-  Words x = place ^ static_cast<std::uint32_t>(seed);
+inline Words hash(Words index, std::uint64_t seed) noexcept {
+  Words x = index ^ static_cast<std::uint32_t>(seed);
   x = (x ^ (x >> 16)) * 0x7feb352du;
   x = (x ^ (x >> 15)) * 0x846ca68bu;
   x ^= (x >> 16) ^ static_cast<std::uint32_t>(seed >> 32);
@@ -126,15 +126,15 @@ struct Dropout {
   std::uint32_t dropped;
   float scale;
 
-  FloatVector operator()(FloatVector x, std::uint32_t place) const noexcept {
+  FloatVector operator()(FloatVector x, std::uint32_t index) const noexcept {
     static constexpr std::uint32_t counted[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return select((Integers)(hash(load<Words>(counted) + place, seed) >= dropped), x * scale, FloatVector{});
+    return select((Integers)(hash(load<Words>(counted) + index, seed) >= dropped), x * scale, FloatVector{});
   }
 
-  // Numbers whose first has this place.
-  Pair operator()(Pair x, std::int64_t place) const noexcept {
+  // Numbers whose first has this index.
+  Pair operator()(Pair x, std::int64_t index) const noexcept {
     if (dropped == 0) return x;
-    const auto first = static_cast<std::uint32_t>(place);
+    const auto first = static_cast<std::uint32_t>(index);
     return {(*this)(x.first, first), (*this)(x.second, first + lanes)};
   }
 };
@@ -158,21 +158,21 @@ inline void interleave(float* to, const std::uint16_t* even, const std::uint16_t
   }
 }
 
-// Rows of words as rows `begin` .. `begin` + rows - 1 of a chunk of `all`. `begin` is even; behind odd `rows` stands
-// one of zeros.
+// Rows of words as rows `begin` .. `begin` + rows - 1 of a chunk of `all`. `begin` is even; odd `rows` are followed by
+// a row of zeros.
 template <Float dtype>
 inline void put_summands(const Summands& to, std::int64_t all, std::int64_t begin, const float* words,
                          std::int64_t rows) noexcept {
   constexpr std::int64_t step = in_pairs<dtype> ? 2 : 1;
   for (std::int64_t j = 0; j < to.columns; j += layer_panel) {
     const std::int64_t columns = std::min(layer_panel, to.columns - j);
-    float* place = to.words + j * ((all + step - 1) / step) + begin / step * columns;
-    for (std::int64_t r = 0; r < rows; r += step, place += columns) {
+    float* out = to.words + j * ((all + step - 1) / step) + begin / step * columns;
+    for (std::int64_t r = 0; r < rows; r += step, out += columns) {
       if constexpr (in_pairs<dtype>) {
         const auto* halves = reinterpret_cast<const std::uint16_t*>(words) + r * to.columns + j;
-        interleave(place, halves, halves + to.columns, columns);
+        interleave(out, halves, halves + to.columns, columns);
       } else {
-        std::copy_n(words + r * to.columns + j, columns, place);
+        std::copy_n(words + r * to.columns + j, columns, out);
       }
     }
   }
@@ -181,14 +181,14 @@ inline void put_summands(const Summands& to, std::int64_t all, std::int64_t begi
 template <bool pairs, int vectors>
 inline void weight_tiles(const WeightGradient& of, const float* left, std::int64_t left_columns, const float* right,
                          std::int64_t right_columns, float* to, std::int64_t depth, bool add) noexcept {
-  constexpr int rows = 4;                // divides layer_width_step
-  constexpr std::int64_t together = 96;  // words of depth that stay in the first cache
-  for (std::int64_t d = 0; d < depth; d += together) {
+  constexpr int rows = 4;                   // divides layer_width_step
+  constexpr std::int64_t depth_block = 96;  // words of depth that stay in the first cache
+  for (std::int64_t d = 0; d < depth; d += depth_block) {
     for (std::int64_t l = 0; l < left_columns; l += rows) {
       for (std::int64_t j = 0; j < right_columns; j += vectors * lanes) {
         product_tile<pairs, vectors, rows>(to + l * of.right.columns + j, of.right.columns, left + d * left_columns + l,
                                            {nullptr, 1, left_columns}, right + d * right_columns + j, right_columns,
-                                           std::min(together, depth - d), add || d > 0);
+                                           std::min(depth_block, depth - d), add || d > 0);
       }
     }
   }

@@ -7,7 +7,7 @@
 
 namespace twohot::ops {
 
-constexpr std::int64_t layer_block = 48;   // rows that go through a layer together; a multiple of 24
+constexpr std::int64_t layer_block = 48;   // rows of a block, which goes through a layer as one; a multiple of 24
 constexpr std::int64_t layer_panel = 64;   // columns of an operand that stand side by side in memory
 constexpr std::int64_t layer_chunk = 768;  // most rows whose operands wait for the products of weights; whole blocks
 

@@ -133,12 +133,13 @@ void before_backward_of(const BeforeAttention& layer, const BeforeAttentionGradi
   const std::int64_t width = shape.width;
   float* const sums = chunk.sums + index * 2 * width;
   std::fill_n(sums, 2 * width, 0.0f);
-  float* const upstream = take(scratch, layer_block * shape.hidden);
+  float* const grad_output = take(scratch, layer_block * shape.hidden);
   float* const c = take(scratch, layer_block * width);
   float* const normed = take(scratch, layer_block * width);
-  over(block.rows * shape.hidden,
-       [&](std::int64_t i) { put_words<dtype>(upstream, i, at<dtype>(gradient.upstream, begin * shape.hidden + i)); });
-  multiply<dtype>(c, block.filled, upstream, shape.hidden, layer.linear.backward, width);
+  over(block.rows * shape.hidden, [&](std::int64_t i) {
+    put_words<dtype>(grad_output, i, at<dtype>(gradient.grad_output, begin * shape.hidden + i));
+  });
+  multiply<dtype>(c, block.filled, grad_output, shape.hidden, layer.linear.backward, width);
   for (std::int64_t r = 0; r < block.rows; ++r) {
     const std::int64_t first = (begin + r) * width;
     normalise_backward<Float::float32>(
@@ -146,7 +147,7 @@ void before_backward_of(const BeforeAttention& layer, const BeforeAttentionGradi
         [&](std::int64_t i, Pair y) { put_words<dtype>(normed + r * words_of<dtype>(width), i, y); },
         [&](std::int64_t i, Pair g) { add(gradient.x + first, i, g); });
   }
-  put_summands<dtype>(chunk.linear.left, chunk.rows, block.begin, upstream, block.rows);
+  put_summands<dtype>(chunk.linear.left, chunk.rows, block.begin, grad_output, block.rows);
   put_summands<dtype>(chunk.linear.right, chunk.rows, block.begin, normed, block.rows);
 }
 
@@ -178,7 +179,7 @@ void after_backward_of(const AfterAttention& layer, const AfterAttentionGradient
   for (std::int64_t r = 0; r < block.rows; ++r) {
     const std::int64_t first = (begin + r) * width;
     over(width, [&](std::int64_t i) {
-      const Pair g = dropout(at(gradient.upstream + first, i), first + i);
+      const Pair g = dropout(at(gradient.grad_output + first, i), first + i);
       add(down_bias, i, g);
       put_words<dtype>(narrow + r * narrow_words, i, g);
     });
@@ -206,7 +207,7 @@ void after_backward_of(const AfterAttention& layer, const AfterAttentionGradient
     normalise_backward<Float::float32>(
         c + r * width, layer.middle + first, width, layer.feed_forward_norm, shape.epsilon, feed_forward_norm,
         [&](std::int64_t i, Pair y) { put_words<dtype>(narrow_normed + r * narrow_words, i, y); },
-        [&](std::int64_t i, Pair g) { put(middle, i, at(gradient.upstream + first, i) + g); });
+        [&](std::int64_t i, Pair g) { put(middle, i, at(gradient.grad_output + first, i) + g); });
     normalise_backward<dtype>(
         middle, static_cast<const char*>(layer.projected) + first * bytes<dtype>, width, layer.attended_norm,
         shape.epsilon, attended_norm, [](std::int64_t, Pair) {},
@@ -234,11 +235,11 @@ inline void dropout_numbers(float* to, const float* from, std::int64_t begin, st
   }
 }
 
-// Calls work() with the constant that `dtype` is: float32, or else bfloat16.
-template <class Work>
-inline void with_layer_dtype(Float dtype, const Work& work) noexcept {
-  if (dtype == Float::float32) return work.template operator()<Float::float32>();
-  work.template operator()<Float::bfloat16>();
+// Invokes fn() with the constant that `dtype` is: float32, or else bfloat16.
+template <class Fn>
+inline void with_layer_dtype(Float dtype, const Fn& fn) noexcept {
+  if (dtype == Float::float32) return fn.template operator()<Float::float32>();
+  fn.template operator()<Float::bfloat16>();
 }
 
 constexpr TransformerLayerKernels transformer_layer_kernels() noexcept {

@@ -44,10 +44,10 @@ struct TransformerStep {
   std::int64_t width;
   std::int64_t feed_forward;
   const float* input;  // [environments, width]
-  const std::int64_t* seen;
+  const std::int64_t* cache_position;
   const float* cosine;  // as in DecodeStep
   const float* sine;
-  StepNorm norm;  // behind the last layer
+  StepNorm norm;  // after the last layer
   float epsilon;  // of every norm
   float slope;    // of the leaky ReLU below 0
   float* output;  // [environments, width]
@@ -59,7 +59,7 @@ struct TransformerStep {
 // checks: rings as in decode_attention(), width = heads * size of each ring, feed_forward a multiple of head_size_step.
 void transformer_step(const TransformerStep& step, std::span<const StepLayer> layers, int threads);
 
-// Linear layers with leaky ReLU between them and, where there is one, a norm behind the last.
+// Linear layers with leaky ReLU between them and, where there is one, a norm after the last.
 struct MlpStep {
   std::int64_t rows;
   const float* input;  // [rows, inputs of the first layer]

@@ -36,10 +36,10 @@ inline void linear_tile(float* to, std::int64_t to_row, const float* x, std::int
   }
   for (std::int64_t r = 0; r < tile_rows; ++r) {
     for (int v = 0; v < 2; ++v) {
-      float* place = to + r * to_row + v * lanes;
+      float* out = to + r * to_row + v * lanes;
       FloatVector y = sums[r][v];
       y = select(y > 0.0f, y, y * slope);
-      store(place, add ? load<FloatVector>(place) + y : y);
+      store(out, add ? load<FloatVector>(out) + y : y);
     }
   }
 }
@@ -118,7 +118,7 @@ inline void step_transformer(const TransformerStep& step, std::span<const StepLa
                          qkv_row,
                          qkv_row,
                          1,
-                         step.seen + begin,
+                         step.cache_position + begin,
                          step.cosine == nullptr ? nullptr : step.cosine + angle,
                          step.sine == nullptr ? nullptr : step.sine + angle,
                          1 / std::sqrt(static_cast<float>(ring.size)),

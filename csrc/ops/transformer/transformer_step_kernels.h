@@ -19,7 +19,7 @@ struct TransformerStepKernels {
               float* scratch) noexcept;
 };
 
-// Environments that go through the layers together; a multiple of 8.
+// Environments of a block, which goes through the layers as one; a multiple of 8.
 constexpr std::int64_t max_step_rows = 32;
 
 // Floats that some environments need on their way, aligned to 64 bytes.

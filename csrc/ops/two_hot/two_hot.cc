@@ -19,14 +19,14 @@ constexpr std::int64_t elements_for_threads = std::int64_t{1} << 18;
 constexpr std::int64_t large_bytes = std::int64_t{1} << 24;
 
 // Invokes fn(begin, end) for blocks of rows.
-void parallel_for(const Rows& rows, int threads, const std::function<void(std::int64_t, std::int64_t)>& fn) {
-  if (threads <= 1 || rows.rows * rows.bins < elements_for_threads) {
-    fn(0, rows.rows);
+void parallel_for(const Logits& logits, int threads, const std::function<void(std::int64_t, std::int64_t)>& fn) {
+  if (threads <= 1 || logits.rows * logits.bins < elements_for_threads) {
+    fn(0, logits.rows);
     return;
   }
-  const std::int64_t block = std::max<std::int64_t>(1, grain_elements / rows.bins);
-  global_thread_pool(threads)->run((rows.rows + block - 1) / block,
-                                   [&](std::int64_t i) { fn(i * block, std::min(rows.rows, (i + 1) * block)); });
+  const std::int64_t block = std::max<std::int64_t>(1, grain_elements / logits.bins);
+  global_thread_pool(threads)->run((logits.rows + block - 1) / block,
+                                   [&](std::int64_t i) { fn(i * block, std::min(logits.rows, (i + 1) * block)); });
 }
 
 double inverse(double x, Transform transform) noexcept {
@@ -42,14 +42,14 @@ double inverse(double x, Transform transform) noexcept {
 
 }  // namespace
 
-Values::Values(const Support& support, std::int64_t bins, bool readout, bool raw_labels) noexcept
+BinValues::BinValues(const Support& support, std::int64_t bins, bool readout, LabelKind labels) noexcept
     : antisymmetric(support.low == -support.high),
-      raw(support.raw || support.transform == Transform::linear),
+      raw(support.readout_kind == ReadoutKind::raw || support.transform == Transform::linear),
       transform(support.transform),
       low(static_cast<float>(support.low)),
       high(static_cast<float>(support.high)),
       per_bin(static_cast<float>(static_cast<double>(bins - 1) / (support.high - support.low))) {
-  if (!readout && !raw_labels) return;
+  if (!readout && labels != LabelKind::two_hot_raw) return;
   const double step = (support.high - support.low) / static_cast<double>(bins - 1);
   for (std::int64_t k = 0; k < bins; ++k) {
     // From both ends, so that a symmetric support has symmetric centers.
@@ -65,12 +65,12 @@ Values::Values(const Support& support, std::int64_t bins, bool readout, bool raw
   std::fill_n(upper + half, padding, 0.0f);
 }
 
-void cross_entropy(const Rows& rows, const Support& support, const Labels& labels, const CrossEntropy& pass,
+void cross_entropy(const Logits& logits, const Support& support, const Labels& labels, const CrossEntropy& pass,
                    int threads) {
-  const Values values(support, rows.bins, pass.readout != nullptr, labels.raw);
-  const bool large = rows.rows * rows.bins * 4 >= large_bytes;
-  parallel_for(rows, threads, [&](std::int64_t begin, std::int64_t end) {
-    kernels<TwoHotKernels>().cross_entropy(rows, values, labels, pass, begin, end, large);
+  const BinValues values(support, logits.bins, pass.readout != nullptr, labels.kind);
+  const bool large = logits.rows * logits.bins * 4 >= large_bytes;
+  parallel_for(logits, threads, [&](std::int64_t begin, std::int64_t end) {
+    kernels<TwoHotKernels>().cross_entropy(logits, values, labels, pass, begin, end, large);
   });
 }
 
@@ -90,10 +90,10 @@ double sum(const float* loss, std::int64_t rows) noexcept {
   return (a + b) + (c + d);
 }
 
-void expectation(const Rows& rows, const Support& support, const Expectation& pass, int threads) {
-  const Values values(support, rows.bins, true, false);
-  parallel_for(rows, threads, [&](std::int64_t begin, std::int64_t end) {
-    kernels<TwoHotKernels>().expectation(rows, values, pass, begin, end);
+void expectation(const Logits& logits, const Support& support, const Expectation& pass, int threads) {
+  const BinValues values(support, logits.bins, true, LabelKind::two_hot);
+  parallel_for(logits, threads, [&](std::int64_t begin, std::int64_t end) {
+    kernels<TwoHotKernels>().expectation(logits, values, pass, begin, end);
   });
 }
 

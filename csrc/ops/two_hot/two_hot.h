@@ -13,22 +13,27 @@ constexpr std::int64_t max_bins = 4096;
 // f, the space in which bins are even: x, sign(x) log(1 + |x|), or sign(x) (sqrt(|x| + 1) - 1) + 0.001 x.
 enum class Transform : std::uint8_t { linear, symlog, signed_sqrt };
 
-// Logits, C-contiguous [rows, bins] of `dtype`.
-struct Rows {
-  const void* logits;
+// How a distribution over bins is read: f^-1(sum p b), or sum p f^-1(b).
+enum class ReadoutKind : std::uint8_t { transformed, raw };
+
+// How a target becomes a distribution over bins: by the centers or by the values of its two bins, or as a Gaussian.
+enum class LabelKind : std::uint8_t { two_hot, two_hot_raw, hl_gauss };
+
+// C-contiguous [rows, bins] of `dtype`.
+struct Logits {
+  const void* data;
   Float dtype;
   std::int64_t rows;
   std::int64_t bins;
 };
 
-// Bin centers evenly spaced from `low` to `high` in transformed space. A readout is f^-1(sum p b), or sum p f^-1(b)
-// where `raw`. On a support with low == -high mirrored bins are subtracted before they are summed, so that a symmetric
-// distribution reads as exactly 0.
+// Bin centers evenly spaced from `low` to `high` in transformed space. On a support with low == -high mirrored bins are
+// subtracted before they are summed, so that a symmetric distribution decodes to exactly 0.
 struct Support {
   double low;
   double high;
   Transform transform;
-  bool raw;
+  ReadoutKind readout_kind;
 };
 
 // Row r belongs to target (r + offset) % targets, so that a target which an ensemble shares is stored once.
@@ -37,8 +42,8 @@ struct Labels {
   const std::uint8_t* mask;  // [targets] whether a row counts, or null: a row that does not gives zeros, unread
   std::int64_t targets;
   std::int64_t offset;
-  float sigma;  // of HL-Gauss, in bin widths; 0: two-hot
-  bool raw;     // whether two-hot labels interpolate between f^-1 of the centers instead of between the centers
+  LabelKind kind;
+  float sigma;  // of HL-Gauss labels, in bin widths, above 0; not read for others
 };
 
 // What to write; null where it is not wanted.
@@ -55,7 +60,7 @@ struct CrossEntropy {
 // rows of scratch on each thread's stack, and wakes no other thread when `threads` is 1 or the work is small.
 // Thread-safe. Cost: O(rows * bins). Preconditions, which the binding checks: 2 <= bins <= max_bins, targets >= 1, low
 // < high.
-void cross_entropy(const Rows& rows, const Support& support, const Labels& labels, const CrossEntropy& pass,
+void cross_entropy(const Logits& logits, const Support& support, const Labels& labels, const CrossEntropy& pass,
                    int threads);
 
 // sum_r loss_r in float64, in an order that does not depend on threads. A loss of a masked row is 0 already.
@@ -63,13 +68,13 @@ double sum(const float* loss, std::int64_t rows) noexcept;
 
 // The readout alone, and its gradient; null where it is not wanted.
 struct Expectation {
-  const float* upstream;  // [rows] gradient of the readout; only with `gradient`
-  float* readout;         // [rows]
-  void* gradient;         // [rows, bins] of the logits' dtype
+  const float* grad_output;  // [rows] gradient of the readout; only with `gradient`
+  float* readout;            // [rows]
+  void* gradient;            // [rows, bins] of the logits' dtype
 };
 
 // As cross_entropy().
-void expectation(const Rows& rows, const Support& support, const Expectation& pass, int threads);
+void expectation(const Logits& logits, const Support& support, const Expectation& pass, int threads);
 
 // Which of the compiled forms this processor runs: "avx512_bf16", "avx512", "avx2" or "portable". The environment
 // variable TWOHOT_CPU_CAPABILITY picks a lesser one; it is read once.

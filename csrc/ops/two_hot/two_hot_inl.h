@@ -13,9 +13,9 @@
 
 namespace twohot::ops::TWOHOT_CAPABILITY {
 
-constexpr std::int64_t rows_at_once = 64;  // rows whose scalars (positions, logarithms) are computed together
-constexpr std::int64_t max_grouped = 8;    // rows that go through each step together, so that no step waits for one row
-constexpr int chains = 4;                  // independent maxima and sums, for the same reason
+constexpr std::int64_t row_batch = 64;      // rows whose scalars (positions, logarithms) share vectors
+constexpr std::int64_t max_group_rows = 8;  // rows of a group, which go through each step side by side to hide latency
+constexpr int accumulators = 4;             // independent maxima and sums, to hide latency
 
 // A group of rows as float32 and their exponentials. Each row stands in whole vectors; one vector before and one after
 // the exponentials are zeros that readers may touch.
@@ -23,25 +23,25 @@ class Scratch {
  public:
   explicit Scratch(std::int64_t bins) noexcept
       : padded_((bins + lanes - 1) / lanes * lanes),
-        grouped_(std::clamp<std::int64_t>(max_bins / bins, 1, max_grouped)) {
-    for (std::int64_t g = 0; g < grouped_; ++g) {
+        group_rows_(std::clamp<std::int64_t>(max_bins / bins, 1, max_group_rows)) {
+    for (std::int64_t g = 0; g < group_rows_; ++g) {
       store(e(g) - lanes, FloatVector{});
       store(e(g) + padded_, FloatVector{});
     }
   }
 
-  std::int64_t grouped() const noexcept { return grouped_; }
+  std::int64_t group_rows() const noexcept { return group_rows_; }
   float* z(std::int64_t g) noexcept { return z_ + g * padded_; }
   float* e(std::int64_t g) noexcept { return e_ + g * (padded_ + 2 * lanes) + lanes; }
   float* cdf() noexcept { return cdf_; }
 
  private:
-  static constexpr std::int64_t size = max_bins + max_grouped * 3 * lanes;
+  static constexpr std::int64_t size = max_bins + max_group_rows * 3 * lanes;
   alignas(64) float z_[size];
   alignas(64) float e_[size];
   alignas(64) float cdf_[max_bins + 2 * lanes];
   std::int64_t padded_;
-  std::int64_t grouped_;
+  std::int64_t group_rows_;
 };
 
 // A row as its readers see it: whole vectors in place, or a float32 copy that is filled up with -inf to whole vectors.
@@ -55,40 +55,40 @@ struct Row {
   }
 };
 
-// work(take), where take(v) is vector v of the row.
-template <class Work>
-inline void with_vectors(const Row& row, Work work) noexcept {
+// fn(take), where take(v) is vector v of the row.
+template <class Fn>
+inline void with_vectors(const Row& row, Fn fn) noexcept {
   if (row.dtype == Float::float32) {
     const float* from = static_cast<const float*>(row.entries);
-    work([from](std::int64_t v) { return load<FloatVector>(from + v * lanes); });
+    fn([from](std::int64_t v) { return load<FloatVector>(from + v * lanes); });
     return;
   }
   const std::uint16_t* from = static_cast<const std::uint16_t*>(row.entries);
   if (row.dtype == Float::bfloat16) {
-    work([from](std::int64_t v) { return widen(from + v * lanes, Float::bfloat16); });
+    fn([from](std::int64_t v) { return widen(from + v * lanes, Float::bfloat16); });
   } else {
-    work([from](std::int64_t v) { return widen(from + v * lanes, Float::float16); });
+    fn([from](std::int64_t v) { return widen(from + v * lanes, Float::float16); });
   }
 }
 
-// step(v, chain) for every vector, each chain a constant.
-template <class Step>
-inline void every_vector(std::int64_t vectors, Step step) noexcept {
+// Invokes fn(v, accumulator) for every vector.
+template <class Fn>
+inline void every_vector(std::int64_t vectors, Fn fn) noexcept {
   std::int64_t v = 0;
-  for (; v + chains <= vectors; v += chains) {
-    for (int c = 0; c < chains; ++c) step(v + c, c);
+  for (; v + accumulators <= vectors; v += accumulators) {
+    for (int c = 0; c < accumulators; ++c) fn(v + c, c);
   }
-  for (; v < vectors; ++v) step(v, 0);
+  for (; v < vectors; ++v) fn(v, 0);
 }
 
-// Row r of the logits: in place where it is whole vectors and nobody asks for `wide` entries, or a copy in `copy`.
-inline Row row_of(const Rows& rows, std::int64_t r, bool wide, float* copy) noexcept {
-  const std::int64_t whole = rows.bins / lanes;
+// Row r of the logits: in place where it is whole vectors and float32 is not asked for, or a copy in `copy`.
+inline Row row_of(const Logits& logits, std::int64_t r, bool as_float32, float* copy) noexcept {
+  const std::int64_t whole = logits.bins / lanes;
   const std::int64_t tail = whole * lanes;
-  const std::size_t rest = static_cast<std::size_t>(rows.bins - tail);
-  const std::int64_t size = rows.dtype == Float::float32 ? sizeof(float) : sizeof(std::uint16_t);
-  const Row row{static_cast<const char*>(rows.logits) + r * rows.bins * size, rows.dtype};
-  if (rest == 0 && (!wide || rows.dtype == Float::float32)) return row;
+  const std::size_t rest = static_cast<std::size_t>(logits.bins - tail);
+  const std::int64_t size = logits.dtype == Float::float32 ? sizeof(float) : sizeof(std::uint16_t);
+  const Row row{static_cast<const char*>(logits.data) + r * logits.bins * size, logits.dtype};
+  if (rest == 0 && (!as_float32 || logits.dtype == Float::float32)) return row;
   with_vectors(row, [&](auto take) {
     for (std::int64_t v = 0; v < whole; ++v) store(copy + v * lanes, take(v));
   });
@@ -105,8 +105,8 @@ inline Row row_of(const Rows& rows, std::int64_t r, bool wide, float* copy) noex
 
 // The largest entries that are no NaN, in any of the lanes; -inf without one.
 inline FloatVector maxima(const Row& row, std::int64_t vectors) noexcept {
-  FloatVector best[chains];
-  for (FloatVector& chain : best) chain = splat(-std::numeric_limits<float>::infinity());
+  FloatVector best[accumulators];
+  for (FloatVector& each : best) each = splat(-std::numeric_limits<float>::infinity());
   with_vectors(
       row, [&](auto take) { every_vector(vectors, [&](std::int64_t v, int c) { best[c] = max(take(v), best[c]); }); });
   return max(max(best[0], best[1]), max(best[2], best[3]));
@@ -114,7 +114,7 @@ inline FloatVector maxima(const Row& row, std::int64_t vectors) noexcept {
 
 // e[k] = exp(z[k] - maximum); returns parts of their sum, NaN where z holds one.
 inline FloatVector exponentials(const Row& row, std::int64_t vectors, float maximum, float* e) noexcept {
-  FloatVector parts[together] = {};
+  FloatVector parts[exp_unroll] = {};
   with_vectors(row, [&](auto take) {
     const auto next = [&]<int count>(std::int64_t v, FloatVector(&x)[count]) {
       for (int i = 0; i < count; ++i) x[i] = take(v + i) - maximum;
@@ -124,19 +124,19 @@ inline FloatVector exponentials(const Row& row, std::int64_t vectors, float maxi
         parts[i] += x[i];
       }
     };
-    FloatVector several[together];
+    FloatVector several[exp_unroll];
     FloatVector one[1];
     std::int64_t v = 0;
-    for (; v + together <= vectors; v += together) next(v, several);
+    for (; v + exp_unroll <= vectors; v += exp_unroll) next(v, several);
     for (; v < vectors; ++v) next(v, one);
   });
-  for (int i = 1; i < together; ++i) parts[0] += parts[i];
+  for (int i = 1; i < exp_unroll; ++i) parts[0] += parts[i];
   return parts[0];
 }
 
 // Parts of sum_k e[k] values[k].
-inline FloatVector moments(const float* e, const Values& values, std::int64_t bins, std::int64_t vectors) noexcept {
-  FloatVector parts[chains] = {};
+inline FloatVector moments(const float* e, const BinValues& values, std::int64_t bins, std::int64_t vectors) noexcept {
+  FloatVector parts[accumulators] = {};
   if (values.antisymmetric) {
     const std::int64_t half = bins / 2;
     const float* upper = e + bins - half;
@@ -186,8 +186,8 @@ inline Inverse inverse(FloatVector x, Transform transform) noexcept {
   return {copysign(d * (d + 2.0f), x), 2.0f * (d + 1.0f) / root};
 }
 
-// Place of a target among the bins, in 0 .. bins - 1.
-inline FloatVector position(FloatVector target, const Values& values, std::int64_t bins) noexcept {
+// Position of a target among the bins, in 0 .. bins - 1.
+inline FloatVector position(FloatVector target, const BinValues& values, std::int64_t bins) noexcept {
   const FloatVector x = transformed(target, values.transform);
   const FloatVector above = select(x < values.low, splat(values.low), x);
   const FloatVector inside = select(above > values.high, splat(values.high), above);
@@ -196,31 +196,32 @@ inline FloatVector position(FloatVector target, const Values& values, std::int64
   return select(p > last, splat(last), p);
 }
 
-// Place of a target among the values of the bins, in 0 .. bins - 1: between those around `place`, that of position(),
+// Position of a target among the values of the bins, in 0 .. bins - 1: between those around `near`, that of position(),
 // or at one of them.
-inline FloatVector raw_position(FloatVector target, FloatVector place, const Values& values,
+inline FloatVector raw_position(FloatVector target, FloatVector near, const BinValues& values,
                                 std::int64_t bins) noexcept {
   FloatVector bin;
   FloatVector below;
   FloatVector above;
   for (int l = 0; l < lanes; ++l) {
-    const float p = place[l];
+    const float p = near[l];
     const std::int64_t k = p == p ? std::min(static_cast<std::int64_t>(p), bins - 2) : 0;
     bin[l] = static_cast<float>(k);
     below[l] = values.points[k];
     above[l] = values.points[k + 1];
   }
   const FloatVector width = above - below;
-  constexpr float least = std::numeric_limits<float>::min();  // where float32 cannot tell the two apart
-  const FloatVector share = (target - below) / select(width < least, splat(least), width);
+  constexpr float smallest = std::numeric_limits<float>::min();  // where float32 cannot tell the two apart
+  const FloatVector share = (target - below) / select(width < smallest, splat(smallest), width);
   const FloatVector positive = select(share < 0.0f, FloatVector{}, share);
   return bin + select(positive > 1.0f, splat(1.0f), positive);
 }
 
 // sum_k label_k (z_k - maximum), and label_k sum subtracted from e_k. A label of 0 keeps an infinite logit out.
-inline float apply_two_hot(const Row& z, float* e, float maximum, float sum, float place, std::int64_t bins) noexcept {
-  const std::int64_t lower = std::min(static_cast<std::int64_t>(place), bins - 2);
-  const float share = place - static_cast<float>(lower);
+inline float apply_two_hot(const Row& z, float* e, float maximum, float sum, float position,
+                           std::int64_t bins) noexcept {
+  const std::int64_t lower = std::min(static_cast<std::int64_t>(position), bins - 2);
+  const float share = position - static_cast<float>(lower);
   const float below = share < 1 ? (1 - share) * (z[lower] - maximum) : 0.0f;
   const float above = share > 0 ? share * (z[lower + 1] - maximum) : 0.0f;
   e[lower] -= (1 - share) * sum;
@@ -228,19 +229,19 @@ inline float apply_two_hot(const Row& z, float* e, float maximum, float sum, flo
   return below + above;
 }
 
-inline float apply_hl_gauss(const Row& z, float* e, float* cdf, float maximum, float sum, float place,
+inline float apply_hl_gauss(const Row& z, float* e, float* cdf, float maximum, float sum, float position,
                             std::int64_t bins, float sigma) noexcept {
   const float factor = 0.70710678f / sigma;
   // Beyond this many bins float32's erf is 1.
   const float reach = std::min(5.7f * sigma + 0.5f, static_cast<float>(max_bins));
-  const std::int64_t first = std::max<std::int64_t>(0, static_cast<std::int64_t>(std::floor(place - reach)));
-  const std::int64_t last = std::min(bins - 1, static_cast<std::int64_t>(std::ceil(place + reach)));
+  const std::int64_t first = std::max<std::int64_t>(0, static_cast<std::int64_t>(std::floor(position - reach)));
+  const std::int64_t last = std::min(bins - 1, static_cast<std::int64_t>(std::ceil(position + reach)));
   FloatVector index;
   for (int l = 0; l < lanes; ++l) index[l] = static_cast<float>(l);
   // cdf[j]: edge j below bin `first` + j.
   for (std::int64_t j = 0; j <= last - first + 1; j += lanes) {
     const FloatVector edge = index + (static_cast<float>(first + j) - 0.5f);
-    store(cdf + j, erf((edge - place) * factor));
+    store(cdf + j, erf((edge - position) * factor));
   }
   const float per_total = 1.0f / (cdf[last - first + 1] - cdf[0]);
   float result = 0;
@@ -254,11 +255,11 @@ inline float apply_hl_gauss(const Row& z, float* e, float* cdf, float maximum, f
 
 // Writes next(0), next(1), ... to row r of `out`. No entry is NaN, unless the dtype is float32.
 template <class Next>
-inline void write_row(const Rows& rows, std::int64_t r, void* out, bool non_temporal, Next next) noexcept {
-  const std::int64_t whole = rows.bins / lanes;
-  const std::size_t rest = static_cast<std::size_t>(rows.bins - whole * lanes);
-  if (rows.dtype == Float::float32) {
-    float* to = static_cast<float*>(out) + r * rows.bins;
+inline void write_row(const Logits& logits, std::int64_t r, void* out, bool non_temporal, Next next) noexcept {
+  const std::int64_t whole = logits.bins / lanes;
+  const std::size_t rest = static_cast<std::size_t>(logits.bins - whole * lanes);
+  if (logits.dtype == Float::float32) {
+    float* to = static_cast<float*>(out) + r * logits.bins;
     if (non_temporal) {
       for (std::int64_t v = 0; v < whole; ++v) store_non_temporal(to + v * lanes, next(v));
     } else {
@@ -270,58 +271,59 @@ inline void write_row(const Rows& rows, std::int64_t r, void* out, bool non_temp
     }
     return;
   }
-  std::uint16_t* to = static_cast<std::uint16_t*>(out) + r * rows.bins;
+  std::uint16_t* to = static_cast<std::uint16_t*>(out) + r * logits.bins;
   const auto pairs = [&](Float dtype) {
     for (std::int64_t v = 0; v + 2 <= whole; v += 2) narrow(to + v * lanes, next(v), next(v + 1), dtype);
   };
-  if (rows.dtype == Float::bfloat16) {
+  if (logits.dtype == Float::bfloat16) {
     pairs(Float::bfloat16);
   } else {
     pairs(Float::float16);
   }
   const std::int64_t done = whole / 2 * 2;
-  if (done * lanes < rows.bins) {
+  if (done * lanes < logits.bins) {
     std::uint16_t last[2 * lanes];
-    narrow(last, next(done), rest > 0 && done < whole ? next(done + 1) : FloatVector{}, rows.dtype);
-    std::memcpy(to + done * lanes, last, static_cast<std::size_t>(rows.bins - done * lanes) * sizeof(std::uint16_t));
+    narrow(last, next(done), rest > 0 && done < whole ? next(done + 1) : FloatVector{}, logits.dtype);
+    std::memcpy(to + done * lanes, last, static_cast<std::size_t>(logits.bins - done * lanes) * sizeof(std::uint16_t));
   }
 }
 
-inline void fill_row(const Rows& rows, std::int64_t r, void* out, float value) noexcept {
-  if (rows.dtype == Float::float32) {
-    std::fill_n(static_cast<float*>(out) + r * rows.bins, rows.bins, value);
+inline void fill_row(const Logits& logits, std::int64_t r, void* out, float value) noexcept {
+  if (logits.dtype == Float::float32) {
+    std::fill_n(static_cast<float*>(out) + r * logits.bins, logits.bins, value);
   } else {
     const std::uint16_t half = value != value ? 0x7fff : 0;  // a NaN of either dtype, or 0
-    std::fill_n(static_cast<std::uint16_t*>(out) + r * rows.bins, rows.bins, half);
+    std::fill_n(static_cast<std::uint16_t*>(out) + r * logits.bins, logits.bins, half);
   }
 }
 
-inline void cross_entropy_block(const Rows& rows, const Values& values, const Labels& labels, const CrossEntropy& pass,
-                                std::int64_t begin, std::int64_t count, bool non_temporal, Scratch& scratch) noexcept {
-  const std::int64_t vectors = (rows.bins + lanes - 1) / lanes;
-  alignas(64) float place[rows_at_once] = {};
-  alignas(64) float sums[rows_at_once];
-  alignas(64) float dots[rows_at_once] = {};
-  alignas(64) float means[rows_at_once] = {};
-  bool counts[rows_at_once];
+inline void cross_entropy_block(const Logits& logits, const BinValues& values, const Labels& labels,
+                                const CrossEntropy& pass, std::int64_t begin, std::int64_t count, bool non_temporal,
+                                Scratch& scratch) noexcept {
+  const std::int64_t vectors = (logits.bins + lanes - 1) / lanes;
+  alignas(64) float positions[row_batch] = {};
+  alignas(64) float sums[row_batch];
+  alignas(64) float dots[row_batch] = {};
+  alignas(64) float means[row_batch] = {};
+  bool counts[row_batch];
   std::int64_t t = (begin + labels.offset) % labels.targets;
   for (std::int64_t i = 0; i < count; ++i) {
-    place[i] = labels.target[t];
+    positions[i] = labels.target[t];
     counts[i] = labels.mask == nullptr || labels.mask[t] != 0;
     if (++t == labels.targets) t = 0;
   }
   for (std::int64_t i = 0; i < count; i += lanes) {
-    const FloatVector target = load<FloatVector>(place + i);
-    const FloatVector p = position(target, values, rows.bins);
-    store(place + i, labels.raw ? raw_position(target, p, values, rows.bins) : p);
+    const FloatVector target = load<FloatVector>(positions + i);
+    const FloatVector p = position(target, values, logits.bins);
+    store(positions + i, labels.kind == LabelKind::two_hot_raw ? raw_position(target, p, values, logits.bins) : p);
   }
-  std::fill(sums, sums + rows_at_once, 1.0f);
+  std::fill(sums, sums + row_batch, 1.0f);
 
-  Row group[max_grouped];
-  FloatVector parts[max_grouped];
-  float largest[max_grouped];
-  for (std::int64_t first = 0; first < count; first += scratch.grouped()) {
-    const std::int64_t last = std::min(count, first + scratch.grouped());
+  Row group[max_group_rows];
+  FloatVector parts[max_group_rows];
+  float largest[max_group_rows];
+  for (std::int64_t first = 0; first < count; first += scratch.group_rows()) {
+    const std::int64_t last = std::min(count, first + scratch.group_rows());
     // Each step for the whole group. A row that does not count is skipped by all of them.
     const auto each = [&](auto step) {
       for (std::int64_t i = first; i < last; ++i) {
@@ -329,24 +331,24 @@ inline void cross_entropy_block(const Rows& rows, const Values& values, const La
       }
     };
     each([&](std::int64_t i, std::int64_t g, float*) {
-      group[g] = row_of(rows, begin + i, labels.sigma > 0, scratch.z(g));
+      group[g] = row_of(logits, begin + i, labels.kind == LabelKind::hl_gauss, scratch.z(g));
       parts[g] = maxima(group[g], vectors);
     });
     each([&](std::int64_t, std::int64_t g, float*) { largest[g] = maximum(parts[g]); });
     each([&](std::int64_t, std::int64_t g, float* e) { parts[g] = exponentials(group[g], vectors, largest[g], e); });
     each([&](std::int64_t i, std::int64_t g, float*) { sums[i] = sum(parts[g]); });
     if (pass.readout != nullptr) {
-      each([&](std::int64_t, std::int64_t g, float* e) { parts[g] = moments(e, values, rows.bins, vectors); });
+      each([&](std::int64_t, std::int64_t g, float* e) { parts[g] = moments(e, values, logits.bins, vectors); });
       each([&](std::int64_t i, std::int64_t g, float*) { means[i] = sum(parts[g]); });
     }
     each([&](std::int64_t i, std::int64_t g, float* e) {
-      const float p = place[i];
+      const float p = positions[i];
       if (p != p) {
         dots[i] = p;
-      } else if (labels.sigma > 0) {
-        dots[i] = apply_hl_gauss(group[g], e, scratch.cdf(), largest[g], sums[i], p, rows.bins, labels.sigma);
+      } else if (labels.kind == LabelKind::hl_gauss) {
+        dots[i] = apply_hl_gauss(group[g], e, scratch.cdf(), largest[g], sums[i], p, logits.bins, labels.sigma);
       } else {
-        dots[i] = apply_two_hot(group[g], e, largest[g], sums[i], p, rows.bins);
+        dots[i] = apply_two_hot(group[g], e, largest[g], sums[i], p, logits.bins);
       }
     });
     if (pass.gradient == nullptr) continue;
@@ -355,12 +357,12 @@ inline void cross_entropy_block(const Rows& rows, const Values& values, const La
       const float weight = pass.weight == nullptr ? 1.0f : pass.weight[r];
       const float coefficient = pass.scale * weight / sums[i];
       if (!counts[i] || weight == 0) {
-        fill_row(rows, r, pass.gradient, 0.0f);
-      } else if (place[i] != place[i] || coefficient != coefficient) {
-        fill_row(rows, r, pass.gradient, std::numeric_limits<float>::quiet_NaN());
+        fill_row(logits, r, pass.gradient, 0.0f);
+      } else if (positions[i] != positions[i] || coefficient != coefficient) {
+        fill_row(logits, r, pass.gradient, std::numeric_limits<float>::quiet_NaN());
       } else {
         const float* e = scratch.e(i - first);
-        write_row(rows, r, pass.gradient, non_temporal,
+        write_row(logits, r, pass.gradient, non_temporal,
                   [&](std::int64_t v) { return load<FloatVector>(e + v * lanes) * coefficient; });
       }
     }
@@ -378,56 +380,56 @@ inline void cross_entropy_block(const Rows& rows, const Values& values, const La
   }
 }
 
-inline void cross_entropy_rows(const Rows& rows, const Values& values, const Labels& labels, const CrossEntropy& pass,
-                               std::int64_t begin, std::int64_t end, bool large) noexcept {
-  Scratch scratch(rows.bins);
-  const bool non_temporal = large && rows.dtype == Float::float32 && rows.bins % lanes == 0 &&
+inline void cross_entropy_rows(const Logits& logits, const BinValues& values, const Labels& labels,
+                               const CrossEntropy& pass, std::int64_t begin, std::int64_t end, bool large) noexcept {
+  Scratch scratch(logits.bins);
+  const bool non_temporal = large && logits.dtype == Float::float32 && logits.bins % lanes == 0 &&
                             reinterpret_cast<std::uintptr_t>(pass.gradient) % sizeof(FloatVector) == 0 &&
-                            pass.gradient != rows.logits;
-  for (std::int64_t r = begin; r < end; r += rows_at_once) {
-    cross_entropy_block(rows, values, labels, pass, r, std::min(rows_at_once, end - r), non_temporal, scratch);
+                            pass.gradient != logits.data;
+  for (std::int64_t r = begin; r < end; r += row_batch) {
+    cross_entropy_block(logits, values, labels, pass, r, std::min(row_batch, end - r), non_temporal, scratch);
   }
   if (non_temporal) fence();
 }
 
-inline void expectation_rows(const Rows& rows, const Values& values, const Expectation& pass, std::int64_t begin,
+inline void expectation_rows(const Logits& logits, const BinValues& values, const Expectation& pass, std::int64_t begin,
                              std::int64_t end) noexcept {
-  Scratch scratch(rows.bins);
-  const std::int64_t vectors = (rows.bins + lanes - 1) / lanes;
+  Scratch scratch(logits.bins);
+  const std::int64_t vectors = (logits.bins + lanes - 1) / lanes;
   const Transform transform = values.raw ? Transform::linear : values.transform;
-  Row group[max_grouped];
-  FloatVector parts[max_grouped];
-  float sums[max_grouped];
-  float means[max_grouped];
-  for (std::int64_t first = begin; first < end; first += scratch.grouped()) {
-    const std::int64_t count = std::min(end - first, scratch.grouped());
+  Row group[max_group_rows];
+  FloatVector parts[max_group_rows];
+  float sums[max_group_rows];
+  float means[max_group_rows];
+  for (std::int64_t first = begin; first < end; first += scratch.group_rows()) {
+    const std::int64_t count = std::min(end - first, scratch.group_rows());
     const auto each = [&](auto step) {
       for (std::int64_t g = 0; g < count; ++g) step(g);
     };
     each([&](std::int64_t g) {
-      group[g] = row_of(rows, first + g, false, scratch.z(g));
+      group[g] = row_of(logits, first + g, false, scratch.z(g));
       parts[g] = maxima(group[g], vectors);
     });
     each([&](std::int64_t g) { parts[g] = exponentials(group[g], vectors, maximum(parts[g]), scratch.e(g)); });
     each([&](std::int64_t g) {
       sums[g] = sum(parts[g]);
-      parts[g] = moments(scratch.e(g), values, rows.bins, vectors);
+      parts[g] = moments(scratch.e(g), values, logits.bins, vectors);
     });
     each([&](std::int64_t g) { means[g] = sum(parts[g]) / sums[g]; });
     for (std::int64_t g = 0; g < count; ++g) {
       const std::int64_t r = first + g;
       const float mean = means[g];
-      const Inverse read = inverse(splat(mean), transform);
-      if (pass.readout != nullptr) pass.readout[r] = read.value[0];
+      const Inverse decoded = inverse(splat(mean), transform);
+      if (pass.readout != nullptr) pass.readout[r] = decoded.value[0];
       if (pass.gradient == nullptr) continue;
-      const float coefficient = pass.upstream[r] * read.slope[0] / sums[g];
+      const float coefficient = pass.grad_output[r] * decoded.slope[0] / sums[g];
       const float test = coefficient * mean;
       if (test != test) {
-        fill_row(rows, r, pass.gradient, test);
+        fill_row(logits, r, pass.gradient, test);
         continue;
       }
       const float* e = scratch.e(g);
-      write_row(rows, r, pass.gradient, false, [&](std::int64_t v) {
+      write_row(logits, r, pass.gradient, false, [&](std::int64_t v) {
         return load<FloatVector>(e + v * lanes) * (load<FloatVector>(values.all + v * lanes) - mean) * coefficient;
       });
     }

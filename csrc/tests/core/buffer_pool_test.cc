@@ -64,26 +64,26 @@ void test_memory() {
 
 void test_reuse() {
   BufferPool pool(100 * megabyte);
-  CHECK(pool.kept() == 0);
+  CHECK(pool.cached_bytes() == 0);
   void* first = nullptr;
   {
     const Block block = pool.take(16 * megabyte);
     first = block.data();
-    CHECK(pool.kept() == 0);
+    CHECK(pool.cached_bytes() == 0);
   }
-  CHECK(pool.kept() == 16 * megabyte);
+  CHECK(pool.cached_bytes() == 16 * megabyte);
   {
     const Block again = pool.take(16 * megabyte);
-    CHECK(again.data() == first && pool.kept() == 0);
+    CHECK(again.data() == first && pool.cached_bytes() == 0);
     const Block another = pool.take(16 * megabyte);
     CHECK(another.data() != first);
   }
-  CHECK(pool.kept() == 32 * megabyte);
+  CHECK(pool.cached_bytes() == 32 * megabyte);
   // The newest one that fits; two that are taken are two.
   void* const newest = pass_through(pool, 16 * megabyte);
   const Block a = pool.take(16 * megabyte);
   const Block b = pool.take(16 * megabyte);
-  CHECK(a.data() == newest && b.data() != a.data() && pool.kept() == 0);
+  CHECK(a.data() == newest && b.data() != a.data() && pool.cached_bytes() == 0);
 }
 
 void test_sizes() {
@@ -92,24 +92,24 @@ void test_sizes() {
   // Too small, and far too large.
   {
     const Block larger = pool.take(40 * megabyte + 1);
-    CHECK(larger.data() != kept && pool.kept() == 40 * megabyte);
+    CHECK(larger.data() != kept && pool.cached_bytes() == 40 * megabyte);
     const Block smaller = pool.take(10 * megabyte);
-    CHECK(smaller.data() != kept && pool.kept() == 40 * megabyte);
+    CHECK(smaller.data() != kept && pool.cached_bytes() == 40 * megabyte);
   }
   pool.release();
   void* const large = pass_through(pool, 40 * megabyte);
   // A little too large; the whole of it comes back.
   {
     const Block block = pool.take(33 * megabyte);
-    CHECK(block.data() == large && pool.kept() == 0);
+    CHECK(block.data() == large && pool.cached_bytes() == 0);
     std::memset(block.data(), 1, 33 * megabyte);
   }
-  CHECK(pool.kept() == 40 * megabyte);
-  // The one that fits is found behind one that does not.
+  CHECK(pool.cached_bytes() == 40 * megabyte);
+  // The one that fits is found after one that does not.
   void* const small = pass_through(pool, 8 * megabyte);
   CHECK(pass_through(pool, 36 * megabyte) == large);
   CHECK(pass_through(pool, 8 * megabyte) == small);
-  CHECK(pool.kept() == 48 * megabyte);
+  CHECK(pool.cached_bytes() == 48 * megabyte);
 }
 
 void test_limit() {
@@ -125,26 +125,26 @@ void test_limit() {
     oldest.reset();
     middle.reset();
     newest.reset();
-    CHECK(pool.kept() == 20 * megabyte);
+    CHECK(pool.cached_bytes() == 20 * megabyte);
     last.reset();  // the oldest leaves
-    CHECK(pool.kept() == 20 * megabyte);
+    CHECK(pool.cached_bytes() == 20 * megabyte);
     const Block x = pool.take(8 * megabyte);
     const Block y = pool.take(4 * megabyte);
     const Block z = pool.take(8 * megabyte);
-    CHECK(x.data() == fourth && y.data() == third && z.data() == second && pool.kept() == 0);
+    CHECK(x.data() == fourth && y.data() == third && z.data() == second && pool.cached_bytes() == 0);
   }
-  CHECK(pool.kept() == 20 * megabyte);
+  CHECK(pool.cached_bytes() == 20 * megabyte);
   pass_through(pool, 14 * megabyte);  // all of them have to leave
-  CHECK(pool.kept() == 14 * megabyte);
+  CHECK(pool.cached_bytes() == 14 * megabyte);
   pass_through(pool, 32 * megabyte);  // more than the limit
-  CHECK(pool.kept() <= 20 * megabyte);
+  CHECK(pool.cached_bytes() <= 20 * megabyte);
 
   BufferPool none(0);
   {
     const Block block = none.take(3 * megabyte);
     std::memset(block.data(), 1, 3 * megabyte);
   }
-  CHECK(none.kept() == 0);
+  CHECK(none.cached_bytes() == 0);
 }
 
 void test_release() {
@@ -154,13 +154,13 @@ void test_release() {
   {
     const Block a = pool.take(2 * megabyte), b = pool.take(6 * megabyte);
   }
-  CHECK(pool.kept() == 8 * megabyte);
+  CHECK(pool.cached_bytes() == 8 * megabyte);
   pool.release();
-  CHECK(pool.kept() == 0);
+  CHECK(pool.cached_bytes() == 0);
   std::memset(held.data(), 1, 4 * megabyte);  // what is held stays
   pool.release();
   pass_through(pool, 2 * megabyte);
-  CHECK(pool.kept() == 2 * megabyte);
+  CHECK(pool.cached_bytes() == 2 * megabyte);
 }
 
 void test_moves() {
@@ -170,34 +170,34 @@ void test_moves() {
     void* const data = first.data();
     {
       const Block second(std::move(first));
-      CHECK(second.data() == data && pool.kept() == 0);
+      CHECK(second.data() == data && pool.cached_bytes() == 0);
     }
-    CHECK(pool.kept() == 2 * megabyte);
+    CHECK(pool.cached_bytes() == 2 * megabyte);
     std::vector<Block> blocks;
     for (int i = 0; i < 5; ++i) blocks.push_back(pool.take(2 * megabyte));
-    CHECK(blocks[0].data() == data && pool.kept() == 0);
+    CHECK(blocks[0].data() == data && pool.cached_bytes() == 0);
   }
-  CHECK(pool.kept() == 10 * megabyte);
+  CHECK(pool.cached_bytes() == 10 * megabyte);
   // None of them is kept twice.
   std::vector<Block> blocks;
   for (int i = 0; i < 5; ++i) {
     blocks.push_back(pool.take(2 * megabyte));
     for (int j = 0; j < i; ++j) CHECK(blocks[static_cast<std::size_t>(j)].data() != blocks.back().data());
   }
-  CHECK(pool.kept() == 0);
+  CHECK(pool.cached_bytes() == 0);
 }
 
-// The pool of a child whose TWOHOT_RECYCLED_MB is `text` keeps `megabytes` of 40.
+// The pool of a child whose TWOHOT_POOL_MB is `text` keeps `megabytes` of 40.
 bool process_keeps(const char* text, std::size_t megabytes) {
   std::fflush(stdout);
   const pid_t child = fork();
   if (child == 0) {
-    text == nullptr ? unsetenv("TWOHOT_RECYCLED_MB") : setenv("TWOHOT_RECYCLED_MB", text, 1);
+    text == nullptr ? unsetenv("TWOHOT_POOL_MB") : setenv("TWOHOT_POOL_MB", text, 1);
     BufferPool& pool = BufferPool::global();
     {
       const Block a = pool.take(10 * megabyte), b = pool.take(10 * megabyte), c = pool.take(20 * megabyte);
     }
-    _exit(pool.kept() == megabytes * megabyte && &pool == &BufferPool::global() ? 0 : 1);
+    _exit(pool.cached_bytes() == megabytes * megabyte && &pool == &BufferPool::global() ? 0 : 1);
   }
   int status = 1;
   return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
@@ -230,7 +230,7 @@ void test_threads() {
       *second_byte = mark;
       if (round % 8 == 0) std::this_thread::yield();
       if (*first_byte != mark || first_byte[bytes - 1] != mark || *second_byte != mark) ++wrong;
-      if (pool.kept() > limit) ++wrong;
+      if (pool.cached_bytes() > limit) ++wrong;
       if (round % 100 == 99) pool.release();
     }
   };
@@ -238,7 +238,7 @@ void test_threads() {
   for (int number = 0; number < 6; ++number) threads.emplace_back(work, number);
   for (std::thread& thread : threads) thread.join();
   CHECK(wrong == 0);
-  CHECK(pool.kept() <= limit);
+  CHECK(pool.cached_bytes() <= limit);
 }
 
 }  // namespace

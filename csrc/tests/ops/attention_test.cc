@@ -31,9 +31,9 @@ void test_window(const AttentionKernels& form, Float dtype, const Shape& shape, 
   const std::int64_t queries = heads * groups;
   const std::int64_t wide = batch * steps * queries * size;
   const std::int64_t narrow = batch * steps * heads * size;
-  Numbers q(dtype, wide), k(dtype, narrow), v(dtype, narrow), upstream(dtype, wide), out(dtype, wide);
+  Numbers q(dtype, wide), k(dtype, narrow), v(dtype, narrow), grad_output(dtype, wide), out(dtype, wide);
   Numbers dq(dtype, wide), dk(dtype, narrow), dv(dtype, narrow);
-  for (Numbers* each : {&q, &k, &v, &upstream}) each->fill(random);
+  for (Numbers* each : {&q, &k, &v, &grad_output}) each->fill(random);
   std::vector<float> lse(static_cast<std::size_t>(batch * queries * steps));
   std::vector<std::int64_t> lengths;
   for (std::int64_t b = 0; b < batch; ++b) lengths.push_back(b == 0 ? steps : steps * b / (batch + 1));
@@ -42,7 +42,7 @@ void test_window(const AttentionKernels& form, Float dtype, const Shape& shape, 
   const Window w{
       dtype,          batch,   steps,   heads,  groups, size,  view(q, queries), view(k, heads),     view(v, heads),
       lengths.data(), nullptr, nullptr, window, sinks,  scale, softcap,          view(out, queries), lse.data()};
-  const WindowGradients gradients{view(upstream, queries), view(dq, queries), view(dk, heads), view(dv, heads)};
+  const WindowGradients gradients{view(grad_output, queries), view(dq, queries), view(dk, heads), view(dv, heads)};
   for (std::int64_t i = 0; i < batch * heads; ++i) {
     std::vector<float> scratch(static_cast<std::size_t>(scratch_floats(w, false)), std::nanf(""));
     form.forward(w, i, scratch.data());
@@ -80,8 +80,8 @@ void test_window(const AttentionKernels& form, Float dtype, const Shape& shape, 
           p[j] /= total;
           for (std::int64_t i = 0; i < size; ++i) {
             o[static_cast<std::size_t>(row + i)] += p[j] * double(v.get(key(seen[j]) + i));
-            dp[j] += double(upstream.get(row + i)) * double(v.get(key(seen[j]) + i));
-            gv[static_cast<std::size_t>(key(seen[j]) + i)] += p[j] * double(upstream.get(row + i));
+            dp[j] += double(grad_output.get(row + i)) * double(v.get(key(seen[j]) + i));
+            gv[static_cast<std::size_t>(key(seen[j]) + i)] += p[j] * double(grad_output.get(row + i));
           }
           delta += p[j] * dp[j];
         }
@@ -111,15 +111,15 @@ void test_window(const AttentionKernels& form, Float dtype, const Shape& shape, 
   CHECK(worst(dv, gv) < tolerance);
 }
 
-// One step against rings of different lengths; rows behind those in use hold NaN.
+// One step against rings of different lengths; rows past those in use hold NaN.
 void test_step(const AttentionKernels& form, Float dtype, std::int64_t rows, std::int64_t size, RandomStream& random) {
-  const std::vector<std::int64_t> seen{0, 7, rows - 1, rows, 3 * rows + 2};
-  const std::int64_t environments = static_cast<std::int64_t>(seen.size());
+  const std::vector<std::int64_t> cache_position{0, 7, rows - 1, rows, 3 * rows + 2};
+  const std::int64_t environments = static_cast<std::int64_t>(cache_position.size());
   Numbers keys(dtype, environments * rows * size), values(dtype, environments * rows * size);
   Numbers q(Float::float32, environments * 2 * size), k(dtype, environments * size), v(dtype, environments * size);
   for (Numbers* each : {&keys, &values, &q, &k, &v}) each->fill(random);
   for (std::int64_t e = 0; e < environments; ++e) {
-    for (std::int64_t r = seen[static_cast<std::size_t>(e)]; r < rows; ++r) {
+    for (std::int64_t r = cache_position[static_cast<std::size_t>(e)]; r < rows; ++r) {
       for (Numbers* ring : {&keys, &values}) {
         const std::int64_t row = size * bytes_of(dtype);
         std::memset(ring->bytes.data() + (e * rows + r) * row, 0xff, static_cast<std::size_t>(row));
@@ -143,7 +143,7 @@ void test_step(const AttentionKernels& form, Float dtype, std::int64_t rows, std
                         size,
                         size,
                         2,
-                        seen.data(),
+                        cache_position.data(),
                         nullptr,
                         nullptr,
                         0.25f,
@@ -151,7 +151,7 @@ void test_step(const AttentionKernels& form, Float dtype, std::int64_t rows, std
                         out.bytes.data()};
   form.decode(ring, step, 0, environments);
   for (std::int64_t e = 0; e < environments; ++e) {
-    const std::int64_t s = seen[static_cast<std::size_t>(e)];
+    const std::int64_t s = cache_position[static_cast<std::size_t>(e)];
     const std::int64_t slot = s < rows ? s : sinks + (s - sinks) % (rows - sinks);
     bool written = true;
     for (std::int64_t i = 0; i < size; ++i) {
@@ -187,8 +187,8 @@ void test_threads() {
   RandomStream random(7);
   constexpr std::int64_t batch = 3, steps = 130, heads = 2, size = 32;
   const std::int64_t count = batch * steps * heads * size;
-  Numbers q(Float::float32, count), k(q), v(q), upstream(q);
-  for (Numbers* each : {&q, &k, &v, &upstream}) each->fill(random);
+  Numbers q(Float::float32, count), k(q), v(q), grad_output(q);
+  for (Numbers* each : {&q, &k, &v, &grad_output}) each->fill(random);
   const auto run = [&](int threads) {
     Numbers out(Float::float32, count), dq(out), dk(out), dv(out);
     std::vector<float> lse(static_cast<std::size_t>(batch * heads * steps));
@@ -196,7 +196,7 @@ void test_threads() {
     const Window w{Float::float32, batch,   steps,   heads, 1, size, view(q), view(k),   view(v),
                    nullptr,        nullptr, nullptr, 0,     0, 0.2f, 0,       view(out), lse.data()};
     forward(w, threads);
-    backward(w, {view(upstream), view(dq), view(dk), view(dv)}, threads);
+    backward(w, {view(grad_output), view(dq), view(dk), view(dv)}, threads);
     for (const Numbers* each : {&dq, &dk, &dv})
       out.bytes.insert(out.bytes.end(), each->bytes.begin(), each->bytes.end());
     return out.bytes;

@@ -1,5 +1,5 @@
 // An ensemble of critics, classifiers and others, in every form that this machine runs, against plain loops in float64,
-// at the edges of panels, pieces, slices and memory: each array ends where it ends, so that the address sanitizer sees
+// at the edges of panels, tiles, slices and memory: each array ends where it ends, so that the address sanitizer sees
 // what goes beyond.
 #include <algorithm>
 #include <bit>
@@ -120,11 +120,11 @@ void classify(const Example& e, std::int64_t c, std::int64_t r, Doubles& z, Outc
   double total = 0;
   double mean = 0;
   for (const double x : z) total += std::exp(x - most);
-  const double place = (std::clamp<double>(e.target[r], low, high) - low) * (bins - 1) / (high - low);
+  const double position = (std::clamp<double>(e.target[r], low, high) - low) * (bins - 1) / (high - low);
   const bool counts = e.mask[r] != 0;
   for (std::int64_t k = 0; k < e.size.bins; ++k) {
     const double probability = std::exp(z[k] - most) / total;
-    const double label = std::max(0.0, 1 - std::abs(place - static_cast<double>(k)));
+    const double label = std::max(0.0, 1 - std::abs(position - static_cast<double>(k)));
     mean += probability * (low + static_cast<double>(k) * (high - low) / (bins - 1));
     if (counts) out.loss[c * e.size.rows + r] -= label * (z[k] - most - std::log(total));
     z[k] = counts ? probability - label : 0;
@@ -173,13 +173,13 @@ void row_by_loops(const Example& e, std::int64_t c, std::int64_t r, Outcome<Doub
   for (std::int64_t n = 0; n < bins; ++n) out.head_bias[c * bins + n] += z[n];
   for (std::int64_t layer = depth; layer > 0; --layer) {
     Doubles before(static_cast<std::size_t>(width));
-    const std::int64_t place = (layer - 1) * critics + c;
+    const std::int64_t matrix = (layer - 1) * critics + c;
     for (std::int64_t i = 0; i < width; ++i) {
       g[i] = through(g[i], x[layer][i]);
-      out.biases[place * width + i] += g[i];
+      out.biases[matrix * width + i] += g[i];
       for (std::int64_t k = 0; k < width; ++k) {
-        out.weights[(place * width + k) * width + i] += x[layer - 1][k] * g[i];
-        before[k] += g[i] * e.weights[(place * width + k) * width + i];
+        out.weights[(matrix * width + k) * width + i] += x[layer - 1][k] * g[i];
+        before[k] += g[i] * e.weights[(matrix * width + k) * width + i];
       }
     }
     g = before;
@@ -231,8 +231,8 @@ Outcome<Floats> run(const CriticKernels& form, const Example& e, Float dtype, in
                           typed(e.head),
                           e.head_bias.data()};
   const EnsembleRows all{rows, e.step.data(), e.entry.data(), typed(e.action)};
-  const Support support{low, high, Transform::linear, false};
-  const Labels labels{e.target.data(), e.mask.data(), std::max<std::int64_t>(rows, 1), 0, 0, false};
+  const Support support{low, high, Transform::linear, ReadoutKind::transformed};
+  const Labels labels{e.target.data(), e.mask.data(), std::max<std::int64_t>(rows, 1), 0, LabelKind::two_hot, 0};
   Outcome<Floats> out(e);
   for (Floats* each : {&out.loss, &out.readout, &out.table, &out.action_weight, &out.weights, &out.biases, &out.head,
                        &out.head_bias, &values}) {

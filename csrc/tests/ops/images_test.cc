@@ -30,7 +30,7 @@ Floats draw(std::int64_t count, RandomStream& random) {
   return x;
 }
 
-std::size_t place(const Images& s, std::int64_t image, std::int64_t y, std::int64_t x, std::int64_t c) {
+std::size_t index_of(const Images& s, std::int64_t image, std::int64_t y, std::int64_t x, std::int64_t c) {
   return static_cast<std::size_t>(((image * s.height + y) * s.width + x) * s.channels + c);
 }
 
@@ -39,44 +39,48 @@ void pool(const Images& s) {
   Floats x = draw(s.images * s.height * s.width * s.channels, random);
   x[x.size() / 2] = std::numeric_limits<float>::quiet_NaN();
   const Images small{s.images, pooled(s.height), pooled(s.width), s.channels};
-  const Floats upstream = draw(small.images * small.height * small.width * small.channels, random);
-  Floats out(upstream.size()), of_x(x.size(), 7.0f), expected(x.size()), again(x.size());
-  std::vector<std::uint8_t> where(upstream.size());
+  const Floats grad_output = draw(small.images * small.height * small.width * small.channels, random);
+  Floats out(grad_output.size()), grad_x(x.size(), 7.0f), expected(x.size()), again(x.size());
+  std::vector<std::uint8_t> where(grad_output.size());
   max_pool(s, x.data(), out.data(), where.data(), 1);
-  max_pool_backward(s, upstream.data(), where.data(), of_x.data(), 1);
-  max_pool_backward(s, upstream.data(), where.data(), again.data(), 3);
-  CHECK(of_x == again);
+  max_pool_backward(s, grad_output.data(), where.data(), grad_x.data(), 1);
+  max_pool_backward(s, grad_output.data(), where.data(), again.data(), 3);
+  CHECK(grad_x == again);
   for (std::int64_t image = 0; image < s.images; ++image) {
     for (std::int64_t y = 0; y < small.height; ++y) {
       for (std::int64_t column = 0; column < small.width; ++column) {
         for (std::int64_t c = 0; c < s.channels; ++c) {
           std::int64_t best = 0;
-          const auto value = [&](std::int64_t k) { return x[place(s, image, 2 * y + k / 3, 2 * column + k % 3, c)]; };
+          const auto value = [&](std::int64_t k) {
+            return x[index_of(s, image, 2 * y + k / 3, 2 * column + k % 3, c)];
+          };
           for (std::int64_t k = 1; k < 9; ++k) best = value(k) > value(best) || std::isnan(value(k)) ? k : best;
-          const std::size_t here = place(small, image, y, column, c);
+          const std::size_t here = index_of(small, image, y, column, c);
           CHECK(out[here] == value(best) || (std::isnan(out[here]) && std::isnan(value(best))));
           CHECK(where[here] == best);
-          expected[place(s, image, 2 * y + best / 3, 2 * column + best % 3, c)] += upstream[here];
+          expected[index_of(s, image, 2 * y + best / 3, 2 * column + best % 3, c)] += grad_output[here];
         }
       }
     }
   }
-  CHECK(of_x == expected);
+  CHECK(grad_x == expected);
 }
 
 void norm(const Images& s, std::int64_t groups) {
   RandomStream random(4);
   const std::int64_t count = s.images * s.height * s.width * s.channels;
-  const Floats x = draw(count, random), residual = draw(count, random), upstream = draw(count, random);
+  const Floats x = draw(count, random), residual = draw(count, random), grad_output = draw(count, random);
   const Floats weight = draw(s.channels, random), bias = draw(s.channels, random);
   const ResidualNorm given{s, groups, weight.data(), bias.data(), 1e-5f};
-  Floats sum(x.size()), out(x.size()), of_sum(x.size()), of_weight(weight.size()), of_bias(bias.size());
+  Floats sum(x.size()), out(x.size()), grad_sum(x.size()), grad_weight(weight.size()), grad_bias(bias.size());
   residual_norm(given, x.data(), residual.data(), sum.data(), out.data(), 1);
-  residual_norm_backward(given, upstream.data(), sum.data(), of_sum.data(), of_weight.data(), of_bias.data(), 1);
-  Floats sum3(x.size()), out3(x.size()), of_sum3(x.size()), of_weight3(weight.size()), of_bias3(bias.size());
+  residual_norm_backward(given, grad_output.data(), sum.data(), grad_sum.data(), grad_weight.data(), grad_bias.data(),
+                         1);
+  Floats sum3(x.size()), out3(x.size()), grad_sum3(x.size()), grad_weight3(weight.size()), grad_bias3(bias.size());
   residual_norm(given, x.data(), residual.data(), sum3.data(), out3.data(), 3);
-  residual_norm_backward(given, upstream.data(), sum.data(), of_sum3.data(), of_weight3.data(), of_bias3.data(), 3);
-  CHECK(sum == sum3 && out == out3 && of_sum == of_sum3 && of_weight == of_weight3 && of_bias == of_bias3);
+  residual_norm_backward(given, grad_output.data(), sum.data(), grad_sum3.data(), grad_weight3.data(),
+                         grad_bias3.data(), 3);
+  CHECK(sum == sum3 && out == out3 && grad_sum == grad_sum3 && grad_weight == grad_weight3 && grad_bias == grad_bias3);
 
   const std::int64_t size = s.channels / groups;
   const double share = 1.0 / static_cast<double>(s.height * s.width * size);
@@ -87,7 +91,8 @@ void norm(const Images& s, std::int64_t groups) {
       const auto each = [&](const auto& work) {
         for (std::int64_t i = 0; i < s.height * s.width; ++i) {
           for (std::int64_t c = group * size; c < (group + 1) * size; ++c) {
-            work(place(s, image, 0, 0, 0) + static_cast<std::size_t>(i * s.channels + c), static_cast<std::size_t>(c));
+            work(index_of(s, image, 0, 0, 0) + static_cast<std::size_t>(i * s.channels + c),
+                 static_cast<std::size_t>(c));
           }
         }
       };
@@ -101,21 +106,22 @@ void norm(const Images& s, std::int64_t groups) {
       each([&](std::size_t i, std::size_t c) {
         const double normed = (x[i] + residual[i] - mean) * factor;
         error = std::max(error, std::abs(out[i] - (normed * weight[c] + bias[c])));
-        right_weight[c] += upstream[i] * normed;
-        right_bias[c] += upstream[i];
-        offset += upstream[i] * weight[c] * share;
-        along += upstream[i] * weight[c] * normed * share;
+        right_weight[c] += grad_output[i] * normed;
+        right_bias[c] += grad_output[i];
+        offset += grad_output[i] * weight[c] * share;
+        along += grad_output[i] * weight[c] * normed * share;
       });
       each([&](std::size_t i, std::size_t c) {
         const double normed = (x[i] + residual[i] - mean) * factor;
-        error = std::max(error, std::abs(of_sum[i] - (upstream[i] * weight[c] - offset - normed * along) * factor));
+        error =
+            std::max(error, std::abs(grad_sum[i] - (grad_output[i] * weight[c] - offset - normed * along) * factor));
       });
     }
   }
   CHECK(error < 2e-5);
   for (std::size_t c = 0; c < weight.size(); ++c) {
-    CHECK(std::abs(of_weight[c] - right_weight[c]) < 1e-5 * static_cast<double>(count));
-    CHECK(std::abs(of_bias[c] - right_bias[c]) < 1e-5 * static_cast<double>(count));
+    CHECK(std::abs(grad_weight[c] - right_weight[c]) < 1e-5 * static_cast<double>(count));
+    CHECK(std::abs(grad_bias[c] - right_bias[c]) < 1e-5 * static_cast<double>(count));
   }
 }
 

@@ -87,7 +87,7 @@ Doubles linear(const Doubles& x, const Floats& weight, const Floats& bias) {
   return y;
 }
 
-// What a layer behind the attention is made of, in the order of its gradients.
+// What a layer after the attention is made of, in the order of its gradients.
 struct Problem {
   LayerShape shape;
   std::vector<Floats> parameters;  // out, bias; attended norm; feed-forward norm; up, bias; hidden norm; down, bias
@@ -166,7 +166,7 @@ Result forward(Problem& p, int threads) {
 }
 
 // Gradients of all(), then of what was attended, as floats.
-std::vector<Floats> backward(Problem& p, Result& kept, const Floats& upstream, int threads) {
+std::vector<Floats> backward(Problem& p, Result& kept, const Floats& grad_output, int threads) {
   const LayerShape& s = p.shape;
   Numbers attended(s.dtype, p.attended);
   std::vector<Floats> packed;
@@ -176,10 +176,10 @@ std::vector<Floats> backward(Problem& p, Result& kept, const Floats& upstream, i
   layer.activated = kept.activated.data();
   std::vector<Floats> g;
   for (const Floats* x : p.all()) g.emplace_back(x->size());
-  Numbers of_attended(s.dtype, s.rows * s.width);
-  const AfterAttentionGradient gradient{upstream.data(),
+  Numbers grad_attended(s.dtype, s.rows * s.width);
+  const AfterAttentionGradient gradient{grad_output.data(),
                                         g[12].data(),
-                                        of_attended.data(),
+                                        grad_attended.data(),
                                         g[0].data(),
                                         g[1].data(),
                                         g[6].data(),
@@ -191,14 +191,14 @@ std::vector<Floats> backward(Problem& p, Result& kept, const Floats& upstream, i
                                         {g[8].data(), g[9].data()}};
   after_attention_backward(layer, gradient, threads);
   Floats last;
-  for (std::size_t i = 0; i < p.attended.size(); ++i) last.push_back(static_cast<float>(of_attended[i]));
+  for (std::size_t i = 0; i < p.attended.size(); ++i) last.push_back(static_cast<float>(grad_attended[i]));
   g.push_back(last);
   return g;
 }
 
-double against(const Floats& upstream, const Floats& output) {
+double against(const Floats& grad_output, const Floats& output) {
   double total = 0;
-  for (std::size_t i = 0; i < output.size(); ++i) total += static_cast<double>(upstream[i]) * output[i];
+  for (std::size_t i = 0; i < output.size(); ++i) total += static_cast<double>(grad_output[i]) * output[i];
   return total;
 }
 
@@ -234,11 +234,11 @@ void after(const LayerShape& shape) {
   const double share = static_cast<double>(zeros) / static_cast<double>(rows * width);
   CHECK(std::abs(share - 0.25) < 4 / std::sqrt(static_cast<double>(rows * width)));
 
-  const Floats upstream = draw(shape.rows * shape.width, random);
-  std::vector<Floats> gradients = backward(p, result, upstream, 1);
+  const Floats grad_output = draw(shape.rows * shape.width, random);
+  std::vector<Floats> gradients = backward(p, result, grad_output, 1);
   Result other = forward(p, 3);
   CHECK(other.output == result.output && other.activated.bytes == result.activated.bytes);
-  CHECK(backward(p, other, upstream, 3) == gradients);
+  CHECK(backward(p, other, grad_output, 3) == gradients);
   if (half || shape.rows > 800) return;  // differences of rounded numbers say nothing; those of many rows take long
   std::vector<Floats*> all = p.all();
   all.push_back(&p.attended);
@@ -250,7 +250,7 @@ void after(const LayerShape& shape) {
     for (const int way : {0, 1}) {
       for (std::size_t j = 0; j < before.size(); ++j)
         (*all[i])[j] = before[j] + (way == 0 ? step : -step) * direction[j];
-      values[way] = against(upstream, forward(p, 1).output);
+      values[way] = against(grad_output, forward(p, 1).output);
     }
     *all[i] = before;
     const double expected = (values[0] - values[1]) / (2 * step);
@@ -270,7 +270,7 @@ void before(const LayerShape& shape) {
   const Floats scales = draw(shape.width, random, 0.5f, 1);
   const Floats offsets = draw(shape.width, random);
   const Floats nothing(static_cast<std::size_t>(shape.hidden));
-  const Numbers upstream(shape.dtype, draw(shape.rows * shape.hidden, random));
+  const Numbers grad_output(shape.dtype, draw(shape.rows * shape.hidden, random));
   const bool half = shape.dtype == Float::bfloat16;
   std::vector<Numbers> outputs;
   std::vector<Floats> gradients;
@@ -284,18 +284,19 @@ void before(const LayerShape& shape) {
     outputs.push_back(output);
     pack_weight(weight.data(), shape.hidden, shape.width, true, shape.dtype, packed.data(), threads);
     layer.linear = {nullptr, packed.data(), nullptr};
-    Floats of_x(x.size(), 1.0f), of_weight(weight.size()), of_scales(scales.size()), of_offsets(offsets.size());
+    Floats grad_x(x.size(), 1.0f), grad_weight(weight.size()), grad_scales(scales.size()), grad_offsets(offsets.size());
     before_attention_backward(
-        layer, {upstream.bytes.data(), of_x.data(), of_weight.data(), {of_scales.data(), of_offsets.data()}}, threads);
-    for (const Floats& g : {of_x, of_weight, of_scales, of_offsets}) gradients.push_back(g);
+        layer, {grad_output.bytes.data(), grad_x.data(), grad_weight.data(), {grad_scales.data(), grad_offsets.data()}},
+        threads);
+    for (const Floats& g : {grad_x, grad_weight, grad_scales, grad_offsets}) gradients.push_back(g);
   }
   CHECK(outputs[0].bytes == outputs[1].bytes);
   for (std::size_t i = 0; i < 4; ++i) CHECK(gradients[i] == gradients[i + 4]);
 
   const auto width = static_cast<std::size_t>(shape.width);
   const auto hidden = static_cast<std::size_t>(shape.hidden);
-  Doubles of_weight(weight.size());
-  Doubles of_offsets(width);
+  Doubles grad_weight(weight.size());
+  Doubles grad_offsets(width);
   double error = 0;
   for (std::size_t r = 0; r < static_cast<std::size_t>(shape.rows); ++r) {
     const Doubles normed = norm(Doubles(x.begin() + static_cast<std::ptrdiff_t>(r * width),
@@ -305,18 +306,18 @@ void before(const LayerShape& shape) {
     for (std::size_t o = 0; o < hidden; ++o) {
       error = std::max(error, std::abs(outputs[0][r * hidden + o] - y[o]));
       for (std::size_t i = 0; i < width; ++i) {
-        of_weight[o * width + i] += upstream[r * hidden + o] * normed[i];
-        of_offsets[i] += upstream[r * hidden + o] * weight[o * width + i];
+        grad_weight[o * width + i] += grad_output[r * hidden + o] * normed[i];
+        grad_offsets[i] += grad_output[r * hidden + o] * weight[o * width + i];
       }
     }
   }
   const double rows = static_cast<double>(shape.rows);
   CHECK(error < (half ? 0.05 : 1e-5));
   error = 0;
-  for (std::size_t i = 0; i < weight.size(); ++i) error = std::max(error, std::abs(gradients[1][i] - of_weight[i]));
+  for (std::size_t i = 0; i < weight.size(); ++i) error = std::max(error, std::abs(gradients[1][i] - grad_weight[i]));
   CHECK(error < (half ? 0.05 : 1e-5) * std::sqrt(rows));
   error = 0;
-  for (std::size_t i = 0; i < width; ++i) error = std::max(error, std::abs(gradients[3][i] - of_offsets[i]));
+  for (std::size_t i = 0; i < width; ++i) error = std::max(error, std::abs(gradients[3][i] - grad_offsets[i]));
   CHECK(error < (half ? 0.05 : 1e-5) * std::sqrt(rows));
 }
 

@@ -50,12 +50,20 @@ std::vector<float> transformed(const TransformerStepKernels& form, Float dtype, 
          linear(feed_forward, width),
          {rings[2 * l].bytes.data(), rings[2 * l + 1].bytes.data(), dtype, environments, heads, rows, size, 2}});
   }
-  std::vector<std::int64_t> seen;
-  for (std::int64_t e = 0; e < environments; ++e) seen.push_back(7 * e);
+  std::vector<std::int64_t> cache_position;
+  for (std::int64_t e = 0; e < environments; ++e) cache_position.push_back(7 * e);
   std::vector<float> output(static_cast<std::size_t>(environments * width));
-  const TransformerStep step{environments, width,   feed_forward, numbers(environments * width),
-                             seen.data(),  nullptr, nullptr,      norm(width),
-                             1e-5f,        0.01f,   output.data()};
+  const TransformerStep step{environments,
+                             width,
+                             feed_forward,
+                             numbers(environments * width),
+                             cache_position.data(),
+                             nullptr,
+                             nullptr,
+                             norm(width),
+                             1e-5f,
+                             0.01f,
+                             output.data()};
   for (std::int64_t e = 0; e < environments; e += max_step_rows) {
     std::vector<float> scratch(static_cast<std::size_t>(step_scratch_floats(step)), std::nanf(""));
     form.transformer(step, given, e, std::min(e + max_step_rows, environments), scratch.data());

@@ -56,7 +56,7 @@ void test_threads() {
       for (std::int64_t i = 0; i < rows * bins && bins == 4096; ++i) p.logits.set(i, p.logits[i % (bins * 7)]);
       const Outputs classified = classify(*chosen, p);
       const Outputs expected = expect(*chosen, p);
-      const Rows view = p.view(p.logits.data());
+      const Logits view = p.view(p.logits.data());
       const auto run = [&](int threads) {
         Outputs out(p);
         cross_entropy(view, p.support, p.labels(), cross_entropy_pass(p, out), threads);
@@ -77,10 +77,11 @@ void test_threads() {
 
 void test_nothing_to_do() {
   at = "no rows";
-  const Support support{-1, 1, Transform::linear, true};
+  const Support support{-1, 1, Transform::linear, ReadoutKind::raw};
   const float target = 0;
   for (const int threads : {1, 2}) {
-    cross_entropy({nullptr, Float::float32, 0, 8}, support, {&target, nullptr, 1, 0, 0, false}, {}, threads);
+    cross_entropy({nullptr, Float::float32, 0, 8}, support, {&target, nullptr, 1, 0, LabelKind::two_hot, 0}, {},
+                  threads);
     expectation({nullptr, Float::float16, 0, 8}, support, {}, threads);
   }
   CHECK(sum(nullptr, 0) == 0);

@@ -93,7 +93,7 @@ inline bool near(double result, double truth, double tolerance, Float dtype = Fl
 
 // Memory.
 
-// `count` numbers that begin `shift` numbers behind a 64-byte boundary, all NaN at first, between guards. Without one
+// `count` numbers that begin `shift` numbers after a 64-byte boundary, all NaN at first, between guards. Without one
 // at the end the heap block ends with the last number, for AddressSanitizer to see who reads beyond.
 class Array {
  public:

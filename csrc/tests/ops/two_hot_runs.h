@@ -47,10 +47,14 @@ inline const char* name(Transform transform) {
   return transform == Transform::linear ? "linear" : transform == Transform::symlog ? "symlog" : "signed_sqrt";
 }
 
+inline ReadoutKind readout_kind(bool raw) { return raw ? ReadoutKind::raw : ReadoutKind::transformed; }
+
 inline Support support_of(Transform transform, bool symmetric, bool raw) {
-  if (transform == Transform::linear) return {symmetric ? -10.0 : -3.3, symmetric ? 10.0 : 9.1, transform, raw};
-  if (transform == Transform::symlog) return {symmetric ? -20.0 : -2.2, symmetric ? 20.0 : 11.3, transform, raw};
-  return {symmetric ? -25.5 : -3.7, symmetric ? 25.5 : 300.0, transform, raw};
+  if (transform == Transform::linear)
+    return {symmetric ? -10.0 : -3.3, symmetric ? 10.0 : 9.1, transform, readout_kind(raw)};
+  if (transform == Transform::symlog)
+    return {symmetric ? -20.0 : -2.2, symmetric ? 20.0 : 11.3, transform, readout_kind(raw)};
+  return {symmetric ? -25.5 : -3.7, symmetric ? 25.5 : 300.0, transform, readout_kind(raw)};
 }
 
 inline void fill(Problem& p, RandomStream& random) {
@@ -88,7 +92,7 @@ inline void fill(Problem& p, RandomStream& random) {
 
 inline Problem unit_bins(Float dtype, std::int64_t rows, std::int64_t bins, float sigma = 0) {
   const double end = static_cast<double>(bins - 1) / 2;
-  return {dtype, rows, bins, {-end, end, Transform::linear, true}, sigma, rows};
+  return {dtype, rows, bins, {-end, end, Transform::linear, ReadoutKind::raw}, sigma, rows};
 }
 
 inline float center(const Problem& p, std::int64_t bin) {
@@ -98,7 +102,7 @@ inline float center(const Problem& p, std::int64_t bin) {
 // Results of cross_entropy, whose guards are looked at.
 inline Outputs classify(const TwoHotKernels& form, const Problem& p) {
   Outputs out(p);
-  const Values values(p.support, p.bins, true, p.raw_labels);
+  const BinValues values(p.support, p.bins, true, p.label_kind());
   const CrossEntropy pass = cross_entropy_pass(p, out);
   form.cross_entropy(p.view(p.logits.data()), values, p.labels(), pass, 0, p.rows, false);
   CHECK(out.intact());
@@ -107,7 +111,7 @@ inline Outputs classify(const TwoHotKernels& form, const Problem& p) {
 
 inline Outputs expect(const TwoHotKernels& form, const Problem& p) {
   Outputs out(p);
-  const Values values(p.support, p.bins, true, p.raw_labels);
+  const BinValues values(p.support, p.bins, true, p.label_kind());
   form.expectation(p.view(p.logits.data()), values, expectation_pass(p, out), 0, p.rows);
   CHECK(out.intact());
   return out;

@@ -18,7 +18,7 @@ void test_symmetric_distributions(const TwoHotKernels& form) {
     for (const std::int64_t bins : {2, 3, 8, 17, 33, 255, 600, 4096}) {
       for (const Transform transform : {Transform::linear, Transform::symlog, Transform::signed_sqrt}) {
         for (const bool raw : {false, true}) {
-          Problem p(dtype, 3, bins, {-7.7, 7.7, transform, raw}, 0, 1);
+          Problem p(dtype, 3, bins, {-7.7, 7.7, transform, readout_kind(raw)}, 0, 1);
           for (std::int64_t k = 0; k < (bins + 1) / 2; ++k) {
             const double z[] = {2.5, normal(random), 1000 * normal(random)};
             for (std::int64_t r = 0; r < 3; ++r) {
@@ -73,13 +73,13 @@ void test_targets_at_bins(const TwoHotKernels& form) {
 }
 
 // A logit of -inf: none of its row's business where the label is 0, an infinite loss with a finite gradient elsewhere.
-void test_impossible_bins(const TwoHotKernels& form, Float dtype, std::int64_t bins, double place, float sigma) {
+void test_impossible_bins(const TwoHotKernels& form, Float dtype, std::int64_t bins, double position, float sigma) {
   Problem p = unit_bins(dtype, bins, bins, sigma);
-  std::fill(p.target.begin(), p.target.end(), center(p, 0) + static_cast<float>(place));
+  std::fill(p.target.begin(), p.target.end(), center(p, 0) + static_cast<float>(position));
   for (std::int64_t i = 0; i < bins * bins; ++i) p.logits.set(i, i % bins == i / bins ? -infinity : 1);
   const Outputs out = classify(form, p);
   const Outputs expected = expect(form, p);
-  const std::vector<double> label = label_at(place, bins, static_cast<double>(sigma));
+  const std::vector<double> label = label_at(position, bins, static_cast<double>(sigma));
   for (std::int64_t r = 0; r < p.rows; ++r) {
     const double impossible = label[static_cast<std::size_t>(r)];
     // In between the label is too small for float32 to tell it from 0.
@@ -98,9 +98,9 @@ void test_impossible_bins(const TwoHotKernels& form, Float dtype, std::int64_t b
 void test_impossible_bins(const TwoHotKernels& form) {
   for (const Float dtype : dtypes) {
     for (const std::int64_t bins : {16, 37}) {
-      for (const double place : {0.0, 8.0, static_cast<double>(bins - 1)}) {
-        test_impossible_bins(form, dtype, bins, place, 0);
-        test_impossible_bins(form, dtype, bins, place == 8 ? 8.3 : place, 0.75f);
+      for (const double position : {0.0, 8.0, static_cast<double>(bins - 1)}) {
+        test_impossible_bins(form, dtype, bins, position, 0);
+        test_impossible_bins(form, dtype, bins, position == 8 ? 8.3 : position, 0.75f);
       }
     }
   }
@@ -186,7 +186,7 @@ void test_enormous_logits(const TwoHotKernels& form) {
 void test_every_half_as_logit(const TwoHotKernels& form) {
   constexpr std::int64_t bins = 35;
   for (const Float dtype : {Float::bfloat16, Float::float16}) {
-    Problem p(dtype, 1 << 16, bins, {-17, 17, Transform::linear, true}, 0, 1 << 16);
+    Problem p(dtype, 1 << 16, bins, {-17, 17, Transform::linear, ReadoutKind::raw}, 0, 1 << 16);
     for (std::int64_t r = 0; r < p.rows; ++r) {
       p.target[static_cast<std::size_t>(r)] = center(p, r % bins);
       for (std::int64_t k = 0; k < bins; ++k) p.logits.set(r * bins + k, 0);
@@ -211,19 +211,19 @@ void test_rounding_of_gradients(const TwoHotKernels& form) {
   for (const Float dtype : {Float::bfloat16, Float::float16}) {
     for (const std::int64_t bins : {64, 32, 16, 8, 4, 2}) {
       const double end = static_cast<double>(bins - 1);
-      Problem p(dtype, 1500, bins, {-end, end, Transform::linear, true}, 0, 1);
+      Problem p(dtype, 1500, bins, {-end, end, Transform::linear, ReadoutKind::raw}, 0, 1);
       for (std::int64_t i = 0; i < p.rows * bins; ++i) p.logits.set(i, 0);
-      for (float& upstream : p.weight) {
+      for (float& grad_output : p.weight) {
         const double fraction = static_cast<double>(1 + random.below(1 << 12)) * (random.below(2) == 0 ? 1 : -1);
         const int exponent = dtype == Float::float16 ? -38 + static_cast<int>(random.below(46))
                                                      : -120 + static_cast<int>(random.below(234));
-        upstream = static_cast<float>(std::ldexp(fraction, exponent));
+        grad_output = static_cast<float>(std::ldexp(fraction, exponent));
       }
       const Outputs out = expect(form, p);
       int wrong = 0;
       for (std::int64_t i = 0; i < p.rows * bins; ++i) {
-        const double upstream = static_cast<double>(p.weight[static_cast<std::size_t>(i / bins)]);
-        const double truth = upstream * static_cast<double>(2 * (i % bins) - (bins - 1)) / static_cast<double>(bins);
+        const double grad_output = static_cast<double>(p.weight[static_cast<std::size_t>(i / bins)]);
+        const double truth = grad_output * static_cast<double>(2 * (i % bins) - (bins - 1)) / static_cast<double>(bins);
         wrong += out.gradient[i] != rounded(truth, dtype);
       }
       CHECK(wrong == 0);

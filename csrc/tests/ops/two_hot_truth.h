@@ -1,6 +1,6 @@
 // What the two-hot kernels should give, in double precision, and how far from it float32 may end.
 //
-// What counts most is where a target lies among the bins: float32 places it only to within a fraction of a bin, so the
+// What counts most is where a target lies among the bins: float32 locates it only to within a fraction of a bin, so the
 // truth is taken at both ends of that interval.
 #pragma once
 
@@ -39,15 +39,15 @@ inline double slope(double x, Transform transform) {
   return 1;
 }
 
-inline std::vector<double> label_at(double place, std::int64_t bins, double sigma) {
+inline std::vector<double> label_at(double position, std::int64_t bins, double sigma) {
   std::vector<double> label(static_cast<std::size_t>(bins));
-  const auto cdf = [&](double edge) { return std::erf((edge - place) / (std::sqrt(2.0) * sigma)); };
+  const auto cdf = [&](double edge) { return std::erf((edge - position) / (std::sqrt(2.0) * sigma)); };
   double below = sigma > 0 ? cdf(-0.5) : 0;
   const double total = sigma > 0 ? cdf(static_cast<double>(bins) - 0.5) - below : 0;
   for (std::size_t k = 0; k < label.size(); ++k) {
     const double bin = static_cast<double>(k);
     if (sigma == 0) {
-      label[k] = std::max(0.0, 1 - std::fabs(place - bin));
+      label[k] = std::max(0.0, 1 - std::fabs(position - bin));
     } else {
       const double above = cdf(bin + 0.5);
       label[k] = (above - below) / total;
@@ -75,10 +75,14 @@ struct Problem {
         rows(rows),
         bins(bins) {}
 
-  Rows view(const void* data) const { return {data, logits.dtype(), rows, bins}; }
+  Logits view(const void* data) const { return {data, logits.dtype(), rows, bins}; }
   Labels labels() const {
-    return {target.data(), masked ? mask.data() : nullptr, static_cast<std::int64_t>(target.size()), offset, sigma,
-            raw_labels};
+    return {
+        target.data(), masked ? mask.data() : nullptr, static_cast<std::int64_t>(target.size()), offset, label_kind(),
+        sigma};
+  }
+  LabelKind label_kind() const {
+    return sigma > 0 ? LabelKind::hl_gauss : raw_labels ? LabelKind::two_hot_raw : LabelKind::two_hot;
   }
   std::size_t target_of(std::int64_t r) const {
     return static_cast<std::size_t>((r + offset) % static_cast<std::int64_t>(target.size()));
@@ -132,7 +136,7 @@ inline RowTruth truth_of(const Problem& p, std::int64_t r) {
 
   // The readout.
   const Support& s = p.support;
-  const bool raw = s.raw || s.transform == Transform::linear;
+  const bool raw = s.readout_kind == ReadoutKind::raw || s.transform == Transform::linear;
   const double width = (s.high - s.low) / static_cast<double>(p.bins - 1);
   std::vector<double> value(n);
   double mean = 0;
@@ -148,13 +152,13 @@ inline RowTruth truth_of(const Problem& p, std::int64_t r) {
   const double rate = slope(mean, transform);
   const double readout = inverse(mean, transform);
   result.readout = {readout, rate * mean_error + 6 * epsilon * (1 + std::fabs(readout))};
-  const double upstream = static_cast<double>(p.weight[static_cast<std::size_t>(r)]);
+  const double grad_output = static_cast<double>(p.weight[static_cast<std::size_t>(r)]);
   for (std::size_t k = 0; k < n; ++k) {
     const double apart = value[k] - mean;
     const double relative = common + 6 * epsilon + mean_error;  // of `rate` over the sum
     result.expectation_gradient[k] = {
-        upstream * rate * probability[k] * apart,
-        std::fabs(upstream) * rate *
+        grad_output * rate * probability[k] * apart,
+        std::fabs(grad_output) * rate *
             ((error[k] + probability[k] * relative) * std::fabs(apart) +
              probability[k] * (mean_error + epsilon * (std::fabs(value[k]) + std::fabs(mean))))};
   }
@@ -164,7 +168,7 @@ inline RowTruth truth_of(const Problem& p, std::int64_t r) {
     result.readout = {0, 0};
     return result;
   }
-  const double weight = p.weighted ? upstream : 1;
+  const double weight = p.weighted ? grad_output : 1;
   const double coefficient = static_cast<double>(p.scale) * weight;
   const double y = static_cast<double>(p.target[p.target_of(r)]);
   if (std::isnan(y)) {
@@ -174,23 +178,24 @@ inline RowTruth truth_of(const Problem& p, std::int64_t r) {
   }
   const double sigma = static_cast<double>(p.sigma);
   const double last = static_cast<double>(p.bins - 1);
-  double place = (std::clamp(transformed(y, s.transform), s.low, s.high) - s.low) / width;
+  double position = (std::clamp(transformed(y, s.transform), s.low, s.high) - s.low) / width;
   // The transform is right to 3 eps, the support's ends, the difference and the product to 1 each.
   double reach = 6 * epsilon * std::max(std::fabs(s.low), std::fabs(s.high)) / width;
   if (p.raw_labels) {
     const auto value_of = [&](double bin) { return inverse(s.low + bin * width, s.transform); };
-    const double bin = std::min(std::floor(place), last - 1);
+    const double bin = std::min(std::floor(position), last - 1);
     const double below = value_of(bin);
     const double above = value_of(bin + 1);
-    place = bin + std::clamp((y - below) / (above - below), 0.0, 1.0);
-    // A place that falls to the wrong side of a center in transformed space ends at that center; a bin in transformed
-    // space stretches by at most 1 + width. Both values, their differences and the place are right to 1 eps each.
+    position = bin + std::clamp((y - below) / (above - below), 0.0, 1.0);
+    // A position that falls to the wrong side of a center in transformed space ends at that center; a bin in
+    // transformed space stretches by at most 1 + width. Both values, their differences and the position are right to 1
+    // eps each.
     const double size = std::max(std::fabs(below), std::fabs(above));
     reach = (1 + width) * reach + epsilon * (4 * size / (above - below) + last);
   }
-  const std::vector<double> label = label_at(place, p.bins, sigma);
-  const std::vector<double> lower = label_at(std::max(0.0, place - reach), p.bins, sigma);
-  const std::vector<double> upper = label_at(std::min(last, place + reach), p.bins, sigma);
+  const std::vector<double> label = label_at(position, p.bins, sigma);
+  const std::vector<double> lower = label_at(std::max(0.0, position - reach), p.bins, sigma);
+  const std::vector<double> upper = label_at(std::min(last, position + reach), p.bins, sigma);
   const auto loss_of = [&](const std::vector<double>& of) {
     double loss = 0;
     for (std::size_t k = 0; k < n; ++k) loss += of[k] > 0 ? of[k] * (log_sum - x[k]) : 0;
@@ -202,11 +207,11 @@ inline RowTruth truth_of(const Problem& p, std::int64_t r) {
   // Both values of erf that make a label, and their sum, are right to 2.5 eps.
   double erf_error = 0;
   if (sigma > 0) {
-    const auto cdf = [&](double edge) { return std::erf((edge - place) / (std::sqrt(2.0) * sigma)); };
+    const auto cdf = [&](double edge) { return std::erf((edge - position) / (std::sqrt(2.0) * sigma)); };
     erf_error = 5 * epsilon / (cdf(last + 0.5) - cdf(-0.5));
   }
   for (std::size_t k = 0; k < n; ++k) {
-    const bool inside = std::fabs(static_cast<double>(k) - place) < 6 * sigma + 1.5;
+    const bool inside = std::fabs(static_cast<double>(k) - position) < 6 * sigma + 1.5;
     const double label_error = sigma == 0 ? 0 : inside ? erf_error * (1 + label[k]) : label[k];
     if (label_error > 0) loss_error += label_error * -x[k];
     const double moved = std::max(std::fabs(lower[k] - label[k]), std::fabs(upper[k] - label[k]));

@@ -11,11 +11,11 @@ namespace twohot::ops::tests {
 namespace {
 
 // Every way to ask for one result gives the same bits.
-void check_ways(const TwoHotKernels& form, const Problem& p, const Values& values, const Outputs& all) {
-  const auto run = [&](const Rows& rows, const CrossEntropy& pass, std::int64_t begin, std::int64_t end, bool large) {
+void check_ways(const TwoHotKernels& form, const Problem& p, const BinValues& values, const Outputs& all) {
+  const auto run = [&](const Logits& rows, const CrossEntropy& pass, std::int64_t begin, std::int64_t end, bool large) {
     form.cross_entropy(rows, values, p.labels(), pass, begin, end, large);
   };
-  const Rows rows = p.view(p.logits.data());
+  const Logits rows = p.view(p.logits.data());
   for (const std::int64_t shift : {0, 1}) {
     Outputs large(p, shift);
     run(rows, cross_entropy_pass(p, large), 0, p.rows, true);
@@ -46,8 +46,8 @@ void check_ways(const TwoHotKernels& form, const Problem& p, const Values& value
   CHECK(one.readout.same(all.readout) && one.gradient.untouched());
 }
 
-void check_expectation_ways(const TwoHotKernels& form, const Problem& p, const Values& values, const Outputs& all) {
-  const Rows rows = p.view(p.logits.data());
+void check_expectation_ways(const TwoHotKernels& form, const Problem& p, const BinValues& values, const Outputs& all) {
+  const Logits rows = p.view(p.logits.data());
   Array in_place(p.logits);
   form.expectation(p.view(in_place.data()), values, {p.weight.data(), nullptr, in_place.data()}, 0, p.rows);
   CHECK(in_place.same(all.gradient) && in_place.intact());
@@ -66,7 +66,7 @@ void check_expectation_ways(const TwoHotKernels& form, const Problem& p, const V
 void check_against_truth(const Problem& p, const std::string& what) {
   std::vector<RowTruth> truth;
   for (std::int64_t r = 0; r < p.rows; ++r) truth.push_back(truth_of(p, r));
-  const Values values(p.support, p.bins, true, p.raw_labels);
+  const BinValues values(p.support, p.bins, true, p.label_kind());
   const Float dtype = p.logits.dtype();
   for (const TwoHotKernels* each : forms<TwoHotKernels>()) {
     const TwoHotKernels& form = *each;
@@ -75,7 +75,7 @@ void check_against_truth(const Problem& p, const std::string& what) {
     const Array before(p.logits);
     Outputs classified(p, 1);
     Outputs expected(p, 1);
-    const Rows rows = p.view(p.logits.data());
+    const Logits rows = p.view(p.logits.data());
     form.cross_entropy(rows, values, p.labels(), cross_entropy_pass(p, classified), 0, p.rows, false);
     form.expectation(rows, values, expectation_pass(p, expected), 0, p.rows);
     for (std::int64_t r = 0; r < p.rows; ++r) {

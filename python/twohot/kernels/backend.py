@@ -162,7 +162,7 @@ def _decode(
     unsupported_reason = _dtype_unsupported_reason("queries are", dtype) or _head_unsupported_reason(size)
     if not unsupported_reason and cache not in FUSED_CACHES:
         unsupported_reason = f"the cache is {cache}, fused code takes {', '.join(map(str, FUSED_CACHES))}"
-    # torch's own attention has windows alone: whoever asks for it means those.
+    # torch's own attention has windows alone: asking for it means those.
     own = "" if forced[1] == "sdpa" else "TWOHOT_ATTENTION"
     unsupported_reasons = _fused_unsupported_reasons("queries are", unsupported_reason, interpreted, device)
     return _first(forced, ATTENTION_NAMES, unsupported_reasons, dtype, device, own)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import warnings
 
 import torch
 from torch import Tensor
@@ -11,6 +13,9 @@ from twohot.kernels.backend import native
 
 POOLED_BYTES = 1 << 20
 """The fewest that come from the pool: the allocator of torch reuses less by itself."""
+
+if "TWOHOT_RECYCLED_MB" in os.environ:
+    warnings.warn("TWOHOT_RECYCLED_MB is deprecated: set TWOHOT_POOL_MB", DeprecationWarning, stacklevel=2)
 
 
 def empty_from_pool(shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -22,4 +27,4 @@ def empty_from_pool(shape: tuple[int, ...], like: Tensor) -> Tensor:
     bytes_ = math.prod(shape) * like.element_size()
     if bytes_ < POOLED_BYTES or not like.is_cpu or native is None:
         return like.new_empty(shape)
-    return torch.from_numpy(native.recycled(bytes_)).view(like.dtype).view(shape)
+    return torch.from_numpy(native.empty_from_pool(bytes_)).view(like.dtype).view(shape)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from twohot.errors import TwohotError
 from twohot.kernels.two_hot import reference
-from twohot.kernels.two_hot.reference import Labels
+from twohot.kernels.two_hot.reference import Labels, Support
 
 Transform = Literal["symlog", "linear", "signed_sqrt"]
 Readout = Literal["transformed", "raw"]
@@ -68,10 +68,10 @@ class ValueBins:
         high: the highest representable value; must exceed `low`.
         count: number of bins N, at least 2.
         transform: space in which the bins are even: "symlog", "linear" or "signed_sqrt".
-        readout: "transformed" reads a value as f^-1(sum p b) (AMAGO-2, TD-MPC2, DreamerV3 of 2023), "raw" as
+        readout: "transformed" decodes a value as f^-1(sum p b) (AMAGO-2, TD-MPC2, DreamerV3 of 2023), "raw" as
             sum p f^-1(b) (DreamerV3 of 2024, C51).
         labels: two-hot labels interpolate f(y) between centers b ("transformed"), or y between values f^-1(b) ("raw",
-            DreamerV3 of 2024): what a label reads as, by the readout of the same name, is the target. HL-Gauss labels
+            DreamerV3 of 2024): the readout of the same name decodes a label to its target. HL-Gauss labels
             are always those of f(y).
 
     Raises:
@@ -171,9 +171,9 @@ class ValueBins:
         return reference.bin_values(*self.transformed_ends, self.count, self.transform, dtype=dtype, device=device)
 
     @property
-    def support(self) -> tuple[float, float, str, bool]:
-        """(f(low), f(high), transform, whether the readout is raw): what the operations take."""
-        return *self.transformed_ends, self.transform, self.readout == "raw"
+    def support(self) -> Support:
+        """(f(low), f(high), transform, readout): what the operations take."""
+        return *self.transformed_ends, self.transform, self.readout
 
     @property
     def two_hot_labels(self) -> Labels:

@@ -22,14 +22,14 @@ from twohot.tensors import require_floating
 
 
 def release_memory() -> int:
-    """Give the memory that large CPU gradients recycle back to the system; returns its bytes.
+    """Give the memory that large CPU gradients reuse back to the system; returns its bytes.
 
-    The pool keeps at most `TWOHOT_RECYCLED_MB` megabytes (512 by default; 0 switches it off).
+    The pool keeps at most `TWOHOT_POOL_MB` megabytes (512 by default; 0 switches it off).
     """
     if native is None:
         return 0
-    kept = native.recycled_bytes()
-    native.release_recycled()
+    kept = native.pool_cached_bytes()
+    native.release_pool()
     return kept
 
 
@@ -51,9 +51,7 @@ def two_hot(target: Tensor, bins: ValueBins) -> Tensor:
     """
     require_floating("two_hot", "target", target)
     require_bins("two_hot", bins)
-    return reference.two_hot(
-        target, *bins.transformed_ends, bins.count, bins.transform, raw=bins.two_hot_labels == "two_hot_raw"
-    )
+    return reference.two_hot(target, *bins.transformed_ends, bins.count, bins.transform, bins.two_hot_labels)
 
 
 def hl_gauss(target: Tensor, bins: ValueBins, sigma: float = 0.75) -> Tensor:
@@ -208,7 +206,7 @@ def hl_gauss_cross_entropy(
 def bin_expectation(logits: Tensor, bins: ValueBins) -> Tensor:
     """The value that a categorical head predicts: f^-1(sum p b), or sum p f^-1(b) where `bins.readout` is "raw".
 
-    Differentiable (once, except for TWOHOT_BACKEND=reference), as a policy needs that climbs its critics.
+    Differentiable (once, except for TWOHOT_BACKEND=reference), for policy gradients through the critics.
 
     Args:
         logits: [..., N] floating point; `bins.count` must equal N.

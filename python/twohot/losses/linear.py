@@ -79,7 +79,7 @@ def linear_two_hot_cross_entropy(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`two_hot_cross_entropy(hidden @ weight^T + bias, ...)` without ever holding the logits.
 
-    Rows go through the last layer, the loss and back in pieces that stay in the cache (Liger-Kernel's fused linear
+    Rows go through the last layer, the loss and back in tiles that stay in the cache (Liger-Kernel's fused linear
     cross-entropy, arXiv 2410.10989, does the like for tokens): three matrix products, as without it.
 
     Args:

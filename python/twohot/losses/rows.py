@@ -106,7 +106,7 @@ def _plain_rows(
 def plain_expectation(logits: Tensor, bins: ValueBins) -> Tensor:
     """The readout [...] of logits [..., N] in plain PyTorch, float32 at least."""
     upcast = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return reference.bin_expectation(upcast, *bins.transformed_ends, bins.transform, bins.readout)
+    return reference.bin_expectation(upcast, *bins.support)
 
 
 def reduce_rows(

@@ -154,7 +154,7 @@ class PackedTransformer:
             rows=rows,
             size=size,
             sinks=cache.sinks,
-            seen=address(cache.seen, "cache.seen", torch.int64, environments),
+            cache_position=address(cache.cache_position, "cache_position", torch.int64, environments),
             cosine=optional_address(cosine, "cosine", torch.float32, environments, size // 2),
             sine=optional_address(sine, "sine", torch.float32, environments, size // 2),
             threads=torch.get_num_threads(),

@@ -35,8 +35,8 @@ def load_step(p_x, p_cosine, p_sine, o_d, D: tl.constexpr):
 
 @triton.jit
 def decode_kernel(
-    p_q, p_k, p_v, p_keys, p_values, p_seen, p_cosine, p_sine, p_sum, p_top, p_total, scale, cap, H, R, SINKS, CHUNK,
-    q_batch, q_head, k_batch, k_head, v_batch, v_head,
+    p_q, p_k, p_v, p_keys, p_values, p_cache_position, p_cosine, p_sine, p_sum, p_top, p_total,
+    scale, cap, H, R, SINKS, CHUNK, q_batch, q_head, k_batch, k_head, v_batch, v_head,
     D: tl.constexpr, GROUPS: tl.constexpr, CAPPED: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Of a part of the rows in use: top = max s, total = sum 2^(s - top), sum 2^(s - top) v; s in units of log 2."""
@@ -48,9 +48,9 @@ def decode_kernel(
     if p_cosine is not None:
         p_cosine += i_b * (D // 2)
         p_sine += i_b * (D // 2)
-    seen = tl.maximum(tl.load(p_seen + i_b), 0)
-    slot = tl.where(seen < R, seen, SINKS + (seen - SINKS) % (R - SINKS)).to(tl.int32)
-    rows = tl.minimum(seen + 1, R).to(tl.int32)
+    i_step = tl.maximum(tl.load(p_cache_position + i_b), 0)
+    slot = tl.where(i_step < R, i_step, SINKS + (i_step - SINKS) % (R - SINKS)).to(tl.int32)
+    rows = tl.minimum(i_step + 1, R).to(tl.int32)
     o_ring = (i_b * (H // GROUPS) + i_h // GROUPS) * R * D
     p_keys += o_ring
     p_values += o_ring
@@ -114,7 +114,7 @@ def launch_decode(
     v: Tensor,
     keys: Tensor,
     values: Tensor,
-    seen: Tensor,
+    cache_position: Tensor,
     angles: tuple[Tensor | None, Tensor | None],
     *,
     out: Tensor,
@@ -125,8 +125,8 @@ def launch_decode(
     """Append k and v to each environment's ring, and attend over the rows in use.
 
     Args:
-        q: [B, H, D]; k, v: [B, K, D]; places of a head follow each other.
-        keys, values: [B, K, R, D] contiguous, written. seen: [B] int64.
+        q: [B, H, D]; k, v: [B, K, D]; heads are contiguous.
+        keys, values: [B, K, R, D] contiguous, written. cache_position: [B] int64.
         angles: cosine and sine [B, D / 2] float32, or (None, None).
         out: [B, H, D] contiguous, written. sinks, softcap (0: none), scale: as `op.decode_attention`.
     """
@@ -149,7 +149,7 @@ def launch_decode(
         launch(
             decode_kernel,
             (environments * heads, parts),
-            **{"p_q": q, "p_k": k, "p_v": v, "p_keys": keys, "p_values": values, "p_seen": seen},
+            **{"p_q": q, "p_k": k, "p_v": v, "p_keys": keys, "p_values": values, "p_cache_position": cache_position},
             **{"p_cosine": cosine, "p_sine": sine, "p_sum": sums, "p_top": tops, "p_total": totals},
             **{"scale": scale, "cap": softcap, "H": heads, "R": rows, "SINKS": sinks, "CHUNK": chunk},
             **strides,

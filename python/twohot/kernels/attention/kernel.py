@@ -33,8 +33,8 @@ def tanh(b_x):
 
 @triton.jit
 def multiply(b_a, b_b, b_c, PRECISION: tl.constexpr):
-    """a b + c in float32. "wide" is for the interpreter, which would multiply the bits of bfloat16."""
-    if PRECISION == "wide":
+    """a b + c in float32. "upcast" is for the interpreter, which would multiply the bits of bfloat16."""
+    if PRECISION == "upcast":
         b_ab = tl.dot(b_a.to(tl.float32), b_b.to(tl.float32), b_c, input_precision="ieee")
     else:
         b_ab = tl.dot(b_a, b_b, b_c, input_precision=PRECISION)

@@ -25,7 +25,7 @@ def decode_attention_op(
     v: Tensor,
     keys: Tensor,
     values: Tensor,
-    seen: Tensor,
+    cache_position: Tensor,
     sinks: int,
     softcap: float,
     scale: float,
@@ -38,7 +38,7 @@ def decode_attention_op(
         q: [B, H, D]. k, v: [B, K, D].
         keys, values: [B, K, L, D], contiguous: step s is in row s while s < L, then in row
             sinks + (s - sinks) % (L - sinks).
-        seen: [B] int64, steps before this one. softcap: 0 for none.
+        cache_position: [B] int64, steps before this one. softcap: 0 for none.
         cosine, sine: [B, D / 2] float32 of the rotation of q and k, or None.
 
     Returns:
@@ -50,33 +50,35 @@ def decode_attention_op(
     """
     name = choose_decode(q.device, q.dtype, keys.dtype, q.shape[-1]).name
     if name == "native":
-        return _decode_natively(q, k, v, keys, values, seen, sinks, softcap, scale, cosine, sine)
+        return _decode_natively(q, k, v, keys, values, cache_position, sinks, softcap, scale, cosine, sine)
     if name == "triton":
         from twohot.kernels.attention.decode_kernel import launch_decode
 
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
         q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))
         options = {"sinks": sinks, "softcap": softcap, "scale": scale}
-        launch_decode(q, k, v, keys, values, seen, (cosine, sine), out=out, **options)
+        launch_decode(q, k, v, keys, values, cache_position, (cosine, sine), out=out, **options)
         return out
-    if seen.is_cpu and (seen < 0).any():
-        raise ValueError(f"seen: expected at least 0 steps of each environment, got {seen.tolist()}")
+    if cache_position.is_cpu and (cache_position < 0).any():
+        raise ValueError(
+            f"cache_position: expected at least 0 steps of each environment, got {cache_position.tolist()}"
+        )
     if cosine is not None and sine is not None:
         q, k = (reference.rotate(x, cosine.to(x.dtype), sine.to(x.dtype)) for x in (q, k))
     keys, values = keys.detach(), values.detach()
-    rows, slot = torch.arange(q.shape[0], device=q.device), reference.ring_slot(seen, keys.shape[2], sinks)
+    rows, slot = torch.arange(q.shape[0], device=q.device), reference.ring_slot(cache_position, keys.shape[2], sinks)
     keys[rows, :, slot] = k.to(keys.dtype)
     values[rows, :, slot] = v.to(values.dtype)
-    counts = (seen + 1).clamp(max=keys.shape[2])
+    counts = (cache_position + 1).clamp(max=keys.shape[2])
     return reference.decode_attention(q, keys.to(q.dtype), values.to(q.dtype), counts, softcap or None, scale)
 
 
 @decode_attention_op.register_fake
-def _(q, k, v, keys, values, seen, sinks, softcap, scale, cosine, sine):
+def _(q, k, v, keys, values, cache_position, sinks, softcap, scale, cosine, sine):
     return torch.empty_like(q, memory_format=torch.contiguous_format)
 
 
-def _decode_natively(q, k, v, keys, values, seen, sinks, softcap, scale, cosine, sine) -> Tensor:
+def _decode_natively(q, k, v, keys, values, cache_position, sinks, softcap, scale, cosine, sine) -> Tensor:
     _require_angles(cosine, sine)
     if keys.dim() != 4 or q.dim() != 3 or not keys.shape[1] or q.shape[1] % keys.shape[1]:
         refuse(keys, "keys", f"a tensor [B, K, L, D] with K a divisor of H, for queries {list(q.shape)}")
@@ -101,7 +103,7 @@ def _decode_natively(q, k, v, keys, values, seen, sinks, softcap, scale, cosine,
         key_stride=k.stride(0),
         value_stride=v.stride(0),
         groups=q.shape[1] // heads,
-        seen=address(seen, "seen", torch.int64, environments),
+        cache_position=address(cache_position, "cache_position", torch.int64, environments),
         cosine=optional_address(cosine, "cosine", torch.float32, environments, size // 2),
         sine=optional_address(sine, "sine", torch.float32, environments, size // 2),
         scale=scale,
@@ -113,7 +115,7 @@ def _decode_natively(q, k, v, keys, values, seen, sinks, softcap, scale, cosine,
 
 
 def _contiguous_heads(x: Tensor) -> Tensor:
-    """[B, H, D] whose heads and places follow each other in memory, copied where they do not."""
+    """[B, H, D] whose last two dimensions are contiguous in memory, copied where they do not."""
     return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
 
 
@@ -152,7 +154,7 @@ def causal_attention_op(
     q, k, v = (_contiguous_vectors(x) for x in (q, k, v))
     options = {"window": window, "sinks": sinks, "softcap": softcap, "scale": scale}
     if _fused(q, softcap) == "native":
-        _attend_natively(q, k, v, lengths, cosine, sine, out, lse, None, **options)
+        _native_forward(q, k, v, lengths, cosine, sine, out, lse, **options)
         return out, lse
     from twohot.kernels.attention.kernel import launch_forward
 
@@ -187,7 +189,7 @@ def causal_attention_backward_op(
     q, k, v, grad_output = (_contiguous_vectors(x) for x in (q, k, v, grad_output))
     options = {"window": window, "sinks": sinks, "softcap": softcap, "scale": scale}
     if _fused(q, softcap) == "native":
-        _attend_natively(q, k, v, lengths, cosine, sine, out, lse, (grad_output, *gradients), **options)
+        _native_backward(q, k, v, lengths, cosine, sine, out, lse, grad_output, gradients, **options)
         return gradients
     from twohot.kernels.attention.kernel import launch_key_gradient, launch_query_gradient
 
@@ -208,36 +210,17 @@ def _like_inputs(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tenso
     return dq, dk, dv
 
 
-def _attend_natively(q, k, v, lengths, cosine, sine, out, lse, gradients, **options) -> None:
-    if not out.numel():
-        return
+def _native_window(q, k, v, lengths, cosine, sine, out, lse, **options) -> native.Window:
+    """What native code reads and writes; `lengths` must live as long."""
     _require_angles(cosine, sine)
-    lengths = None if lengths is None else lengths.to(torch.int64).contiguous()
     if k.dim() != 4 or q.dim() != 4 or q.shape[2] % max(k.shape[2], 1):
         refuse(k, "k", f"a tensor [B, L, K, D] with K a divisor of H, for queries {list(q.shape)}")
-    batch, steps, heads, size = key_shape = tuple(k.shape)
-    query_shape = (batch, steps, q.shape[2], size)
-    grad_output, *found = (None,) * 4 if gradients is None else gradients
-    shapes = {
-        "q": (q, query_shape),
-        "k": (k, key_shape),
-        "v": (v, key_shape),
-        "out": (out, query_shape),
-        "grad_output": (grad_output, query_shape),
-    }
-    shapes |= {
-        name: (x, shape)
-        for name, x, shape in zip(("dq", "dk", "dv"), found, (query_shape, key_shape, key_shape), strict=True)
-    }
-    at = {
-        name: (address(x, name, q.dtype, *shape, strided=True), *x.stride()[:3])
-        for name, (x, shape) in shapes.items()
-        if x is not None
-    }
-    native.causal_attention(
-        at["q"],
-        at["k"],
-        at["v"],
+    batch, steps, heads, size = k.shape
+    queries = (batch, steps, q.shape[2], size)
+    return native.Window(
+        _strided(q, "q", q.dtype, *queries),
+        _strided(k, "k", q.dtype, *k.shape),
+        _strided(v, "v", q.dtype, *k.shape),
         DTYPE_NAMES[q.dtype],
         batch,
         steps,
@@ -247,12 +230,42 @@ def _attend_natively(q, k, v, lengths, cosine, sine, out, lse, gradients, **opti
         lengths=optional_address(lengths, "lengths", torch.int64, batch),
         cosine=optional_address(cosine, "cosine", torch.float32, steps, size // 2),
         sine=optional_address(sine, "sine", torch.float32, steps, size // 2),
-        output=at["out"],
+        output=_strided(out, "out", q.dtype, *queries),
         lse=address(lse, "lse", torch.float32, batch, q.shape[2], steps),
-        gradients=None if gradients is None else (at["grad_output"], at["dq"], at["dk"], at["dv"]),
-        threads=torch.get_num_threads(),
         **options,
     )
+
+
+def _strided(x: Tensor, what: str, dtype: torch.dtype, *shape: int) -> tuple[int, int, int, int]:
+    at = address(x, what, dtype, *shape, strided=True)
+    batch, step, head, _ = x.stride()
+    return at, batch, step, head
+
+
+def _native_lengths(lengths: Tensor | None) -> Tensor | None:
+    return None if lengths is None else lengths.to(torch.int64).contiguous()
+
+
+def _native_forward(q, k, v, lengths, cosine, sine, out, lse, **options) -> None:
+    if out.numel():
+        lengths = _native_lengths(lengths)
+        window = _native_window(q, k, v, lengths, cosine, sine, out, lse, **options)
+        native.causal_attention(window, torch.get_num_threads())
+
+
+def _native_backward(q, k, v, lengths, cosine, sine, out, lse, grad_output, gradients, **options) -> None:
+    if out.numel():
+        lengths = _native_lengths(lengths)
+        window = _native_window(q, k, v, lengths, cosine, sine, out, lse, **options)
+        dq, dk, dv = gradients
+        native.causal_attention_backward(
+            window,
+            _strided(grad_output, "grad_output", q.dtype, *q.shape),
+            _strided(dq, "dq", q.dtype, *q.shape),
+            _strided(dk, "dk", q.dtype, *k.shape),
+            _strided(dv, "dv", q.dtype, *k.shape),
+            torch.get_num_threads(),
+        )
 
 
 def _require_angles(cosine: Tensor | None, sine: Tensor | None) -> None:
@@ -286,7 +299,7 @@ def fill_gradients(grad_output, q, k, v, out, lse, options, *, out_gradients) ->
     """
     cosine, sine, window, sinks, softcap, scale = options
     named = {"window": window, "sinks": sinks, "softcap": softcap, "scale": scale}
-    _attend_natively(q, k, v, None, cosine, sine, out, lse, (grad_output, *out_gradients), **named)
+    _native_backward(q, k, v, None, cosine, sine, out, lse, grad_output, out_gradients, **named)
 
 
 causal_attention_backward = differentiated_once(causal_attention_backward_op)

@@ -17,8 +17,8 @@ def rotation(positions: Tensor, size: int, base: float, dtype: torch.dtype) -> t
 
     Angles are float64, so that a position of a million turns by the right angle.
     """
-    places = torch.arange(0, size, 2, dtype=torch.float64, device=positions.device) / size
-    angles = positions.unsqueeze(-1).double() * torch.exp(-math.log(base) * places)
+    fractions = torch.arange(0, size, 2, dtype=torch.float64, device=positions.device) / size
+    angles = positions.unsqueeze(-1).double() * torch.exp(-math.log(base) * fractions)
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
@@ -73,9 +73,9 @@ def capped(scores: Tensor, softcap: float | None) -> Tensor:
     return (softcap * torch.tanh(exact / softcap)).to(scores.dtype)
 
 
-def ring_slot(seen: Tensor, rows: int, sinks: int) -> Tensor:
-    """Where step `seen` goes in a ring of `rows` whose first `sinks` are kept."""
-    return torch.where(seen < rows, seen, sinks + (seen - sinks) % (rows - sinks))
+def ring_slot(position: Tensor, rows: int, sinks: int) -> Tensor:
+    """Where the step at `position` goes in a ring of `rows` whose first `sinks` are kept."""
+    return torch.where(position < rows, position, sinks + (position - sinks) % (rows - sinks))
 
 
 def decode_attention(

@@ -21,13 +21,13 @@ class TileKey(NamedTuple):
     rich: bool
     """Whether there is a rotation, a softcap or a window."""
     products: str
-    """Of matrices: "half" for half-precision inputs, else the precision of float32 products, "tf32" or "ieee"."""
+    """Of matrices: "half_precision", or for float32 inputs the precision "tf32" or "ieee"."""
 
 
 # To blocks of queries, of keys and warps for each of SIZES: the largest that spill no register, which bench/aot.py
 # checks.
 TILES = {
-    TileKey(amd=False, rich=False, products="half"): {
+    TileKey(amd=False, rich=False, products="half_precision"): {
         "forward": ((128, 64, 4), (128, 64, 4), (128, 64, 8), (64, 32, 4), (32, 32, 8)),
         "query": ((128, 64, 4), (64, 64, 4), (128, 64, 8), (64, 64, 4), (16, 16, 4)),
         "key": ((64, 64, 4), (64, 64, 4), (64, 128, 8), (32, 64, 8), (16, 16, 4)),
@@ -42,7 +42,7 @@ TILES = {
         "query": ((32, 32, 4), (32, 32, 4), (32, 32, 8), (16, 16, 8)),
         "key": ((16, 32, 4), (32, 32, 4), (32, 32, 8), (32, 16, 8)),
     },
-    TileKey(amd=False, rich=True, products="half"): {
+    TileKey(amd=False, rich=True, products="half_precision"): {
         "forward": ((128, 64, 4), (128, 64, 4), (128, 64, 8), (128, 64, 8), (32, 32, 8)),
         "query": ((64, 64, 4), (64, 64, 4), (128, 64, 8), (32, 32, 4), (16, 16, 4)),
         "key": ((64, 64, 4), (16, 32, 4), (32, 32, 4), (32, 32, 8), (16, 16, 4)),
@@ -57,7 +57,7 @@ TILES = {
         "query": ((16, 32, 4), (32, 32, 4), (32, 32, 8), (16, 16, 8)),
         "key": ((32, 32, 4), (16, 32, 4), (32, 32, 4), (32, 16, 8)),
     },
-    TileKey(amd=True, rich=False, products="half"): {
+    TileKey(amd=True, rich=False, products="half_precision"): {
         "forward": ((128, 64, 4), (128, 64, 4), (128, 64, 4), (128, 64, 4), (128, 64, 4)),
         "query": ((128, 64, 4), (128, 64, 4), (128, 64, 4), (128, 64, 4), (64, 32, 4)),
         "key": ((32, 64, 4), (32, 64, 4), (32, 64, 4), (32, 64, 4), (32, 32, 4)),
@@ -72,7 +72,7 @@ TILES = {
         "query": ((32, 32, 4), (32, 32, 4), (32, 32, 4), (32, 32, 4)),
         "key": ((32, 32, 4), (32, 32, 4), (32, 32, 4), (32, 32, 4)),
     },
-    TileKey(amd=True, rich=True, products="half"): {
+    TileKey(amd=True, rich=True, products="half_precision"): {
         "forward": ((64, 32, 4), (32, 32, 4), (32, 16, 4), (32, 16, 4), (32, 16, 4)),
         "query": ((128, 64, 4), (32, 16, 4), (32, 16, 4), (128, 64, 4), (32, 32, 4)),
         "key": ((16, 32, 4), (16, 32, 4), (16, 32, 4), (16, 32, 4), (16, 32, 4)),
@@ -105,11 +105,11 @@ def tile(
     block = max(triton.next_power_of_2(q.shape[3]), SIZES[0])
     amd = wave_size() == 64
     rich = angles[0] is not None or options["softcap"] > 0 or options["window"] > 0
-    kind = precision if q.dtype == torch.float32 else "half"
+    kind = precision if q.dtype == torch.float32 else "half_precision"
     m, n, warps = TILES[TileKey(amd, rich, kind)][which][SIZES.index(block)]
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     return {
-        "PRECISION": precision if kind != "half" else "wide" if interpreted else "ieee",
+        "PRECISION": precision if kind != "half_precision" else "upcast" if interpreted else "ieee",
         "BLOCK_D": block,
         "BLOCK_M": m,
         "BLOCK_N": n,

@@ -35,7 +35,7 @@ def sdpa(
 def prepared(
     q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None, rotary: float | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """q, k, v with zeros behind `lengths`, queries and keys rotated; and where those zeros are [B, L, 1, 1]."""
+    """q, k, v with zeros after `lengths`, queries and keys rotated; and where those zeros are [B, L, 1, 1]."""
     padding = None
     if lengths is not None:
         padding = (torch.arange(q.shape[1], device=q.device) >= lengths.unsqueeze(1))[:, :, None, None]

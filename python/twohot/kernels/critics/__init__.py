@@ -1,1 +1,1 @@
-"""An ensemble of value classifiers over (step, discount, action): first layer to loss and back, in pieces of rows."""
+"""An ensemble of value classifiers over (step, discount, action): first layer to loss and back, in tiles of rows."""

@@ -1,4 +1,4 @@
-"""The operations of `op.py` by native code, where whole pieces of rows pass all layers inside of one thread."""
+"""The operations of `op.py` by native code, where whole tiles of rows pass all layers inside of one thread."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from twohot.kernels.addresses import address, optional_address, refuse
 from twohot.kernels.backend import choose_two_hot, native
 from twohot.kernels.critics.types import Critics, Rows
 from twohot.kernels.dtypes import PRODUCT_DTYPE_NAMES
+from twohot.kernels.two_hot.op import native_support
+from twohot.kernels.two_hot.reference import Support
 
 
 def runs(critics: Critics) -> bool:
@@ -31,7 +33,7 @@ def fill_cross_entropy(
     target: Tensor,
     mask: Tensor | None,
     scale: float | Tensor,
-    support: tuple[float, float, str, bool],
+    support: Support,
     labels: str,
     sigma: float,
     *,
@@ -55,11 +57,11 @@ def fill_cross_entropy(
         _ensemble(critics),
         count,
         **_rows(critics, rows),
-        **_support(support),
+        support=native_support(*support),
         target=address(target, "target", torch.float32, count),
         mask=optional_address(mask, "mask", torch.bool, count),
-        sigma=sigma if labels == "hl_gauss" else 0.0,
-        raw_labels=labels == "two_hot_raw",
+        labels=labels,
+        sigma=sigma,
         scale=float(scale),
         loss=address(loss, "loss", torch.float32, len(critics.state), count),
         readout=address(readout, "readout", torch.float32, len(critics.state), count),
@@ -99,14 +101,14 @@ def fill_squared_error(
     )
 
 
-def fill_expectation(critics: Critics, rows: Rows, support: tuple[float, float, str, bool], *, readout: Tensor) -> None:
+def fill_expectation(critics: Critics, rows: Rows, support: Support, *, readout: Tensor) -> None:
     """Fill readout [C, R]."""
     critics, rows, count = _contiguous(critics), _contiguous(rows), len(rows.step)
     native.critics_expectation(
         _ensemble(critics),
         count,
         **_rows(critics, rows),
-        **_support(support),
+        support=native_support(*support),
         readout=address(readout, "readout", torch.float32, len(critics.state), count),
         threads=torch.get_num_threads(),
     )
@@ -199,9 +201,5 @@ def _gradients(critics: Critics, gradients: Critics) -> dict[str, Any]:
     critic_stride, step_stride, feature_stride = gradients.state.stride()
     if feature_stride != 1:
         refuse(gradients.state, "gradients.state", "rows whose numbers follow each other")
-    found = {f"of_{name}": at for name, at in addresses.items()}
-    return {"of_critic_stride": critic_stride, "of_step_stride": step_stride, **found}
-
-
-def _support(support: tuple[float, float, str, bool]) -> dict[str, Any]:
-    return dict(zip(("low", "high", "transform", "raw"), support, strict=True))
+    found = {f"grad_{name}": at for name, at in addresses.items()}
+    return {"grad_critic_stride": critic_stride, "grad_step_stride": step_stride, **found}

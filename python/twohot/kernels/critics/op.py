@@ -46,7 +46,7 @@ def critics_cross_entropy(
     low: float,
     high: float,
     transform: str,
-    raw: bool,
+    readout_kind: str,
     labels: str,
     sigma: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -55,14 +55,14 @@ def critics_cross_entropy(
     Args:
         state, table, action_weight, weights, biases, head, head_bias: as `Critics`. step, entry, action: as `Rows`.
         target: [R] of the dtype of `biases`, in units of the return. mask: [R] bool, True where a row counts.
-        low, high, transform, raw, labels, sigma: the support and its labels, as in `twohot.kernels.two_hot.op`.
+        low, high, transform, readout_kind, labels, sigma: support and labels, as in `twohot.kernels.two_hot.op`.
 
     Returns:
         The loss [], with gradients; the readout [C, R], 0 where a row does not count; then the gradients of the first
         seven arguments ([0] where there is none).
     """
     critics, rows = Critics(state, table, action_weight, weights, biases, head, head_bias), Rows(step, entry, action)
-    support = (low, high, transform, raw)
+    support = (low, high, transform, readout_kind)
 
     def fill(scale: float | Tensor, loss: Tensor, readout: Tensor, gradients: Critics) -> None:
         def finish(logits: Tensor, c: int, tile: slice) -> None:
@@ -186,13 +186,13 @@ def critics_expectation(
     low: float,
     high: float,
     transform: str,
-    raw: bool,
+    readout_kind: str,
 ) -> Tensor:
     """Readout [C, R] of all critics' rows, without gradient; arguments as `critics_cross_entropy`."""
     critics, rows = Critics(state, table, action_weight, weights, biases, head, head_bias), Rows(step, entry, action)
     readout = torch.empty(state.shape[0], step.shape[0], dtype=biases.dtype, device=state.device)
     fill = native.fill_expectation if native.runs(critics) else tiled.fill_readout
-    fill(critics, rows, (low, high, transform, raw), readout=readout)
+    fill(critics, rows, (low, high, transform, readout_kind), readout=readout)
     return readout
 
 

@@ -30,7 +30,7 @@ def cross_entropy(
     low: float,
     high: float,
     transform: str,
-    raw: bool,
+    readout_kind: str,
     labels: str,
     sigma: float,
 ) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,7 @@ def cross_entropy(
     counts = torch.ones_like(target, dtype=torch.bool) if mask is None else mask
     label = reference.labels_of(target.masked_fill(~counts, 0), low, high, logits.shape[-1], transform, labels, sigma)
     loss = reference.cross_entropy(logits, label).masked_fill(~counts, 0)
-    readout = reference.bin_expectation(logits.detach(), low, high, transform, "raw" if raw else "transformed")
+    readout = reference.bin_expectation(logits.detach(), low, high, transform, readout_kind)
     return loss.sum() / (counts.sum() * len(logits)).clamp(min=1), readout.masked_fill(~counts, 0)
 
 

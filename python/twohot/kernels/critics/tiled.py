@@ -14,8 +14,10 @@ from torch.nn import functional
 from twohot.kernels.activation import LEAKY_RELU_SLOPE
 from twohot.kernels.backend import choose_two_hot
 from twohot.kernels.critics.types import Critics, Rows
+from twohot.kernels.row_tiles import row_tiles, tile_size
 from twohot.kernels.two_hot import reference
 from twohot.kernels.two_hot.op import fill_cross_entropy, fill_expectation
+from twohot.kernels.two_hot.reference import Support
 
 # Numbers in one tile of features: enough for matrix products at full speed, few enough for the cache of a core.
 _TILE_ELEMENTS = 3 << 17
@@ -68,17 +70,12 @@ class _Buffers:
 
     def __init__(self, critics: Critics, rows: int, gradients: bool) -> None:
         width, bins = critics.head.shape[1:]
-        most = _TILE_ELEMENTS if critics.head.is_cpu else _TILE_ELEMENTS_GPU
-        tiles = max(-(-rows * width // most), 1)
-        self.rows = max(-(-rows // tiles), 1)
+        elements = _TILE_ELEMENTS if critics.head.is_cpu else _TILE_ELEMENTS_GPU
+        self.rows = tile_size(rows, -(-rows * width // elements))
         depth = critics.weights.shape[0] + 1
         self.features = [critics.head.new_empty(self.rows, width) for _ in range(depth if gradients else min(depth, 2))]
         self.logits = critics.head.new_empty(self.rows, bins)
         self.gradients = [critics.head.new_empty(self.rows, width) for _ in range(min(depth, 2) if gradients else 0)]
-
-    def tiles(self, rows: int) -> Iterator[slice]:
-        for start in range(0, rows, self.rows):
-            yield slice(start, min(rows, start + self.rows))
 
 
 def _forward(critics: Critics, rows: Rows, c: int, tile: slice, buffers: _Buffers) -> tuple[list[Tensor], Tensor]:
@@ -104,14 +101,14 @@ def two_hot_loss(
     target: Tensor,
     mask: Tensor | None,
     scale: float | Tensor,
-    support: tuple[float, float, str, bool],
+    support: Support,
     labels: str,
     sigma: float,
     loss: Tensor,
     readout: Tensor,
 ) -> None:
     """Fill loss [P] and readout [P], and overwrite logits [P, N] by their gradient times `scale`."""
-    low, high, transform, raw = support
+    low, high, transform, readout_kind = support
     if choose_two_hot(logits.device, logits.dtype, logits.shape[1]).name != "reference":
         arguments = (logits, target, mask, None, scale, *support, labels, sigma)
         fill_cross_entropy(*arguments, loss=loss, readout=readout, gradient=logits)
@@ -120,7 +117,7 @@ def two_hot_loss(
     counts = torch.ones_like(target) if mask is None else mask.to(target.dtype)
     upcast = logits.to(target.dtype)
     loss.copy_(reference.cross_entropy(upcast, label) * counts)
-    readout.copy_(reference.bin_expectation(upcast, low, high, transform, "raw" if raw else "transformed") * counts)
+    readout.copy_(reference.bin_expectation(upcast, low, high, transform, readout_kind) * counts)
     logits.copy_((upcast.softmax(-1) - label) * (counts * scale).unsqueeze(-1))
 
 
@@ -148,7 +145,7 @@ def fill_loss(critics: Critics, rows: Rows, finish: Callable[[Tensor, int, slice
     count = rows.step.shape[0]
     buffers = _Buffers(critics, count, gradients=True)
     for c in range(critics.state.shape[0]):
-        for tile in buffers.tiles(count):
+        for tile in row_tiles(count, buffers.rows):
             features, g = _forward(critics, rows, c, tile, buffers)
             finish(g, c, tile)
             x = features[-1]
@@ -174,14 +171,12 @@ def _add_product(total: Tensor, x: Tensor, g: Tensor) -> None:
         total += torch.mm(x.t(), g)
 
 
-def fill_readout(critics: Critics, rows: Rows, support: tuple[float, float, str, bool], *, readout: Tensor) -> None:
+def fill_readout(critics: Critics, rows: Rows, support: Support, *, readout: Tensor) -> None:
     """As `native.fill_expectation`."""
-    low, high, transform, raw = support
     plain = choose_two_hot(critics.head.device, critics.head.dtype, critics.head.shape[2]).name == "reference"
-    kind = "raw" if raw else "transformed"
     for logits, c, tile in _logits(critics, rows):
         if plain:
-            readout[c, tile] = reference.bin_expectation(logits.to(readout.dtype), low, high, transform, kind)
+            readout[c, tile] = reference.bin_expectation(logits.to(readout.dtype), *support)
         else:
             fill_expectation(logits, *support, readout=readout[c, tile])
 
@@ -195,5 +190,5 @@ def fill_output(critics: Critics, rows: Rows, *, output: Tensor) -> None:
 def _logits(critics: Critics, rows: Rows) -> Iterator[tuple[Tensor, int, slice]]:
     buffers = _Buffers(critics, rows.step.shape[0], gradients=False)
     for c in range(critics.state.shape[0]):
-        for tile in buffers.tiles(rows.step.shape[0]):
+        for tile in row_tiles(rows.step.shape[0], buffers.rows):
             yield _forward(critics, rows, c, tile, buffers)[1], c, tile

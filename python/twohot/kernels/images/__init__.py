@@ -1,1 +1,1 @@
-"""What lies between the convolutions of images, on a CPU."""
+"""Fused max-pooling, residual add and group norm for image encoders (CPU)."""

@@ -58,29 +58,29 @@ class _MaxPool(torch.autograd.Function):
         x = _channels_last(x)
         images, height, width, channels = ctx.shape = _shape(x)
         small = images, (height - 1) // 2, (width - 1) // 2, channels
-        out, place = x.new_empty(small), x.new_empty(small, dtype=torch.uint8)
+        out, argmax = x.new_empty(small), x.new_empty(small, dtype=torch.uint8)
         native.max_pool(
             ctx.shape,
             x=_address(x, "x", x.shape),
             out=out.data_ptr(),
-            place=place.data_ptr(),
+            argmax=argmax.data_ptr(),
             threads=torch.get_num_threads(),
         )
-        ctx.save_for_backward(place)
+        ctx.save_for_backward(argmax)
         return out.permute(0, 3, 1, 2)
 
     @staticmethod
     def backward(ctx, grad_output: Tensor):
         require_one_derivative(ctx)
-        (place,) = ctx.saved_tensors
+        (argmax,) = ctx.saved_tensors
         grad_output = _channels_last(grad_output)
         grad_x = grad_output.new_empty(ctx.shape)
-        images, height, width, channels = place.shape
+        images, height, width, channels = argmax.shape
         native.max_pool_backward(
             ctx.shape,
-            upstream=_address(grad_output, "grad_output", (images, channels, height, width)),
-            place=address(place, "place", torch.uint8, *place.shape),
-            of_x=grad_x.data_ptr(),
+            grad_output=_address(grad_output, "grad_output", (images, channels, height, width)),
+            argmax=address(argmax, "argmax", torch.uint8, *argmax.shape),
+            grad_x=grad_x.data_ptr(),
             threads=torch.get_num_threads(),
         )
         return grad_x.permute(0, 3, 1, 2)
@@ -101,13 +101,13 @@ class _ResidualNorm(torch.autograd.Function):
         require_one_derivative(ctx)
         total, weight, bias = ctx.saved_tensors
         grad_sum, grad_weight, grad_bias = (torch.empty_like(like) for like in (total, weight, bias))
-        gradients = {"of_sum": grad_sum, "of_weight": grad_weight, "of_bias": grad_bias}
+        gradients = {"grad_sum": grad_sum, "grad_weight": grad_weight, "grad_bias": grad_bias}
         _call(
             native.residual_norm_backward,
             ctx,
             (weight, bias),
             sum=total,
-            upstream=_channels_last(grad_output),
+            grad_output=_channels_last(grad_output),
             **gradients,
         )
         return grad_sum, grad_sum, None, grad_weight, grad_bias, None
@@ -117,7 +117,7 @@ def _call(function, ctx, parameters: tuple[Tensor, Tensor], **arrays: Tensor) ->
     weight, bias = (parameter.contiguous() for parameter in parameters)
     shape, found = arrays["sum"].shape, {}
     for name, x in arrays.items():
-        one = name in ("of_weight", "of_bias")
+        one = name in ("grad_weight", "grad_bias")
         found[name] = address(x, name, torch.float32, shape[1]) if one else _address(x, name, shape)
     function(
         _shape(arrays["sum"]),

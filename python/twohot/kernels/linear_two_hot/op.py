@@ -1,6 +1,6 @@
 """A last linear layer and the two-hot operations in one, registered with torch.library.
 
-Pieces of rows go through the layer, the loss and back while their logits are in the cache: logits = h W^T + b, which
+Tiles of rows go through the layer, the loss and back while their logits are in the cache: logits = h W^T + b, which
 the loss overwrites by its gradient g, then g W for the hidden state, g^T h for the weight and the sum of g for the bias
 (after Hsu et al. 2024, Liger-Kernel, arXiv 2410.10989). `C` heads of `M` rows make R = C M rows, row c M + m, which
 belong to `T` targets as in `twohot.kernels.two_hot.op`.
@@ -17,26 +17,25 @@ from twohot.kernels.addresses import require_one_device
 from twohot.kernels.autograd import differentiable, differentiated_once, scaled
 from twohot.kernels.memory import empty_from_pool
 from twohot.kernels.reduction import count_valid_rows, per_valid_row
+from twohot.kernels.row_tiles import row_tiles, tile_size
 from twohot.kernels.two_hot.op import fill_cross_entropy, fill_expectation
+from twohot.kernels.two_hot.reference import Support
 
-# Most logits of one piece: enough for matrix products at full speed, few enough for the last cache.
-_PIECE_ELEMENTS = 3 << 19
+# The most logits of a tile: enough for matrix products at full speed, few enough for the last cache.
+_TILE_ELEMENTS = 3 << 19
 
 
-def pieces(hidden: Tensor, bins: int) -> Iterator[tuple[int, slice]]:
-    """(head, rows) of each piece of hidden [C, M, E]."""
+def tiles(hidden: Tensor, bins: int) -> Iterator[tuple[int, slice]]:
+    """(head, rows) of each tile of hidden [C, M, E]."""
     heads, rows, _ = hidden.shape
-    size = _piece_rows(rows, bins)
     for head in range(heads):
-        for start in range(0, rows, size):
-            yield head, slice(start, min(rows, start + size))
+        for tile in row_tiles(rows, _tile_rows(rows, bins)):
+            yield head, tile
 
 
-def _piece_rows(rows: int, bins: int) -> int:
-    """Rows of a piece, such that all pieces of a head are about as large."""
-    most = max(256, _PIECE_ELEMENTS // bins)
-    count = max(-(-rows // most), 1)
-    return max(-(-rows // count), 1)
+def _tile_rows(rows: int, bins: int) -> int:
+    max_rows = max(256, _TILE_ELEMENTS // bins)
+    return tile_size(rows, -(-rows // max_rows))
 
 
 def _logits(buffer: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -45,7 +44,7 @@ def _logits(buffer: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None) -> T
 
 
 def _buffer(hidden: Tensor, bins: int) -> Tensor:
-    return hidden.new_empty((_piece_rows(hidden.shape[1], bins), bins))
+    return hidden.new_empty((_tile_rows(hidden.shape[1], bins), bins))
 
 
 def _fill(
@@ -56,7 +55,7 @@ def _fill(
     mask: Tensor | None,
     row_weight: Tensor | None,
     scale: float | Tensor,
-    support: tuple[float, float, str, bool],
+    support: Support,
     labels: str,
     sigma: float,
     wanted: Sequence[bool],
@@ -65,17 +64,17 @@ def _fill(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Fill loss [R] and readout [R]; the gradients of hidden, weight and bias, [0] where they are not wanted."""
     bins, targets = weight.shape[1], max(target.shape[0], 1)
-    # Half-precision sums over pieces are kept in float32.
+    # Half-precision sums over tiles are kept in float32.
     accumulate_dtype = torch.promote_types(weight.dtype, torch.float32)
     grad_hidden = empty_from_pool(hidden.shape if wanted[0] else (0,), hidden)
     grad_weight = torch.zeros_like(weight if wanted[1] else weight[:0], dtype=accumulate_dtype)
     grad_bias = weight.new_zeros(weight.shape[:2] if wanted[2] else (0,), dtype=accumulate_dtype)
     outputs = {name: x for name, x in (("loss", loss), ("readout", readout)) if x is not None}
     buffer = _buffer(hidden, bins)
-    for head, piece in pieces(hidden, bins):
-        first = head * hidden.shape[1] + piece.start
-        here = slice(first, first + piece.stop - piece.start)
-        h, own, offset, index = hidden[head, piece], target, first % targets, None
+    for head, tile in tiles(hidden, bins):
+        first = head * hidden.shape[1] + tile.start
+        here = slice(first, first + tile.stop - tile.start)
+        h, own, offset, index = hidden[head, tile], target, first % targets, None
         if mask is not None:
             target_index = torch.arange(here.start, here.stop, device=mask.device) % targets
             index = mask[target_index].nonzero().squeeze(-1)
@@ -106,10 +105,10 @@ def _fill(
                 out[here] = 0
                 out[here][index] = results[name]
         if wanted[0] and index is None:
-            torch.mm(logits, weight[head], out=grad_hidden[head, piece])
+            torch.mm(logits, weight[head], out=grad_hidden[head, tile])
         elif wanted[0]:
-            grad_hidden[head, piece] = 0
-            grad_hidden[head, piece][index] = torch.mm(logits, weight[head])
+            grad_hidden[head, tile] = 0
+            grad_hidden[head, tile][index] = torch.mm(logits, weight[head])
         if wanted[1] and accumulate_dtype == weight.dtype:
             grad_weight[head].addmm_(logits.t(), h)
         elif wanted[1]:
@@ -139,7 +138,7 @@ def linear_cross_entropy_op(
     low: float,
     high: float,
     transform: str,
-    raw: bool,
+    readout_kind: str,
     labels: str,
     sigma: float,
     with_readout: bool,
@@ -160,7 +159,7 @@ def linear_cross_entropy_op(
     scale = per_valid_row(count) if mean else 1.0
     loss = hidden.new_empty(rows, dtype=torch.float32)
     readout = hidden.new_empty(rows if with_readout else 0, dtype=torch.float32)
-    support = (low, high, transform, raw)
+    support = (low, high, transform, readout_kind)
     outputs = {"loss": loss, "readout": readout if with_readout else None}
     gradients = _fill(hidden, weight, bias, target, mask, row_weight, scale, support, labels, sigma, wanted, **outputs)
     return loss.sum() * scale, readout, *gradients
@@ -168,7 +167,21 @@ def linear_cross_entropy_op(
 
 @linear_cross_entropy_op.register_fake
 def _(
-    hidden, weight, bias, target, mask, row_weight, mean, low, high, transform, raw, labels, sigma, with_readout, wanted
+    hidden,
+    weight,
+    bias,
+    target,
+    mask,
+    row_weight,
+    mean,
+    low,
+    high,
+    transform,
+    readout_kind,
+    labels,
+    sigma,
+    with_readout,
+    wanted,
 ):
     rows = hidden.shape[0] * hidden.shape[1]
     readout = hidden.new_empty(rows if with_readout else 0, dtype=torch.float32)
@@ -204,7 +217,7 @@ def linear_cross_entropy_rows_op(
     low: float,
     high: float,
     transform: str,
-    raw: bool,
+    readout_kind: str,
     labels: str,
     sigma: float,
     with_readout: bool,
@@ -222,7 +235,7 @@ def linear_cross_entropy_rows_op(
         mask,
         None,
         1.0,
-        (low, high, transform, raw),
+        (low, high, transform, readout_kind),
         labels,
         sigma,
         [False] * 3,
@@ -232,7 +245,7 @@ def linear_cross_entropy_rows_op(
 
 
 @linear_cross_entropy_rows_op.register_fake
-def _(hidden, weight, bias, target, mask, low, high, transform, raw, labels, sigma, with_readout):
+def _(hidden, weight, bias, target, mask, low, high, transform, readout_kind, labels, sigma, with_readout):
     rows = hidden.shape[0] * hidden.shape[1]
     loss = hidden.new_empty(rows, dtype=torch.float32)
     return loss, hidden.new_empty(rows if with_readout else 0, dtype=torch.float32)
@@ -255,7 +268,17 @@ def linear_cross_entropy_rows_backward_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of sum_r grad_output[r] loss[r] for hidden, weight and bias, [0] where not wanted."""
     return _fill(
-        hidden, weight, bias, target, mask, grad_output, 1.0, (low, high, transform, False), labels, sigma, wanted
+        hidden,
+        weight,
+        bias,
+        target,
+        mask,
+        grad_output,
+        1.0,
+        (low, high, transform, "transformed"),
+        labels,
+        sigma,
+        wanted,
     )
 
 
@@ -291,19 +314,19 @@ linear_cross_entropy_rows = differentiable(linear_cross_entropy_rows_op, _save_r
 
 @torch.library.custom_op("twohot::linear_expectation", mutates_args=())
 def linear_expectation(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, low: float, high: float, transform: str, raw: bool
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, low: float, high: float, transform: str, readout_kind: str
 ) -> Tensor:
     """float32 [R] readout of a layer's logits; without gradient."""
     out = hidden.new_empty(hidden.shape[0] * hidden.shape[1], dtype=torch.float32)
     buffer = _buffer(hidden, weight.shape[1])
-    for head, piece in pieces(hidden, weight.shape[1]):
-        logits = _logits(buffer, hidden[head, piece], weight[head], None if bias is None else bias[head])
-        first = head * hidden.shape[1] + piece.start
-        fill_expectation(logits, low, high, transform, raw, readout=out[first : first + logits.shape[0]])
+    for head, tile in tiles(hidden, weight.shape[1]):
+        logits = _logits(buffer, hidden[head, tile], weight[head], None if bias is None else bias[head])
+        first = head * hidden.shape[1] + tile.start
+        fill_expectation(logits, low, high, transform, readout_kind, readout=out[first : first + logits.shape[0]])
     return out
 
 
 @linear_expectation.register_fake
-def _(hidden, weight, bias, low, high, transform, raw):
+def _(hidden, weight, bias, low, high, transform, readout_kind):
     require_one_device(hidden, weight, bias)
     return hidden.new_empty(hidden.shape[0] * hidden.shape[1], dtype=torch.float32)

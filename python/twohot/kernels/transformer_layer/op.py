@@ -1,4 +1,4 @@
-"""A Transformer's layer in training on a CPU: native passes before and behind its attention, forward and backward.
+"""A Transformer's layer in training on a CPU: native passes before and after its attention, forward and backward.
 
 Blocks of rows go through norms, linear layers, activation, dropout and residual sums while they are in the cache of a
 core; kept for the way back are the layer's input, queries, keys, values, what was attended, its projection, the stream
@@ -102,8 +102,8 @@ def run(x: Tensor, dtype: torch.dtype, settings: Settings, layer: Layer) -> Tens
 def _shapes(width: int, feed_forward: int) -> tuple[tuple[int, ...], ...]:
     """Of the parameters."""
     one, hidden = (width,), (feed_forward,)
-    before, behind = (one, one, (3 * width, width), (width, width), one), (one,) * 4
-    return *before, *behind, hidden + one, hidden, hidden, hidden, one + hidden, one
+    before, after = (one, one, (3 * width, width), (width, width), one), (one,) * 4
+    return *before, *after, hidden + one, hidden, hidden, hidden, one + hidden, one
 
 
 def drops_out(x: Tensor) -> bool:
@@ -175,13 +175,13 @@ class _Run(torch.autograd.Function):
         passes = _Passes(x, dtype, settings, Layer(*kept[3:]), seed)
         grad_output = grad_output.contiguous()
         address(grad_output, "grad_output", torch.float32, *x.shape)
-        grad_x, grad_attended, behind = passes.after_backward(grad_output, attended, *kept[:3])
+        grad_x, grad_attended, after = passes.after_backward(grad_output, attended, *kept[:3])
         grad_qkv = torch.empty_like(qkv)
         attention.fill_gradients(
             grad_attended, *passes.heads(qkv), attended, lse, passes.attention, out_gradients=passes.heads(grad_qkv)
         )
         before = passes.before_backward(grad_qkv, grad_x)
-        return grad_x, None, None, *before, *behind
+        return grad_x, None, None, *before, *after
 
 
 class _Passes:
@@ -234,17 +234,17 @@ class _Passes:
         self._call(native.before_attention_backward, 3 * self.width, inputs, outputs)
         return gradients
 
-    def _behind(self, attended: Tensor, backward: bool) -> tuple[list[int], list[Tensor], dict[str, float]]:
-        """Inputs of the pass behind the attention, the packed weights that must live until then, and its options."""
+    def _after_inputs(self, attended: Tensor, backward: bool) -> tuple[list[int], list[Tensor], dict[str, float]]:
+        """Inputs of the pass after the attention, the packed weights that must live until then, and its options."""
         weights = {name: _pack(getattr(self.layer, name), self.dtype, backward) for name in ("out", "up", "down")}
         parameters = self.layer._replace(**weights)[3:]
         options = {"slope": self.settings.slope, "seed": self.seed, "dropout": self.settings.dropout}
         return _addresses(*parameters, self.x, attended), list(weights.values()), options
 
     def after(self, attended: Tensor) -> list[Tensor]:
-        """Behind the attention [B, L, H, D]: what is kept (its projection, middle stream, hidden units); the output."""
+        """After the attention [B, L, H, D]: what is kept (its projection, middle stream, hidden units); the output."""
         feed_forward = self.layer.up.shape[0]
-        inputs, packed, options = self._behind(attended, backward=False)
+        inputs, packed, options = self._after_inputs(attended, backward=False)
         projected, activated = self._of_dtype(self.width), self._of_dtype(feed_forward)
         outputs = [projected, torch.empty_like(self.x), activated, torch.empty_like(self.x)]
         self._call(native.after_attention, feed_forward, inputs, _addresses(*outputs), **options)
@@ -254,8 +254,8 @@ class _Passes:
     def after_backward(
         self, grad_output: Tensor, attended: Tensor, *kept: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Gradients of x, as far as it goes past the attention, of what was attended, and of the parameters behind."""
-        inputs, packed, options = self._behind(attended, backward=True)
+        """Gradients of x (what bypasses the attention), of what was attended, and of the parameters after it."""
+        inputs, packed, options = self._after_inputs(attended, backward=True)
         grad_x, grad_attended = torch.empty_like(self.x), torch.empty_like(attended)
         gradients = [torch.empty_like(p) for p in self.layer[3:]]
         inputs += _addresses(*kept, grad_output)

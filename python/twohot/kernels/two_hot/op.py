@@ -1,11 +1,13 @@
 """The two-hot operations, registered with torch.library: autograd, torch.compile, vmap.
 
 `R` rows of `N` logits belong to `T` targets, row r to r % T, so that a target which an ensemble shares is stored once.
-A support is `low`, `high` (its ends in transformed space), `transform` and `raw` (the readout). `labels` is a value of
-`reference.Labels`; `sigma`, in bin widths, is that of HL-Gauss labels and 0 for the others.
+A support is `low`, `high` (its ends in transformed space), `transform` and `readout_kind` (`ValueBins.readout`).
+`labels` is a value of `reference.Labels`; `sigma`, in bin widths, is that of HL-Gauss labels, not read for the others.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -28,7 +30,7 @@ def fill_cross_entropy(
     low: float,
     high: float,
     transform: str,
-    raw: bool,
+    readout_kind: str,
     labels: str,
     sigma: float,
     *,
@@ -54,10 +56,8 @@ def fill_cross_entropy(
     """
     if labels not in LABELS:
         raise ValueError(f"labels: expected one of {', '.join(LABELS)}, got {labels!r}")
-    if labels != "hl_gauss":
-        sigma = 0.0
     if runs_triton(logits):
-        from twohot.kernels.two_hot.kernel import launch_cross_entropy
+        from twohot.kernels.two_hot.launchers import launch_cross_entropy
 
         if offset:
             target, mask = target.roll(-offset), None if mask is None else mask.roll(-offset)
@@ -72,7 +72,7 @@ def fill_cross_entropy(
             transform=transform,
             labels=labels,
             sigma=sigma,
-            readout_kind="" if readout is None else "raw" if raw else "transformed",
+            readout_kind=readout_kind,
             loss=loss,
             readout=readout,
             gradient=gradient,
@@ -87,16 +87,13 @@ def fill_cross_entropy(
         DTYPE_NAMES[logits.dtype],
         rows,
         bins,
-        low,
-        high,
-        transform,
-        raw,
+        native_support(low, high, transform, readout_kind),
         target=address(target, "target", torch.float32, targets),
         targets=max(targets, 1),
         offset=offset,
         mask=optional_address(mask, "mask", torch.bool, targets),
+        labels=labels,
         sigma=sigma,
-        raw_labels=labels == "two_hot_raw",
         weight=optional_address(weight, "weight", torch.float32, rows),
         scale=float(scale),
         loss=optional_address(loss, "loss", torch.float32, rows),
@@ -104,6 +101,12 @@ def fill_cross_entropy(
         gradient=optional_address(gradient, "gradient", logits.dtype, rows, bins),
         threads=torch.get_num_threads(),
     )
+
+
+@lru_cache(maxsize=256)
+def native_support(low: float, high: float, transform: str, readout_kind: str) -> native.Support:
+    """The support as native code takes it."""
+    return native.Support(low, high, transform, readout_kind)
 
 
 def _rows_and_bins(logits: Tensor) -> tuple[int, int]:
@@ -118,7 +121,7 @@ def fill_expectation(
     low: float,
     high: float,
     transform: str,
-    raw: bool,
+    readout_kind: str,
     *,
     grad_output: Tensor | None = None,
     readout: Tensor | None = None,
@@ -126,10 +129,9 @@ def fill_expectation(
 ) -> None:
     """The readout [R] of logits [R, N], and its gradient times `grad_output` [R], as `fill_cross_entropy`."""
     if runs_triton(logits):
-        from twohot.kernels.two_hot.kernel import launch_expectation
+        from twohot.kernels.two_hot.launchers import launch_expectation
 
-        kind = "raw" if raw else "transformed"
-        support = {"low": low, "high": high, "transform": transform, "readout_kind": kind}
+        support = {"low": low, "high": high, "transform": transform, "readout_kind": readout_kind}
         launch_expectation(logits, **support, readout=readout, grad_output=grad_output, gradient=gradient)
         return
     rows, bins = _rows_and_bins(logits)
@@ -138,11 +140,8 @@ def fill_expectation(
         DTYPE_NAMES[logits.dtype],
         rows,
         bins,
-        low,
-        high,
-        transform,
-        raw,
-        upstream=optional_address(grad_output, "grad_output", torch.float32, rows),
+        native_support(low, high, transform, readout_kind),
+        grad_output=optional_address(grad_output, "grad_output", torch.float32, rows),
         readout=optional_address(readout, "readout", torch.float32, rows),
         gradient=optional_address(gradient, "gradient", logits.dtype, rows, bins),
         threads=torch.get_num_threads(),
@@ -157,7 +156,7 @@ def cross_entropy_rows_op(
     low: float,
     high: float,
     transform: str,
-    raw: bool,
+    readout_kind: str,
     labels: str,
     sigma: float,
     with_readout: bool,
@@ -175,12 +174,12 @@ def cross_entropy_rows_op(
     loss = logits.new_empty(logits.shape[0], dtype=torch.float32)
     readout = torch.empty_like(loss if with_readout else loss[:0])
     outputs = {"loss": loss, "readout": readout if with_readout else None}
-    fill_cross_entropy(logits, target, mask, None, 1.0, low, high, transform, raw, labels, sigma, **outputs)
+    fill_cross_entropy(logits, target, mask, None, 1.0, low, high, transform, readout_kind, labels, sigma, **outputs)
     return loss, readout
 
 
 @cross_entropy_rows_op.register_fake
-def _(logits, target, mask, low, high, transform, raw, labels, sigma, with_readout):
+def _(logits, target, mask, low, high, transform, readout_kind, labels, sigma, with_readout):
     loss = logits.new_empty(logits.shape[0], dtype=torch.float32)
     return loss, logits.new_empty(logits.shape[0] if with_readout else 0, dtype=torch.float32)
 
@@ -200,7 +199,7 @@ def cross_entropy_rows_backward_op(
     """grad_output[r] (softmax(logits) - label) [R, N]; a row that is masked or has a grad_output of 0 gives zeros."""
     gradient = empty_from_pool(logits.shape, logits)
     fill_cross_entropy(
-        logits, target, mask, grad_output, 1.0, low, high, transform, False, labels, sigma, gradient=gradient
+        logits, target, mask, grad_output, 1.0, low, high, transform, "transformed", labels, sigma, gradient=gradient
     )
     return gradient
 
@@ -244,7 +243,7 @@ def cross_entropy_op(
     low: float,
     high: float,
     transform: str,
-    raw: bool,
+    readout_kind: str,
     labels: str,
     sigma: float,
     with_readout: bool,
@@ -274,7 +273,7 @@ def cross_entropy_op(
         low,
         high,
         transform,
-        raw,
+        readout_kind,
         labels,
         sigma,
         loss=loss,
@@ -287,7 +286,9 @@ def cross_entropy_op(
 
 
 @cross_entropy_op.register_fake
-def _(logits, target, mask, weight, mean, low, high, transform, raw, labels, sigma, with_readout, with_gradient):
+def _(
+    logits, target, mask, weight, mean, low, high, transform, readout_kind, labels, sigma, with_readout, with_gradient
+):
     readout = logits.new_empty(logits.shape[0] if with_readout else 0, dtype=torch.float32)
     gradient = torch.empty_like(logits) if with_gradient else logits.new_empty((0, logits.shape[1]))
     return logits.new_empty((), dtype=torch.float32), readout, gradient
@@ -300,7 +301,7 @@ def _save_loss(ctx, inputs, output) -> None:
     ctx.set_materialize_grads(False)
     ctx.with_gradient, ctx.options = with_gradient, options
     # A GPU's factor cannot be looked at without waiting for it, so there the gradient is scaled in place: it is given
-    # away once, and computed again for whoever keeps the graph.
+    # away once, and computed again where the graph is kept.
     ctx.unscaled_gradient = None
     if not (runs_triton(logits) and is_eager_tensor(logits)):
         ctx.save_for_backward(gradient if with_gradient else None)
@@ -318,7 +319,7 @@ def _loss_backward(ctx, loss, *_):
     if len(saved) == 1:
         return *scaled(ctx, saved, loss), *[None] * 12
     require_one_derivative(ctx)
-    from twohot.kernels.two_hot.kernel import launch_scale
+    from twohot.kernels.two_hot.launchers import launch_scale
 
     gradient, ctx.unscaled_gradient = ctx.unscaled_gradient, None
     if gradient is None:
@@ -332,30 +333,30 @@ cross_entropy = differentiable(cross_entropy_op, _save_loss, _loss_backward, vis
 
 
 @torch.library.custom_op("twohot::expectation", mutates_args=())
-def expectation_op(logits: Tensor, low: float, high: float, transform: str, raw: bool) -> Tensor:
+def expectation_op(logits: Tensor, low: float, high: float, transform: str, readout_kind: str) -> Tensor:
     """float32 [R] readout of logits [R, N] (float32, bfloat16 or float16, contiguous), with a gradient."""
     out = logits.new_empty(logits.shape[0], dtype=torch.float32)
-    fill_expectation(logits, low, high, transform, raw, readout=out)
+    fill_expectation(logits, low, high, transform, readout_kind, readout=out)
     return out
 
 
 @expectation_op.register_fake
-def _(logits, low, high, transform, raw):
+def _(logits, low, high, transform, readout_kind):
     return logits.new_empty(logits.shape[0], dtype=torch.float32)
 
 
 @torch.library.custom_op("twohot::expectation_backward", mutates_args=())
 def expectation_backward_op(
-    logits: Tensor, grad_output: Tensor, low: float, high: float, transform: str, raw: bool
+    logits: Tensor, grad_output: Tensor, low: float, high: float, transform: str, readout_kind: str
 ) -> Tensor:
     """grad_output[r] d readout[r] / d logits[r] [R, N]."""
     gradient = empty_from_pool(logits.shape, logits)
-    fill_expectation(logits, low, high, transform, raw, grad_output=grad_output, gradient=gradient)
+    fill_expectation(logits, low, high, transform, readout_kind, grad_output=grad_output, gradient=gradient)
     return gradient
 
 
 @expectation_backward_op.register_fake
-def _(logits, grad_output, low, high, transform, raw):
+def _(logits, grad_output, low, high, transform, readout_kind):
     return torch.empty_like(logits)
 
 
@@ -391,7 +392,7 @@ def _vmap_rows(op):
         rows = logits.shape[0] if in_dims[0] is None else logits.movedim(in_dims[0], 0).shape[1]
         targets = target.numel() if in_dims[1] is None else target.numel() // size
         if in_dims[1] is not None or (mask is not None and in_dims[2] is not None):
-            # Targets of their own: one for each row, for r % T runs through the targets of one sample only.
+            # One target for each row, for r % T runs through the targets of one sample only.
             repeat = rows // max(targets, 1)
             target = _repeat_targets(target, in_dims[1], repeat, size)
             mask = None if mask is None else _repeat_targets(mask, in_dims[2], repeat, size)

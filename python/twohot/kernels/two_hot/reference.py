@@ -7,7 +7,7 @@ al. 2024 (arXiv 2411.11188); HL-Gauss labels, Farebrother et al. 2024 (arXiv 240
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -66,6 +66,8 @@ Labels = Literal["two_hot", "two_hot_raw", "hl_gauss"]
 """How a target becomes a distribution over bins: it shares its mass between its two bins, by their centers in
 transformed space or ("raw") by their values; or it is a Gaussian of `sigma` bin widths in transformed space."""
 LABELS: tuple[Labels, ...] = get_args(Labels)
+Support: TypeAlias = tuple[float, float, str, str]
+"""(low, high, transform, readout_kind), low and high in transformed space."""
 
 
 def bin_centers(low: float, high: float, count: int, *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
@@ -80,18 +82,18 @@ def labels_of(target: Tensor, low: float, high: float, count: int, transform: st
     """Labels [..., N] of the kind `labels`; `sigma` is that of HL-Gauss labels."""
     if labels == "hl_gauss":
         return hl_gauss(target, low, high, count, transform, sigma)
-    return two_hot(target, low, high, count, transform, raw=labels == "two_hot_raw")
+    return two_hot(target, low, high, count, transform, labels)
 
 
-def two_hot(target: Tensor, low: float, high: float, count: int, transform: str, raw: bool = False) -> Tensor:
-    """Labels [..., N]: x = f(y) clipped to [low, high] shares its mass between its two bins by nearness; where `raw`, y
-    between the values f^-1(b) of its two bins.
+def two_hot(target: Tensor, low: float, high: float, count: int, transform: str, labels: str = "two_hot") -> Tensor:
+    """Labels [..., N]: x = f(y) clipped to [low, high] shares its mass between its two bins by nearness; for
+    "two_hot_raw", y between the values f^-1(b) of its two bins.
 
     Written as relu(1 - |(x - low) / width - k|), which is exact at the centers and at both ends. Positions are computed
     in float32 at least: bfloat16 cannot tell bin 257 from 258.
     """
     upcast = target.to(torch.promote_types(target.dtype, torch.float32))
-    positions = (raw_position if raw else position)(upcast, low, high, count, transform)
+    positions = (raw_position if labels == "two_hot_raw" else position)(upcast, low, high, count, transform)
     index = torch.arange(count, dtype=upcast.dtype, device=target.device)
     return torch.relu(1 - torch.abs(positions.unsqueeze(-1) - index)).to(target.dtype)
 
@@ -139,17 +141,17 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return -torch.where(labels == 0, 0, product).sum(-1)
 
 
-def bin_expectation(logits: Tensor, low: float, high: float, transform: str, readout: str) -> Tensor:
+def bin_expectation(logits: Tensor, low: float, high: float, transform: str, readout_kind: str) -> Tensor:
     """The scalar that bins stand for: f^-1(sum p b) ("transformed") or sum p f^-1(b) ("raw").
 
     On a support that is symmetric about 0, mirrored bins are subtracted before they are summed, so that a symmetric
-    distribution reads as exactly 0.
+    distribution decodes to exactly 0.
     """
     _, inverse = TRANSFORMS[transform]
     probability = torch.softmax(logits, dim=-1)
     count = logits.shape[-1]
     values = bin_centers(low, high, count, dtype=logits.dtype, device=logits.device)
-    if readout == "raw":
+    if readout_kind == "raw":
         values = inverse(values)
     if low == -high:
         half = count // 2
@@ -157,4 +159,4 @@ def bin_expectation(logits: Tensor, low: float, high: float, transform: str, rea
         mean = ((probability[..., count - half :] - probability[..., :half].flip(-1)) * values[count - half :]).sum(-1)
     else:
         mean = (probability * values).sum(-1)
-    return mean if readout == "raw" else inverse(mean)
+    return mean if readout_kind == "raw" else inverse(mean)

@@ -1,4 +1,4 @@
-"""Recycled memory of large gradients: who has it, who keeps it, who gives it back."""
+"""Pooled memory of large gradients: who has it, who keeps it, who gives it back."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _nothing_kept(_earlier_objects_set_aside):
 
 
 def gradient(logits: Tensor) -> Tensor:
-    """Of a loss over logits [R, 64]: 256 bytes a row in recycled memory, from 4096 rows on."""
+    """Of a loss over logits [R, 64]: 256 bytes a row in pooled memory, from 4096 rows on."""
     z = logits.detach().requires_grad_()
     loss = two_hot_cross_entropy(z, torch.zeros(()), BINS)
     return torch.autograd.grad(loss, z)[0]
@@ -53,16 +53,16 @@ def bytes_of(count: int, value: float = 0.0) -> Tensor:
 
 def test_memory_goes_back_when_its_tensor_goes() -> None:
     x = bytes_of(3 * MEGABYTE)
-    assert _native.recycled_bytes() == 0
+    assert _native.pool_cached_bytes() == 0
     address = x.data_ptr()
     del x
-    assert _native.recycled_bytes() == 2 * HUGE_PAGE  # 3 megabytes in whole pages
+    assert _native.pool_cached_bytes() == 2 * HUGE_PAGE  # 3 megabytes in whole pages
     y = bytes_of(3 * MEGABYTE)
     assert y.data_ptr() == address
-    assert _native.recycled_bytes() == 0
+    assert _native.pool_cached_bytes() == 0
 
 
-def test_gradients_are_recycled() -> None:
+def test_gradients_are_pooled() -> None:
     logits = normal(20_000, 64)
     addresses = set()
     for _ in range(5):
@@ -70,23 +70,23 @@ def test_gradients_are_recycled() -> None:
         addresses.add(found.data_ptr())
         del found
     assert len(addresses) == 1
-    assert _native.recycled_bytes() >= logits.nbytes
+    assert _native.pool_cached_bytes() >= logits.nbytes
     with torch.no_grad():
         two_hot_cross_entropy(logits, torch.zeros(()), BINS)
-    assert _native.recycled_bytes() >= logits.nbytes
+    assert _native.pool_cached_bytes() >= logits.nbytes
 
 
 def test_small_tensors_are_left_to_torch() -> None:
     x = bytes_of(MEGABYTE - 4)
     del x
-    assert _native.recycled_bytes() == 0
+    assert _native.pool_cached_bytes() == 0
     x = bytes_of(MEGABYTE)
     del x
-    assert _native.recycled_bytes() == HUGE_PAGE
+    assert _native.pool_cached_bytes() == HUGE_PAGE
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_recycled_tensor_is_a_tensor_like_any_other(dtype: torch.dtype) -> None:
+def test_a_pooled_tensor_is_a_tensor_like_any_other(dtype: torch.dtype) -> None:
     like = torch.empty(0, dtype=dtype)
     x = empty_from_pool((1031, 1025), like)
     assert (x.shape, x.dtype, x.device.type) == ((1031, 1025), dtype, "cpu")
@@ -100,7 +100,7 @@ def test_a_recycled_tensor_is_a_tensor_like_any_other(dtype: torch.dtype) -> Non
     (x * x).sum().backward()
     assert x.grad.eq(6).all()
     with pytest.raises(ValueError, match="expected at least 1 byte, got 0"):
-        _native.recycled(0)
+        _native.empty_from_pool(0)
 
 
 def test_a_block_serves_what_is_a_little_smaller_and_nothing_larger() -> None:
@@ -111,10 +111,10 @@ def test_a_block_serves_what_is_a_little_smaller_and_nothing_larger() -> None:
     assert larger.data_ptr() != address
     much_smaller = bytes_of(16 * MEGABYTE)  # it would waste most of the block
     assert much_smaller.data_ptr() != address
-    assert _native.recycled_bytes() == 64 * MEGABYTE
+    assert _native.pool_cached_bytes() == 64 * MEGABYTE
     smaller = bytes_of(60 * MEGABYTE)
     assert smaller.data_ptr() == address
-    assert _native.recycled_bytes() == 0
+    assert _native.pool_cached_bytes() == 0
 
 
 def test_memory_is_kept_while_anything_uses_it() -> None:
@@ -131,11 +131,11 @@ def test_memory_is_kept_while_anything_uses_it() -> None:
     assert torch.equal(flat, expected.view(-1))
     assert torch.equal(torch.from_numpy(array), expected[100:200])
     assert torch.equal(shared, expected[::2])
-    kept = _native.recycled_bytes()
+    kept = _native.pool_cached_bytes()
     del row, column, flat, array
-    assert _native.recycled_bytes() == kept
+    assert _native.pool_cached_bytes() == kept
     del shared
-    assert _native.recycled_bytes() > kept
+    assert _native.pool_cached_bytes() > kept
 
 
 def test_gradients_keep_their_memory_while_losses_come_and_go() -> None:
@@ -155,7 +155,7 @@ def test_gradients_keep_their_memory_while_losses_come_and_go() -> None:
     assert len({x.data_ptr() for x in held}) == len(held)
 
 
-def test_what_a_graph_saved_is_not_recycled() -> None:
+def test_what_a_graph_saved_is_not_pooled() -> None:
     z = normal(20_000, 64).requires_grad_()
     loss = two_hot_cross_entropy(z, torch.zeros(()), BINS)
     for seed in range(3):
@@ -168,7 +168,7 @@ def test_releasing_gives_back_what_nobody_uses() -> None:
     x, y = bytes_of(4 * MEGABYTE, 1.0), bytes_of(8 * MEGABYTE)
     del y
     assert release_memory() == 8 * MEGABYTE
-    assert _native.recycled_bytes() == 0
+    assert _native.pool_cached_bytes() == 0
     assert release_memory() == 0
     assert x.eq(1).all()
     del x
@@ -182,7 +182,7 @@ def test_memory_may_be_freed_by_another_thread() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert _native.recycled_bytes() == 32 * MEGABYTE
+    assert _native.pool_cached_bytes() == 32 * MEGABYTE
 
 
 def test_many_threads_never_share_a_block() -> None:
@@ -220,33 +220,48 @@ def printed(program: str, **environment: str) -> list[str]:
 def test_zero_megabytes_switch_the_pool_off() -> None:
     program = """
 for _ in range(2):
-    held = _native.recycled(4 << 20)
-    print(_native.recycled_bytes())
+    held = _native.empty_from_pool(4 << 20)
+    print(_native.pool_cached_bytes())
     del held
-    print(_native.recycled_bytes())
+    print(_native.pool_cached_bytes())
 """
-    assert printed(program, TWOHOT_RECYCLED_MB="0") == ["0"] * 4
+    assert printed(program, TWOHOT_POOL_MB="0") == ["0"] * 4
 
 
 def test_the_pool_keeps_no_more_than_it_was_told() -> None:
     program = """
-held = [_native.recycled(4 << 20) for _ in range(5)]
+held = [_native.empty_from_pool(4 << 20) for _ in range(5)]
 while held:
     held.pop()
-    print(_native.recycled_bytes() >> 20)
-_native.release_recycled()
-large = _native.recycled(20 << 20)
+    print(_native.pool_cached_bytes() >> 20)
+_native.release_pool()
+large = _native.empty_from_pool(20 << 20)
 del large
-print(_native.recycled_bytes() >> 20)
+print(_native.pool_cached_bytes() >> 20)
 """
-    assert printed(program, TWOHOT_RECYCLED_MB="12") == ["4", "8", "12", "12", "12", "0"]
+    assert printed(program, TWOHOT_POOL_MB="12") == ["4", "8", "12", "12", "12", "0"]
+
+
+def test_the_limit_under_its_old_name_counts_with_a_warning() -> None:
+    program = """
+import warnings
+with warnings.catch_warnings(record=True) as found:
+    warnings.simplefilter("always", DeprecationWarning)
+    import twohot.kernels.memory
+held = _native.empty_from_pool(4 << 20)
+del held
+print(_native.pool_cached_bytes(), sum("TWOHOT_POOL_MB" in str(warning.message) for warning in found))
+"""
+    assert printed(program, TWOHOT_RECYCLED_MB="0") == ["0", "1"]
+    assert printed(program, TWOHOT_RECYCLED_MB="0", TWOHOT_POOL_MB="8") == ["4194304", "1"]
 
 
 def test_arrays_may_outlive_the_interpreter() -> None:
     program = """
 import builtins, torch
 from twohot.losses import two_hot_cross_entropy
-builtins.kept = two_hot_cross_entropy, torch.from_numpy(_native.recycled(4 << 20)), _native.recycled(4 << 20)
+held = _native.empty_from_pool(4 << 20)
+builtins.kept = two_hot_cross_entropy, torch.from_numpy(held), _native.empty_from_pool(4 << 20)
 print("done")
 """
     assert printed(program) == ["done"]
