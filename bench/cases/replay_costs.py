@@ -27,7 +27,7 @@ THREADS = 2
 BATCH = 24
 ENVIRONMENTS = 64
 SIZES = {"1e5 steps": 100_000, "1e7 steps": 10_000_000, "3e8 steps": 300_000_000}
-LAWS = ("trajectory", "step")
+DISTRIBUTIONS = ("trajectory", "step")
 LEARNERS = ("it sleeps", "it computes on one core")
 OPENED = ("files in the page cache", "files not in the page cache")
 LEARNER = 0.005
@@ -92,8 +92,8 @@ def small_store(steps: int) -> Figures:
         return 1e6 * (time.perf_counter() - start) / calls
 
     name = next(name for name, size in SIZES.items() if size == steps)
-    laws = {f"{name}, by {by}": partial(microseconds, by) for by in LAWS}
-    return Figures({law: values.tolist() for law, values in interleaved(laws, rounds=15).items()})
+    draws = {f"{name}, by {by}": partial(microseconds, by) for by in DISTRIBUTIONS}
+    return Figures({draw: values.tolist() for draw, values in interleaved(draws, rounds=15).items()})
 
 
 def appending(make: Callable[[], Trajectories], capacity: int) -> Figures:
@@ -278,7 +278,7 @@ CASES = {
         "1e5 steps, by trajectory",
         tuple(
             Goal(f"3e8 steps, against 1e5, by {by}", f"3e8 steps, by {by}", (f"1e5 steps, by {by}",), at_most=3)
-            for by in LAWS
+            for by in DISTRIBUTIONS
         ),
     ),
     "appending": Case(

@@ -12,7 +12,7 @@ BlockArena::~BlockArena() {
 
 std::shared_ptr<std::byte> BlockArena::take(std::size_t bytes) {
   const std::size_t whole = (bytes + 63) / 64 * 64;
-  if (whole > largest_bytes) {
+  if (whole > max_block_bytes) {
     return {static_cast<std::byte*>(::operator new(whole, std::align_val_t{64})),
             [](std::byte* memory) { ::operator delete(memory, std::align_val_t{64}); }};
   }

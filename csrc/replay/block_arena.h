@@ -1,4 +1,4 @@
-// Memory for trajectories that come and go in about the same order: blocks of any size, one behind the other in large
+// Memory for trajectories that come and go in about the same order: blocks of any size, one after the other in large
 // slabs of huge pages, so that reading far-apart trajectories misses few translations and writing touches no fresh
 // pages.
 #pragma once
@@ -13,13 +13,13 @@
 namespace twohot {
 
 // Thread-safe. Held by shared_ptr; every block keeps it alive. A slab is used again when all of its blocks are gone;
-// one that is not in use goes back to the system when another is kept already.
+// one that is not in use goes back to the system when another is spare already.
 class BlockArena : public std::enable_shared_from_this<BlockArena> {
  public:
   static constexpr std::size_t slab_bytes = std::size_t{4} << 20;
 
   // Larger blocks get memory of their own.
-  static constexpr std::size_t largest_bytes = slab_bytes / 8;
+  static constexpr std::size_t max_block_bytes = slab_bytes / 8;
 
   BlockArena() = default;
   ~BlockArena();

@@ -49,7 +49,7 @@ void ChunkPool::give(Slab* slab, std::byte* chunk) noexcept {
     if (slab->free.empty()) available_.push_back(slab);
     slab->free.push_back(chunk);
     free_bytes_ += chunk_bytes_;
-    if (slab->free.size() < per_slab_ || free_bytes_ <= kept_bytes) return;
+    if (slab->free.size() < per_slab_ || free_bytes_ <= retained_bytes) return;
     free_bytes_ -= per_slab_ * chunk_bytes_;
     available_.erase(std::find(available_.begin(), available_.end(), slab));
     const auto found =

@@ -14,10 +14,10 @@ namespace twohot {
 using Chunk = std::shared_ptr<std::byte>;
 
 // Chunks are cut from slabs of at least a huge page. A slab without used chunks goes back to the system once more than
-// `kept_bytes` are free. Thread-safe. Held by shared_ptr.
+// `retained_bytes` are free. Thread-safe. Held by shared_ptr.
 class ChunkPool : public std::enable_shared_from_this<ChunkPool> {
  public:
-  static constexpr std::size_t kept_bytes = std::size_t{64} << 20;
+  static constexpr std::size_t retained_bytes = std::size_t{64} << 20;
 
   // `bytes` of each chunk are rounded up to a multiple of 64; at least 1.
   explicit ChunkPool(std::size_t bytes);

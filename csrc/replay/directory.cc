@@ -209,8 +209,8 @@ void Directory::sync() const {
   File(path_, File::Use::folder).sync();  // the names of its files
 }
 
-Extents Directory::extents(const Layout& layout) const {
-  Extents result;
+Position Directory::position(const Layout& layout) const {
+  Position result;
   for (const auto& [name, segment] : segments_) {
     if (segment->records() > 0 && !gone(*segment, layout)) result.emplace(name.text(), segment->records());
   }

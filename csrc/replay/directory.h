@@ -18,8 +18,8 @@
 
 namespace twohot {
 
-// Files of a replay that do not hold, in words that name the first.
-class DamageError : public std::runtime_error {
+// Files of a replay that are corrupt, in words that name the first.
+class CorruptionError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
@@ -58,13 +58,13 @@ class Directory {
   void sync() const;
 
   // Records of each segment that were read or written so far, but of those that are gone or have none.
-  Extents extents(const Layout& layout) const;
+  Position position(const Layout& layout) const;
 
   // Everything found wrong so far.
   const std::vector<Problem>& problems() const noexcept { return problems_; }
 
  private:
-  using Found = std::tuple<std::int64_t, std::uint64_t, std::shared_ptr<Trajectory>>;  // behind its time and its writer
+  using Found = std::tuple<std::int64_t, std::uint64_t, std::shared_ptr<Trajectory>>;  // after its time and its writer
 
   bool gone(const Segment& segment, const Layout& layout) const;
   bool look(const Layout& layout);              // whether nothing was removed meanwhile
@@ -78,7 +78,7 @@ class Directory {
   const std::size_t segment_bytes_;
   const bool durable_;
   std::map<SegmentName, std::shared_ptr<Segment>> segments_;
-  std::set<SegmentName> refused_;  // damaged ones, not to be tried again
+  std::set<SegmentName> refused_;  // corrupt ones, not to be tried again
   std::vector<Found> found_;       // read, and not returned yet
   bool shrunk_ = false;
   std::int64_t latest_ = 0;  // time of all that was read or written

@@ -22,57 +22,58 @@ void make_space(Vector& vector) {
 }  // namespace
 
 void Index::make_room() {
-  const std::size_t needed = passing_.size() + 1;
+  const std::size_t needed = evictable_.size() + 1;
   if (needed > tree_->size()) {
     SumTree larger(2 * tree_->size());
-    for (std::size_t i = 0; i < passing_.size(); ++i) {
-      const auto place = static_cast<std::size_t>(first_) + i;
-      larger.set(place & (larger.size() - 1), (*tree_)[leaf(static_cast<std::int64_t>(place))]);
+    for (std::size_t i = 0; i < evictable_.size(); ++i) {
+      const auto ordinal = static_cast<std::size_t>(first_) + i;
+      larger.set(ordinal & (larger.size() - 1), (*tree_)[leaf(static_cast<std::int64_t>(ordinal))]);
     }
     tree_ = std::move(larger);
   }
-  if (kept_.size() + 1 > kept_tree_->size()) {
-    SumTree larger(2 * kept_tree_->size());
-    for (std::size_t i = 0; i < kept_.size(); ++i) larger.set(i, (*kept_tree_)[i]);
-    kept_tree_ = std::move(larger);
+  if (protected_.size() + 1 > protected_tree_->size()) {
+    SumTree larger(2 * protected_tree_->size());
+    for (std::size_t i = 0; i < protected_.size(); ++i) larger.set(i, (*protected_tree_)[i]);
+    protected_tree_ = std::move(larger);
   }
 }
 
 void Index::push(std::shared_ptr<const Trajectory> trajectory) {
-  const bool kept = trajectory->kept;
+  const bool is_protected = trajectory->is_protected;
   const std::int64_t id = trajectory->id;
   const std::int64_t length = trajectory->length;
-  const std::int64_t place = kept ? -1 - kept_count() : first_ + static_cast<std::int64_t>(passing_.size());
+  const std::int64_t ordinal =
+      is_protected ? -1 - protected_count() : first_ + static_cast<std::int64_t>(evictable_.size());
   // What may throw comes first, and what it leaves behind changes nothing.
   if (tree_) make_room();
   const std::int64_t guides =
-      kept ? 0 : (end_ + length + guide_steps - 1) / guide_steps - (end_ + guide_steps - 1) / guide_steps;
+      is_protected ? 0 : (end_ + length + guide_steps - 1) / guide_steps - (end_ + guide_steps - 1) / guide_steps;
   Task& task = tasks_.try_emplace(trajectory->task, Task{trajectory->task, {}, {}}).first->second;
   const bool absent = task.size() == 0;
   if (absent) make_space(present_);
-  if (kept) make_space(kept_);
+  if (is_protected) make_space(protected_);
   std::int64_t guided = 0;
   bool listed = false;
   bool mapped = false;
   try {
-    mapped = places_.emplace(id, place).second;
-    if (kept) {
-      task.kept.push_back(place);
+    mapped = ordinals_.emplace(id, ordinal).second;
+    if (is_protected) {
+      task.protected_ordinals.push_back(ordinal);
     } else {
-      task.passing.push_back(place);
+      task.evictable_ordinals.push_back(ordinal);
     }
     listed = true;
-    for (; guided < guides; ++guided) guide_.push_back(place);
-    if (kept) {
-      kept_.push_back({std::move(trajectory), kept_steps() + length});
+    for (; guided < guides; ++guided) guide_.push_back(ordinal);
+    if (is_protected) {
+      protected_.push_back({std::move(trajectory), protected_steps() + length});
     } else {
-      passing_.push_back({std::move(trajectory), end_ + length});
+      evictable_.push_back({std::move(trajectory), end_ + length});
     }
   } catch (...) {
     for (; guided > 0; --guided) guide_.pop_back();
-    if (listed && kept) task.kept.pop_back();
-    if (listed && !kept) task.passing.pop_back();
-    if (mapped) places_.erase(id);
+    if (listed && is_protected) task.protected_ordinals.pop_back();
+    if (listed && !is_protected) task.evictable_ordinals.pop_back();
+    if (mapped) ordinals_.erase(id);
     throw;
   }
   if (absent) {
@@ -80,22 +81,22 @@ void Index::push(std::shared_ptr<const Trajectory> trajectory) {
                                         [](std::int32_t label, const Task* other) { return label < other->label; });
     present_.insert(after, &task);
   }
-  if (!kept) end_ += length;
+  if (!is_protected) end_ += length;
   if (tree_) {
-    (kept ? *kept_tree_ : *tree_).set(kept ? kept_.size() - 1 : leaf(place), largest_priority_);
+    (is_protected ? *protected_tree_ : *tree_).set(is_protected ? protected_.size() - 1 : leaf(ordinal), max_priority_);
   }
 }
 
 std::shared_ptr<const Trajectory> Index::pop() noexcept {
-  std::shared_ptr<const Trajectory> leaving = std::move(passing_.front().trajectory);
-  begin_ = passing_.front().end;
-  passing_.pop_front();
+  std::shared_ptr<const Trajectory> leaving = std::move(evictable_.front().trajectory);
+  begin_ = evictable_.front().end;
+  evictable_.pop_front();
   if (tree_) tree_->set(leaf(first_), 0);
   while (!guide_.empty() && guide_.front() == first_) guide_.pop_front();
-  places_.erase(leaving->id);
+  ordinals_.erase(leaving->id);
   const auto found = tasks_.find(leaving->task);
   Task& task = found->second;
-  task.passing.pop_front();
+  task.evictable_ordinals.pop_front();
   if (task.size() == 0) {
     present_.erase(std::find(present_.begin(), present_.end(), &task));
     tasks_.erase(found);
@@ -110,88 +111,89 @@ std::vector<std::shared_ptr<const Trajectory>> Index::remove_unless(
   const std::vector<double> priorities = this->priorities();
   Index rest;
   if (tree_) rest.use_priorities();
-  for (std::int64_t position = 0; position < size(); ++position) {
-    const std::shared_ptr<const Trajectory>& trajectory = at(position);
+  for (std::int64_t index = 0; index < size(); ++index) {
+    const std::shared_ptr<const Trajectory>& trajectory = at(index);
     if (!keeps(*trajectory)) {
       leaving.push_back(trajectory);
       continue;
     }
     rest.push(trajectory);
-    if (tree_) rest.set_priority(trajectory->id, priorities[static_cast<std::size_t>(position)]);
+    if (tree_) rest.set_priority(trajectory->id, priorities[static_cast<std::size_t>(index)]);
   }
   if (leaving.empty()) return leaving;
-  rest.largest_priority_ = largest_priority_;
+  rest.max_priority_ = max_priority_;
   std::swap(*this, rest);
   return leaving;
 }
 
 void Index::clear() noexcept {
-  first_ += static_cast<std::int64_t>(passing_.size());
+  first_ += static_cast<std::int64_t>(evictable_.size());
   begin_ = end_;
-  kept_.clear();
-  passing_.clear();
+  protected_.clear();
+  evictable_.clear();
   guide_.clear();
-  places_.clear();
+  ordinals_.clear();
   present_.clear();
   tasks_.clear();
   tree_.reset();
-  kept_tree_.reset();
-  largest_priority_ = 1;
+  protected_tree_.reset();
+  max_priority_ = 1;
 }
 
-const std::shared_ptr<const Trajectory>& Index::placed(std::int64_t place) const noexcept {
-  return place < 0 ? kept_[static_cast<std::size_t>(-1 - place)].trajectory
-                   : passing_[static_cast<std::size_t>(place - first_)].trajectory;
+const std::shared_ptr<const Trajectory>& Index::at_ordinal(std::int64_t ordinal) const noexcept {
+  return ordinal < 0 ? protected_[static_cast<std::size_t>(-1 - ordinal)].trajectory
+                     : evictable_[static_cast<std::size_t>(ordinal - first_)].trajectory;
 }
 
-const std::shared_ptr<const Trajectory>& Index::at(std::int64_t position) const noexcept {
-  return placed(position < kept_count() ? -1 - position : first_ + position - kept_count());
+const std::shared_ptr<const Trajectory>& Index::at(std::int64_t index) const noexcept {
+  return at_ordinal(index < protected_count() ? -1 - index : first_ + index - protected_count());
 }
 
 const std::shared_ptr<const Trajectory>* Index::find(std::int64_t id) const noexcept {
-  const auto found = places_.find(id);
-  return found == places_.end() ? nullptr : &placed(found->second);
+  const auto found = ordinals_.find(id);
+  return found == ordinals_.end() ? nullptr : &at_ordinal(found->second);
 }
 
-// The last guide at or before a step, or -1 where there is none; `step` counts the kept steps, then the others.
+// The last guide at or before a step, or -1 where there is none; `step` counts the protected steps, then the evictable
+// ones.
 std::int64_t Index::guide_of_step(std::int64_t step) const noexcept {
-  if (step < kept_steps()) return -1;
+  if (step < protected_steps()) return -1;
   const std::int64_t first_guide = (begin_ + guide_steps - 1) / guide_steps;
-  return std::max<std::int64_t>(-1, (begin_ + step - kept_steps()) / guide_steps - first_guide);
+  return std::max<std::int64_t>(-1, (begin_ + step - protected_steps()) / guide_steps - first_guide);
 }
 
-std::int64_t Index::place_of_step(std::int64_t step) const noexcept {
+std::int64_t Index::ordinal_of_step(std::int64_t step) const noexcept {
   const auto before = [](std::int64_t value, const Entry& entry) { return value < entry.end; };
-  if (step < kept_steps()) {
-    return -1 - (std::upper_bound(kept_.begin(), kept_.end(), step, before) - kept_.begin());
+  if (step < protected_steps()) {
+    return -1 - (std::upper_bound(protected_.begin(), protected_.end(), step, before) - protected_.begin());
   }
-  const std::int64_t absolute = begin_ + step - kept_steps();
+  const std::int64_t absolute = begin_ + step - protected_steps();
   const std::int64_t guide = guide_of_step(step);
   const std::int64_t low = guide >= 0 ? guide_[static_cast<std::size_t>(guide)] - first_ : 0;
   const std::int64_t high = guide + 1 < static_cast<std::int64_t>(guide_.size())
                                 ? guide_[static_cast<std::size_t>(guide + 1)] - first_ + 1
-                                : static_cast<std::int64_t>(passing_.size());
+                                : static_cast<std::int64_t>(evictable_.size());
   return first_ +
-         (std::upper_bound(passing_.begin() + low, passing_.begin() + high, absolute, before) - passing_.begin());
+         (std::upper_bound(evictable_.begin() + low, evictable_.begin() + high, absolute, before) - evictable_.begin());
 }
 
-std::vector<Drawn> Index::draw(std::int64_t count, Law law, double half_life, RandomStream& random) {
-  std::vector<Drawn> drawn;
+std::vector<Draw> Index::draw(std::int64_t count, Sampling by, double half_life, RandomStream& random) {
+  std::vector<Draw> drawn;
   drawn.reserve(static_cast<std::size_t>(count));
-  if (law == Law::step) {
+  if (by == Sampling::step) {
     draw_by_steps(drawn, count, random);
   } else {
     for (std::int64_t i = 0; i < count; ++i) {
-      drawn.push_back(draw_one(law, half_life, random));
+      drawn.push_back(draw_one(by, half_life, random));
       prefetch(drawn.back().trajectory);
     }
   }
-  for (const Drawn& each : drawn) prefetch(each.trajectory->get(), sizeof(Trajectory));
+  for (const Draw& each : drawn) prefetch(each.trajectory->get(), sizeof(Trajectory));
   return drawn;
 }
 
 // In passes, so that what all draws look up is waited for at once.
-void Index::draw_by_steps(std::vector<Drawn>& drawn, std::int64_t count, RandomStream& random) {
+void Index::draw_by_steps(std::vector<Draw>& drawn, std::int64_t count, RandomStream& random) {
   std::vector<std::int64_t> chosen(static_cast<std::size_t>(count));
   for (std::int64_t& step : chosen) {
     step = static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(steps())));
@@ -201,25 +203,25 @@ void Index::draw_by_steps(std::vector<Drawn>& drawn, std::int64_t count, RandomS
   for (const std::int64_t step : chosen) {
     const std::int64_t guide = guide_of_step(step);
     if (guide >= 0)
-      prefetch(&passing_[static_cast<std::size_t>(guide_[static_cast<std::size_t>(guide)] - first_)], 128);
+      prefetch(&evictable_[static_cast<std::size_t>(guide_[static_cast<std::size_t>(guide)] - first_)], 128);
   }
-  for (const std::int64_t step : chosen) drawn.push_back({&placed(place_of_step(step)), 0});
-  for (const Drawn& each : drawn) prefetch(each.trajectory->get(), sizeof(Trajectory));
-  for (Drawn& each : drawn) {
+  for (const std::int64_t step : chosen) drawn.push_back({&at_ordinal(ordinal_of_step(step)), 0});
+  for (const Draw& each : drawn) prefetch(each.trajectory->get(), sizeof(Trajectory));
+  for (Draw& each : drawn) {
     each.probability = static_cast<double>((*each.trajectory)->length) / static_cast<double>(steps());
   }
 }
 
-// Law::step is drawn by draw_by_steps.
-Drawn Index::draw_one(Law law, double half_life, RandomStream& random) {
+// Sampling::step is drawn by draw_by_steps.
+Draw Index::draw_one(Sampling by, double half_life, RandomStream& random) {
   const auto count = static_cast<double>(size());
   const auto below = [&](std::int64_t bound) {
     return static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(bound)));
   };
-  switch (law) {
-    case Law::trajectory:
-    case Law::step: break;
-    case Law::recency: {
+  switch (by) {
+    case Sampling::trajectory:
+    case Sampling::step: break;
+    case Sampling::recency: {
       // P(age a) = q^a (1 - q) / (1 - q^n), drawn by inverting its distribution function.
       const double log_q = -std::log(2.0) / half_life;
       const double mass = -std::expm1(count * log_q);
@@ -227,24 +229,26 @@ Drawn Index::draw_one(Law law, double half_life, RandomStream& random) {
       const auto whole = static_cast<std::int64_t>(std::clamp(age, 0.0, count - 1));
       return {&at(size() - 1 - whole), std::exp(static_cast<double>(whole) * log_q) * -std::expm1(log_q) / mass};
     }
-    case Law::priority: {
+    case Sampling::priority: {
       use_priorities();
-      const double total = kept_tree_->total() + tree_->total();
+      const double total = protected_tree_->total() + tree_->total();
       if (!(total > 0)) throw std::runtime_error("all priorities are 0: there is nothing to draw from");
       const double target = unit(random) * total;
-      if (kept_tree_->total() > 0 && (target < kept_tree_->total() || tree_->total() <= 0)) {
-        const std::size_t found = kept_tree_->find(target);
-        return {&kept_[found].trajectory, (*kept_tree_)[found] / total};
+      if (protected_tree_->total() > 0 && (target < protected_tree_->total() || tree_->total() <= 0)) {
+        const std::size_t found = protected_tree_->find(target);
+        return {&protected_[found].trajectory, (*protected_tree_)[found] / total};
       }
-      const std::size_t found = tree_->find(target - kept_tree_->total());
+      const std::size_t found = tree_->find(target - protected_tree_->total());
       const std::size_t offset = (found - leaf(first_)) & (tree_->size() - 1);
-      return {&passing_[offset].trajectory, (*tree_)[found] / total};
+      return {&evictable_[offset].trajectory, (*tree_)[found] / total};
     }
-    case Law::task: {
+    case Sampling::task: {
       const Task& task = *present_[static_cast<std::size_t>(below(static_cast<std::int64_t>(present_.size())))];
-      const auto place = static_cast<std::size_t>(below(static_cast<std::int64_t>(task.size())));
+      const auto chosen = static_cast<std::size_t>(below(static_cast<std::int64_t>(task.size())));
       const double probability = 1 / (static_cast<double>(present_.size()) * static_cast<double>(task.size()));
-      return {&placed(place < task.kept.size() ? task.kept[place] : task.passing[place - task.kept.size()]),
+      return {&at_ordinal(chosen < task.protected_ordinals.size()
+                              ? task.protected_ordinals[chosen]
+                              : task.evictable_ordinals[chosen - task.protected_ordinals.size()]),
               probability};
     }
   }
@@ -253,27 +257,27 @@ Drawn Index::draw_one(Law law, double half_life, RandomStream& random) {
 
 void Index::use_priorities() {
   if (tree_) return;
-  SumTree tree(passing_.size() + 1);
-  SumTree kept(kept_.size() + 1);
-  for (std::size_t i = 0; i < passing_.size(); ++i) {
+  SumTree tree(evictable_.size() + 1);
+  SumTree protected_tree(protected_.size() + 1);
+  for (std::size_t i = 0; i < evictable_.size(); ++i) {
     tree.set((static_cast<std::size_t>(first_) + i) & (tree.size() - 1), 1);
   }
-  for (std::size_t i = 0; i < kept_.size(); ++i) kept.set(i, 1);
+  for (std::size_t i = 0; i < protected_.size(); ++i) protected_tree.set(i, 1);
   tree_ = std::move(tree);
-  kept_tree_ = std::move(kept);
+  protected_tree_ = std::move(protected_tree);
 }
 
 bool Index::set_priority(std::int64_t id, double priority) {
   use_priorities();
-  const auto found = places_.find(id);
-  if (found == places_.end()) return false;
-  const std::int64_t place = found->second;
-  if (place < 0) {
-    kept_tree_->set(static_cast<std::size_t>(-1 - place), priority);
+  const auto found = ordinals_.find(id);
+  if (found == ordinals_.end()) return false;
+  const std::int64_t ordinal = found->second;
+  if (ordinal < 0) {
+    protected_tree_->set(static_cast<std::size_t>(-1 - ordinal), priority);
   } else {
-    tree_->set(leaf(place), priority);
+    tree_->set(leaf(ordinal), priority);
   }
-  largest_priority_ = std::max(largest_priority_, priority);
+  max_priority_ = std::max(max_priority_, priority);
   return true;
 }
 
@@ -281,8 +285,8 @@ std::vector<double> Index::priorities() const {
   std::vector<double> result;
   if (!tree_) return result;
   result.reserve(static_cast<std::size_t>(size()));
-  for (std::size_t i = 0; i < kept_.size(); ++i) result.push_back((*kept_tree_)[i]);
-  for (std::size_t i = 0; i < passing_.size(); ++i) {
+  for (std::size_t i = 0; i < protected_.size(); ++i) result.push_back((*protected_tree_)[i]);
+  for (std::size_t i = 0; i < evictable_.size(); ++i) {
     result.push_back((*tree_)[leaf(first_ + static_cast<std::int64_t>(i))]);
   }
   return result;

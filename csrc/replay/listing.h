@@ -1,7 +1,7 @@
 // The names of a replay's files in its directory.
 //
 // A segment is NAME.journal and NAME.data (see segment.h). NAME.K-X.cut, an empty file, says that its records from
-// place K on, whose blocks lie at X or behind it, do not count any more. NAME.removed says that what is left of it can
+// index K on, whose blocks lie at X or after it, do not count any more. NAME.removed says that what is left of it can
 // go. A name is never given twice: its first part is drawn at random by each writer for itself, which no clock, process
 // number or host has a part in, and its second part counts the segments of that writer.
 #pragma once
@@ -33,7 +33,7 @@ struct SegmentName {
 // A writer that nobody has been, nor will be. Throws std::runtime_error where the system gives no random bits.
 std::uint64_t draw_writer();
 
-// What counts of a segment: records in places below `records` with blocks that begin before `data_bytes`.
+// What counts of a segment: records with an index below `records` with blocks that begin before `data_bytes`.
 struct Cut {
   std::int64_t records = std::numeric_limits<std::int64_t>::max();
   std::int64_t data_bytes = std::numeric_limits<std::int64_t>::max();

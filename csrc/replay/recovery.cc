@@ -33,8 +33,8 @@ void require_no_writer(const std::string& directory, const Listing& listing) {
 }
 
 // What the first `records` records of a segment make up, or nothing where it has no more than those.
-std::optional<Cut> cut_behind(const std::string& directory, SegmentName name, const SegmentFiles& files,
-                              std::int64_t records) {
+std::optional<Cut> cut_after(const std::string& directory, SegmentName name, const SegmentFiles& files,
+                             std::int64_t records) {
   const File journal(journal_path(directory, name), File::Use::read);
   const Cut before = files.cut.value_or(Cut{});
   if (records > before.records || records > (journal.size() - data_begin) / record_bytes) {
@@ -44,7 +44,7 @@ std::optional<Cut> cut_behind(const std::string& directory, SegmentName name, co
   Record last;
   journal.read(&last, sizeof last, bytes - record_bytes);
   if (!whole(last, name)) {
-    throw std::runtime_error("'" + journal.path() + "' has a damaged record in place " + std::to_string(records - 1));
+    throw std::runtime_error("'" + journal.path() + "' has a corrupt record in place " + std::to_string(records - 1));
   }
   const Cut cut{records, last.offset + last.bytes};
   const bool more = journal.size() > bytes || File(data_path(directory, name), File::Use::read).size() > cut.data_bytes;
@@ -102,7 +102,8 @@ std::vector<Record> intact_records(const File& data, SegmentName name, const Lay
     }
     lose(at);
     const Trajectory trajectory(
-        Rows(record.length, mapping->data() + record.offset, packed_bytes(record, layout), mapping), record.task);
+        TrajectoryData(record.length, mapping->data() + record.offset, packed_bytes(record, layout), mapping),
+        record.task);
     if (block_checksum(trajectory, layout) == record.block_checksum) {
       result.push_back(record);
     } else {
@@ -153,10 +154,10 @@ void rebuild_journal(const std::string& directory, SegmentName name, const Layou
                      std::vector<Problem>& problems) {
   const std::string path = journal_path(directory, name);
   const std::string partial = path + ".partial";
-  for (const std::string& place : {path, partial}) {
-    if (absent(place) || file_bytes(place)) continue;
-    set_aside(directory, place);
-    problems.push_back({place, "is no regular file; moved to 'damaged'"});
+  for (const std::string& file : {path, partial}) {
+    if (absent(file) || file_bytes(file)) continue;
+    set_aside(directory, file);
+    problems.push_back({file, "is no regular file; moved to 'damaged'"});
   }
   std::vector<Record> records;
   std::size_t max_bytes = 0;
@@ -185,23 +186,23 @@ void rebuild_journal(const std::string& directory, SegmentName name, const Layou
 
 }  // namespace
 
-void roll_back(const std::string& directory, const Extents& extents, const std::set<std::string>& kept) {
+void roll_back(const std::string& directory, const Position& position, const std::set<std::string>& evicted) {
   const Listing listing = list(directory);
   require_no_writer(directory, listing);
   std::set<std::string> missing;
-  for (const auto& [name, records] : extents) {
+  for (const auto& [name, records] : position) {
     if (records < 0) throw std::runtime_error("segment " + name + " cannot have held " + std::to_string(records));
     if (records > 0) missing.insert(name);
   }
   std::vector<std::pair<SegmentName, Cut>> cuts;
   std::vector<SegmentName> later;
   for (const auto& [name, files] : listing) {
-    if (kept.contains(name.text())) continue;
-    const auto then = extents.find(name.text());
-    if (then == extents.end() || then->second == 0) {
+    if (evicted.contains(name.text())) continue;
+    const auto then = position.find(name.text());
+    if (then == position.end() || then->second == 0) {
       if (!files.journal || file_bytes(journal_path(directory, name))) later.push_back(name);
     } else if (files.journal) {
-      if (const auto cut = cut_behind(directory, name, files, then->second)) cuts.emplace_back(name, *cut);
+      if (const auto cut = cut_after(directory, name, files, then->second)) cuts.emplace_back(name, *cut);
       missing.erase(name.text());
     }
   }

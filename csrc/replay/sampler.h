@@ -12,14 +12,14 @@
 
 namespace twohot {
 
-// The memory of a batch of B windows of S = length + ahead steps, owned by the caller: C-contiguous arrays whose first
-// axes are [B, S + 1] for the observations (in schema order), `previous_action`, `previous_reward` and `time`, [B, S]
-// for `action`, `reward`, `terminated`, `truncated`, the other step fields and `mask`, and [B] for the rest.
+// The memory of a batch of B windows of S = length + lookahead steps, owned by the caller: C-contiguous arrays whose
+// first axes are [B, S + 1] for the observations (in schema order), `previous_action`, `previous_reward` and `time`,
+// [B, S] for `action`, `reward`, `terminated`, `truncated`, the step fields and `mask`, and [B] for the rest.
 struct BatchMemory {
   std::int64_t batch_size;
   std::int64_t length;
-  std::int64_t ahead;
-  bool pad_left;  // where a window has fewer steps, zeros come before them instead of behind
+  std::int64_t lookahead;
+  bool pad_left;  // where a window has fewer steps, zeros come before them instead of after
   std::vector<std::byte*> observation;
   std::byte* previous_action;
   std::byte* previous_reward;
@@ -28,7 +28,7 @@ struct BatchMemory {
   std::byte* reward;
   std::byte* terminated;
   std::byte* truncated;
-  std::vector<std::byte*> other;
+  std::vector<std::byte*> step;
   std::byte* mask;
   std::int32_t* task;
   std::int64_t* trajectory;
@@ -43,7 +43,7 @@ class Sampler {
   // A batch below this many bytes is packed on the caller's thread alone.
   static constexpr std::size_t inline_bytes = std::size_t{4} << 20;
 
-  // From this many bytes on, a batch is written past the caches, which it would exceed.
+  // From this many bytes on, a batch is written by non-temporal stores: it would exceed the caches.
   static constexpr std::size_t non_temporal_bytes = std::size_t{16} << 20;
 
   // Throws std::invalid_argument for a number of threads that ThreadPool rejects.
@@ -53,12 +53,12 @@ class Sampler {
 
   // Draws on the caller's thread, so that the batches depend on the store's random state and not on the number of
   // threads, and writes every byte of `batch`, which has the request's sizes. Where a window has fewer steps, the other
-  // rows are zero. `mask` is set for the first `length` steps only, so that those ahead take part in no loss. Throws
+  // rows are zero. `mask` is set for the first `length` steps only, so that lookahead takes part in no loss. Throws
   // what Store::draw throws (`batch` is then as before) and what pack() throws. O(B) draws and O(bytes of the batch).
   void sample(const Request& request, const BatchMemory& batch);
 
-  // Writes these windows, one for each row of `batch`. Throws DamageError where a compressed column cannot be read; the
-  // rest of `batch` is then written. O(bytes of the batch).
+  // Writes these windows, one for each row of `batch`. Throws CorruptionError where a compressed column cannot be read;
+  // the rest of `batch` is then written. O(bytes of the batch).
   void pack(std::span<const Window> windows, const BatchMemory& batch);
 
  private:

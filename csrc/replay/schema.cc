@@ -23,8 +23,8 @@ constexpr std::array<DTypeInfo, 12> dtypes{{{"bool", 'b', 1},
                                             {"uint32", 'u', 4},
                                             {"uint64", 'u', 8}}};
 
-constexpr std::size_t largest_row = std::size_t{1} << 32;
-constexpr std::size_t largest_packed_row = std::size_t{1} << 28;
+constexpr std::size_t max_row_bytes = std::size_t{1} << 32;
+constexpr std::size_t max_packed_row_bytes = std::size_t{1} << 28;
 
 std::size_t bytes_of_row(const Field& field) {
   std::size_t bytes = info(field.dtype).size;
@@ -33,7 +33,7 @@ std::size_t bytes_of_row(const Field& field) {
       throw std::invalid_argument("field '" + field.name + "': expected extents of at least 1, got " +
                                   std::to_string(extent));
     }
-    if (static_cast<std::size_t>(extent) > largest_row / bytes) {
+    if (static_cast<std::size_t>(extent) > max_row_bytes / bytes) {
       throw std::invalid_argument("field '" + field.name + "': one row exceeds 2^32 bytes");
     }
     bytes *= static_cast<std::size_t>(extent);
@@ -88,7 +88,7 @@ Layout::Layout(Schema schema) : observations_(schema.observation.size()) {
       codec = &Codec::named(field.codec);
       compresses_ = true;
       text.append("/").append(field.codec);
-      if (bytes > largest_packed_row) {
+      if (bytes > max_packed_row_bytes) {
         throw std::invalid_argument("field '" + field.name + "': one row exceeds 2^28 bytes, the most to compress");
       }
     }

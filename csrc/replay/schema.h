@@ -1,4 +1,4 @@
-// What one trajectory holds: named observation fields, an action, the fixed step fields, and more named step fields.
+// What one trajectory holds: named observation fields, an action, the fixed step fields, and named step fields.
 // Values of these classes are immutable after construction and may be read from any thread.
 #pragma once
 
@@ -53,8 +53,8 @@ struct Schema {
   std::vector<Field> step = {};
 };
 
-// Numbers of rows: of the step columns and of the observation columns.
-struct Extent {
+// Numbers of rows in a block: of the step columns and of the observation columns.
+struct RowCounts {
   std::int64_t steps;
   std::int64_t observations;
 };
@@ -70,7 +70,7 @@ struct Column {
 };
 
 // The columns of a schema in their fixed order (the observation fields, action, reward, terminated, truncated, the
-// other step fields) and where each lies in a block of memory that holds some rows of all of them.
+// step fields) and where each lies in a block of memory that holds some rows of all of them.
 class Layout {
  public:
   static constexpr std::size_t alignment = 64;
@@ -87,8 +87,8 @@ class Layout {
   std::size_t terminated() const noexcept { return observations_ + 2; }
   std::size_t truncated() const noexcept { return observations_ + 3; }
 
-  // The first of the other step fields; they end with the columns.
-  std::size_t others() const noexcept { return observations_ + 4; }
+  // The first of the schema's step fields; they are the last columns.
+  std::size_t step_fields() const noexcept { return observations_ + 4; }
 
   // Bytes of one row of every column.
   std::size_t row_bytes() const noexcept { return row_bytes_; }
@@ -99,24 +99,24 @@ class Layout {
   // A number that two layouts share when their columns agree in name, dtype, shape and codec.
   std::uint64_t fingerprint() const noexcept { return fingerprint_; }
 
-  static std::int64_t rows(const Column& column, Extent extent) noexcept {
-    return column.extra_rows != 0 ? extent.observations : extent.steps;
+  static std::int64_t rows(const Column& column, RowCounts counts) noexcept {
+    return column.extra_rows != 0 ? counts.observations : counts.steps;
   }
 
   // Bytes of the block of a trajectory of `steps` steps: every column starts on a multiple of `alignment`. O(columns).
-  std::size_t bytes(std::int64_t steps) const noexcept { return bytes(Extent{steps, steps + 1}); }
-  std::size_t bytes(Extent extent) const noexcept { return offset(columns_.size(), extent); }
+  std::size_t bytes(std::int64_t steps) const noexcept { return bytes(RowCounts{steps, steps + 1}); }
+  std::size_t bytes(RowCounts counts) const noexcept { return offset(columns_.size(), counts); }
 
-  // Where a column starts in a block of this extent. O(columns).
-  std::size_t offset(std::size_t column, Extent extent) const noexcept {
+  // Where a column starts in a block of so many rows. O(columns).
+  std::size_t offset(std::size_t column, RowCounts counts) const noexcept {
     std::size_t total = 0;
-    for (std::size_t c = 0; c < column; ++c) total += bytes(columns_[c], extent);
+    for (std::size_t c = 0; c < column; ++c) total += bytes(columns_[c], counts);
     return total;
   }
 
   // Bytes that `column` takes in such a block, its alignment included.
-  static std::size_t bytes(const Column& column, Extent extent) noexcept {
-    const std::size_t used = static_cast<std::size_t>(rows(column, extent)) * column.row_bytes;
+  static std::size_t bytes(const Column& column, RowCounts counts) noexcept {
+    const std::size_t used = static_cast<std::size_t>(rows(column, counts)) * column.row_bytes;
     return (used + alignment - 1) / alignment * alignment;
   }
 

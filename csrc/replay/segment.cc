@@ -25,9 +25,10 @@ Segment::Segment(const std::string& directory, SegmentName name, const Layout& l
 
 std::shared_ptr<Trajectory> Segment::adopt(const Record& record, const Layout& layout) {
   const auto trajectory = std::make_shared<Trajectory>(
-      Rows(record.length, mapping_->data() + record.offset, packed_bytes(record, layout), mapping_), record.task);
+      TrajectoryData(record.length, mapping_->data() + record.offset, packed_bytes(record, layout), mapping_),
+      record.task);
   trajectory->id = record.id;
-  trajectory->kept = (record.flags & Record::kept) != 0;
+  trajectory->is_protected = (record.flags & Record::is_protected) != 0;
   trajectory->origin = record.origin;
   trajectory->total_reward = record.total_reward;
   trajectory->checksum = record.block_checksum;
@@ -44,7 +45,7 @@ std::vector<Committed> Segment::read(const Layout& layout, std::vector<Problem>&
   const std::uint64_t checksum = read_header(journal, name_, layout, true).checksum;
   if (checksum != journal_checksum_) {
     records_ = 0;
-    damaged_.clear();
+    corrupt_records_.clear();
     journal_checksum_ = checksum;
   }
   const std::int64_t known = records_;
@@ -56,18 +57,18 @@ std::vector<Committed> Segment::read(const Layout& layout, std::vector<Problem>&
     const std::int64_t offset = data_begin + known * static_cast<std::int64_t>(sizeof(Record));
     records.resize(journal.read(records.data(), records.size() * sizeof(Record), offset) / sizeof(Record));
     result.reserve(records.size());
-    std::int64_t place = known;
+    std::int64_t index = known;
     for (const Record& record : records) {
       const std::string fault = fault_of(record, name_, layout, data_bytes);
       if (fault.empty()) {
         result.push_back({adopt(record, layout), record.time});
       } else {
-        damaged_.push_back(place);
-        problems.push_back({journal_path_, fault + " in place " + std::to_string(place)});
+        corrupt_records_.push_back(index);
+        problems.push_back({journal_path_, fault + " in place " + std::to_string(index)});
       }
-      ++place;
+      ++index;
     }
-    records_ = place;
+    records_ = index;
     stored_ += static_cast<std::int64_t>(result.size());
   }
   if (!alive) end();
@@ -85,18 +86,18 @@ void Segment::end() noexcept {
 }
 
 void Segment::spoil() {
-  damaged_.push_back(records_);
+  corrupt_records_.push_back(records_);
   end();
 }
 
 void Segment::cut(Cut cut) {
   cut_ = cut;
   records_ = std::min(records_, cut.records);
-  std::erase_if(damaged_, [&](std::int64_t place) { return place >= cut.records; });
+  std::erase_if(corrupt_records_, [&](std::int64_t index) { return index >= cut.records; });
 }
 
 bool Segment::gone(const Layout& layout) const {
-  if (stored_ != 0 || !damaged_.empty()) return false;
+  if (stored_ != 0 || !corrupt_records_.empty()) return false;
   if (ended_) return true;
   try {
     const File journal(journal_path_, File::Use::read);
@@ -106,7 +107,7 @@ bool Segment::gone(const Layout& layout) const {
   } catch (const FileError& error) {
     if (error.code() == ENOENT) return true;  // another process has removed it
     throw;
-  } catch (const std::runtime_error&) {  // its journal was damaged meanwhile
+  } catch (const std::runtime_error&) {  // its journal was corrupted meanwhile
     return false;
   }
 }

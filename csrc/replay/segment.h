@@ -4,7 +4,7 @@
 // Layout), at offsets that are multiples of 64. NAME.journal: such a header, then a copy of each record; a trajectory
 // is committed once its copy stands there, which is after its data. Every header and record carries its own checksum
 // and the checksum of its block. All numbers are little-endian. What was committed stays as it is: neither file becomes
-// shorter behind it, and what does not count any more is marked by the name of another file (see listing.h).
+// shorter after it, and what does not count any more is marked by the name of another file (see listing.h).
 #pragma once
 
 #include <atomic>
@@ -67,7 +67,7 @@ class Segment : public std::enable_shared_from_this<Segment> {
   // Whether this trajectory of the segment counts.
   bool counts(const Trajectory& trajectory) const noexcept { return trajectory.offset < cut_.data_bytes; }
 
-  // Whether all that it holds was read and let go, and no writer will add to it. What is damaged may still be repaired,
+  // Whether all that it holds was read and let go, and no writer will add to it. What is corrupt may still be repaired,
   // and is not gone. Throws FileError. O(1).
   bool gone(const Layout& layout) const;
 
@@ -89,7 +89,7 @@ class Segment : public std::enable_shared_from_this<Segment> {
   Cut cut_;
   bool ended_ = false;  // its writer has, and everything was read
   std::int64_t records_ = 0;
-  std::vector<std::int64_t> damaged_;  // places of records
+  std::vector<std::int64_t> corrupt_records_;  // their indices
   std::atomic<std::int64_t> stored_{0};
 };
 

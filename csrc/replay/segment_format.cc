@@ -35,7 +35,7 @@ Header read_header(const File& file, SegmentName name, const Layout& layout, boo
   if (file.read(&header, sizeof header, 0) < sizeof header) refuse("is too short to be a segment of a replay");
   const Header expected = make_header(name, layout, header.max_bytes, journal, header.rebuilt);
   if (std::memcmp(header.mark, expected.mark, sizeof header.mark) != 0) refuse("is no segment of a replay");
-  if (header.checksum != hash64(&header, offsetof(Header, checksum))) refuse("has a damaged header");
+  if (header.checksum != hash64(&header, offsetof(Header, checksum))) refuse("has a corrupt header");
   if (header.version < 1 || header.version > 2) {
     refuse("is of version " + std::to_string(header.version) + ", this program reads versions 1 and 2");
   }
@@ -49,12 +49,12 @@ std::uint64_t record_checksum(const Record& record, SegmentName name) {
 }
 
 std::uint64_t block_checksum(const Trajectory& trajectory, const Layout& layout) {
-  const Rows& rows = trajectory.rows;
-  if (rows.packed_block() != nullptr) return hash64(rows.packed_block(), rows.bytes(layout));
+  const TrajectoryData& data = trajectory.data;
+  if (data.packed_block() != nullptr) return hash64(data.packed_block(), data.bytes(layout));
   Hash64 hash;
   for (std::size_t c = 0; c < layout.columns().size(); ++c) {
     const Column& column = layout.columns()[c];
-    rows.visit(layout, c, 0, trajectory.length + column.extra_rows, [&](const std::byte* source, std::int64_t count) {
+    data.visit(layout, c, 0, trajectory.length + column.extra_rows, [&](const std::byte* source, std::int64_t count) {
       hash.add(source, static_cast<std::size_t>(count) * column.row_bytes);
     });
   }
@@ -66,7 +66,7 @@ bool whole(const Record& record, SegmentName name) {
 }
 
 std::string fault_of(const Record& record, SegmentName name, const Layout& layout, std::int64_t data_bytes) {
-  if (!whole(record, name)) return "a damaged record";
+  if (!whole(record, name)) return "a corrupt record";
   const bool sized = record.length >= 1 && record.length <= max_steps && record.bytes > 0 &&
                      static_cast<std::uint64_t>(record.length) <= (std::uint64_t{1} << 62) / layout.row_bytes() &&
                      (layout.compresses() ? record.bytes % static_cast<std::int64_t>(Layout::alignment) == 0
@@ -75,7 +75,7 @@ std::string fault_of(const Record& record, SegmentName name, const Layout& layou
     return "a record that does not fit the schema";
   }
   if (record.offset > data_bytes || record.bytes > data_bytes - record.offset) {
-    return "a trajectory of " + std::to_string(record.length) + " steps behind the end of its data";
+    return "a trajectory of " + std::to_string(record.length) + " steps past the end of its data";
   }
   return "";
 }

@@ -13,7 +13,7 @@ namespace twohot {
 // As it lies in the files.
 struct Record {
   static constexpr std::uint64_t marked = 0x31647263746f6874u;  // "thotcrd1"
-  enum Flag : std::uint32_t { kept = 1 };
+  enum Flag : std::uint32_t { is_protected = 1 };
 
   std::uint64_t mark;
   std::int64_t id;

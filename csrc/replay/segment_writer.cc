@@ -53,31 +53,31 @@ Record SegmentWriter::write(const Trajectory& trajectory, const Layout& layout, 
   record.mark = Record::marked;
   record.id = trajectory.id;
   record.offset = offset + static_cast<std::int64_t>(sizeof(Record));
-  record.bytes = static_cast<std::int64_t>(trajectory.rows.bytes(layout));
+  record.bytes = static_cast<std::int64_t>(trajectory.data.bytes(layout));
   record.length = trajectory.length;
   record.origin = trajectory.origin;
   record.time = time;
   record.total_reward = trajectory.total_reward;
   record.task = trajectory.task;
-  if (trajectory.kept) record.flags = Record::kept;
+  if (trajectory.is_protected) record.flags = Record::is_protected;
   record.block_checksum = block_checksum(trajectory, layout);
   record.checksum = record_checksum(record, name_);
-  std::vector<iovec> pieces{{&record, sizeof record}};
-  const std::byte* packed = trajectory.rows.packed_block();
-  if (packed != nullptr) pieces.push_back({const_cast<std::byte*>(packed), trajectory.rows.bytes(layout)});
+  std::vector<iovec> buffers{{&record, sizeof record}};
+  const std::byte* packed = trajectory.data.packed_block();
+  if (packed != nullptr) buffers.push_back({const_cast<std::byte*>(packed), trajectory.data.bytes(layout)});
   for (std::size_t c = 0; packed == nullptr && c < layout.columns().size(); ++c) {
     const Column& column = layout.columns()[c];
     std::size_t used = 0;
-    trajectory.rows.visit(layout, c, 0, trajectory.length + column.extra_rows,
+    trajectory.data.visit(layout, c, 0, trajectory.length + column.extra_rows,
                           [&](const std::byte* source, std::int64_t rows) {
                             const std::size_t bytes = static_cast<std::size_t>(rows) * column.row_bytes;
-                            pieces.push_back({const_cast<std::byte*>(source), bytes});
+                            buffers.push_back({const_cast<std::byte*>(source), bytes});
                             used += bytes;
                           });
     const std::size_t whole = Layout::bytes(column, {trajectory.length, trajectory.length + 1});
-    if (whole != used) pieces.push_back({const_cast<std::byte*>(padding.data()), whole - used});
+    if (whole != used) buffers.push_back({const_cast<std::byte*>(padding.data()), whole - used});
   }
-  data_->write(std::move(pieces), offset);
+  data_->write(std::move(buffers), offset);
   return record;
 }
 

@@ -21,7 +21,7 @@ class SegmentWriter {
 
   // What a trajectory takes in the data file.
   static std::size_t bytes(const Trajectory& trajectory, const Layout& layout) noexcept {
-    return sizeof(Record) + trajectory.rows.bytes(layout);
+    return sizeof(Record) + trajectory.data.bytes(layout);
   }
 
   bool fits(std::size_t more_bytes) const noexcept { return end_ + more_bytes <= max_bytes_; }

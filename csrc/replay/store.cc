@@ -29,10 +29,10 @@ std::string describe(const Capacity& capacity) {
 
 }  // namespace
 
-Store::Store(Schema schema, Capacity capacity, std::uint64_t seed, std::optional<Place> place)
+Store::Store(Schema schema, Capacity capacity, std::uint64_t seed, std::optional<DirectoryOptions> options)
     : layout_(std::move(schema)),
       capacity_(capacity),
-      place_(std::move(place)),
+      options_(std::move(options)),
       process_(process_generation()),
       random_(seed) {
   if (!capacity.steps && !capacity.bytes && !capacity.trajectories) {
@@ -50,27 +50,28 @@ Store::Store(Schema schema, Capacity capacity, std::uint64_t seed, std::optional
     const bool fitting = !sized || layout_.bytes(middle) <= static_cast<std::size_t>(*capacity.bytes);
     (fitting ? low : high) = fitting ? middle : middle - 1;
   }
-  longest_ = low;
-  if (longest_ < 1) {
+  max_trajectory_steps_ = low;
+  if (max_trajectory_steps_ < 1) {
     throw std::invalid_argument("expected a capacity of at least one step (" + std::to_string(layout_.bytes(1)) +
                                 " bytes), got " + describe(capacity));
   }
   // Whatever the rounding of the columns adds, so that chunks fill the slabs of their pool.
   const std::size_t rounding = Layout::alignment * layout_.columns().size();
-  const auto most = static_cast<std::int64_t>((chunk_bytes - std::min(chunk_bytes, rounding)) / layout_.row_bytes());
-  chunk_rows_ = std::clamp<std::int64_t>(most, 1, longest_ + 1);
-  chunks_ = std::make_shared<ChunkPool>(layout_.bytes(Extent{chunk_rows_, chunk_rows_}));
-  if (place_) {
-    directory_.emplace(place_->directory, place_->segment_bytes, place_->durable, place_->made);
-    if (place_->access != Access::write) refresh();
+  const auto max_rows =
+      static_cast<std::int64_t>((chunk_bytes - std::min(chunk_bytes, rounding)) / layout_.row_bytes());
+  chunk_rows_ = std::clamp<std::int64_t>(max_rows, 1, max_trajectory_steps_ + 1);
+  chunks_ = std::make_shared<ChunkPool>(layout_.bytes(RowCounts{chunk_rows_, chunk_rows_}));
+  if (options_) {
+    directory_.emplace(options_->directory, options_->segment_bytes, options_->durable, options_->made);
+    if (options_->mode != Mode::write) refresh();
   }
 }
 
 void Store::require_usable() const {
   if (process_ != process_generation()) {
     throw std::runtime_error("this replay was made before a fork and belongs to the parent process; " +
-                             std::string(place_ ? "open its directory again in this process"
-                                                : "one in a directory can be opened by several"));
+                             std::string(options_ ? "open its directory again in this process"
+                                                  : "one in a directory can be opened by several"));
   }
   if (closed_) throw std::runtime_error("the replay is closed");
 }
@@ -82,25 +83,25 @@ bool Store::fits(std::int64_t trajectories, std::int64_t steps, std::int64_t byt
 
 void Store::commit(std::span<std::shared_ptr<Trajectory>> finished) {
   require_usable();
-  if (place_ && place_->access == Access::read) {
-    throw std::runtime_error("'" + place_->directory + "' was opened for reading: nothing can be added");
+  if (options_ && options_->mode == Mode::read) {
+    throw std::runtime_error("'" + options_->directory + "' was opened for reading: nothing can be added");
   }
   if (layout_.compresses()) {
-    for (const auto& trajectory : finished) trajectory->rows = trajectory->rows.packed(layout_, arena_.get());
+    for (const auto& trajectory : finished) trajectory->data = trajectory->data.packed(layout_, arena_.get());
   }
   const std::lock_guard files(files_);
   require_usable();  // close() may have come first
   {
     const std::lock_guard lock(mutex_);
-    std::int64_t trajectories = index_.kept_count();
-    std::int64_t steps = index_.kept_steps();
-    std::int64_t bytes = kept_bytes_;
+    std::int64_t trajectories = index_.protected_count();
+    std::int64_t steps = index_.protected_steps();
+    std::int64_t bytes = protected_bytes_;
     for (const auto& trajectory : finished) {
-      const auto more = static_cast<std::int64_t>(trajectory->rows.bytes(layout_));
-      if (trajectory->length > longest_) {
+      const auto more = static_cast<std::int64_t>(trajectory->data.bytes(layout_));
+      if (trajectory->length > max_trajectory_steps_) {
         throw std::length_error("a trajectory of " + std::to_string(trajectory->length) +
                                 " steps exceeds the whole capacity of " + describe(capacity_) +
-                                ", which holds at most " + std::to_string(longest_) +
+                                ", which holds at max_rows " + std::to_string(max_trajectory_steps_) +
                                 " steps in one trajectory; nothing was stored");
       }
       if (!fits(trajectories + 1, steps + trajectory->length, bytes + more)) {
@@ -108,35 +109,35 @@ void Store::commit(std::span<std::shared_ptr<Trajectory>> finished) {
                                 " steps does not fit beside the protected ones into the whole capacity of " +
                                 describe(capacity_) + "; nothing was stored");
       }
-      if (!trajectory->kept) continue;
+      if (!trajectory->is_protected) continue;
       ++trajectories;
       steps += trajectory->length;
       bytes += more;
     }
   }
   if (directory_) directory_->append(finished, layout_);
-  if (!place_ || place_->access != Access::write) take_in(finished);
+  if (!options_ || options_->mode != Mode::write) ingest(finished);
 }
 
 // Called with files_ held.
-void Store::take_in(std::span<const std::shared_ptr<Trajectory>> finished, bool shrunk) {
+void Store::ingest(std::span<const std::shared_ptr<Trajectory>> finished, bool shrunk) {
   std::vector<std::shared_ptr<const Trajectory>> leaving;  // freed after the lock
   bool reclaimable = false;
   {
     const std::lock_guard lock(mutex_);  // once, so that who draws sees all of it or nothing
     if (shrunk) leaving = drop_uncounted();
     for (const auto& trajectory : finished) {
-      const auto bytes = static_cast<std::int64_t>(trajectory->rows.bytes(layout_));
+      const auto bytes = static_cast<std::int64_t>(trajectory->data.bytes(layout_));
       if (!directory_ && trajectory->id < 0) trajectory->id = counters_.next_id;
       counters_.next_id = directory_ ? std::max(counters_.next_id, trajectory->id + 1) : trajectory->id + 1;
       index_.push(trajectory);
       bytes_ += bytes;
       stored_steps_ += trajectory->length;
-      if (trajectory->kept) kept_bytes_ += bytes;
-      while (!fits(index_.size(), stored_steps_, bytes_) && index_.size() > index_.kept_count()) {
+      if (trajectory->is_protected) protected_bytes_ += bytes;
+      while (!fits(index_.size(), stored_steps_, bytes_) && index_.size() > index_.protected_count()) {
         leaving.push_back(index_.pop());
         const Trajectory& evicted = *leaving.back();
-        bytes_ -= static_cast<std::int64_t>(evicted.rows.bytes(layout_));
+        bytes_ -= static_cast<std::int64_t>(evicted.data.bytes(layout_));
         stored_steps_ -= evicted.length;
         ++counters_.evicted_trajectories;
         counters_.evicted_steps += evicted.length;
@@ -145,7 +146,7 @@ void Store::take_in(std::span<const std::shared_ptr<Trajectory>> finished, bool 
       }
     }
   }
-  if (reclaimable && place_->access == Access::append && !place_->keep_evicted) {
+  if (reclaimable && options_->mode == Mode::append && !options_->keep_evicted) {
     try {
       const std::vector<std::string> names = directory_->gone(layout_);
       if (!names.empty()) directory_->reclaim(names, layout_);
@@ -160,43 +161,43 @@ std::vector<std::shared_ptr<const Trajectory>> Store::drop_uncounted() {
   std::vector<std::shared_ptr<const Trajectory>> leaving =
       index_.remove_unless([](const Trajectory& trajectory) { return trajectory.segment->counts(trajectory); });
   for (const auto& trajectory : leaving) {
-    const auto bytes = static_cast<std::int64_t>(trajectory->rows.bytes(layout_));
+    const auto bytes = static_cast<std::int64_t>(trajectory->data.bytes(layout_));
     bytes_ -= bytes;
     stored_steps_ -= trajectory->length;
-    if (trajectory->kept) kept_bytes_ -= bytes;
+    if (trajectory->is_protected) protected_bytes_ -= bytes;
     trajectory->segment->let_go();
   }
   return leaving;
 }
 
 // Called with files_ held.
-void Store::take_in_new() {
+void Store::ingest_new() {
   std::vector<std::shared_ptr<Trajectory>> found = directory_->scan(layout_);
   std::unordered_set<std::int64_t> ids;
   std::erase_if(found, [&](const std::shared_ptr<Trajectory>& trajectory) {
     const auto known = find(trajectory->id);
     const bool fresh = ids.insert(trajectory->id).second && (known == nullptr || !known->segment->counts(*known));
-    const bool fitting = trajectory->length <= longest_ && fresh;
+    const bool fitting = trajectory->length <= max_trajectory_steps_ && fresh;
     if (!fitting) trajectory->segment->let_go();
     return !fitting;
   });
-  take_in(found, directory_->shrunk());
+  ingest(found, directory_->shrunk());
   refreshed_ = std::chrono::steady_clock::now();
   problems_ = static_cast<std::int64_t>(directory_->problems().size());
-  if (reported_ == directory_->problems().size() || place_->skip_damage) return;
+  if (reported_ == directory_->problems().size() || options_->skip_corrupt) return;
   const std::size_t count = directory_->problems().size() - std::exchange(reported_, directory_->problems().size());
   const Problem& first = directory_->problems()[reported_ - count];
-  throw DamageError(first.file + ": " + first.what +
-                    (count == 1 ? "" : " (and " + std::to_string(count - 1) + " more)"));
+  throw CorruptionError(first.file + ": " + first.what +
+                        (count == 1 ? "" : " (and " + std::to_string(count - 1) + " more)"));
 }
 
 void Store::refresh() {
   require_usable();
   const std::lock_guard files(files_);
-  if (directory_ && place_->access != Access::write) take_in_new();
+  if (directory_ && options_->mode != Mode::write) ingest_new();
 }
 
-std::int64_t Store::insert(std::span<const std::byte* const> columns, std::int64_t steps, Label label) {
+std::int64_t Store::add(std::span<const std::byte* const> columns, std::int64_t steps, TrajectoryInfo info) {
   require_usable();
   if (steps < 1) throw std::invalid_argument("expected a trajectory of at least 1 step, got " + std::to_string(steps));
   const auto row = first_not_finite(columns[layout_.reward()], steps, nullptr);
@@ -218,16 +219,17 @@ std::int64_t Store::insert(std::span<const std::byte* const> columns, std::int64
                                   std::to_string(t) + " of " + std::to_string(steps) + (last ? " is not" : " is"));
     }
   }
-  auto trajectory = std::make_shared<Trajectory>(Rows(layout_, steps, label.kept ? nullptr : arena_.get()), label.task);
+  auto trajectory =
+      std::make_shared<Trajectory>(TrajectoryData(layout_, steps, info.protect ? nullptr : arena_.get()), info.task);
   for (std::size_t c = 0; c < columns.size(); ++c) {
     const Column& column = layout_.columns()[c];
     const auto rows = static_cast<std::size_t>(steps + column.extra_rows);
-    std::memcpy(trajectory->rows.owned_column(layout_, c), columns[c], rows * column.row_bytes);
+    std::memcpy(trajectory->data.owned_column(layout_, c), columns[c], rows * column.row_bytes);
   }
   trajectory->sum_rewards(layout_);
-  trajectory->kept = label.kept;
-  trajectory->origin = label.origin;
-  trajectory->id = label.id.value_or(-1);
+  trajectory->is_protected = info.protect;
+  trajectory->origin = info.origin;
+  trajectory->id = info.id.value_or(-1);
   commit(std::span(&trajectory, 1));
   return trajectory->id;
 }
@@ -237,19 +239,19 @@ std::vector<Window> Store::draw(const Request& request) {
   if (request.count < 1) {
     throw std::invalid_argument("expected a batch size of at least 1, got " + std::to_string(request.count));
   }
-  if (request.length < 1 || request.ahead < 0) {
-    throw std::invalid_argument("expected a length of at least 1 and at least 0 steps ahead, got " +
-                                std::to_string(request.length) + " and " + std::to_string(request.ahead));
+  if (request.length < 1 || request.lookahead < 0) {
+    throw std::invalid_argument("expected a length of at least 1 and at least 0 steps lookahead, got " +
+                                std::to_string(request.length) + " and " + std::to_string(request.lookahead));
   }
   if (request.half_life && !(*request.half_life > 0 && std::isfinite(*request.half_life))) {
     throw std::invalid_argument("expected a half-life above 0, got " + std::to_string(*request.half_life));
   }
-  if (place_ && place_->access == Access::write) {
-    throw std::runtime_error("'" + place_->directory + "' was opened for writing only: open it to sample from it");
+  if (options_ && options_->mode == Mode::write) {
+    throw std::runtime_error("'" + options_->directory + "' was opened for writing only: open it to sample from it");
   }
-  if (place_) {
+  if (options_) {
     const std::unique_lock files(files_, std::try_to_lock);
-    if (files && directory_ && std::chrono::steady_clock::now() - refreshed_ > refresh_period) take_in_new();
+    if (files && directory_ && std::chrono::steady_clock::now() - refreshed_ > refresh_period) ingest_new();
   }
   std::vector<Window> windows;
   windows.reserve(static_cast<std::size_t>(request.count));
@@ -259,18 +261,18 @@ std::vector<Window> Store::draw(const Request& request) {
     throw std::runtime_error("the replay is empty: no trajectory has been finished yet, or all have left it");
   const double half_life = request.half_life.value_or(static_cast<double>(index_.size()) / 4);
   // All trajectories before all starts, so that the memory of all is waited for at once.
-  const std::vector<Drawn> drawn = index_.draw(request.count, request.law, half_life, random_);
-  for (const Drawn& each : drawn) {
+  const std::vector<Draw> drawn = index_.draw(request.count, request.by, half_life, random_);
+  for (const Draw& each : drawn) {
     const std::shared_ptr<const Trajectory>& trajectory = *each.trajectory;
     const std::int64_t first = trajectory->first_start();
     const std::int64_t last = std::max(first, trajectory->length - request.length);
-    std::int64_t start = request.placement == Placement::end ? last : first;
-    if (request.placement == Placement::anywhere) {
+    std::int64_t start = request.window == WindowAnchor::end ? last : first;
+    if (request.window == WindowAnchor::anywhere) {
       start += static_cast<std::int64_t>(random_.below(static_cast<std::uint64_t>(last - first) + 1));
     }
     const std::int64_t steps = std::min(trajectory->length - start, request.length);
-    const std::int64_t ahead = std::min(trajectory->length - start - steps, request.ahead);
-    windows.push_back({trajectory, start, steps, ahead, each.probability});
+    const std::int64_t lookahead = std::min(trajectory->length - start - steps, request.lookahead);
+    windows.push_back({trajectory, start, steps, lookahead, each.probability});
   }
   return windows;
 }
@@ -309,7 +311,7 @@ Stats Store::stats() const {
   require_usable();
   const std::lock_guard lock(mutex_);
   return {index_.size(),
-          index_.kept_count(),
+          index_.protected_count(),
           stored_steps_,
           bytes_,
           open_.load(std::memory_order_relaxed),
@@ -326,7 +328,7 @@ void Store::clear() {
   }
   index_.clear();
   bytes_ = 0;
-  kept_bytes_ = 0;
+  protected_bytes_ = 0;
   stored_steps_ = 0;
 }
 
@@ -363,8 +365,8 @@ const Directory& Store::directory() const {
 
 Directory& Store::writable() {
   directory();
-  if (place_->access == Access::read) {
-    throw std::runtime_error("'" + place_->directory + "' was opened for reading: nothing in it can be changed");
+  if (options_->mode == Mode::read) {
+    throw std::runtime_error("'" + options_->directory + "' was opened for reading: nothing in it can be changed");
   }
   return *directory_;
 }
@@ -385,9 +387,9 @@ void Store::sync() {
   writable().sync();
 }
 
-Extents Store::extents() const {
+Position Store::position() const {
   const std::lock_guard files(files_);
-  return directory().extents(layout_);
+  return directory().position(layout_);
 }
 
 std::vector<Problem> Store::verify() const {
@@ -410,7 +412,7 @@ void Store::close() {
     const std::lock_guard lock(mutex_);
     std::swap(index_, leaving);
     bytes_ = 0;
-    kept_bytes_ = 0;
+    protected_bytes_ = 0;
     stored_steps_ = 0;
   }
   directory_.reset();

@@ -29,46 +29,47 @@ struct Capacity {
   std::optional<std::int64_t> trajectories;
 };
 
-// What a store may do with its directory: look at it; also append to it and remove what was evicted; only append to it.
-enum class Access : std::uint8_t { read, append, write };
+// What a store may do with its directory: read it; also append to it and remove what was evicted; only append to it.
+enum class Mode : std::uint8_t { read, append, write };
 
-// Where a store in a directory keeps its files. See Directory.
-struct Place {
+// Where and how a store keeps its files. See Directory.
+struct DirectoryOptions {
   std::string directory;
-  Access access = Access::append;
+  Mode mode = Mode::append;
   std::size_t segment_bytes = std::size_t{256} << 20;
   bool durable = false;
   bool keep_evicted = false;  // files stay until reclaim()
-  bool skip_damage = false;   // what does not hold is left out instead of raised
+  bool skip_corrupt = false;  // corrupt files and records are left out instead of raised
   bool made = false;          // the directory was made for this store
 };
 
 // Where a window starts in its trajectory.
-enum class Placement : std::uint8_t { anywhere, start, end };
+enum class WindowAnchor : std::uint8_t { anywhere, start, end };
 
-// `count` windows of at most `length` steps and `ahead` more behind them.
+// `count` windows of at most `length` steps, and up to `lookahead` more after each.
 struct Request {
   std::int64_t count;
   std::int64_t length;
-  std::int64_t ahead = 0;
-  Law law = Law::trajectory;
-  Placement placement = Placement::anywhere;
+  std::int64_t lookahead = 0;
+  Sampling by = Sampling::trajectory;
+  WindowAnchor window = WindowAnchor::anywhere;
   std::optional<double> half_life = {};  // in trajectories; a quarter of what is stored where it is not given
 };
 
-// `steps` + `ahead` steps of a trajectory from step `start` on; keeps the trajectory alive, also after its eviction.
+// What was drawn: `steps` + `lookahead` steps of a trajectory from step `start` on. Keeps the trajectory alive, also
+// after its eviction.
 struct Window {
   std::shared_ptr<const Trajectory> trajectory;
   std::int64_t start;
   std::int64_t steps;
-  std::int64_t ahead;
+  std::int64_t lookahead;
   double probability;  // of the trajectory
 };
 
 // What a trajectory is given beside its columns.
-struct Label {
+struct TrajectoryInfo {
   std::int32_t task = 0;
-  bool kept = false;
+  bool protect = false;
   std::int64_t origin = 0;
   std::optional<std::int64_t> id = {};  // of an earlier store; only without a directory
 };
@@ -83,7 +84,7 @@ struct Counters {
 
 struct Stats {
   std::int64_t trajectories;
-  std::int64_t kept_trajectories;
+  std::int64_t protected_trajectories;
   std::int64_t steps;
   std::int64_t bytes;
   std::int64_t open_trajectories;
@@ -91,7 +92,7 @@ struct Stats {
   Counters counters;
 };
 
-// All that a store holds at one moment: the kept trajectories, then the others, each oldest first.
+// All that a store holds at one moment: the protected trajectories, then the others, each oldest first.
 struct Snapshot {
   std::vector<std::shared_ptr<const Trajectory>> trajectories;
   std::vector<double> priorities;  // empty where all are 1
@@ -105,17 +106,17 @@ struct Snapshot {
 // from the one that made the store.
 class Store {
  public:
-  // Throws std::invalid_argument for a bad schema (see Layout), for no capacity, and for one that holds no step. With a
-  // place, takes in what its directory holds; throws what refresh() throws.
-  Store(Schema schema, Capacity capacity, std::uint64_t seed, std::optional<Place> place = std::nullopt);
+  // Throws std::invalid_argument for a bad schema (see Layout), for no capacity, and for one that holds no step. With
+  // options, takes in what their directory holds; throws what refresh() throws.
+  Store(Schema schema, Capacity capacity, std::uint64_t seed, std::optional<DirectoryOptions> options = std::nullopt);
 
   const Layout& layout() const noexcept { return layout_; }
   const Capacity& capacity() const noexcept { return capacity_; }
-  bool on_disk() const noexcept { return place_.has_value(); }
+  bool on_disk() const noexcept { return options_.has_value(); }
 
   // The steps of the longest trajectory that fits into the whole capacity; where columns are compressed, bytes do not
   // count here.
-  std::int64_t longest() const noexcept { return longest_; }
+  std::int64_t max_trajectory_steps() const noexcept { return max_trajectory_steps_; }
 
   // Chunks for growing trajectories: `chunk_rows()` rows of every column.
   const std::shared_ptr<ChunkPool>& chunks() const noexcept { return chunks_; }
@@ -124,30 +125,30 @@ class Store {
   // Where stored blocks come from.
   const std::shared_ptr<BlockArena>& arena() const noexcept { return arena_; }
 
-  // Adds finished trajectories in order, gives them their ids, and evicts the oldest ones that are not kept until the
-  // capacity holds; a sampler sees all of this or nothing. Throws std::length_error when one of them alone exceeds the
-  // capacity or the kept ones leave no room, std::bad_alloc, and FileError; all leave the store as it was. Amortised
-  // O(1) for each trajectory added or evicted, and O(bytes) in a directory.
+  // Adds finished trajectories in order, gives them their ids, and evicts the oldest ones that are not protected until
+  // the capacity holds; a sampler sees all of this or nothing. Throws std::length_error when one of them alone exceeds
+  // the capacity or the protected ones leave no room, std::bad_alloc, and FileError; all leave the store as it was.
+  // Amortised O(1) for each trajectory added or evicted, and O(bytes) in a directory.
   void commit(std::span<std::shared_ptr<Trajectory>> finished);
 
   // Copies and commits one trajectory of `steps` steps, given as one pointer for each column of the layout, and returns
   // its id. Throws std::invalid_argument for a NaN where none may be, a reward that is not finite, fewer steps than 1,
   // a last step that is neither terminated nor truncated, or an earlier one that is, and what commit() throws; all
   // leave the store as it was. O(bytes).
-  std::int64_t insert(std::span<const std::byte* const> columns, std::int64_t steps, Label label);
+  std::int64_t add(std::span<const std::byte* const> columns, std::int64_t steps, TrajectoryInfo info);
 
-  // Draws windows: a trajectory by the law, then a start uniform over 0 .. max(0, T - length) unless the placement says
-  // which. Looks for new trajectories of other writers at most ten times a second. Throws std::invalid_argument for a
-  // count or length below 1, an `ahead` below 0 and a half-life that is not above 0, std::runtime_error for an empty
-  // store and for priorities that are all 0 (the random stream is then as before), and what refresh() throws.
-  // Each draw is O(1), by priority O(log n).
+  // Draws windows: a trajectory from the distribution `by`, then a start uniform over 0 .. max(0, T - length) unless
+  // `window` says which. Looks for new trajectories of other writers at most ten times a second. Throws
+  // std::invalid_argument for a count or length below 1, a `lookahead` below 0 and a half-life that is not above 0,
+  // std::runtime_error for an empty store and for priorities that are all 0 (the random stream is then as before), and
+  // what refresh() throws. Each draw is O(1), by priority O(log n).
   std::vector<Window> draw(const Request& request);
 
   // Takes in what other writers have committed, and lets go of trajectories whose files others have removed or cut:
   // they are not stored any more, and their memory is given back once no window of them is in use. So a store holds,
-  // after this, files of the directory as it is. Throws FileError, and DamageError for damage unless the place skips
-  // it: what holds is taken in all the same, and a second call passes the damage by. O(files + new ones), and O(n)
-  // where any go.
+  // after this, files of the directory as it is. Throws FileError, and CorruptionError for what is corrupt unless the
+  // options skip it: the rest is taken in all the same, and a second call does not report it again. O(files + new
+  // ones), and O(n) where any go.
   void refresh();
 
   // Sets priorities of stored trajectories and returns how many of the ids are stored. Throws std::invalid_argument for
@@ -186,7 +187,7 @@ class Store {
   void sync();
 
   // How many trajectories each segment of the directory holds, for roll_back(). Throws std::runtime_error without one.
-  Extents extents() const;
+  Position position() const;
 
   // Reads every stored trajectory of a directory and compares it with its checksum; returns what is wrong with it and
   // what was wrong before. O(bytes).
@@ -203,16 +204,16 @@ class Store {
 
  private:
   bool fits(std::int64_t trajectories, std::int64_t steps, std::int64_t bytes) const noexcept;
-  void take_in(std::span<const std::shared_ptr<Trajectory>> finished, bool shrunk = false);
-  void take_in_new();
+  void ingest(std::span<const std::shared_ptr<Trajectory>> finished, bool shrunk = false);
+  void ingest_new();
   std::vector<std::shared_ptr<const Trajectory>> drop_uncounted();
   Directory& writable();
   const Directory& directory() const;
 
   const Layout layout_;
   const Capacity capacity_;
-  const std::optional<Place> place_;
-  std::int64_t longest_ = 0;
+  const std::optional<DirectoryOptions> options_;
+  std::int64_t max_trajectory_steps_ = 0;
   std::int64_t chunk_rows_ = 1;
   std::shared_ptr<ChunkPool> chunks_;
   const std::shared_ptr<BlockArena> arena_ = std::make_shared<BlockArena>();
@@ -229,7 +230,7 @@ class Store {
   mutable std::mutex mutex_;
   Index index_;
   std::int64_t bytes_ = 0;
-  std::int64_t kept_bytes_ = 0;
+  std::int64_t protected_bytes_ = 0;
   std::int64_t stored_steps_ = 0;
   Counters counters_;
   RandomStream random_;

@@ -16,7 +16,7 @@
 namespace twohot {
 namespace {
 
-// From this many bytes on it pays to write past the caches.
+// From this many bytes on non-temporal stores pay.
 constexpr std::size_t min_non_temporal = 4096;
 
 // The hardware prefetches what follows.
@@ -31,7 +31,7 @@ std::size_t aligned(std::size_t bytes) noexcept {
 }
 
 std::int64_t groups(const Column& column, std::int64_t rows) noexcept {
-  const std::int64_t each = Rows::packed_rows(column);
+  const std::int64_t each = TrajectoryData::packed_rows(column);
   return (rows + each - 1) / each;
 }
 
@@ -44,22 +44,22 @@ Word load(const std::byte* at) noexcept {
 
 }  // namespace
 
-std::shared_ptr<std::byte> Rows::allocate(std::size_t bytes, BlockArena* arena) {
+std::shared_ptr<std::byte> TrajectoryData::allocate(std::size_t bytes, BlockArena* arena) {
   if (arena != nullptr) return arena->take(bytes);
   const std::align_val_t alignment{Layout::alignment};
   return {static_cast<std::byte*>(::operator new(bytes, alignment)),
           [](std::byte* memory) { ::operator delete(memory, std::align_val_t{Layout::alignment}); }};
 }
 
-Rows::Rows(const Layout& layout, std::int64_t steps, const std::vector<Chunk>& chunks, std::int64_t chunk_rows,
-           BlockArena* arena)
+TrajectoryData::TrajectoryData(const Layout& layout, std::int64_t steps, const std::vector<Chunk>& chunks,
+                               std::int64_t chunk_rows, BlockArena* arena)
     : chunk_rows_(chunk_rows), steps_(steps) {
   const std::int64_t observations = steps + 1;
   const std::int64_t used = arena != nullptr ? observations / chunk_rows : (observations + chunk_rows - 1) / chunk_rows;
   chunks_.assign(chunks.begin(), chunks.begin() + used);
   const std::int64_t before = used * chunk_rows;
   if (observations <= before) return;
-  const Extent rest = last_extent();
+  const RowCounts rest = last_counts();
   owned_ = allocate(layout.bytes(rest), arena);
   last_ = owned_.get();
   const std::byte* source = chunks[static_cast<std::size_t>(used)].get();
@@ -70,7 +70,7 @@ Rows::Rows(const Layout& layout, std::int64_t steps, const std::vector<Chunk>& c
   }
 }
 
-Rows Rows::packed(const Layout& layout, BlockArena* arena) const {
+TrajectoryData TrajectoryData::packed(const Layout& layout, BlockArena* arena) const {
   const std::size_t columns = layout.columns().size();
   std::vector<std::byte> block(aligned((columns + 1) * sizeof(std::uint64_t)));
   std::vector<std::byte> group;
@@ -108,14 +108,14 @@ Rows Rows::packed(const Layout& layout, BlockArena* arena) const {
     block.resize(aligned(end));
   }
   set_offset(columns);
-  Rows result(steps_, nullptr, block.size(), nullptr);
+  TrajectoryData result(steps_, nullptr, block.size(), nullptr);
   result.owned_ = allocate(block.size(), arena);
   std::memcpy(result.owned_.get(), block.data(), block.size());
   result.last_ = result.owned_.get();
   return result;
 }
 
-std::span<const std::byte> Rows::packed_column(const Layout& layout, std::size_t column) const noexcept {
+std::span<const std::byte> TrajectoryData::packed_column(const Layout& layout, std::size_t column) const noexcept {
   if ((layout.columns().size() + 1) * sizeof(std::uint64_t) > packed_bytes_) return {};
   const auto begin = load<std::uint64_t>(last_ + column * sizeof(std::uint64_t));
   const auto end = load<std::uint64_t>(last_ + (column + 1) * sizeof(std::uint64_t));
@@ -123,8 +123,8 @@ std::span<const std::byte> Rows::packed_column(const Layout& layout, std::size_t
   return {last_ + begin, last_ + end};
 }
 
-bool Rows::read(const Layout& layout, std::size_t column, std::int64_t first, std::int64_t count, std::byte* target,
-                bool non_temporal) const {
+bool TrajectoryData::read(const Layout& layout, std::size_t column, std::int64_t first, std::int64_t count,
+                          std::byte* target, bool non_temporal) const {
   const Column& which = layout.columns()[column];
   if (packed_bytes_ != 0 && which.codec != nullptr) {
     return unpack(which, packed_column(layout, column), first, count, target);
@@ -140,28 +140,28 @@ bool Rows::read(const Layout& layout, std::size_t column, std::int64_t first, st
   });
 }
 
-void Rows::prefetch(const Layout& layout, std::int64_t first, std::int64_t count) const noexcept {
+void TrajectoryData::prefetch(const Layout& layout, std::int64_t first, std::int64_t count) const noexcept {
   if (packed_bytes_ != 0) return;
   const auto full = static_cast<std::int64_t>(chunks_.size()) * chunk_rows_;
   const bool in_chunk = first < full;
   const std::byte* at = in_chunk ? chunks_[static_cast<std::size_t>(first / chunk_rows_)].get() : last_;
-  const Extent extent = in_chunk ? Extent{chunk_rows_, chunk_rows_} : last_extent();
+  const RowCounts counts = in_chunk ? RowCounts{chunk_rows_, chunk_rows_} : last_counts();
   const auto row = static_cast<std::size_t>(in_chunk ? first % chunk_rows_ : first - full);
   for (const Column& column : layout.columns()) {
     const std::size_t bytes = static_cast<std::size_t>(count) * column.row_bytes;
     twohot::prefetch(at + row * column.row_bytes, std::min(bytes, max_prefetched));
-    at += Layout::bytes(column, extent);
+    at += Layout::bytes(column, counts);
   }
 }
 
-void Rows::read_ahead(const Layout& layout, std::int64_t first, std::int64_t count) const noexcept {
+void TrajectoryData::read_ahead(const Layout& layout, std::int64_t first, std::int64_t count) const noexcept {
 #if defined(__linux__)
   if (owner_ == nullptr || packed_bytes_ != 0) return;
   for (std::size_t c = 0; c < layout.columns().size(); ++c) {
     const std::size_t row_bytes = layout.columns()[c].row_bytes;
     const std::size_t bytes = static_cast<std::size_t>(count) * row_bytes;
     if (bytes < min_read_ahead) continue;
-    const auto begin = reinterpret_cast<std::uintptr_t>(last_ + layout.offset(c, last_extent())) +
+    const auto begin = reinterpret_cast<std::uintptr_t>(last_ + layout.offset(c, last_counts())) +
                        static_cast<std::size_t>(first) * row_bytes;
     const std::uintptr_t page = begin / page_bytes * page_bytes;
     ::madvise(reinterpret_cast<void*>(page), begin + bytes - page, MADV_WILLNEED);  // advice
@@ -171,8 +171,8 @@ void Rows::read_ahead(const Layout& layout, std::int64_t first, std::int64_t cou
 #endif
 }
 
-bool Rows::unpack(const Column& column, std::span<const std::byte> stored, std::int64_t first, std::int64_t count,
-                  std::byte* target) const {
+bool TrajectoryData::unpack(const Column& column, std::span<const std::byte> stored, std::int64_t first,
+                            std::int64_t count, std::byte* target) const {
   thread_local std::vector<std::byte> scratch;
   const std::int64_t rows = steps_ + column.extra_rows;
   const std::int64_t each = packed_rows(column);

@@ -21,24 +21,25 @@ namespace twohot {
 // Where the layout compresses columns, what is stored is one packed block instead: the offsets of all columns and the
 // end (64 bits each), then the columns, each on a multiple of Layout::alignment. A compressed column is the end of each
 // of its groups of packed_rows() rows (32 bits each, from the first group on), then the groups.
-class Rows {
+class TrajectoryData {
  public:
   // One block of its own, from `arena` where there is one; its content starts undefined. Throws std::bad_alloc.
-  Rows(const Layout& layout, std::int64_t steps, BlockArena* arena = nullptr)
+  TrajectoryData(const Layout& layout, std::int64_t steps, BlockArena* arena = nullptr)
       : owned_(allocate(layout.bytes(steps), arena)), last_(owned_.get()), steps_(steps) {}
 
   // A block that lives as long as `owner`; packed where `packed_bytes`, its size, is not 0.
-  Rows(std::int64_t steps, const std::byte* block, std::size_t packed_bytes, std::shared_ptr<const void> owner)
+  TrajectoryData(std::int64_t steps, const std::byte* block, std::size_t packed_bytes,
+                 std::shared_ptr<const void> owner)
       : owner_(std::move(owner)), last_(block), packed_bytes_(packed_bytes), steps_(steps) {}
 
   // As many of `chunks` as the rows need; with an arena, those that are full, and a copy of the other rows in a block
   // from there. Throws std::bad_alloc.
-  Rows(const Layout& layout, std::int64_t steps, const std::vector<Chunk>& chunks, std::int64_t chunk_rows,
-       BlockArena* arena);
+  TrajectoryData(const Layout& layout, std::int64_t steps, const std::vector<Chunk>& chunks, std::int64_t chunk_rows,
+                 BlockArena* arena);
 
   // The same rows in a packed block from `arena`. Throws std::bad_alloc, and std::runtime_error where a codec refuses.
   // O(bytes).
-  Rows packed(const Layout& layout, BlockArena* arena) const;
+  TrajectoryData packed(const Layout& layout, BlockArena* arena) const;
 
   // The rows of each group of a compressed column but the last: as many as stay below 64 KiB, at least one.
   static std::int64_t packed_rows(const Column& column) noexcept {
@@ -55,8 +56,8 @@ class Rows {
   // The packed block, or null.
   const std::byte* packed_block() const noexcept { return packed_bytes_ != 0 ? last_ : nullptr; }
 
-  // Calls visit(source, rows) for pieces of memory that make up `count` rows of a column from row `first` on, in order.
-  // The column is not compressed here. False, with nothing visited, where a packed block is damaged.
+  // Calls visit(source, rows) for the parts of memory that make up `count` rows of a column from row `first` on, in
+  // order. The column is not compressed here. False, with nothing visited, where a packed block is corrupt.
   template <typename Visit>
   bool visit(const Layout& layout, std::size_t column, std::int64_t first, std::int64_t count, Visit visit) const {
     const std::size_t row_bytes = layout.columns()[column].row_bytes;
@@ -73,17 +74,17 @@ class Rows {
       const bool in_chunk = first < full;
       const std::int64_t row = in_chunk ? first % chunk_rows_ : first - full;
       const std::int64_t rows = in_chunk ? std::min(count, chunk_rows_ - row) : count;
-      const Extent extent = in_chunk ? Extent{chunk_rows_, chunk_rows_} : last_extent();
+      const RowCounts counts = in_chunk ? RowCounts{chunk_rows_, chunk_rows_} : last_counts();
       const std::byte* base = in_chunk ? chunks_[static_cast<std::size_t>(first / chunk_rows_)].get() : last_;
-      visit(base + layout.offset(column, extent) + static_cast<std::size_t>(row) * row_bytes, rows);
+      visit(base + layout.offset(column, counts) + static_cast<std::size_t>(row) * row_bytes, rows);
       first += rows;
       count -= rows;
     }
     return true;
   }
 
-  // Writes those rows to `target`, past the caches with `non_temporal`. False where a packed block is damaged; what
-  // `target` then holds is undefined. O(bytes), and the groups of a compressed column that they lie in.
+  // Writes those rows to `target`, by non-temporal stores with `non_temporal`. False where a packed block is corrupt;
+  // what `target` then holds is undefined. O(bytes), and the groups of a compressed column that they lie in.
   bool read(const Layout& layout, std::size_t column, std::int64_t first, std::int64_t count, std::byte* target,
             bool non_temporal = false) const;
 
@@ -93,20 +94,20 @@ class Rows {
   // Asks the system to read those rows of a large window from the disk, where they lie in a file.
   void read_ahead(const Layout& layout, std::int64_t first, std::int64_t count) const noexcept;
 
-  // The start of a column in a block of its own, for who fills it.
+  // The start of a column in a block of its own, for its caller to fill.
   std::byte* owned_column(const Layout& layout, std::size_t column) noexcept {
-    return owned_.get() + layout.offset(column, last_extent());
+    return owned_.get() + layout.offset(column, last_counts());
   }
 
  private:
   static std::shared_ptr<std::byte> allocate(std::size_t bytes, BlockArena* arena);
 
-  Extent last_extent() const noexcept {
+  RowCounts last_counts() const noexcept {
     const std::int64_t before = static_cast<std::int64_t>(chunks_.size()) * chunk_rows_;
     return {std::max<std::int64_t>(0, steps_ - before), steps_ + 1 - before};
   }
 
-  // What a packed block has of a column; empty where it is damaged.
+  // What a packed block has of a column; empty where it is corrupt.
   std::span<const std::byte> packed_column(const Layout& layout, std::size_t column) const noexcept;
   bool unpack(const Column& column, std::span<const std::byte> stored, std::int64_t first, std::int64_t count,
               std::byte* target) const;
@@ -123,32 +124,33 @@ class Rows {
 class Segment;
 
 // Given its id by Store::commit and never changed after that, so that any thread that holds a shared_ptr to it may read
-// it without a lock. `origin` is the time of its first step in the trial that it is a piece of, 0 where it is whole.
+// it without a lock. `origin` is the time of its first step in the trial that it is a chunk of, 0 where it is whole.
 struct Trajectory {
-  Trajectory(Rows memory, std::int32_t label) : task(label), length(memory.steps()), rows(std::move(memory)) {}
+  Trajectory(TrajectoryData memory, std::int32_t label)
+      : task(label), length(memory.steps()), data(std::move(memory)) {}
 
   // Sums the reward column into `total_reward`, which the builder calls once the columns are filled. O(length).
   void sum_rewards(const Layout& layout) {
     total_reward = 0;
-    rows.visit(layout, layout.reward(), 0, length, [this](const std::byte* source, std::int64_t count) {
+    data.visit(layout, layout.reward(), 0, length, [this](const std::byte* source, std::int64_t count) {
       const auto* reward = reinterpret_cast<const float*>(source);
       for (std::int64_t t = 0; t < count; ++t) total_reward += static_cast<double>(reward[t]);
     });
   }
 
-  // The first step at which a window may start: the first step of a later piece serves as the previous one only.
+  // The first step at which a window may start: the first step of a later chunk serves as the previous one only.
   std::int64_t first_start() const noexcept { return origin > 0 && length > 1 ? 1 : 0; }
 
   std::int64_t id = -1;
   std::int32_t task;
-  bool kept = false;  // never evicted
+  bool is_protected = false;  // never evicted
   std::int64_t length;
   std::int64_t origin = 0;
   double total_reward = 0;
   std::shared_ptr<Segment> segment;  // that it is stored in, or null
   std::int64_t offset = 0;           // of its block there
   std::uint64_t checksum = 0;        // of its block there
-  Rows rows;
+  TrajectoryData data;
 };
 
 }  // namespace twohot

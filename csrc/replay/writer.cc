@@ -10,7 +10,7 @@
 namespace twohot {
 namespace {
 
-// Rows of this size are written past the caches, which hold more urgent things than what was just stored.
+// Rows of this size are written by non-temporal stores: caches hold more urgent things than what was just stored.
 constexpr std::size_t non_temporal_row = 4096;
 
 std::string environment(std::int64_t index) { return "environment " + std::to_string(index); }
@@ -36,17 +36,17 @@ class Writer::Busy {
   std::atomic_flag& flag_;
 };
 
-Writer::Writer(std::shared_ptr<Store> store, std::int64_t environments, Pieces pieces)
-    : store_(std::move(store)), pieces_(pieces), chunk_{store_->chunk_rows(), store_->chunk_rows()} {
+Writer::Writer(std::shared_ptr<Store> store, std::int64_t environments, Chunking chunking)
+    : store_(std::move(store)), chunking_(chunking), chunk_rows_{store_->chunk_rows(), store_->chunk_rows()} {
   if (environments < 1) {
     throw std::invalid_argument("expected at least 1 environment, got " + std::to_string(environments));
   }
-  if (pieces.steps != 0 && (pieces.overlap < 1 || pieces.steps <= pieces.overlap)) {
-    throw std::invalid_argument("expected pieces of more steps than their overlap of at least 1, got " +
-                                std::to_string(pieces.steps) + " and " + std::to_string(pieces.overlap));
+  if (chunking.length != 0 && (chunking.overlap < 1 || chunking.length <= chunking.overlap)) {
+    throw std::invalid_argument("expected chunks of more steps than their overlap of at least 1, got " +
+                                std::to_string(chunking.length) + " and " + std::to_string(chunking.overlap));
   }
   const Layout& layout = store_->layout();
-  for (std::size_t c = 0; c < layout.columns().size(); ++c) offsets_.push_back(layout.offset(c, chunk_));
+  for (std::size_t c = 0; c < layout.columns().size(); ++c) offsets_.push_back(layout.offset(c, chunk_rows_));
   open_.resize(static_cast<std::size_t>(environments));
   finishing_.reserve(open_.size());
 }
@@ -64,14 +64,14 @@ void Writer::close(Open& open) noexcept {
 }
 
 void Writer::reserve(Open& open, std::int64_t rows) const {
-  while (static_cast<std::int64_t>(open.chunks.size()) * chunk_.steps < rows) {
+  while (static_cast<std::int64_t>(open.chunks.size()) * chunk_rows_.steps < rows) {
     open.chunks.push_back(store_->chunks()->take());
   }
 }
 
 std::byte* Writer::at(const Open& open, std::size_t column, std::int64_t row) const noexcept {
-  std::byte* chunk = open.chunks[static_cast<std::size_t>(row / chunk_.steps)].get();
-  const auto within = static_cast<std::size_t>(row % chunk_.steps);
+  std::byte* chunk = open.chunks[static_cast<std::size_t>(row / chunk_rows_.steps)].get();
+  const auto within = static_cast<std::size_t>(row % chunk_rows_.steps);
   return chunk + offsets_[column] + within * store_->layout().columns()[column].row_bytes;
 }
 
@@ -123,7 +123,7 @@ void Writer::append(std::span<const std::byte* const> columns, const std::uint8_
       throw std::runtime_error("append: " + environment(static_cast<std::int64_t>(e)) +
                                " has no open trajectory; call begin() first; nothing of this call was stored");
     }
-    if (open_[e].length >= store_->longest()) {
+    if (open_[e].length >= store_->max_trajectory_steps()) {
       throw std::length_error("append: the trajectory of " + environment(static_cast<std::int64_t>(e)) + " holds " +
                               std::to_string(open_[e].length) +
                               " steps and one more would exceed the whole capacity of the replay; nothing of this "
@@ -153,7 +153,7 @@ void Writer::append(std::span<const std::byte* const> columns, const std::uint8_
   for (std::size_t e = 0; e < open_.size(); ++e) {
     if (!takes_part(mask, e)) continue;
     open_[e].ends = set(columns[layout.terminated()], e) || set(columns[layout.truncated()], e);
-    if (open_[e].ends || open_[e].length + 1 == pieces_.steps) finishing_.push_back(e);
+    if (open_[e].ends || open_[e].length + 1 == chunking_.length) finishing_.push_back(e);
   }
   for (const std::size_t e : finishing_) ++open_[e].length;
   try {
@@ -176,7 +176,8 @@ std::shared_ptr<Trajectory> Writer::finish(const Open& open) const {
   const Layout& layout = store_->layout();
   const bool copied = store_->on_disk() || layout.compresses();  // by the store, so that a copy here would be in vain
   auto trajectory = std::make_shared<Trajectory>(
-      Rows(layout, open.length, open.chunks, chunk_.steps, copied ? nullptr : store_->arena().get()), open.task);
+      TrajectoryData(layout, open.length, open.chunks, chunk_rows_.steps, copied ? nullptr : store_->arena().get()),
+      open.task);
   trajectory->origin = open.origin;
   trajectory->sum_rewards(layout);
   return trajectory;
@@ -186,17 +187,17 @@ std::shared_ptr<Trajectory> Writer::finish(const Open& open) const {
 std::vector<Chunk> Writer::carried(const Open& open) const {
   const Layout& layout = store_->layout();
   Open target;
-  reserve(target, pieces_.overlap + 1);
+  reserve(target, chunking_.overlap + 1);
   for (std::size_t c = 0; c < layout.columns().size(); ++c) {
     const Column& column = layout.columns()[c];
-    for (std::int64_t row = 0; row < pieces_.overlap + column.extra_rows; ++row) {
-      std::memcpy(at(target, c, row), at(open, c, open.length - pieces_.overlap + row), column.row_bytes);
+    for (std::int64_t row = 0; row < chunking_.overlap + column.extra_rows; ++row) {
+      std::memcpy(at(target, c, row), at(open, c, open.length - chunking_.overlap + row), column.row_bytes);
     }
   }
   return std::move(target.chunks);
 }
 
-// Commits the open trajectories of these environments; then each is closed, or goes on as the next piece.
+// Commits the open trajectories of these environments; then each is closed, or goes on as the next chunk.
 void Writer::commit(std::span<const std::size_t> environments, bool truncate) {
   if (environments.empty()) return;
   std::vector<std::shared_ptr<Trajectory>> finished;
@@ -220,13 +221,13 @@ void Writer::commit(std::span<const std::size_t> environments, bool truncate) {
   for (std::size_t i = 0; i < environments.size(); ++i) {
     Open& open = open_[environments[i]];
     if (!next[i].empty()) {
-      open.origin += open.length - pieces_.overlap;
-      open.length = pieces_.overlap;
+      open.origin += open.length - chunking_.overlap;
+      open.length = chunking_.overlap;
       open.chunks = std::move(next[i]);
       continue;
     }
     // The store has the full chunks of its own trajectories; the last one is free for the next.
-    const auto used = static_cast<std::size_t>((open.length + 1) / chunk_.steps);
+    const auto used = static_cast<std::size_t>((open.length + 1) / chunk_rows_.steps);
     if (!store_->on_disk() && !store_->layout().compresses())
       open.chunks.erase(open.chunks.begin(), open.chunks.begin() + static_cast<long>(used));
     close(open);
@@ -238,7 +239,7 @@ void Writer::cut() {
   const Busy busy(busy_);
   finishing_.clear();
   for (std::size_t e = 0; e < open_.size(); ++e) {
-    const std::int64_t carried = open_[e].origin > 0 ? pieces_.overlap : 0;
+    const std::int64_t carried = open_[e].origin > 0 ? chunking_.overlap : 0;
     if (open_[e].active && open_[e].length > carried) finishing_.push_back(e);
   }
   commit(finishing_, true);

@@ -14,10 +14,10 @@
 
 namespace twohot {
 
-// How a long trial is cut: into pieces of `steps` steps, each of which begins with the last `overlap` of the one
-// before. 0 steps: not at all.
-struct Pieces {
-  std::int64_t steps = 0;
+// How a long trial is stored: in chunks of `length` steps, each of which begins with the last `overlap` of the one
+// before. A length of 0: whole.
+struct Chunking {
+  std::int64_t length = 0;
   std::int64_t overlap = 0;
 };
 
@@ -27,13 +27,13 @@ struct Pieces {
 // says which of them take part: rows of the others are ignored.
 //
 // begin(), append() and cut() are all or nothing: any exception leaves the store and the open trajectories as they
-// were. Open trajectories are no part of the store's capacity; each holds chunks of ChunkPool, which are handed to the
-// store when they are full and kept for the next trajectory when they are not.
+// were. Open trajectories are no part of the store's capacity; each holds memory of ChunkPool, which is handed to the
+// store when it is full and reused for the next trajectory when it is not.
 class Writer {
  public:
-  // Throws std::invalid_argument below 1 environment, and for pieces that do not exceed their overlap or an overlap
+  // Throws std::invalid_argument below 1 environment, and for chunks that do not exceed their overlap or an overlap
   // below 1.
-  Writer(std::shared_ptr<Store> store, std::int64_t environments, Pieces pieces = {});
+  Writer(std::shared_ptr<Store> store, std::int64_t environments, Chunking chunking = {});
   ~Writer();
   Writer(const Writer&) = delete;
   Writer& operator=(const Writer&) = delete;
@@ -48,14 +48,14 @@ class Writer {
 
   // Adds one step to each active environment. `columns` has one pointer for each column of the layout; the observation
   // is the one that the step led to. Where terminated or truncated is set, the trajectory is finished and committed,
-  // all of one call at once and in the order of their environments; so is a piece that has its steps, marked truncated.
+  // all of one call at once and in the order of their environments; so is a chunk that has its steps, marked truncated.
   // Throws std::runtime_error where none is open, std::invalid_argument for a NaN where none may be or a reward that is
   // not finite, std::length_error where the trajectory would exceed the whole capacity of the store (cut() then keeps
   // what the open trajectories hold and discard() drops it), and what Store::commit throws. O(bytes), and a copy of
   // less than a chunk of each finished trajectory.
   void append(std::span<const std::byte* const> columns, const std::uint8_t* mask);
 
-  // Finishes every open trajectory of at least one step (in a later piece: one beyond the overlap) by marking its last
+  // Finishes every open trajectory of at least one step (in a later chunk: one beyond the overlap) by marking its last
   // step truncated, commits them, and drops the other open ones. O(bytes).
   void cut();
 
@@ -83,8 +83,8 @@ class Writer {
   void close(Open& open) noexcept;
 
   std::shared_ptr<Store> store_;
-  const Pieces pieces_;
-  const Extent chunk_;
+  const Chunking chunking_;
+  const RowCounts chunk_rows_;
   std::vector<std::size_t> offsets_;  // of each column in a chunk
   std::vector<Open> open_;
   std::vector<std::size_t> finishing_;

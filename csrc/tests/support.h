@@ -89,9 +89,9 @@ struct Step {
 // Memory of a batch of the schema above, filled with 0x7f.
 class Memory {
  public:
-  Memory(std::int64_t batch_size, std::int64_t length, std::size_t width, std::int64_t ahead = 0) {
+  Memory(std::int64_t batch_size, std::int64_t length, std::size_t width, std::int64_t lookahead = 0) {
     const auto windows = static_cast<std::size_t>(batch_size);
-    const auto places = static_cast<std::size_t>(length + ahead);
+    const auto places = static_cast<std::size_t>(length + lookahead);
     const std::size_t rows = windows * (places + 1);
     const auto make = [&](std::size_t bytes) {
       parts_.emplace_back((bytes + 7) / 8, 0x7f7f7f7f7f7f7f7fu);
@@ -99,7 +99,7 @@ class Memory {
     };
     batch.batch_size = batch_size;
     batch.length = length;
-    batch.ahead = ahead;
+    batch.lookahead = lookahead;
     batch.observation = {make(rows * width * 4)};
     batch.previous_action = make(rows * 4);
     batch.previous_reward = make(rows * 4);
@@ -144,7 +144,7 @@ inline std::vector<std::int32_t> column(const Store& store, const Trajectory& tr
   const Column& column = store.layout().columns()[index];
   const std::int64_t rows = trajectory.length + column.extra_rows;
   std::vector<std::int32_t> result(static_cast<std::size_t>(rows) * column.row_bytes / 4);
-  CHECK(trajectory.rows.read(store.layout(), index, 0, rows, reinterpret_cast<std::byte*>(result.data())));
+  CHECK(trajectory.data.read(store.layout(), index, 0, rows, reinterpret_cast<std::byte*>(result.data())));
   return result;
 }
 
@@ -165,11 +165,11 @@ class TemporaryDirectory {
   std::string path_;
 };
 
-inline std::shared_ptr<Store> open_store(const std::string& directory, Access access = Access::append,
-                                         std::size_t segment_bytes = std::size_t{1} << 20, bool skip_damage = false,
+inline std::shared_ptr<Store> open_store(const std::string& directory, Mode mode = Mode::append,
+                                         std::size_t segment_bytes = std::size_t{1} << 20, bool skip_corrupt = false,
                                          Capacity capacity = steps(100000), std::int64_t width = 2) {
   return std::make_shared<Store>(schema(width), capacity, 0,
-                                 Place{directory, access, segment_bytes, false, false, skip_damage});
+                                 DirectoryOptions{directory, mode, segment_bytes, false, false, skip_corrupt});
 }
 
 // The paths of a directory's segments without their suffixes: those of each writer in their order.

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import numpy as np
 
 _Field = tuple[str, str, list[int], bool, str]
-_Law = Literal["trajectory", "step", "recency", "priority", "task"]
-_Window = Literal["anywhere", "start", "end"]
+_Sampling = Literal["trajectory", "step", "recency", "priority", "task"]
+_WindowAnchor = Literal["anywhere", "start", "end"]
 
 class ReplayStore:
     """A store of trajectories and its sampler. Fields are (name, dtype, shape, may hold NaN, compression)."""
@@ -29,9 +29,9 @@ class ReplayStore:
         segment_bytes: int,
         durable: bool,
         keep_evicted: bool,
-        skip_damage: bool,
+        skip_corrupt: bool,
     ) -> None: ...
-    def insert(
+    def add(
         self,
         observation: dict[str, np.ndarray],
         action: np.ndarray,
@@ -49,14 +49,20 @@ class ReplayStore:
         batch_size: int,
         length: int,
         lookahead: int,
-        by: _Law,
-        window: _Window,
+        by: _Sampling,
+        window: _WindowAnchor,
         half_life: float | None,
         pad_left: bool,
         out: dict[str, Any],
     ) -> None: ...
     def draw(
-        self, batch_size: int, length: int, lookahead: int, by: _Law, window: _Window, half_life: float | None
+        self,
+        batch_size: int,
+        length: int,
+        lookahead: int,
+        by: _Sampling,
+        window: _WindowAnchor,
+        half_life: float | None,
     ) -> dict[str, Any]:
         """Windows, and copies of the trajectories that they come from, for pack()."""
 
@@ -71,7 +77,7 @@ class ReplayStore:
     def evicted_files(self) -> list[str]: ...
     def reclaim(self, names: list[str]) -> int: ...
     def sync(self) -> None: ...
-    def extents(self) -> dict[str, int]: ...
+    def position(self) -> dict[str, int]: ...
     def verify(self) -> list[tuple[str, str]]: ...
     def close(self) -> None: ...
     def clear(self) -> None: ...
@@ -80,7 +86,7 @@ class ReplayStore:
 class ReplayWriter:
     """Open trajectories of some environments. Serves one thread at a time."""
 
-    def __init__(self, store: ReplayStore, environments: int, piece_steps: int, overlap_steps: int) -> None: ...
+    def __init__(self, store: ReplayStore, environments: int, chunk_length: int, overlap: int) -> None: ...
     def begin(self, observation: dict[str, np.ndarray], mask: np.ndarray | None, task: np.ndarray | None) -> None: ...
     def append(
         self,
@@ -89,17 +95,17 @@ class ReplayWriter:
         terminated: np.ndarray,
         truncated: np.ndarray,
         observation: dict[str, np.ndarray],
-        step: dict[str, np.ndarray] | None,
         mask: np.ndarray | None,
+        step: dict[str, np.ndarray] | None,
     ) -> None: ...
     def cut(self) -> None: ...
     def discard(self, mask: np.ndarray | None) -> None: ...
 
-def roll_back(directory: bytes, extents: dict[str, int], kept: Set[str]) -> None:
-    """Take back what was committed after `ReplayStore.extents` had returned `extents`."""
+def roll_back(directory: bytes, position: dict[str, int], evicted: Set[str]) -> None:
+    """Take back what was committed after `ReplayStore.position` had returned `position`."""
 
 def repair(directory: bytes, observation: list[_Field], action: _Field, step: list[_Field]) -> list[tuple[str, str]]:
-    """Make every journal anew from intact data; returns files and what is wrong with them."""
+    """Make every journal again from intact data; returns files and what is wrong with them."""
 
 class Support:
     """Bins between `low` and `high` in transformed space, and how they are read."""

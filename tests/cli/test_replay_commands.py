@@ -58,7 +58,7 @@ def test_info_and_plot(directory: Path, tmp_path: Path, capsys) -> None:
 
 
 def test_verify_repair_verify(directory: Path, capsys) -> None:
-    assert run(capsys, "verify", directory) == (0, f"{directory}: 12 trajectories, 126 steps; nothing is damaged\n")
+    assert run(capsys, "verify", directory) == (0, f"{directory}: 12 trajectories, 126 steps; nothing is corrupt\n")
     damage(directory)
     code, out = run(capsys, "verify", directory)
     assert code == 1

@@ -138,8 +138,8 @@ def batches(draw: Draw):
 def loaders(draw: Draw):
     replay = _filled(draw, draw.choice(*SCHEMAS))
 
-    def load(batch_size, length, batches, ahead, torch, by):
-        loader = replay.loader(batch_size, length, batches=batches, ahead=ahead, torch=torch, by=by)
+    def load(batch_size, length, batches, prefetch, torch, by):
+        loader = replay.loader(batch_size, length, batches=batches, prefetch=prefetch, torch=torch, by=by)
         for batch in islice(loader, 5):  # of more than anybody could wait for
             assert batch.reward.shape[0] == batch_size
         loader.close()
@@ -148,7 +148,7 @@ def loaders(draw: Draw):
         "batch_size": 2,
         "length": 3,
         "batches": 3,
-        "ahead": 2,
+        "prefetch": 2,
         "torch": draw.choice(True, False),
         "by": "step",
     }
@@ -176,9 +176,9 @@ def look_ups(draw: Draw):
 def writers(draw: Draw):
     schema, environments = draw.choice(*SCHEMAS), draw.size(1, 3)
 
-    def write(environments, piece_steps, overlap_steps, first, task, mask, dropped, **step):
+    def write(environments, chunk_length, overlap, first, task, mask, dropped, **step):
         with Replay.create(schema, capacity_steps=200) as replay:
-            writer = replay.writer(environments, piece_steps=piece_steps, overlap_steps=overlap_steps)
+            writer = replay.writer(environments, chunk_length=chunk_length, overlap=overlap)
             writer.begin(first, mask, task)
             writer.append(**step, mask=mask)
             writer.cut()
@@ -186,11 +186,11 @@ def writers(draw: Draw):
             writer.discard(dropped)
             return replay.stats().steps
 
-    ended, pieces = np.zeros(environments, bool), draw.choice(None, 2)
+    ended, chunk_length = np.zeros(environments, bool), draw.choice(None, 2)
     arguments = {
         "environments": environments,
-        "piece_steps": pieces,
-        "overlap_steps": 0 if pieces is None else 1,
+        "chunk_length": chunk_length,
+        "overlap": 0 if chunk_length is None else 1,
         "first": {name: _array(draw, field, environments) for name, field in schema.observation.items()},
         "task": draw.choice(None, np.arange(environments, dtype=np.int32)),
         "mask": draw.choice(None, np.ones(environments, bool)),
@@ -224,22 +224,22 @@ def directories(draw: Draw):
     """A replay in a directory, opened in every mode, and the calls that concern its files."""
     schema, seed = draw.choice(*SCHEMAS), draw.random.getrandbits(30)
 
-    def use(mode, damage, segment_bytes, seed_of_samples, threads, capacity_steps, evicted):
+    def use(mode, corrupt, segment_bytes, seed_of_samples, threads, capacity_steps, evicted):
         with tempfile.TemporaryDirectory() as place:
             replay = _filled(Draw(seed, 0), schema, directory=Path(place) / "d", segment_bytes=segment_bytes)
             position = replay.position()
             replay.add(**_columns(Draw(seed, 1), schema, 3))
             replay.sync()
             replay.refresh()
-            replay.compact()
+            replay.reclaim()
             if evicted is not None:
-                replay.compact(evicted)
+                replay.reclaim(evicted)
             assert replay.verify() == []
             assert len(replay.actions()) == replay.stats().steps
             replay.close()
             options = {"segment_bytes": segment_bytes, "seed": seed_of_samples, "threads": threads}
             options["capacity_steps"] = capacity_steps
-            with Replay.open(Path(place) / "d", mode, damage=damage, **options) as again:
+            with Replay.open(Path(place) / "d", mode, corrupt=corrupt, **options) as again:
                 count = again.stats().trajectories
             with Replay.open(Path(place) / "d", "append", position=position) as before:
                 assert mode == "write" or capacity_steps is not None or before.stats().trajectories <= count
@@ -247,7 +247,7 @@ def directories(draw: Draw):
 
     arguments = {
         "mode": draw.choice("read", "append", "write"),
-        "damage": draw.choice("raise", "skip"),
+        "corrupt": draw.choice("raise", "skip"),
         "segment_bytes": draw.choice(1, 1 << 16),
         "seed_of_samples": 4,
         "threads": draw.size(1, 2),

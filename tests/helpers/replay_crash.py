@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from twohot.errors import DamagedReplayError
+from twohot.errors import CorruptReplayError
 from twohot.replay import Field, Replay, Schema
 
 SCHEMA = Schema({"value": Field("int32", (40,))}, Field("int32"), {"logit": Field("float32", nan=True)})
-DAMAGE = (DamagedReplayError, OSError)
+DAMAGE = (CorruptReplayError, OSError)
 
 
 def columns(number, length):
@@ -70,7 +70,7 @@ def kill_at_random(directory, times, seed):
 def use(directory):
     """Opens a directory that may be damaged in any way and does everything with it that its users may do."""
     try:
-        replay = Replay.open(directory, damage="skip", threads=1)
+        replay = Replay.open(directory, corrupt="skip", threads=1)
     except DAMAGE:
         return
     for number in replay.ids():

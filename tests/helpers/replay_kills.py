@@ -98,7 +98,7 @@ def learn(directory, life, capacity, tell):
         replay.refresh()
         replay.sample(2, 5)
         if generator.random() < 0.2:
-            replay.compact()
+            replay.reclaim()
         if number % 40 == 39:
             replay.close()
 
@@ -120,7 +120,7 @@ def train(directory, life, capacity, tell):
             partial.write_text(json.dumps(saved))
             os.replace(partial, path)
             tell(number)
-            replay.compact(evicted)
+            replay.reclaim(evicted)
             evicted = saved["evicted"]
 
 
@@ -223,7 +223,7 @@ def main(command, directory, kills, seed, capacity):
     Replay.create(SCHEMA, capacity_steps=10**9, directory=directory).close()
     told = {"sharing": share, "resuming": resume}[command](directory, int(kills), int(seed), int(capacity))
     with Replay.open(directory, "append", capacity_steps=int(capacity), **SMALL) as replay:
-        replay.compact()
+        replay.reclaim()
         needed = set(replay.position())
     assert {path.name.split(".")[0] for path in directory.iterdir()} - {"replay"} == needed
     assert not list(directory.glob("*.removed"))

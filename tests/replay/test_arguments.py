@@ -96,8 +96,8 @@ INTEGER_CALLS = {
     "seed": lambda r, v: Replay.create(SCHEMA, capacity_steps=9, seed=v),
     "threads": lambda r, v: Replay.create(SCHEMA, capacity_steps=9, threads=v),
     "environments": lambda r, v: r.writer(v),
-    "piece_steps": lambda r, v: r.writer(2, piece_steps=0 if v is None else v),
-    "overlap_steps": lambda r, v: r.writer(2, piece_steps=9, overlap_steps=v),
+    "chunk_length": lambda r, v: r.writer(2, chunk_length=0 if v is None else v),
+    "overlap": lambda r, v: r.writer(2, chunk_length=9, overlap=v),
     "task": lambda r, v: r.add(**columns(), task=v),
     "batch_size of batch": lambda r, v: r.batch(v, 3),
     "batch_size": lambda r, v: r.sample(v, 3),
@@ -108,7 +108,7 @@ INTEGER_CALLS = {
     "loader length": lambda r, v: r.loader(3, v, batches=1),
     "loader lookahead": lambda r, v: r.loader(3, 3, batches=1, lookahead=v),
     "batches": lambda r, v: r.loader(3, 3, batches=v),
-    "ahead": lambda r, v: r.loader(3, 3, batches=1, ahead=v),
+    "prefetch": lambda r, v: r.loader(3, 3, batches=1, prefetch=v),
     "get": lambda r, v: r.get(v),
     "random_state": lambda r, v: setattr(r, "random_state", [v, 1, 1, 1]),
     "mixture seed": lambda r, v: Mixture([r], [1], seed=v),
@@ -183,7 +183,7 @@ OTHER_CALLS = {
         lambda r, v: setattr(r, "random_state", v),
         (None, 3, [1, 2, 3], [0] * 4, "abcd", np.ones(4), [1] * 5),
     ),
-    "files": (lambda r, v: r.compact(v), ("abc", b"abc", [3], [None])),
+    "files": (lambda r, v: r.reclaim(v), ("abc", b"abc", [3], [None])),
     "replays": (lambda r, v: Mixture(v, [1]), ([], [None], [3], ["x"])),
     "weights": (lambda r, v: Mixture([r], v), (None, [], [0], [-1], [np.nan], ["x"], [[1]], [1, 1], {}, [1j])),
     "state of a mixture": (lambda r, v: setattr(Mixture([r], [1]), "random_state", v), (None, 3, {}, [], "x")),
@@ -207,7 +207,7 @@ def test_other_odd_arguments_are_refused(name, tmp_path, monkeypatch):
 def test_modes_and_positions(tmp_path, value):
     with Replay.create(SCHEMA, capacity_steps=9, directory=tmp_path / "kept") as replay:
         replay.add(**columns())
-    for option in ("mode", "damage", "position"):
+    for option in ("mode", "corrupt", "position"):
         if (option, value) != ("position", None):
             assert check(lambda given: Replay.open(tmp_path / "kept", **{option: given}), value), option  # noqa: B023
     for position in ({"x": "y"}, {3: 3}, {"x": 1.5}):
@@ -221,11 +221,11 @@ def test_integers_of_numpy_are_integers():
         batch = replay.sample(kind(2), kind(3), lookahead=kind(1), half_life=kind(2))
         assert batch.reward.shape == (2, 4)
         assert len(replay.get(kind(0))["reward"]) == 4
-        assert len(list(replay.loader(kind(2), kind(3), batches=kind(2), ahead=kind(1)))) == 2
+        assert len(list(replay.loader(kind(2), kind(3), batches=kind(2), prefetch=kind(1)))) == 2
         assert replay.set_priorities(np.array([0], kind), np.array([2], kind)) == 1
         assert replay.set_priorities([], []) == 0
         assert replay.set_priorities(kind(0), 0.5) == 1
-        replay.writer(kind(2), piece_steps=kind(9), overlap_steps=kind(1))
+        replay.writer(kind(2), chunk_length=kind(9), overlap=kind(1))
     with pytest.raises(KeyError, match="trajectory 99 is not stored"):
         replay.get(99)
     assert replay.set_priorities([99], [1.0]) == 0
@@ -238,14 +238,14 @@ def test_every_random_state_comes_back():
         assert replay.random_state.tolist() == [2**64 - 1, 5, 2**63, 1]
 
 
-def test_an_overlap_needs_pieces():
-    with pytest.raises(ValueError, match="overlap_steps: expected piece_steps with it, got 5 alone"):
-        filled().writer(2, overlap_steps=5)
+def test_an_overlap_needs_chunks():
+    with pytest.raises(ValueError, match="overlap: expected chunk_length with it, got 5 alone"):
+        filled().writer(2, overlap=5)
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9", "zwei Wörter", b"\xff\xfe", "$x_1$ [red]"])
 def test_directories_of_any_name(tmp_path, name):
-    """Names need not be UTF-8; errors of the system and of damage name them all the same."""
+    """Names need not be UTF-8; errors of the system and of corruption name them all the same."""
     place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + os.fsencode(name)))
     for given in (place, str(place), os.fsencode(place)):
         with Replay.create(SCHEMA, capacity_steps=100, directory=given) as replay:
@@ -266,7 +266,7 @@ def test_directories_of_any_name(tmp_path, name):
         journal.write_bytes(content)
         with pytest.raises(ValueError, match=re.escape(str(place))):
             Replay.open(given)
-        with Replay.open(given, damage="skip") as replay:
+        with Replay.open(given, corrupt="skip") as replay:
             assert replay.verify()[0].file == str(journal)
         assert all(problem.file.startswith(str(place)) for problem in Replay.repair(given))
         for file in sorted(place.rglob("*"), reverse=True):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from twohot.replay import DamagedReplayError, Field, Replay, Schema
+from twohot.replay import CorruptReplayError, Field, Replay, Schema
 
 CODECS = ["lz4", "zstd"]
 SHAPE = (32, 32, 3)
@@ -116,7 +116,7 @@ def test_damage_is_seen_and_crashes_nothing(tmp_path, codec):
             replay.sample(30, 50)
             for index in replay.ids().tolist():
                 replay.get(index)
-        except DamagedReplayError as error:
+        except CorruptReplayError as error:
             messages.append(str(error))
     assert len(messages) > 10
     assert all("cannot be decompressed" in message for message in messages)
@@ -130,7 +130,7 @@ def test_a_damaged_table_of_columns_is_seen(tmp_path):
         with data.open("r+b") as file:
             file.seek(256)  # behind the header and the first record
             file.write(value.to_bytes(8, "little"))
-        with pytest.raises(DamagedReplayError, match="cannot be decompressed"):
+        with pytest.raises(CorruptReplayError, match="cannot be decompressed"):
             replay.get(int(replay.ids()[0]))
 
 

@@ -111,8 +111,8 @@ class DirectoryMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.place is not None)
     @rule()
-    def compact(self):
-        assert self.replay.compact() >= 0
+    def reclaim(self):
+        assert self.replay.reclaim() >= 0
 
     @precondition(lambda self: self.model.numbers())
     @rule(data=st.data(), priority=st.sampled_from([0.0, 0.5, 3.0, 8.0]))

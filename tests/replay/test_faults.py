@@ -9,7 +9,7 @@ import pytest
 
 from paths import HELPERS
 from replay_crash import SCHEMA, columns, length_of
-from twohot.replay import DamagedReplayError, Replay
+from twohot.replay import CorruptReplayError, Replay
 
 CRASH = HELPERS / "replay_crash.py"
 
@@ -91,7 +91,7 @@ def test_mutated_files_never_crash(tmp_path):
 def test_damage_is_named(tmp_path, damage, words):
     place = small_store(tmp_path / "replay")
     damage(place)
-    with pytest.raises(DamagedReplayError, match=f"{place}.*{words}"):
+    with pytest.raises(CorruptReplayError, match=f"{place}.*{words}"):
         Replay.open(place)
 
 
@@ -101,11 +101,11 @@ def test_damage_is_left_out_on_request(tmp_path):
     content = bytearray(path.read_bytes())
     content[128 + 30] ^= 1
     path.write_bytes(content)
-    with Replay.open(place, damage="skip") as replay:
+    with Replay.open(place, corrupt="skip") as replay:
         assert replay.stats().trajectories == 11
         assert replay.stats().problems == 1
         assert [problem.file for problem in replay.verify()] == [str(path)]
-        assert "a damaged record in place 0" in str(replay.verify()[0])
+        assert "a corrupt record in place 0" in str(replay.verify()[0])
     assert Replay.repair(place) == []
     with Replay.open(place) as replay:
         assert sorted(replay.tasks()) == list(range(12))

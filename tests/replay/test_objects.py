@@ -126,7 +126,7 @@ def test_what_is_no_field_or_schema_says_so(make):
 def test_a_replay_of_a_directory_is_opened_again(tmp_path, mode, how):
     with Replay.create(SCHEMA, capacity_steps=100, directory=tmp_path / "kept") as kept:
         kept.add(**columns())
-    options = {"capacity_steps": 70, "seed": 5, "threads": 1, "damage": "skip"}
+    options = {"capacity_steps": 70, "seed": 5, "threads": 1, "corrupt": "skip"}
     with Replay.open(tmp_path / "kept", mode, **options) as replay, COPIES[how](replay) as other:
         assert other.schema == replay.schema
         assert other.directory == replay.directory

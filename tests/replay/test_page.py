@@ -43,8 +43,8 @@ def test_the_first_section_fills_a_replay_and_trains(first) -> None:
 def test_each_section_runs_behind_the_first(first, section: str, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     namespace = copy.copy(first)
-    if section.startswith("Damage"):
+    if section.startswith("Corruption"):
         run("In a directory", namespace)
     assert run(section, namespace) >= 1
-    if section.startswith("Damage"):
+    if section.startswith("Corruption"):
         assert "data/cart" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Random sequences of calls against the Python model, and the laws of the sampler."""
+"""Random sequences of calls against the Python model, and the distributions of the sampler."""
 
 import numpy as np
 import pytest
@@ -207,7 +207,7 @@ def test_law_of_starts(by, length):
 
 
 def test_start_and_trajectory_are_independent_of_the_place_in_the_batch():
-    """Every place of a batch sees the same law, and neighbours are drawn independently."""
+    """Every place of a batch sees the same distribution, and neighbours are drawn independently."""
     replay = filled([9] * 8)
     batch = replay.batch(16, 9)
     pairs = np.zeros((8, 8), int)

@@ -1,4 +1,4 @@
-"""The replay, case by case; `test_replay_properties.py` has the random sequences and the laws of the sampler."""
+"""The replay, case by case; `test_replay_properties.py` has random sequences and how samples are distributed."""
 
 import subprocess
 import sys
@@ -463,22 +463,22 @@ def loader_threads():
     return [thread for thread in threading.enumerate() if thread.name == "twohot-replay-loader"]
 
 
-@pytest.mark.parametrize(("batches", "ahead"), [(0, 2), (1, 2), (2, 1), (11, 1), (11, 4)])
+@pytest.mark.parametrize(("batches", "prefetch"), [(0, 2), (1, 2), (2, 1), (11, 1), (11, 4)])
 @pytest.mark.parametrize("torch", [False, True])
-def test_a_loader_yields_what_sample_returns(batches, ahead, torch):
+def test_a_loader_yields_what_sample_returns(batches, prefetch, torch):
     replay, twin = filled(), filled()
     memories = set()
-    for batch in replay.loader(4, 7, batches=batches, by="step", ahead=ahead, torch=torch):
+    for batch in replay.loader(4, 7, batches=batches, by="step", prefetch=prefetch, torch=torch):
         assert_equal(copy(batch), copy(twin.sample(4, 7, by="step")))
         memories.add(np.asarray(batch.reward).ctypes.data)
-    assert len(memories) <= ahead + 1
+    assert len(memories) <= prefetch + 1
     np.testing.assert_array_equal(replay.random_state, twin.random_state)
     assert not loader_threads()
 
 
 def test_a_yielded_batch_stays_until_the_next():
     replay = filled()
-    loader = replay.loader(4, 7, batches=6, ahead=2)
+    loader = replay.loader(4, 7, batches=6, prefetch=2)
     for batch in loader:
         before = copy(batch)
         for thread in loader_threads():
@@ -509,7 +509,7 @@ def test_a_loader_raises_what_its_thread_raised():
         next(filled([]).loader(1, 1, batches=1))
     assert not loader_threads()
     replay = filled()
-    loader = replay.loader(4, 7, batches=100, ahead=1)
+    loader = replay.loader(4, 7, batches=100, prefetch=1)
     next(loader)
     replay.clear()
     with pytest.raises(RuntimeError, match="replay is empty"):
@@ -518,8 +518,8 @@ def test_a_loader_raises_what_its_thread_raised():
     assert not loader_threads()
     with pytest.raises(ValueError, match=">= 1"):
         replay.loader(0, 1, batches=1)
-    with pytest.raises(ValueError, match="ahead: expected an integer >= 1"):
-        replay.loader(1, 1, batches=1, ahead=0)
+    with pytest.raises(ValueError, match="prefetch: expected an integer >= 1"):
+        replay.loader(1, 1, batches=1, prefetch=0)
 
 
 def test_a_saved_replay_goes_on_as_if_it_had_not_been_saved(tmp_path):

@@ -1,4 +1,4 @@
-"""Options and laws of sampling, mixtures, pieces, directories beside memory."""
+"""Options and distributions of sampling, mixtures, chunks, directories beside memory."""
 
 from dataclasses import fields
 
@@ -116,8 +116,8 @@ def probabilities(replay, by, half_life, priority):
 
 @pytest.mark.parametrize("protect", [False, True])
 @pytest.mark.parametrize("by", ["trajectory", "step", "recency", "priority", "task"])
-def test_laws(by, protect):
-    """The law of each way to draw, behind evictions, and the probability that a batch gives."""
+def test_sampling(by, protect):
+    """The distribution of each way to draw, after evictions, and the probability that a batch gives."""
     replay = Replay.create(SCHEMA, capacity_trajectories=len(LENGTHS), seed=3)
     for seed, length in enumerate([50, 3, *LENGTHS]):
         replay.add(**trajectory(length, seed, task=seed % 4), protect=protect and seed % 3 == 1)
@@ -167,7 +167,7 @@ def test_priorities_of_new_trajectories_and_bad_ones():
         ({"half_life": 0.0, "by": "recency"}, "half-life above 0"),
         ({"half_life": np.nan}, "half-life above 0"),
         ({"lookahead": -1}, "lookahead: expected an integer >= 0"),
-        ({"pad": "both"}, "'right' or 'left', got 'both'"),
+        ({"pad": "both"}, "'right', 'left'; got 'both'"),
         ({"window": "middle"}, "window: expected one of 'anywhere', 'start', 'end'; got 'middle'"),
         ({"by": "age"}, "by: expected one of"),
     ],
@@ -298,13 +298,13 @@ def test_a_loader_takes_the_options_of_sample(torch):
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_windows_of_pieces_keep_their_context(tmp_path, on_disk):
+def test_windows_of_chunks_keep_their_context(tmp_path, on_disk):
     schema = Schema({"t": Field("int32")}, Field("int32"))
     replay = Replay.create(schema, capacity_steps=1000, directory=tmp_path / "replay" if on_disk else None)
-    for piece, overlap in ((5, 0), (5, 5), (0, 0)):
-        with pytest.raises(ValueError, match="piece"):
-            replay.writer(1, piece_steps=piece, overlap_steps=overlap)
-    writer = replay.writer(1, piece_steps=8, overlap_steps=3)
+    for length, overlap in ((5, 0), (5, 5), (0, 0)):
+        with pytest.raises(ValueError, match="chunk"):
+            replay.writer(1, chunk_length=length, overlap=overlap)
+    writer = replay.writer(1, chunk_length=8, overlap=3)
     no, yes = np.zeros(1, bool), np.ones(1, bool)
     writer.begin({"t": np.zeros(1, np.int32)})
     for t in range(1, 31):

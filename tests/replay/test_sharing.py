@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from replay_crash import SCHEMA, columns
-from twohot.replay import DamagedReplayError, Field, Replay, Schema
+from twohot.replay import CorruptReplayError, Field, Replay, Schema
 
 BEFORE = Path(__file__).with_name("format_2")
 
@@ -63,7 +63,7 @@ def test_the_format_before_goes_on_in_this_one(before):
 def test_a_format_to_come_is_named(before):
     path = before / "replay.json"
     path.write_text(path.read_text().replace("twohot.replay/2", "twohot.replay/4"))
-    with pytest.raises(DamagedReplayError, match=r"expected the format twohot.replay/3, got 'twohot.replay/4'"):
+    with pytest.raises(CorruptReplayError, match=r"expected the format twohot.replay/3, got 'twohot.replay/4'"):
         Replay.open(before)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from replay_crash import SCHEMA, columns
-from twohot.replay import DamagedReplayError, Replay
+from twohot.replay import CorruptReplayError, Replay
 
 
 def folder(path):
@@ -81,13 +81,13 @@ def test_in_the_place_of_a_segments_file(place, kind, suffix):
     path = min(place.glob(f"*{suffix}"))
     moved = path.rename(path.with_name("kept"))
     KINDS[kind](path)
-    with pytest.raises(DamagedReplayError, match=path.name.split(".")[0]) as error:
+    with pytest.raises(CorruptReplayError, match=path.name.split(".")[0]) as error:
         Replay.open(place)
     assert "\n" not in str(error.value)
-    with Replay.open(place, "append", damage="skip") as replay:
+    with Replay.open(place, "append", corrupt="skip") as replay:
         assert sorted(replay.tasks().tolist()) == [2, 3]
         assert len(replay.verify()) == 1
-        replay.compact()
+        replay.reclaim()
         replay.add(**columns(4, 3))
     problems = Replay.repair(place)
     assert any(str(path.with_suffix("")) in problem.file for problem in problems) or suffix == ".journal"
@@ -112,9 +112,9 @@ def test_in_the_place_of_a_segments_file(place, kind, suffix):
 def test_beside_the_segments(place, kind, name):
     """Only what may be a segment is damage, and nothing else suffers."""
     KINDS[kind](place / name)
-    with Replay.open(place, "append", damage="skip") as replay:
+    with Replay.open(place, "append", corrupt="skip") as replay:
         assert sorted(replay.tasks().tolist()) == [0, 1, 2, 3]
-        replay.compact()
+        replay.reclaim()
     Replay.repair(place)
     assert tasks(place) == [0, 1, 2, 3]
 
@@ -126,7 +126,7 @@ def test_in_the_place_of_the_description(place, kind):
     if kind != "missing":
         KINDS[kind](path)
     for call in (Replay.open, Replay.repair):
-        with pytest.raises((DamagedReplayError, OSError), match=r"replay\.json") as error:
+        with pytest.raises((CorruptReplayError, OSError), match=r"replay\.json") as error:
             call(place)
         assert "\n" not in str(error.value)
     with pytest.raises(FileExistsError):
@@ -168,7 +168,7 @@ def test_other_names_are_passed_over(place):
     before = {path.name for path in place.iterdir()}
     assert tasks(place) == [0, 1, 2, 3]
     with Replay.open(place, "append") as replay:
-        replay.compact()
+        replay.reclaim()
     assert Replay.repair(place) == []
     assert {path.name for path in place.iterdir()} == before
 
@@ -187,12 +187,12 @@ def test_a_file_that_may_not_be_read(place, suffix):
     """As a user without the right to read it, and with that to every folder above."""
     script = (
         "import os, sys\n"
-        "from twohot.replay import DamagedReplayError, Replay\n"
+        "from twohot.replay import CorruptReplayError, Replay\n"
         "os.getuid() or os.setuid(65534)\n"
         "try: Replay.open(sys.argv[1])\n"
-        "except DamagedReplayError as error: assert 'Permission denied' in str(error), error\n"
+        "except CorruptReplayError as error: assert 'Permission denied' in str(error), error\n"
         "else: sys.exit('nothing raised')\n"
-        "with Replay.open(sys.argv[1], damage='skip') as replay: assert len(replay.tasks()) == 2\n"
+        "with Replay.open(sys.argv[1], corrupt='skip') as replay: assert len(replay.tasks()) == 2\n"
         "Replay.repair(sys.argv[1])\n"
         "print(len(Replay.open(sys.argv[1]).tasks()))\n"
     )

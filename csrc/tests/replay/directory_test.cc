@@ -31,7 +31,7 @@ int files(const std::string& directory) {
 void test_two_writers() {
   const TemporaryDirectory directory;
   const auto left = open_store(directory.path());
-  const auto right = open_store(directory.path(), Access::write);
+  const auto right = open_store(directory.path(), Mode::write);
   fill(left, 2, {1, 2});
   fill(right, 2, {3});
   fill(left, 2, {4});
@@ -39,7 +39,7 @@ void test_two_writers() {
   left->refresh();
   left->refresh();
   CHECK(left->stats().steps == 10 && left->stats().trajectories == 4);
-  const auto reader = open_store(directory.path(), Access::read);
+  const auto reader = open_store(directory.path(), Mode::read);
   std::set<std::int64_t> ids;
   std::vector<std::int64_t> lengths;
   for (const auto& trajectory : reader->snapshot().trajectories) {
@@ -51,7 +51,7 @@ void test_two_writers() {
 
 void test_reclaim() {
   const TemporaryDirectory directory;
-  const auto store = open_store(directory.path(), Access::append, 4000, false, steps(100));
+  const auto store = open_store(directory.path(), Mode::append, 4000, false, steps(100));
   fill(store, 2, {100});
   const auto held = store->draw({1, 100});
   for (int i = 0; i < 20; ++i) fill(store, 2, {50});
@@ -67,7 +67,7 @@ void test_reclaim() {
 // What another writer committed before it ended, unseen yet, stays where the rest of its segment was evicted.
 void test_reclaim_leaves_what_nobody_has_read() {
   const TemporaryDirectory directory;
-  const auto store = open_store(directory.path(), Access::append, 1 << 20, false, steps(10));
+  const auto store = open_store(directory.path(), Mode::append, 1 << 20, false, steps(10));
   auto other = open_store(directory.path());
   fill(other, 2, {5});
   store->refresh();
@@ -78,11 +78,11 @@ void test_reclaim_leaves_what_nobody_has_read() {
   store->reclaim(store->evicted_files());
   store->refresh();
   CHECK(store->snapshot().trajectories.back()->length == 7);
-  CHECK(open_store(directory.path(), Access::read)->stats().steps == 22);
+  CHECK(open_store(directory.path(), Mode::read)->stats().steps == 22);
 }
 
-// A record that is damaged may be repaired: its segment stays.
-void test_reclaim_leaves_damage() {
+// A record that is corrupt may be repaired: its segment stays.
+void test_reclaim_leaves_corrupt_segments() {
   const TemporaryDirectory directory;
   fill(open_store(directory.path()), 2, {5});
   const std::string path = segments(directory.path())[0] + ".journal";
@@ -90,20 +90,20 @@ void test_reclaim_leaves_damage() {
   bytes[200] = static_cast<char>(bytes[200] + 1);
   overwrite(path, bytes);
   {
-    const auto store = open_store(directory.path(), Access::append, 1 << 20, true);
+    const auto store = open_store(directory.path(), Mode::append, 1 << 20, true);
     CHECK(store->stats().trajectories == 0 && store->reclaim(store->evicted_files()) == 0);
   }
   CHECK(repair(directory.path(), Layout(schema(2))).empty());
-  CHECK(open_store(directory.path(), Access::read)->stats().trajectories == 1);
+  CHECK(open_store(directory.path(), Mode::read)->stats().trajectories == 1);
 }
 
 void test_roll_back() {
   const TemporaryDirectory directory;
-  Extents then;
+  Position then;
   {
-    const auto store = open_store(directory.path(), Access::append, 2000);
+    const auto store = open_store(directory.path(), Mode::append, 2000);
     fill(store, 2, {3, 20, 2});
-    then = store->extents();
+    then = store->position();
     fill(store, 2, {1, 30, 4});
     CHECK(throws<std::runtime_error>([&] { roll_back(directory.path(), then); }));
   }
@@ -115,7 +115,7 @@ void test_roll_back() {
     fill(store, 2, {9});
     CHECK(store->stats().trajectories == 4);
   }
-  CHECK(open_store(directory.path(), Access::read)->stats().steps == 34);
+  CHECK(open_store(directory.path(), Mode::read)->stats().steps == 34);
   const std::string name = then.begin()->first;
   CHECK(throws<std::runtime_error>([&] { roll_back(directory.path(), {{"00000009-00000000", 1}}); }));
   CHECK(throws<std::runtime_error>([&] { roll_back(directory.path(), {{name, 100}}); }));
@@ -150,12 +150,12 @@ void test_full_disk() {
       ::setrlimit(RLIMIT_FSIZE, &before);
       CHECK(refused && cut_refused);
       CHECK(store->stats().trajectories == 1 && store->stats().open_trajectories == 1);
-      CHECK(open_store(directory.path(), Access::read)->verify().empty());
+      CHECK(open_store(directory.path(), Mode::read)->verify().empty());
     }
     writer.append(Step(1, 2, 150, true).columns(), nullptr);
     CHECK(store->verify().empty());
   }
-  const auto store = open_store(directory.path(), Access::read);
+  const auto store = open_store(directory.path(), Mode::read);
   CHECK(store->stats().trajectories == 2 && column(*store, *store->snapshot().trajectories[1], 0)[100] == 150 &&
         store->verify().empty());
 }
@@ -165,9 +165,9 @@ void test_a_segment_that_cannot_be_begun() {
   const TemporaryDirectory directory;
   rlimit before;
   ::getrlimit(RLIMIT_NOFILE, &before);
-  const auto left = open_store(directory.path(), Access::append, 500);
+  const auto left = open_store(directory.path(), Mode::append, 500);
   fill(left, 2, {1});
-  const auto right = open_store(directory.path(), Access::append, 1 << 20);
+  const auto right = open_store(directory.path(), Mode::append, 1 << 20);
   fill(right, 2, {1, 1});
   const int count = files(directory.path());
   for (int more = 0; more < 4; ++more) {
@@ -183,7 +183,7 @@ void test_a_segment_that_cannot_be_begun() {
   fill(left, 2, {9, 9});
   CHECK(files(directory.path()) > count);
   for (const std::string& path : segments(directory.path())) CHECK(!path.ends_with("-00000001"));
-  CHECK(open_store(directory.path(), Access::read)->stats().trajectories == 5);
+  CHECK(open_store(directory.path(), Mode::read)->stats().trajectories == 5);
 }
 
 // Names are of one form each, whoever gives them; whatever else there is, is no segment.
@@ -212,7 +212,7 @@ void test_fork() {
     right = right && sentence([&] { memory->stats(); }).find("before a fork") != std::string::npos;
     right = right && sentence([&] { store->random_state(); }).find("before a fork") != std::string::npos;
     store->close();
-    right = right && open_store(directory.path(), Access::append)->stats().trajectories == 1;
+    right = right && open_store(directory.path(), Mode::append)->stats().trajectories == 1;
     ::_exit(right ? 0 : 1);
   }
   int status = 1;
@@ -225,15 +225,15 @@ void test_fork() {
 // A writer, an evicting owner and a reader at once: what is drawn is whole.
 void test_threads() {
   const TemporaryDirectory directory;
-  const auto owner = open_store(directory.path(), Access::append, 3000, false, steps(200));
+  const auto owner = open_store(directory.path(), Mode::append, 3000, false, steps(200));
   fill(owner, 2, {5});
-  const auto reader = open_store(directory.path(), Access::read, 3000, false, steps(300));
+  const auto reader = open_store(directory.path(), Mode::read, 3000, false, steps(300));
   std::atomic<bool> stop{false};
   std::atomic<int> wrong{0};
   std::vector<std::thread> threads;
-  for (const Access access : {Access::append, Access::write}) {
-    threads.emplace_back([&, access] {
-      const auto store = access == Access::append ? owner : open_store(directory.path(), access, 3000);
+  for (const Mode mode : {Mode::append, Mode::write}) {
+    threads.emplace_back([&, mode] {
+      const auto store = mode == Mode::append ? owner : open_store(directory.path(), mode, 3000);
       for (int i = 0; !stop && i < 400; ++i) fill(store, 2, {5, 17, 1});
     });
   }
@@ -241,7 +241,7 @@ void test_threads() {
     threads.emplace_back([&, store] {
       for (int i = 0; i < 60; ++i) {
         store->refresh();
-        for (const Window& window : store->draw({20, 4, 0, Law::step})) {
+        for (const Window& window : store->draw({20, 4, 0, Sampling::step})) {
           const auto value = column(*store, *window.trajectory, 0);
           for (std::size_t at = 2; at < value.size(); ++at) wrong += value[at] == value[at - 2] + 1 ? 0 : 1;
         }
@@ -253,7 +253,7 @@ void test_threads() {
   for (std::size_t i = 0; i < 2; ++i) threads[i].join();
   CHECK(wrong == 0);
   owner->close();
-  CHECK(open_store(directory.path(), Access::read)->verify().empty());
+  CHECK(open_store(directory.path(), Mode::read)->verify().empty());
 }
 
 }  // namespace
@@ -264,7 +264,7 @@ int main() {
   test_two_writers();
   test_reclaim();
   test_reclaim_leaves_what_nobody_has_read();
-  test_reclaim_leaves_damage();
+  test_reclaim_leaves_corrupt_segments();
   test_roll_back();
   test_full_disk();
   test_a_segment_that_cannot_be_begun();

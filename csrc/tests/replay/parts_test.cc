@@ -53,14 +53,14 @@ void test_hash() {
 
   RandomStream random(1);
   for (int round = 0; round < 300; ++round) {
-    Hash64 pieces(5);
+    Hash64 parts(5);
     for (std::size_t at = 0; at < bytes.size();) {
-      const std::size_t piece = std::min<std::size_t>(random.below(round % 2 == 0 ? 9 : 200), bytes.size() - at);
-      pieces.add(bytes.data() + at, piece);
-      at += piece;
-      if (random.below(4) == 0) CHECK(pieces.value() == hash64(bytes.data(), at, 5));
+      const std::size_t part = std::min<std::size_t>(random.below(round % 2 == 0 ? 9 : 200), bytes.size() - at);
+      parts.add(bytes.data() + at, part);
+      at += part;
+      if (random.below(4) == 0) CHECK(parts.value() == hash64(bytes.data(), at, 5));
     }
-    CHECK(pieces.value() == hash64(bytes.data(), bytes.size(), 5));
+    CHECK(parts.value() == hash64(bytes.data(), bytes.size(), 5));
   }
 }
 
@@ -139,7 +139,7 @@ void test_blocks_of_an_arena() {
       CHECK(std::to_integer<std::size_t>(blocks[i].get()[at]) == i % 251);
     }
   }
-  const auto large = arena->take(BlockArena::largest_bytes + 1);
+  const auto large = arena->take(BlockArena::max_block_bytes + 1);
   CHECK(reinterpret_cast<std::uintptr_t>(large.get()) % 64 == 0);
   const auto last = std::make_shared<BlockArena>()->take(100);
   std::memset(last.get(), 1, 100);
@@ -184,15 +184,15 @@ void test_a_chunk_outlives_its_pool() {
 void test_slabs_go_back() {
   constexpr std::size_t bytes = std::size_t{2} << 20;
   const auto pool = std::make_shared<ChunkPool>(bytes);
-  constexpr int kept = static_cast<int>(ChunkPool::kept_bytes / bytes);
+  constexpr int retained = static_cast<int>(ChunkPool::retained_bytes / bytes);
   std::vector<Chunk> chunks;
-  for (int i = 0; i < kept + 5; ++i) chunks.push_back(pool->take());
+  for (int i = 0; i < retained + 5; ++i) chunks.push_back(pool->take());
   std::set<std::byte*> stay;
-  for (int i = 0; i < kept; ++i) stay.insert(chunks[static_cast<std::size_t>(i)].get());
+  for (int i = 0; i < retained; ++i) stay.insert(chunks[static_cast<std::size_t>(i)].get());
   for (Chunk& chunk : chunks) chunk.reset();
   std::set<std::byte*> again;
   for (Chunk& chunk : chunks) chunk = pool->take();
-  for (int i = 0; i < kept; ++i) again.insert(chunks[static_cast<std::size_t>(i)].get());
+  for (int i = 0; i < retained; ++i) again.insert(chunks[static_cast<std::size_t>(i)].get());
   CHECK(again == stay);
 }
 

@@ -18,7 +18,7 @@ void test_sampler() {
     Sampler sampler(store, threads);
     Memory memory(700, 10, 200);
     CHECK(700 * 11 * 200 * 4 > Sampler::inline_bytes);
-    for (const Law law : {Law::trajectory, Law::step}) sampler.sample({700, 10, 0, law}, memory.batch);
+    for (const Sampling by : {Sampling::trajectory, Sampling::step}) sampler.sample({700, 10, 0, by}, memory.batch);
     const auto* value = reinterpret_cast<const std::int32_t*>(memory.batch.observation[0]);
     const auto* action = reinterpret_cast<const std::int32_t*>(memory.batch.action);
     const auto* previous = reinterpret_cast<const std::int32_t*>(memory.batch.previous_action);
@@ -69,10 +69,10 @@ void test_concurrency() {
   while (store->stats().trajectories == 0) std::this_thread::yield();
   Sampler sampler(store, 2);
   std::atomic<int> torn{0};
-  const auto read = [&](Law law) {
+  const auto read = [&](Sampling by) {
     Memory memory(500, 8, width);
     for (int round = 0; round < 20; ++round) {
-      sampler.sample({500, 8, 0, law}, memory.batch);
+      sampler.sample({500, 8, 0, by}, memory.batch);
       const auto* value = reinterpret_cast<const std::int32_t*>(memory.batch.observation[0]);
       for (int b = 0; b < 500; ++b) {
         for (int l = 0; l < 8; ++l) {
@@ -83,8 +83,8 @@ void test_concurrency() {
       }
     }
   };
-  std::thread other(read, Law::trajectory);
-  read(Law::step);
+  std::thread other(read, Sampling::trajectory);
+  read(Sampling::step);
   other.join();
   stop = true;
   for (std::thread& writer : writers) writer.join();

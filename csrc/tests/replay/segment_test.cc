@@ -36,7 +36,7 @@ std::vector<std::int64_t> right_ones(const Store& store) {
 }
 
 std::vector<std::int64_t> skipping(const std::string& directory) {
-  return right_ones(*open_store(directory, Access::read, 1 << 20, true));
+  return right_ones(*open_store(directory, Mode::read, 1 << 20, true));
 }
 
 void test_round_trip() {
@@ -45,11 +45,11 @@ void test_round_trip() {
     fs::remove_all(directory.path());
     fs::create_directory(directory.path());
     {
-      const auto store = open_store(directory.path(), Access::append, segment_bytes);
+      const auto store = open_store(directory.path(), Mode::append, segment_bytes);
       fill(store, 2, {3, 1, 40, 2});
       CHECK(right_ones(*store) == std::vector<std::int64_t>{3, 1, 40, 2});
     }
-    const auto store = open_store(directory.path(), Access::read);
+    const auto store = open_store(directory.path(), Mode::read);
     CHECK(right_ones(*store) == std::vector<std::int64_t>{3, 1, 40, 2});
     CHECK(store->verify().empty() && store->stats().problems == 0 && store->stats().steps == 46);
     CHECK(store->snapshot().trajectories[2]->total_reward == 40 * 200 + 820);
@@ -67,7 +67,7 @@ void test_torn_journal() {
   CHECK(whole.size() == 5 * 128);
   for (std::size_t bytes = 128; bytes <= whole.size(); bytes += 16) {
     overwrite(segments(directory.path())[0] + ".journal", {whole.begin(), whole.begin() + static_cast<long>(bytes)});
-    const auto store = open_store(directory.path(), Access::read);
+    const auto store = open_store(directory.path(), Mode::read);
     CHECK(right_ones(*store).size() == bytes / 128 - 1);
     CHECK(store->verify().empty());
   }
@@ -85,15 +85,15 @@ void test_flipped_bits() {
       auto flipped = whole;
       flipped[at] = static_cast<char>(flipped[at] ^ (1 << at % 8));
       overwrite(path, flipped);
-      const auto store = open_store(directory.path(), Access::read, 1 << 20, true);
+      const auto store = open_store(directory.path(), Mode::read, 1 << 20, true);
       const auto problems = store->verify();
       const bool header = at < 128;
       if (suffix == ".journal" || header) {
         CHECK(problems.size() == 1 && problems[0].file.starts_with(segments(directory.path())[0]));
         CHECK(right_ones(*store).size() == (header ? 0u : 3u) && store->stats().problems == 1);
-        const auto text = sentence([&] { open_store(directory.path(), Access::read); });
+        const auto text = sentence([&] { open_store(directory.path(), Mode::read); });
         CHECK(text.find(segments(directory.path())[0]) != std::string::npos);
-        CHECK(throws<DamageError>([&] { open_store(directory.path(), Access::read); }));
+        CHECK(throws<CorruptionError>([&] { open_store(directory.path(), Mode::read); }));
       } else {
         CHECK(problems.size() <= 1 && store->stats().trajectories == 4);
         CHECK(!problems.empty() || right_ones(*store) == intact);  // padding, or the copy of a record
@@ -111,7 +111,7 @@ void test_truncated_data() {
   std::size_t most = 0;
   for (std::size_t bytes = 0; bytes < whole.size(); bytes += 96) {
     overwrite(path, {whole.begin(), whole.begin() + static_cast<long>(bytes)});
-    const auto store = open_store(directory.path(), Access::read, 1 << 20, true);
+    const auto store = open_store(directory.path(), Mode::read, 1 << 20, true);
     CHECK(store->stats().problems > 0 &&
           right_ones(*store).size() == static_cast<std::size_t>(store->stats().trajectories));
     CHECK(right_ones(*store).size() >= most);
@@ -121,16 +121,16 @@ void test_truncated_data() {
 }
 
 void test_files_that_are_none() {
-  const auto expect = [](const char* words, auto damage) {
+  const auto expect = [](const char* words, auto corrupt) {
     const TemporaryDirectory directory;
     write_some(directory.path());
-    damage(directory.path());
-    CHECK(throws<DamageError>([&] { open_store(directory.path(), Access::read); }));
-    CHECK(sentence([&] { open_store(directory.path(), Access::read); }).find(words) != std::string::npos);
+    corrupt(directory.path());
+    CHECK(throws<CorruptionError>([&] { open_store(directory.path(), Mode::read); }));
+    CHECK(sentence([&] { open_store(directory.path(), Mode::read); }).find(words) != std::string::npos);
     CHECK(skipping(directory.path()).empty());
     // Others go on.
-    fill(open_store(directory.path(), Access::append, 1 << 20, true), 2, {2});
-    CHECK(open_store(directory.path(), Access::read, 1 << 20, true)->stats().trajectories == 1);
+    fill(open_store(directory.path(), Mode::append, 1 << 20, true), 2, {2});
+    CHECK(open_store(directory.path(), Mode::read, 1 << 20, true)->stats().trajectories == 1);
   };
   expect("is no segment", [](const std::string& directory) {
     overwrite(segments(directory)[0] + ".journal", std::vector<char>(1000, 'x'));
@@ -142,7 +142,7 @@ void test_files_that_are_none() {
     for (const char* suffix : {".journal", ".data"})
       fs::rename(name + suffix, directory + "/00000003-00000007" + suffix);
   });
-  expect("has a damaged header", [](const std::string& directory) {
+  expect("has a corrupt header", [](const std::string& directory) {
     auto bytes = content(segments(directory)[0] + ".data");
     bytes[40] = static_cast<char>(bytes[40] + 1);
     overwrite(segments(directory)[0] + ".data", bytes);
@@ -153,7 +153,7 @@ void test_files_that_are_none() {
   });
   const TemporaryDirectory directory;
   write_some(directory.path());
-  const auto other = [&] { open_store(directory.path(), Access::read, 1 << 20, false, steps(1000), 3); };
+  const auto other = [&] { open_store(directory.path(), Mode::read, 1 << 20, false, steps(1000), 3); };
   CHECK(sentence(other).find("was written for another schema") != std::string::npos);
 }
 
@@ -210,14 +210,14 @@ void test_repair() {
   // What a writer leaves that dies before its first trajectory is no loss.
   overwrite(directory.path() + "/00000005-00000000.data", std::vector<char>(60, 'z'));
   overwrite(directory.path() + "/00000005-00000000.journal", {});
-  CHECK(open_store(directory.path(), Access::read)->stats().problems == 0);
+  CHECK(open_store(directory.path(), Mode::read)->stats().problems == 0);
   CHECK(repair(directory.path(), layout).size() == 1 && !fs::exists(directory.path() + "/00000005-00000000.data"));
   // No header: moved away.
   overwrite(data, {'n', 'o'});
   problems = repair(directory.path(), layout);
   CHECK(problems.size() == 1 && problems[0].what.find("moved to 'damaged'") != std::string::npos);
   CHECK(fs::exists(directory.path() + "/damaged/" + fs::path(data).filename().string()) && !fs::exists(journal));
-  CHECK(skipping(directory.path()).size() == 1 && open_store(directory.path(), Access::read)->verify().empty());
+  CHECK(skipping(directory.path()).size() == 1 && open_store(directory.path(), Mode::read)->verify().empty());
 }
 
 }  // namespace

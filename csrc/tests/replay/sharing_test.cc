@@ -38,7 +38,7 @@ Lengths lengths(const Store& store) {
 }
 
 Lengths fresh(const std::string& directory) {
-  const auto store = open_store(directory, Access::read);
+  const auto store = open_store(directory, Mode::read);
   CHECK(store->stats().problems == 0 && store->verify().empty());
   return lengths(*store);
 }
@@ -65,12 +65,12 @@ std::size_t removed_but_mapped(const std::string& directory) {
 // A reader that remembers the files of an actor sees those of the actor after it, whatever became of the first ones.
 void test_names_do_not_come_back() {
   const TemporaryDirectory directory;
-  const auto reader = open_store(directory.path(), Access::read);  // before there is any file
+  const auto reader = open_store(directory.path(), Mode::read);  // before there is any file
   CHECK(reader->stats().trajectories == 0);
   std::set<std::string> names;
   std::set<std::int64_t> ids;
   for (int life = 1; life <= 4; ++life) {
-    for (const int length : {life, 30 * life}) fill(open_store(directory.path(), Access::write), 2, {length});
+    for (const int length : {life, 30 * life}) fill(open_store(directory.path(), Mode::write), 2, {length});
     for (const std::string& name : segments(directory.path())) CHECK(names.insert(name).second);
     if (life % 2 == 1) reader->refresh();
     for (const auto& trajectory : reader->snapshot().trajectories) ids.insert(trajectory->id);
@@ -79,7 +79,7 @@ void test_names_do_not_come_back() {
     owner->reclaim(owner->evicted_files());
     CHECK(sizes(directory.path()).empty());
   }
-  fill(open_store(directory.path(), Access::write), 2, {7});
+  fill(open_store(directory.path(), Mode::write), 2, {7});
   reader->refresh();
   CHECK(lengths(*reader) == Lengths{7} && reader->verify().empty());
   CHECK(!ids.contains(reader->snapshot().trajectories[0]->id) && ids.size() == 4);
@@ -87,12 +87,12 @@ void test_names_do_not_come_back() {
 
 void test_readers_let_go_of_removed_files() {
   const TemporaryDirectory directory;
-  const auto owner = open_store(directory.path(), Access::append, 3000, false, steps(100));
-  const auto large = open_store(directory.path(), Access::read, 3000, false, steps(100000));
-  const auto small = open_store(directory.path(), Access::read, 3000, false, steps(30));
+  const auto owner = open_store(directory.path(), Mode::append, 3000, false, steps(100));
+  const auto large = open_store(directory.path(), Mode::read, 3000, false, steps(100000));
+  const auto small = open_store(directory.path(), Mode::read, 3000, false, steps(30));
   fill(owner, 2, {50, 20});
   large->refresh();
-  auto held = large->draw({1, 50, 0, Law::recency, Placement::anywhere, 1e-9});
+  auto held = large->draw({1, 50, 0, Sampling::recency, WindowAnchor::anywhere, 1e-9});
   const std::int64_t id = held[0].trajectory->id;
   const auto priority = large->snapshot().trajectories[0]->id;
   large->set_priorities(std::vector{priority}, std::vector{2.0});
@@ -109,7 +109,7 @@ void test_readers_let_go_of_removed_files() {
   std::int64_t bytes = 0;
   for (const auto& trajectory : large->snapshot().trajectories) {
     total += trajectory->length;
-    bytes += static_cast<std::int64_t>(trajectory->rows.bytes(large->layout()));
+    bytes += static_cast<std::int64_t>(trajectory->data.bytes(large->layout()));
   }
   CHECK(total == large->stats().steps && bytes == large->stats().bytes);
   held.clear();
@@ -123,8 +123,8 @@ void test_readers_let_go_of_removed_files() {
 // Of two that may remove files, the smaller capacity decides; the other learns of it.
 void test_two_owners() {
   const TemporaryDirectory directory;
-  const auto large = open_store(directory.path(), Access::append, 2000, false, steps(100000));
-  const auto small = open_store(directory.path(), Access::append, 2000, false, steps(40));
+  const auto large = open_store(directory.path(), Mode::append, 2000, false, steps(100000));
+  const auto small = open_store(directory.path(), Mode::append, 2000, false, steps(40));
   for (int i = 0; i < 20; ++i) {
     fill(large, 2, {20});
     fill(small, 2, {10});
@@ -143,10 +143,10 @@ void test_two_owners() {
 
 void test_roll_back_under_a_reader() {
   const TemporaryDirectory directory;
-  auto owner = open_store(directory.path(), Access::append, 3000);
+  auto owner = open_store(directory.path(), Mode::append, 3000);
   fill(owner, 2, {3, 20, 2});
-  const Extents then = owner->extents();
-  const auto reader = open_store(directory.path(), Access::read);
+  const Position then = owner->position();
+  const auto reader = open_store(directory.path(), Mode::read);
   fill(owner, 2, {1, 60, 4, 80});
   reader->refresh();
   owner.reset();
@@ -160,7 +160,7 @@ void test_roll_back_under_a_reader() {
   CHECK(lengths(*reader) == Lengths({3, 20, 2}) && reader->find(held[3]->id) == nullptr);
   CHECK(fresh(directory.path()) == Lengths({3, 20, 2}));
   CHECK(column(*reader, *held[6], 0).size() == 162);
-  // What lies behind the cut is nobody's damage, and nobody's find.
+  // What lies behind the cut is nobody's corruption, and nobody's find.
   const std::string name = directory.path() + "/" + then.begin()->first;
   std::ofstream(name + ".journal", std::ios::app | std::ios::binary) << std::string(200, 'x');
   CHECK(fresh(directory.path()) == Lengths({3, 20, 2}));
@@ -176,7 +176,7 @@ void test_roll_back_under_a_reader() {
     CHECK(lengths(*reader) == Lengths({3, 20, 2, length}) && fresh(directory.path()) == lengths(*reader));
     roll_back(directory.path(), then);
   }
-  Extents further = then;
+  Position further = then;
   --further.begin()->second;
   roll_back(directory.path(), further);
   CHECK(throws<std::runtime_error>([&] { roll_back(directory.path(), then); }));
@@ -195,11 +195,11 @@ void test_roll_back_under_a_reader() {
 void test_death_in_the_midst_of_a_removal() {
   for (int stage = 0; stage < 3; ++stage) {
     const TemporaryDirectory directory;
-    Extents then;
+    Position then;
     {
-      const auto store = open_store(directory.path(), Access::append, 500);
+      const auto store = open_store(directory.path(), Mode::append, 500);
       fill(store, 2, {3});
-      then = store->extents();
+      then = store->position();
       fill(store, 2, {4});
     }
     roll_back(directory.path(), then);
@@ -247,7 +247,7 @@ void test_leftovers() {
 void test_a_journal_that_fails() {
   if (!fs::exists("/proc/self/fd")) return;
   const TemporaryDirectory directory;
-  const auto reader = open_store(directory.path(), Access::read);
+  const auto reader = open_store(directory.path(), Mode::read);
   {
     const auto owner = open_store(directory.path());
     fill(owner, 2, {3});
@@ -261,11 +261,11 @@ void test_a_journal_that_fails() {
     }
     CHECK(descriptor >= 0);
     const int read_only = ::open(journal.c_str(), O_RDONLY | O_CLOEXEC);
-    const int kept = ::dup(descriptor);
+    const int held = ::dup(descriptor);
     ::dup2(read_only, descriptor);
     CHECK(throws<FileError>([&] { fill(owner, 2, {4}); }));
     ::close(read_only);
-    ::close(kept);
+    ::close(held);
     reader->refresh();
     CHECK(lengths(*reader) == Lengths{3});
     fill(owner, 2, {4, 5});
@@ -279,9 +279,9 @@ void test_a_journal_that_fails() {
 // A reader that has read a part of a journal goes on in the one that took its place.
 void test_repair_under_a_reader() {
   const TemporaryDirectory directory;
-  auto actor = open_store(directory.path(), Access::write);
+  auto actor = open_store(directory.path(), Mode::write);
   fill(actor, 2, {3, 4});
-  const auto reader = open_store(directory.path(), Access::read);
+  const auto reader = open_store(directory.path(), Mode::read);
   fill(actor, 2, {5, 6});
   actor.reset();
   const std::string name = segments(directory.path())[0];
@@ -314,10 +314,10 @@ void test_a_clock_that_is_set() {
 // A refresh that cannot open all files loses nothing of what it has read.
 void test_too_few_descriptors() {
   const TemporaryDirectory directory;
-  const auto reader = open_store(directory.path(), Access::read);
+  const auto reader = open_store(directory.path(), Mode::read);
   std::vector<std::shared_ptr<Store>> actors;
   for (int i = 0; i < 3; ++i) {
-    actors.push_back(open_store(directory.path(), Access::write));
+    actors.push_back(open_store(directory.path(), Mode::write));
     fill(actors.back(), 2, {1});
   }
   reader->refresh();
@@ -327,7 +327,7 @@ void test_too_few_descriptors() {
   ::getrlimit(RLIMIT_NOFILE, &before);
   for (int more = 0; more < 4; ++more) {
     for (const auto& actor : actors) fill(actor, 2, {2});
-    fill(open_store(directory.path(), Access::write), 2, {3});
+    fill(open_store(directory.path(), Mode::write), 2, {3});
     expected += 4;
     const int probe = ::dup(0);
     ::close(probe);
@@ -345,11 +345,11 @@ void test_too_few_descriptors() {
 // A repair knows where a segment was cut though its places have moved.
 void test_repair_behind_a_cut() {
   const TemporaryDirectory directory;
-  Extents then;
+  Position then;
   {
     const auto store = open_store(directory.path());
     fill(store, 2, {3, 20});
-    then = store->extents();
+    then = store->position();
     fill(store, 2, {4});
   }
   roll_back(directory.path(), then);
@@ -365,9 +365,9 @@ void test_repair_behind_a_cut() {
 // Who draws while another thread refreshes meets what was there or what is there, never a replay without either.
 void test_a_refresh_is_seen_whole() {
   const TemporaryDirectory directory;
-  const auto owner = open_store(directory.path(), Access::append, 1, false, {{}, {}, 1});
+  const auto owner = open_store(directory.path(), Mode::append, 1, false, {{}, {}, 1});
   fill(owner, 2, {5});
-  const auto reader = open_store(directory.path(), Access::read);
+  const auto reader = open_store(directory.path(), Mode::read);
   std::atomic<bool> stop{false};
   std::thread drawing([&] {
     while (!stop) CHECK(reader->draw({4, 2}).size() == 4);
@@ -388,12 +388,12 @@ void test_threads() {
   fill(open_store(directory.path()), 2, {5});
   for (int i = 0; i < 2; ++i) {
     threads.emplace_back([&] {
-      while (!stop) fill(open_store(directory.path(), Access::write, 2000), 2, {5, 17, 1, 30});
+      while (!stop) fill(open_store(directory.path(), Mode::write, 2000), 2, {5, 17, 1, 30});
     });
   }
   threads.emplace_back([&] {
     while (!stop) {
-      const auto owner = open_store(directory.path(), Access::append, 2000, false, steps(150));
+      const auto owner = open_store(directory.path(), Mode::append, 2000, false, steps(150));
       for (int i = 0; i < 10; ++i) {
         fill(owner, 2, {9});
         owner->refresh();
@@ -401,16 +401,16 @@ void test_threads() {
       }
     }
   });
-  const auto shared = open_store(directory.path(), Access::read, 2000, false, steps(100000));
+  const auto shared = open_store(directory.path(), Mode::read, 2000, false, steps(100000));
   std::vector<std::thread> readers;
   for (int i = 0; i < 3; ++i) {
     readers.emplace_back([&, i] {
       for (int round = 0; round < 40; ++round) {
-        const auto store = i < 2 ? shared : open_store(directory.path(), Access::read, 2000, false, steps(80));
+        const auto store = i < 2 ? shared : open_store(directory.path(), Mode::read, 2000, false, steps(80));
         store->refresh();
         CHECK(store->verify().empty());
         try {
-          for (const Window& window : store->draw({20, 4, 0, Law::step})) {
+          for (const Window& window : store->draw({20, 4, 0, Sampling::step})) {
             const auto value = column(*store, *window.trajectory, 0);
             for (std::size_t at = 2; at < value.size(); ++at) CHECK(value[at] == value[at - 2] + 1);
           }

@@ -48,7 +48,7 @@ void test_store() {
   CHECK(throws<std::invalid_argument>([] { Store(schema(1), {}, 0); }));
   CHECK(throws<std::invalid_argument>([] { Store(schema(1), steps(0), 0); }));
   CHECK(throws<std::invalid_argument>([] { Store(schema(1), {{}, 319, {}}, 0); }));
-  CHECK(Store(schema(1), {{}, 320, {}}, 0).longest() == 15);  // 16 observations of 4 bytes fill 64
+  CHECK(Store(schema(1), {{}, 320, {}}, 0).max_trajectory_steps() == 15);  // 16 observations of 4 bytes fill 64
 
   const auto store = std::make_shared<Store>(schema(2), steps(10), 0);
   fill(store, 2, {4, 3, 2});
@@ -66,9 +66,9 @@ void test_store() {
   CHECK(throws<std::invalid_argument>([&] { store->resume({3, 0, 0}); }));
   store->clear();
   CHECK(store->stats().trajectories == 0 && store->stats().steps == 0 && store->stats().bytes == 0);
-  CHECK(throws<std::runtime_error>([&] { store->draw({1, 1, 0, Law::step}); }));
-  CHECK(throws<std::invalid_argument>([&] { store->draw({0, 1, 0, Law::step}); }));
-  CHECK(throws<std::invalid_argument>([&] { store->draw({1, 0, 0, Law::step}); }));
+  CHECK(throws<std::runtime_error>([&] { store->draw({1, 1, 0, Sampling::step}); }));
+  CHECK(throws<std::invalid_argument>([&] { store->draw({0, 1, 0, Sampling::step}); }));
+  CHECK(throws<std::invalid_argument>([&] { store->draw({1, 0, 0, Sampling::step}); }));
   store->resume({70, 5, 50});
   fill(store, 2, {1});
   CHECK(store->find(70) != nullptr);
@@ -96,7 +96,7 @@ void test_writer() {
   writer.cut();
   CHECK(store->find(0)->length == 6);
   std::vector<std::byte> truncated(6);
-  store->find(0)->rows.read(store->layout(), store->layout().truncated(), 0, 6, truncated.data());
+  store->find(0)->data.read(store->layout(), store->layout().truncated(), 0, 6, truncated.data());
   CHECK(truncated == std::vector<std::byte>({{}, {}, {}, {}, {}, std::byte{1}}));
   CHECK(store->stats().open_trajectories == 0);
 }
@@ -108,7 +108,7 @@ void test_rows_over_chunk_borders() {
   for (const bool on_disk : {false, true}) {
     const auto store = std::make_shared<Store>(
         schema(width), steps(1000), 0,
-        on_disk ? std::optional(Place{directory.path(), Access::append, std::size_t{1} << 22}) : std::nullopt);
+        on_disk ? std::optional(DirectoryOptions{directory.path(), Mode::append, std::size_t{1} << 22}) : std::nullopt);
     const auto rows = static_cast<int>(store->chunk_rows());
     CHECK(rows > 2 && rows < 10);
     Writer writer(store, 1);
@@ -134,7 +134,7 @@ void test_rows_over_chunk_borders() {
       for (std::int64_t from = 0; from < trajectory->length; ++from) {
         for (std::int64_t count = 0; from + count <= trajectory->length; ++count) {
           std::vector<std::int32_t> part(static_cast<std::size_t>(count));
-          trajectory->rows.read(store->layout(), 1, from, count, reinterpret_cast<std::byte*>(part.data()));
+          trajectory->data.read(store->layout(), 1, from, count, reinterpret_cast<std::byte*>(part.data()));
           right = right && std::equal(part.begin(), part.end(), action.begin() + from);
         }
       }
@@ -152,15 +152,15 @@ void test_chunk_size() {
     for (const char* name : {"a", "b", "c"}) wide.step.push_back({name, DType::int8, {}});
     const Store store(wide, steps(1000000), 0);
     const std::int64_t rows = store.chunk_rows();
-    CHECK(store.layout().bytes(Extent{rows, rows}) <= std::size_t{1} << 19);
-    CHECK(store.layout().bytes(Extent{rows, rows}) > (std::size_t{1} << 19) - (std::size_t{1} << 14));
+    CHECK(store.layout().bytes(RowCounts{rows, rows}) <= std::size_t{1} << 19);
+    CHECK(store.layout().bytes(RowCounts{rows, rows}) > (std::size_t{1} << 19) - (std::size_t{1} << 14));
   }
   CHECK(Store(schema(1 << 20), steps(10), 0).chunk_rows() == 1);
   CHECK(Store(schema(1), steps(10), 0).chunk_rows() == 11);
 }
 
-// A trial of 10 steps in pieces of 4 that share 2: steps 1-4, 3-6, 5-8, 7-10.
-void test_pieces() {
+// A trial of 10 steps in chunks of 4 that share 2: steps 1-4, 3-6, 5-8, 7-10.
+void test_chunks_of_a_trial() {
   const auto store = std::make_shared<Store>(schema(1), steps(1000), 0);
   CHECK(throws<std::invalid_argument>([&] { Writer(store, 1, {4, 4}); }));
   CHECK(throws<std::invalid_argument>([&] { Writer(store, 1, {4, 0}); }));
@@ -176,12 +176,12 @@ void test_pieces() {
           std::vector<std::int32_t>{first, first + 1, first + 2, first + 3, first + 4});
     CHECK(column(*store, *stored[i], 1) == std::vector<std::int32_t>{first + 1, first + 2, first + 3, first + 4});
     std::byte ends[2];
-    stored[i]->rows.read(store->layout(), store->layout().terminated(), 3, 1, ends);
-    stored[i]->rows.read(store->layout(), store->layout().truncated(), 3, 1, ends + 1);
+    stored[i]->data.read(store->layout(), store->layout().terminated(), 3, 1, ends);
+    stored[i]->data.read(store->layout(), store->layout().truncated(), 3, 1, ends + 1);
     const bool last = i + 1 == stored.size();
     CHECK(ends[0] == std::byte{last} && ends[1] == std::byte{!last});
   }
-  // The steps that a piece begins with are none of its own: a cut drops a piece that has no more than those.
+  // The steps that a chunk begins with are none of its own: a cut drops a chunk that has no more than those.
   writer.begin(Step(1, 1, 0, false).observation(), nullptr, nullptr);
   for (std::int32_t t = 1; t <= 4; ++t) writer.append(Step(1, 1, t, false).columns(), nullptr);
   writer.cut();
@@ -197,21 +197,21 @@ void test_pieces() {
   CHECK(store->snapshot().trajectories.back()->origin == 0);
 }
 
-void test_kept() {
+void test_protected() {
   const auto store = std::make_shared<Store>(schema(1), steps(10), 0);
   const Step end(1, 1, 7, true);
   const auto columns = end.columns();
   const std::int32_t values[] = {1, 2};
   const std::vector<const std::byte*> one{reinterpret_cast<const std::byte*>(values), columns[1], columns[2],
                                           columns[3], columns[4]};
-  for (int i = 0; i < 4; ++i) CHECK(store->insert(one, 1, {0, true, 0, {}}) == i);
-  for (int i = 4; i < 30; ++i) CHECK(store->insert(one, 1, {0, false, 0, {}}) == i);
-  CHECK(store->stats().kept_trajectories == 4 && store->stats().trajectories == 10);
+  for (int i = 0; i < 4; ++i) CHECK(store->add(one, 1, {0, true, 0, {}}) == i);
+  for (int i = 4; i < 30; ++i) CHECK(store->add(one, 1, {0, false, 0, {}}) == i);
+  CHECK(store->stats().protected_trajectories == 4 && store->stats().trajectories == 10);
   CHECK(store->snapshot().trajectories[3]->id == 3 && store->snapshot().trajectories[4]->id == 24);
-  for (int i = 0; i < 6; ++i) store->insert(one, 1, {0, true, 0, {}});
-  CHECK(store->stats().kept_trajectories == 10 && store->stats().counters.evicted_trajectories == 26);
-  CHECK(throws<std::length_error>([&] { store->insert(one, 1, {0, true, 0, {}}); }));
-  CHECK(throws<std::length_error>([&] { store->insert(one, 1, {0, false, 0, {}}); }));
+  for (int i = 0; i < 6; ++i) store->add(one, 1, {0, true, 0, {}});
+  CHECK(store->stats().protected_trajectories == 10 && store->stats().counters.evicted_trajectories == 26);
+  CHECK(throws<std::length_error>([&] { store->add(one, 1, {0, true, 0, {}}); }));
+  CHECK(throws<std::length_error>([&] { store->add(one, 1, {0, false, 0, {}}); }));
   CHECK(store->stats().trajectories == 10 && store->stats().bytes == 10 * 64 * 5);
 }
 
@@ -267,29 +267,29 @@ void test_closing_during_commits() {
       store->close();
       for (std::thread& thread : threads) thread.join();
     }
-    CHECK(open_store(directory.path(), Access::read)->stats().trajectories == committed);
+    CHECK(open_store(directory.path(), Mode::read)->stats().trajectories == committed);
   }
 }
 
-// Any pieces of a packed column are those that went in; a damaged block is refused, whatever its bytes say.
+// Any parts of a packed column are those that went in; a corrupt block is refused, whatever its bytes say.
 void test_packed_rows() {
   for (const char* codec : {"lz4", "zstd"}) {
     Schema packed = schema(4000);
     packed.observation[0].codec = codec;
     const Layout layout(packed);
     CHECK(layout.compresses() && layout.fingerprint() != Layout(schema(4000)).fingerprint());
-    const std::int64_t each = Rows::packed_rows(layout.columns()[0]);
+    const std::int64_t each = TrajectoryData::packed_rows(layout.columns()[0]);
     CHECK(each == 4);
     RandomStream random(9);
     for (const std::int64_t steps : {1, 3, 4, 7, 8, 30}) {
-      Rows plain(layout, steps);
+      TrajectoryData plain(layout, steps);
       for (std::size_t c = 0; c < layout.columns().size(); ++c) {
         const Column& column = layout.columns()[c];
         std::byte* at = plain.owned_column(layout, c);
         const std::size_t bytes = static_cast<std::size_t>(steps + column.extra_rows) * column.row_bytes;
         for (std::size_t i = 0; i < bytes; ++i) at[i] = static_cast<std::byte>(random.below(3));
       }
-      const Rows rows = plain.packed(layout, nullptr);
+      const TrajectoryData rows = plain.packed(layout, nullptr);
       CHECK(rows.bytes(layout) < plain.bytes(layout));
       for (int round = 0; round < 40; ++round) {
         const std::size_t c = random.below(layout.columns().size());
@@ -311,9 +311,9 @@ void test_packed_rows() {
         auto block = std::make_shared<std::vector<std::byte>>(bytes);
         const std::size_t near = round % 2 == 0 ? std::min<std::size_t>(200, block->size()) : block->size();
         (*block)[random.below(near)] ^= static_cast<std::byte>(1 + random.below(255));
-        const Rows damaged(steps, block->data(), block->size(), block);
+        const TrajectoryData corrupt(steps, block->data(), block->size(), block);
         for (std::size_t c = 0; c < layout.columns().size(); ++c) {
-          refused += damaged.read(layout, c, 0, steps, target.data()) ? 0 : 1;
+          refused += corrupt.read(layout, c, 0, steps, target.data()) ? 0 : 1;
         }
       }
       CHECK(refused > 10);
@@ -341,8 +341,8 @@ int main() {
   test_writer();
   test_rows_over_chunk_borders();
   test_chunk_size();
-  test_pieces();
-  test_kept();
+  test_chunks_of_a_trial();
+  test_protected();
   test_packed_rows();
   test_closed();
   test_closing_during_commits();

@@ -56,7 +56,7 @@ def _info(arguments: list[str], console: Console) -> int:
     from twohot.reports.figures import compact
 
     options = parse(ReplayInfoOptions, "replay info", arguments)
-    with _open(options.directory, damage="skip") as replay:
+    with _open(options.directory, corrupt="skip") as replay:
         stats, table = replay.stats(), replay.table()
         size = f"{stats.trajectories} trajectories, {stats.steps} steps, {compact(stats.bytes)}B"
         print(f"{printable(options.directory)}: {size}")
@@ -81,13 +81,13 @@ def _info(arguments: list[str], console: Console) -> int:
                 raise UsageError(f"--plot: {error}") from error
             print(f"Plot: {printable(options.plot)}")
         if stats.problems:
-            print(f"{stats.problems} damaged records or files were left out: see `twohot replay verify`")
+            print(f"{stats.problems} corrupt records or files were left out: see `twohot replay verify`")
     return 0
 
 
 def _verify(arguments: list[str], console: Console) -> int:
     options = parse(ReplayVerifyOptions, "replay verify", arguments)
-    with _open(options.directory, damage="skip") as replay, console.status("reading every trajectory"):
+    with _open(options.directory, corrupt="skip") as replay, console.status("reading every trajectory"):
         stats, problems = replay.stats(), replay.verify()
     _print(problems)
     where = printable(options.directory)
@@ -122,7 +122,7 @@ def _import(arguments: list[str], console: Console) -> int:
     else:
         steps = UNBOUNDED if options.capacity_steps is None else options.capacity_steps
         schema, capacity = schema_of(first), {"capacity_steps": steps}
-    # All are read once before the first is added, so that a damaged one in the midst leaves the directory as it was.
+    # All are read once before the first is added, so that a corrupt one in the midst leaves the directory as it was.
     with _runtime(lambda: Replay.create(schema, **capacity)) as rehearsal, console.status("reading trajectories"):
         _add_all(rehearsal, options, once=True)
     if there:
@@ -209,7 +209,7 @@ def _describe(field: Any) -> str:
 
 
 def _count(problems: list[Problem]) -> str:
-    return "nothing is damaged" if not problems else f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    return "nothing is corrupt" if not problems else f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
 
 
 def _print(problems: list[Problem]) -> None:

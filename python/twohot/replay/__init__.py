@@ -12,18 +12,20 @@ converted. `B` is the batch size, `L` the length of a window in steps, `E` the n
 steps of a trajectory. Needs numpy alone; torch is imported when torch batches are asked for.
 """
 
-from twohot.errors import DamagedReplayError
+from twohot import errors
+from twohot.errors import CorruptReplayError
 from twohot.replay.batch import Batch
+from twohot.replay.contents import Problem, ReplayStats
 from twohot.replay.mixture import Mixture
 from twohot.replay.relabel import Trajectories
 from twohot.replay.schema import DTYPES, Field, Schema
-from twohot.replay.store import Problem, Replay, ReplayStats
+from twohot.replay.store import Replay
 from twohot.replay.writer import Writer
 
 __all__ = [
     "DTYPES",
     "Batch",
-    "DamagedReplayError",
+    "CorruptReplayError",
     "Field",
     "Mixture",
     "Problem",
@@ -33,3 +35,9 @@ __all__ = [
     "Trajectories",
     "Writer",
 ]
+
+
+def __getattr__(name: str) -> type[CorruptReplayError]:
+    if name != "DamagedReplayError":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return errors.DamagedReplayError

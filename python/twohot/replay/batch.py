@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from twohot.replay.schema import Schema
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(eq=False)
@@ -27,7 +31,7 @@ class Batch:
     previous_reward: Any
     """float32 [B, L + 1]: the reward of the step before, 0 at the beginning of a trajectory."""
     time: Any
-    """int32 [B, L + 1]: index of each row in its trial: in its trajectory, unless that is a later piece of one."""
+    """int32 [B, L + 1]: index of each row in its trial: in its trajectory, unless that is a later chunk of one."""
     action: Any
     """[B, L, *action shape]"""
     reward: Any
@@ -35,7 +39,7 @@ class Batch:
     terminated: Any
     """bool [B, L]: no value follows the step."""
     truncated: Any
-    """bool [B, L]: the trajectory was cut behind the step, though values follow it."""
+    """bool [B, L]: the trajectory was cut after the step, though values follow it."""
     mask: Any
     """bool [B, L]: True where a step is real, and no lookahead."""
     task: Any
@@ -47,7 +51,7 @@ class Batch:
     probability: Any
     """float64 [B]: with which its trajectory was drawn; 1 / (n probability) is the weight that undoes a priority."""
     step: dict[str, Any]
-    """Each [B, L, *shape]: the other step fields of the schema."""
+    """Each [B, L, *shape]: the step fields of the schema."""
 
     def views(self) -> dict[str, Any]:
         """The numpy arrays through which native code writes into the columns as they are now, without a copy."""
@@ -55,7 +59,7 @@ class Batch:
         seen = held.pop("_seen", None)
         columns = [*held.values(), *self.observation.values(), *self.step.values()]
         if seen is None or len(columns) != len(seen[0]) or not all(map(operator.is_, columns, seen[0])):
-            seen = columns, {name: _view(held[name]) for name in NAMES}
+            seen = columns, self._columns(_view)
         held["_seen"] = seen
         return seen[1]
 
@@ -77,23 +81,26 @@ class Batch:
         """
         if self.reward.device == device:
             return self
-        return self._each(lambda value: value.to(device, non_blocking=True))
+
+        def copy(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return Batch(**self._columns(copy))
 
     def rows(self, first: int, count: int) -> Batch:
         """`count` of the windows from `first` on, in the same memory."""
-        return self._each(lambda value: value[first : first + count])
+        windows = slice(first, first + count)
+        return Batch(**self._columns(operator.itemgetter(windows)))
 
-    def _each(self, change: Any) -> Batch:
-        """A batch of what `change` makes of each array."""
-        changed = {}
-        for column in NAMES:
-            value = getattr(self, column)
-            is_dict = isinstance(value, dict)
-            changed[column] = {name: change(item) for name, item in value.items()} if is_dict else change(value)
-        return Batch(**changed)
+    def _columns(self, change: Callable[[Any], Any]) -> dict[str, Any]:
+        """What `change` makes of each array, by the names of the columns."""
+        named = {kind: {name: change(item) for name, item in getattr(self, kind).items()} for kind in NAMED}
+        return {name: named[name] if name in NAMED else change(getattr(self, name)) for name in NAMES}
 
 
 NAMES = tuple(field.name for field in fields(Batch))
+NAMED = ("observation", "step")
+"""The columns that are arrays by name."""
 
 
 def make_batch(
@@ -102,7 +109,7 @@ def make_batch(
     """Memory of zeros for windows of a schema; see `Replay.batch`."""
     if pin_memory and not torch:
         raise ValueError("pin_memory: expected torch=True, for numpy arrays cannot be pinned")
-    make = _torch_zeros(pin_memory) if torch else np.zeros
+    make: Callable[..., Any] = _torch_zeros(pin_memory) if torch else np.zeros
     rows, steps = (batch_size, length + lookahead + 1), (batch_size, length + lookahead)
     action = schema.action
     return Batch(
@@ -125,14 +132,15 @@ def make_batch(
     )
 
 
-def _view(value: Any) -> Any:
-    """The numpy arrays through which native code writes into arrays or torch tensors, without a copy."""
-    if isinstance(value, dict):
-        return {name: _view(item) for name, item in value.items()}
-    return value if isinstance(value, np.ndarray) else value.numpy()
+def _view(array: np.ndarray | Tensor) -> np.ndarray:
+    """The numpy array through which native code writes into an array or a torch tensor, without a copy."""
+    return array if isinstance(array, np.ndarray) else array.numpy()
 
 
-def _torch_zeros(pin_memory: bool) -> Any:
+def _torch_zeros(pin_memory: bool) -> Callable[..., Tensor]:
     import torch
 
-    return lambda shape, dtype: torch.zeros(shape, dtype=getattr(torch, dtype), pin_memory=pin_memory)
+    def zeros(shape: tuple[int, ...], dtype: str) -> Tensor:
+        return torch.zeros(shape, dtype=getattr(torch, dtype), pin_memory=pin_memory)
+
+    return zeros

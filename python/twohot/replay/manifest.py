@@ -13,26 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from twohot.errors import DamagedReplayError
+from twohot.errors import CorruptReplayError
 from twohot.files import replacing, sync
-from twohot.replay.native import make_native
+from twohot.replay.native import Capacities, capacities, make_native
 from twohot.replay.schema import Schema
 
 FORMAT = "twohot.replay/3"
-BEFORE = "twohot.replay/2"  # its writers counted instead of drawing their names, and nothing was marked as cut
+PREVIOUS_FORMAT = "twohot.replay/2"  # its writers counted instead of drawing their names, and nothing was marked as cut
 MANIFEST = "replay.json"
-MOST_BYTES = 1 << 24
-
-
-def capacities(
-    capacity_steps: int | None, capacity_bytes: int | None, capacity_trajectories: int | None
-) -> dict[str, int | None]:
-    """The arguments, by name."""
-    return {
-        "capacity_steps": capacity_steps,
-        "capacity_bytes": capacity_bytes,
-        "capacity_trajectories": capacity_trajectories,
-    }
+MAX_BYTES = 1 << 24
 
 
 def exists(directory: Path) -> bool:
@@ -41,11 +30,11 @@ def exists(directory: Path) -> bool:
 
 
 def repair_command(directory: str | Path) -> str:
-    """What mends a replay that is damaged, for a shell."""
+    """The command that repairs a corrupt replay, for a shell."""
     return f"twohot replay repair {shlex.quote(str(directory))}"
 
 
-def write_manifest(directory: Path, schema: Schema, capacity: Mapping[str, int | None]) -> None:
+def write_manifest(directory: Path, schema: Schema, capacity: Capacities) -> None:
     """Makes the directory one of a replay. Raises FileExistsError where it is one, and OSError."""
     path = directory / MANIFEST
     partial = directory / f".{MANIFEST}.{secrets.token_hex(8)}.partial"
@@ -65,27 +54,27 @@ def write_manifest(directory: Path, schema: Schema, capacity: Mapping[str, int |
     sync(directory)
 
 
-def read_manifest(directory: Path, *, renew: bool = False) -> tuple[Schema, dict[str, int | None]]:
+def read_manifest(directory: Path, *, renew: bool = False) -> tuple[Schema, Capacities]:
     """The schema and the capacities of the replay in a directory.
 
     With `renew`, one of the format before becomes one of this format, for who is about to change its files. Raises
-    FileNotFoundError where there is none, DamagedReplayError where its description cannot be read, and OSError.
+    FileNotFoundError where there is none, CorruptReplayError where its description cannot be read, and OSError.
     """
     path = directory / MANIFEST
     try:
         manifest = json.loads(_read(path))
-        if manifest["format"] not in (FORMAT, BEFORE):
-            raise DamagedReplayError(f"{path}: expected the format {FORMAT}, got {manifest['format']!r:.60}")
+        if manifest["format"] not in (FORMAT, PREVIOUS_FORMAT):
+            raise CorruptReplayError(f"{path}: expected the format {FORMAT}, got {manifest['format']!r:.60}")
         if manifest.get("checksum") != _checksum(manifest):
-            raise DamagedReplayError(f"{path} does not have its checksum: it was changed")
+            raise CorruptReplayError(f"{path} does not have its checksum: it was changed")
         schema, capacity = Schema.from_json(manifest["schema"]), capacities(**manifest["capacity"])
-        make_native(schema, capacity, None, "append", 0, 1)  # refuses what no store can be made of
+        make_native(schema, capacity, None, mode="append", seed=0, threads=1)  # refuses what no store can be made of
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{directory} holds no replay: there is no {MANIFEST}") from error
-    except (OSError, DamagedReplayError):
+    except (OSError, CorruptReplayError):
         raise
     except Exception as error:  # whatever parsing makes of text that nobody wrote so
-        raise DamagedReplayError(f"{path} cannot be read as the description of a replay: {error!r}") from error
+        raise CorruptReplayError(f"{path} cannot be read as the description of a replay: {error!r}") from error
     if renew and manifest["format"] != FORMAT:
         with replacing(path) as partial:
             partial.write_text(_text(schema, capacity))
@@ -97,14 +86,14 @@ def _read(path: Path) -> bytes:
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
-                raise DamagedReplayError(f"{path} is not the description of a replay: expected a small file")
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+                raise CorruptReplayError(f"{path} is not the description of a replay: expected a small file")
             return file.read()
     except IsADirectoryError as error:
-        raise DamagedReplayError(f"{path} is a folder: expected the description of a replay") from error
+        raise CorruptReplayError(f"{path} is a folder: expected the description of a replay") from error
 
 
-def _text(schema: Schema, capacity: Mapping[str, int | None]) -> str:
+def _text(schema: Schema, capacity: Capacities) -> str:
     manifest: dict[str, Any] = {"format": FORMAT, "schema": schema.to_json(), "capacity": dict(capacity)}
     manifest["checksum"] = _checksum(manifest)
     return json.dumps(manifest, indent=2) + "\n"

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from twohot.replay.arguments import MOST_ROWS, integer
+from twohot.replay.arguments import MAX_COUNT, instance, integer
 from twohot.replay.batch import Batch
-from twohot.replay.prefetch import load_ahead
+from twohot.replay.prefetch import Loadable
 from twohot.replay.store import Replay
 
 
-class Mixture:
+class Mixture(Loadable):
     """Draws each window of a batch from one of several replays of one schema, in proportion to `weights`.
 
         mixture = Mixture([demonstrations, online], weights=[1, 1], seed=0)
         mixture.weights = [1 - progress, progress]      # annealed, whenever the user likes
 
-    The number of windows of each replay is drawn anew for every batch, from a multinomial law; the windows of a batch
-    stand in the order of the replays. A weight of 0 draws nothing from a replay, which may then be empty.
+    The number of windows of each replay is drawn for every batch, from a multinomial distribution; the windows of a
+    batch stand in the order of the replays. A weight of 0 draws nothing from a replay, which may then be empty. Weights
+    that are set while a loader runs apply to the batches that are not yet drawn.
 
     Args:
         replays: at least one, in memory or in directories. weights: as many numbers >= 0, not all 0. seed: of the draws
@@ -31,10 +32,7 @@ class Mixture:
     """
 
     def __init__(self, replays: Sequence[Replay], weights: Sequence[float], *, seed: int = 0) -> None:
-        self.replays = list(replays)
-        for replay in self.replays:
-            if not isinstance(replay, Replay):
-                raise TypeError(f"replays: expected Replays, got {replay!r:.60}")
+        self.replays = [instance("replays", replay, Replay, "each of them") for replay in replays]
         if not self.replays or any(replay.schema != self.replays[0].schema for replay in self.replays):
             raise ValueError("replays: expected at least one, all with the same schema")
         self.weights = weights
@@ -63,7 +61,7 @@ class Mixture:
     @property
     def random_state(self) -> dict[str, Any]:
         """Of the draws of replays, as plain values; each replay has its own beside it. Setting it repeats them."""
-        return self._random.bit_generator.state
+        return dict(self._random.bit_generator.state)
 
     @random_state.setter
     def random_state(self, state: dict[str, Any]) -> None:
@@ -78,9 +76,9 @@ class Mixture:
 
     def sample(self, batch_size: int, length: int, *, out: Batch | None = None, **options: Any) -> Batch:
         """As `Replay.sample`, with its options."""
-        batch_size = integer("batch_size", batch_size, 1, MOST_ROWS)
+        batch_size = integer("batch_size", batch_size, 1, MAX_COUNT)
         batch = self.batch(batch_size, length, options.get("lookahead", 0)) if out is None else out
-        if not isinstance(batch, Batch) or len(batch.start) != batch_size:
+        if len(instance("out", batch, Batch, "as batch() makes it").start) != batch_size:
             raise ValueError(f"out: expected a Batch of {batch_size} windows, as batch() makes it")
         first = 0
         for replay, count in zip(self.replays, self._random.multinomial(batch_size, self._weights), strict=True):
@@ -88,19 +86,3 @@ class Mixture:
                 replay.sample(int(count), length, out=batch.rows(first, int(count)), **options)
             first += int(count)
         return batch
-
-    def loader(
-        self,
-        batch_size: int,
-        length: int,
-        *,
-        batches: int,
-        ahead: int = 2,
-        torch: bool = False,
-        pin_memory: bool = False,
-        **options: Any,
-    ) -> Iterator[Batch]:
-        """As `Replay.loader`. Weights set while it runs count from the batches on that are not yet drawn."""
-        return load_ahead(
-            self, batch_size, length, batches=batches, ahead=ahead, torch=torch, pin_memory=pin_memory, options=options
-        )

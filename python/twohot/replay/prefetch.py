@@ -1,4 +1,4 @@
-"""Filling batches on a thread of their own, ahead of who uses them."""
+"""Batches that a background thread fills ahead of the consumer."""
 
 from __future__ import annotations
 
@@ -7,47 +7,57 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
-from twohot.replay.arguments import MOST_ROWS, integer
+from twohot.replay.arguments import MAX_COUNT, integer
 from twohot.replay.batch import Batch
+from twohot.replay.renamed import renamed_keywords
 
 
-class Source(Protocol):
-    """What batches are drawn from."""
+class Loadable:
+    """What batches are sampled from; `loader` samples them ahead of the consumer."""
 
-    def batch(self, batch_size: int, length: int, lookahead: int = 0, *, torch: bool, pin_memory: bool) -> Batch:
-        """Memory for one batch."""
+    def batch(self, *args: Any, **options: Any) -> Batch:
+        """Memory for one batch; see `Replay.batch`."""
+        raise NotImplementedError
 
-    def sample(self, batch_size: int, length: int, *, out: Batch, **options: Any) -> Batch:
-        """One batch, in `out`."""
+    def sample(self, *args: Any, **options: Any) -> Batch:
+        """One batch; see `Replay.sample`."""
+        raise NotImplementedError
+
+    @renamed_keywords(ahead="prefetch")
+    def loader(
+        self,
+        batch_size: int,
+        length: int,
+        *,
+        batches: int,
+        prefetch: int = 2,
+        torch: bool = False,
+        pin_memory: bool = False,
+        **options: Any,
+    ) -> Iterator[Batch]:
+        """Yields `batches` batches that a background thread samples up to `prefetch` batches ahead.
+
+        A batch is valid until the next one is asked for: `prefetch + 1` memories serve all. The batches are those that
+        `sample` would return with the same `options`, in order. The thread starts with the first `next()` and has ended
+        when the iterator is exhausted, closed or raises; an iterator closed early may have drawn up to `prefetch`
+        batches that nobody saw. What the thread raises is raised by `next()`, after the batches before it. Raises
+        ValueError for sizes below 1.
+        """
+        batches, prefetch = integer("batches", batches, 0), integer("prefetch", prefetch, 1, MAX_COUNT)
+        sizes = (batch_size, length, options.get("lookahead", 0))
+        memories = [
+            self.batch(*sizes, torch=torch, pin_memory=pin_memory) for _ in range(max(1, min(prefetch + 1, batches)))
+        ]
+        return prefetched(lambda out: self.sample(batch_size, length, out=out, **options), memories, batches)
 
 
-def load_ahead(
-    source: Source,
-    batch_size: int,
-    length: int,
-    *,
-    batches: int,
-    ahead: int,
-    torch: bool,
-    pin_memory: bool,
-    options: dict[str, Any],
-) -> Iterator[Batch]:
-    """Yields `batches` batches of a source, sampled up to `ahead` batches ahead; see `Replay.loader`."""
-    batches, ahead = integer("batches", batches, 0), integer("ahead", ahead, 1, MOST_ROWS)
-    sizes = (batch_size, length, options.get("lookahead", 0))
-    memories = [
-        source.batch(*sizes, torch=torch, pin_memory=pin_memory) for _ in range(max(1, min(ahead + 1, batches)))
-    ]
-    return prefetch(lambda out: source.sample(batch_size, length, out=out, **options), memories, batches)
-
-
-def prefetch(fill: Callable[[Batch], Batch], memories: list[Batch], batches: int) -> Iterator[Batch]:
+def prefetched(fill: Callable[[Batch], Batch], memories: list[Batch], batches: int) -> Iterator[Batch]:
     """Yields `batches` results of `fill`, each called with one of `memories` that nobody uses.
 
     A batch is valid until the next one is asked for. The thread starts with the first `next()` and has ended when the
-    iterator is exhausted, closed or raises, or the interpreter exits. What `fill` raises is raised by `next()`, behind
+    iterator is exhausted, closed or raises, or the interpreter exits. What `fill` raises is raised by `next()`, after
     the batches before it. In a forked child `next()` raises RuntimeError, for the thread stayed with the parent.
     """
     free: SimpleQueue[Batch | None] = SimpleQueue()

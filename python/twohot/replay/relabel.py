@@ -86,7 +86,7 @@ def relabelled(drawn: dict[str, Any], relabel: Relabel) -> dict[str, Any]:
     if "step" in drawn:
         result["step"] = changed.step
     if (
-        any(np.shape(result[name]) != (last[-1] + 1,) for name in ("terminated", "truncated"))
+        any(np.asarray(result[name]).shape != (last[-1] + 1,) for name in ("terminated", "truncated"))
         or not (result["terminated"][last] | result["truncated"][last]).all()
     ):
         raise ValueError("relabel: expected that the last step of each trajectory ends it, as it did")

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import numpy as np
 
-from twohot.errors import DamagedReplayError
+from twohot import _native
+from twohot.errors import CorruptReplayError
 from twohot.files import replacing, require_file
 from twohot.replay.arguments import integer
-from twohot.replay.manifest import capacities
+from twohot.replay.native import Capacities, capacities, make_native
 from twohot.replay.schema import STEP_COLUMNS, Schema
 
-if TYPE_CHECKING:
-    from twohot.replay.store import Replay
-
 FORMAT = "twohot.saved-replay/3"
-OLDER = "twohot.saved-replay/2"
+PREVIOUS_FORMAT = "twohot.saved-replay/2"
 """Without checksums."""
 PLAIN = {
     "length": "int64",
@@ -34,9 +32,9 @@ PLAIN = {
 """The tensors beside the columns, and their dtypes."""
 
 
-def write(path: Path, snapshot: dict[str, Any], schema: Schema, capacity: Mapping[str, int | None]) -> None:
+def write(path: Path, snapshot: dict[str, Any], schema: Schema, capacity: Capacities) -> None:
     """Writes what native code gave of a replay; the file takes the place of an earlier one at once. Raises OSError."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]  # its PathLike names no type
 
     tensors = {f"observation/{name}": array for name, array in snapshot["observation"].items()}
     tensors |= {f"step/{name}": array for name, array in snapshot.get("step", {}).items()}
@@ -48,32 +46,34 @@ def write(path: Path, snapshot: dict[str, Any], schema: Schema, capacity: Mappin
         save_file(tensors, partial, metadata=metadata)
 
 
-def read(path: Path, create: Callable[[Schema, dict[str, int | None]], Replay]) -> Replay:
-    """The replay that `create` makes for the saved schema and capacity, filled.
+def read(path: Path, changes: Capacities, threads: int) -> tuple[Schema, _native.ReplayStore, Capacities]:
+    """The saved schema, a store in memory with what was saved, and its capacity, the saved one with these changes.
 
-    Raises OSError where the file cannot be read and DamagedReplayError, naming it, where it is no saved replay.
+    Raises OSError where the file cannot be read and CorruptReplayError, naming it, where it is no saved replay.
     """
     from safetensors import safe_open
 
     require_file(path).open("rb").close()
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") not in (FORMAT, OLDER):
+        with cast("Any", safe_open(path, framework="numpy")) as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            if metadata.get("format") not in (FORMAT, PREVIOUS_FORMAT):
                 raise ValueError(f"expected the format {FORMAT}, got {metadata.get('format')}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         text = metadata["replay"]
-        summed = metadata["format"] != OLDER or "checksum" in metadata
+        summed = metadata["format"] != PREVIOUS_FORMAT or "checksum" in metadata
         if summed and metadata["checksum"] != _checksum(text, tensors):
             raise ValueError("it does not have its checksum: it was changed")
         about = json.loads(text)
-        replay = create(Schema.from_json(about["schema"]), capacities(**about["capacity"]))
-        _fill(replay, tensors, about["counters"])
+        schema, capacity = Schema.from_json(about["schema"]), capacities(**about["capacity"])
+        capacity.update(changes)
+        store = make_native(schema, capacity, None, mode="create", seed=0, threads=threads)
+        _fill(store, schema, tensors, about["counters"])
     except OSError:
         raise
     except Exception as error:  # whatever parsing makes of bytes that nobody wrote so
-        raise DamagedReplayError(f"{path} cannot be loaded as a replay: {error}") from error
-    return replay
+        raise CorruptReplayError(f"{path} cannot be loaded as a replay: {error}") from error
+    return schema, store, capacity
 
 
 def _checksum(text: str, tensors: Mapping[str, np.ndarray]) -> str:
@@ -81,12 +81,13 @@ def _checksum(text: str, tensors: Mapping[str, np.ndarray]) -> str:
     value = zlib.crc32(text.encode())
     for name, array in sorted(tensors.items()):
         value = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), value)
-        value = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), value)
+        flat: Any = np.ascontiguousarray(array).ravel()
+        value = zlib.crc32(flat.view(np.uint8).data, value)
     return f"{value:08x}"
 
 
-def _fill(replay: Replay, tensors: dict[str, np.ndarray], counters: list[int]) -> None:
-    """Fills an empty replay from the tensors that were saved."""
+def _fill(store: _native.ReplayStore, schema: Schema, tensors: Mapping[str, np.ndarray], counters: list[int]) -> None:
+    """Fills an empty store from the tensors that were saved."""
     lengths, ids = tensors["length"], tensors["id"]
     next_id, evicted_trajectories, evicted_steps = (integer("counters", count, 0) for count in counters)
     for name, dtype in PLAIN.items():
@@ -103,7 +104,7 @@ def _fill(replay: Replay, tensors: dict[str, np.ndarray], counters: list[int]) -
     if (tensors["origin"] < 0).any() or (tensors["origin"] >= 2**31 - lengths).any():
         raise ValueError("its origins are no times of steps")
     extra = {name: len(lengths) for name in tensors if name.startswith("observation/")}
-    for name in (*STEP_COLUMNS, *(f"step/{name}" for name in replay.schema.step), *extra):
+    for name in (*STEP_COLUMNS, *(f"step/{name}" for name in schema.step), *extra):
         rows = total + extra.get(name, 0)
         if len(tensors[name]) != rows:
             raise ValueError(f"expected {rows} rows of {name}, got {len(tensors[name])}")
@@ -111,19 +112,20 @@ def _fill(replay: Replay, tensors: dict[str, np.ndarray], counters: list[int]) -
     for index, (end, length) in enumerate(zip(ends.tolist(), lengths.tolist(), strict=True)):
         steps = slice(end - length, end)
         rows_of = slice(end - length + index, end + index + 1)
-        replay._native.insert(
-            {name: tensors[f"observation/{name}"][rows_of] for name in replay.schema.observation},
-            *(tensors[name][steps] for name in STEP_COLUMNS),
-            {name: tensors[f"step/{name}"][steps] for name in replay.schema.step},
+        store.add(
+            {name: tensors[f"observation/{name}"][rows_of] for name in schema.observation},
+            tensors["action"][steps],
+            tensors["reward"][steps],
+            tensors["terminated"][steps],
+            tensors["truncated"][steps],
+            {name: tensors[f"step/{name}"][steps] for name in schema.step},
             int(tensors["task"][index]),
             bool(tensors["protected"][index]),
             int(tensors["origin"][index]),
             int(ids[index]),
         )
     if tensors["priority"].size:
-        replay.set_priorities(ids, tensors["priority"])
-    stats = replay.stats()
-    replay._native.resume(
-        next_id, evicted_trajectories + stats.evicted_trajectories, evicted_steps + stats.evicted_steps
-    )
-    replay.random_state = tensors["random_state"]
+        store.set_priorities(ids, tensors["priority"])
+    stats = store.stats()
+    store.resume(next_id, evicted_trajectories + stats["evicted_trajectories"], evicted_steps + stats["evicted_steps"])
+    store.random_state = tensors["random_state"].tolist()

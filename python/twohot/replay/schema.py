@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,9 +14,11 @@ DTYPES = (
     *("float16", "float32", "float64", "uint32", "uint64"),
 )
 COMPRESSIONS = ("", "lz4", "zstd")
-MOST_EXTENT = 2**32
+MAX_EXTENT = 2**32
 STEP_COLUMNS = ("action", "reward", "terminated", "truncated")
 """The step columns of every trajectory."""
+
+NativeField = tuple[str, str, list[int], bool, str]
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Field:
     """The dtype (one of `DTYPES`, or numpy's of that name) and shape of one row of a column.
 
     Raises ValueError for any other. A NaN in a float column is an error where it enters, unless `nan` allows it. With
-    `compression` ("lz4" or "zstd"), a column of observations or of the other step fields is stored without loss in less
+    `compression` ("lz4" or "zstd"), a column of observations or of the step fields is stored without loss in less
     memory, and takes longer to write and to sample; it needs the library of that name on the system.
     """
 
@@ -34,14 +36,8 @@ class Field:
     compression: str = ""
 
     def __post_init__(self) -> None:
-        dtype = self.dtype
-        if isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic)):
-            dtype = np.dtype(dtype)
-            dtype = dtype.name if dtype.isnative else dtype.str
-        if not isinstance(dtype, str) or dtype not in DTYPES:
-            raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}; got {self.dtype!r}")
-        object.__setattr__(self, "dtype", dtype)
-        if not isinstance(self.nan, bool):
+        object.__setattr__(self, "dtype", _dtype_name(self.dtype))
+        if type(self.nan) is not bool:
             raise ValueError(f"nan: expected True or False, got {self.nan!r}")
         if self.compression not in COMPRESSIONS:
             raise ValueError(
@@ -53,9 +49,23 @@ class Field:
             raise ValueError(f"shape: expected a tuple of integers, got {self.shape!r:.60}") from None
         if any(extent < 1 for extent in shape):
             raise ValueError(f"shape: expected extents of at least 1, got {shape}")
-        if any(extent > MOST_EXTENT for extent in shape):
+        if any(extent > MAX_EXTENT for extent in shape):
             raise ValueError(f"shape: expected rows of at most 2^32 bytes, got {shape!s:.60}")
         object.__setattr__(self, "shape", shape)
+
+
+def _dtype_name(dtype: Any) -> str:
+    name = dtype
+    if _is_numpy(dtype):
+        numpy_dtype: Any = np.dtype(dtype)
+        name = numpy_dtype.name if numpy_dtype.isnative else numpy_dtype.str
+    if not isinstance(name, str) or name not in DTYPES:
+        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}; got {dtype!r}")
+    return name
+
+
+def _is_numpy(dtype: Any) -> bool:
+    return isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic))
 
 
 class Fields(Mapping[str, Field]):
@@ -82,7 +92,7 @@ class Fields(Mapping[str, Field]):
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns of a trajectory: named observations (T + 1 rows), an action and other named step fields (T rows).
+    """The columns of a trajectory: named observations (T + 1 rows), an action and named step fields (T rows).
 
     Every trajectory also has `reward` float32, `terminated` and `truncated` bool (T rows each) and an int32 `task`, a
     label for logging. Fields go by their names: schemas that differ in their order alone are equal. A schema can be
@@ -94,18 +104,11 @@ class Schema:
 
     observation: Mapping[str, Field]
     action: Field
-    step: Mapping[str, Field] = field(default_factory=dict)
+    step: Mapping[str, Field] = field(default_factory=dict[str, Field])
 
     def __post_init__(self) -> None:
         for kind in ("observation", "step"):
-            named = getattr(self, kind)
-            if not isinstance(named, Mapping):
-                raise TypeError(f"{kind}: expected a dict of Fields by name, got {named!r:.60}")
-            for name, value in named.items():
-                if not isinstance(name, str) or not name or "\0" in name or not _is_text(name):
-                    raise ValueError(f"{kind}: expected non-empty strings as names, got {name!r:.60}")
-                _check_field(f"{kind} {name!r:.60}", value)
-            object.__setattr__(self, kind, Fields(named))
+            object.__setattr__(self, kind, _checked_fields(kind, getattr(self, kind)))
         _check_field("action", self.action)
         if not self.observation:
             raise ValueError("observation: expected at least one field, got none")
@@ -113,15 +116,16 @@ class Schema:
             if name in self.step:
                 raise ValueError(f"step: every trajectory has '{name}' already")
 
-    def native(self) -> tuple[list, tuple, list]:
+    def native(self) -> tuple[list[NativeField], NativeField, list[NativeField]]:
         """The fields as native code takes them: (observation, action, step)."""
 
-        def fields(named: Mapping[str, Field]) -> list:
-            return [
-                (name, field.dtype, list(field.shape), field.nan, field.compression) for name, field in named.items()
-            ]
+        def native(name: str, field: Field) -> NativeField:
+            return name, field.dtype, list(field.shape), field.nan, field.compression
 
-        return fields(self.observation), fields({"action": self.action})[0], fields(self.step)
+        def fields(named: Mapping[str, Field]) -> list[NativeField]:
+            return [native(name, field) for name, field in named.items()]
+
+        return fields(self.observation), native("action", self.action), fields(self.step)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, from which `from_json` makes an equal schema."""
@@ -139,6 +143,17 @@ class Schema:
             return {name: Field(**field) for name, field in named.items()}
 
         return cls(fields(values["observation"]), Field(**values["action"]), fields(values.get("step", {})))
+
+
+def _checked_fields(kind: str, named: object) -> Fields:
+    if not isinstance(named, Mapping):
+        raise TypeError(f"{kind}: expected a dict of Fields by name, got {named!r:.60}")
+    fields = cast("Mapping[Any, Any]", named)
+    for name, value in fields.items():
+        if not isinstance(name, str) or not name or "\0" in name or not _is_text(name):
+            raise ValueError(f"{kind}: expected non-empty strings as names, got {name!r:.60}")
+        _check_field(f"{kind} {name!r:.60}", value)
+    return Fields(fields)
 
 
 def _check_field(name: str, value: Any) -> None:

@@ -49,12 +49,12 @@ class Writer:
 
         `observation` is what the step led to, never the first observation of the next trajectory. Where `terminated`
         or `truncated` (bool [E]), the trajectory is finished: samples may hold it, and the environment waits for
-        `begin`. `reward` is float32 [E]; `step` has the other step fields of the schema.
+        `begin`. `reward` is float32 [E]; `step` has the step fields of the schema.
 
         Raises RuntimeError where no trajectory is open, and ValueError for a NaN where none may be, for a reward that
         is not finite, and where one trajectory would exceed the whole capacity.
         """
-        self._native.append(action, reward, terminated, truncated, observation, step, mask)
+        self._native.append(action, reward, terminated, truncated, observation, mask, step)
 
     def cut(self) -> None:
         """Finishes every open trajectory as truncated after its last step, and drops those without a step."""

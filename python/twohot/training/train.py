@@ -441,7 +441,7 @@ class Session:
         checkpoint.save(self.run, self.epoch, tensors, state, self.replay, None if planned else where[1:])
         self._saved = where
         if planned and self.replay.directory is not None:  # two are kept: what the older one needs stays
-            self.replay.compact(self._evicted_files)
+            self.replay.reclaim(self._evicted_files)
             self._evicted_files = self.replay.evicted_files()
 
     def _spaces(self) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def read_amago(
     A file has `_OBS_KEY_<name>` [T + 1, ...], `actions` [T, A] float32 (discrete ones as one-hot rows), `rews` [T, 1],
     `dones` [T, 1] (terminated), `time_idxs` [T + 1, 1] and `rl2s` [T + 1, 1 + A], the previous reward and action, which
     a replay derives (amago/hindsight.py). A trajectory without a termination is truncated; what the official code
-    saved in pieces stays in pieces. Behind a vectorised environment that resets itself, the last observation is the
+    saved in chunks stays in chunks. Behind a vectorised environment that resets itself, the last observation is the
     first of what followed: the official code writes it so.
 
     Args:
@@ -74,7 +74,7 @@ def read_amago(
 
     Raises:
         FileNotFoundError: where there is no file.
-        FormatError: naming file and key, for a .traj pickle, a damaged file, other keys, shapes or dtypes, or an
+        FormatError: naming file and key, for a .traj pickle, a corrupt file, other keys, shapes or dtypes, or an
             environment without a number.
     """
     files = _files(Path(path))
@@ -106,7 +106,7 @@ def _trajectory(archive: Archive, discrete: bool, fields: Collection[str] | None
         if not one_hot(action):
             raise FormatError(f"{archive.path}: actions: expected one-hot rows for discrete=True")
         action = action.argmax(1).astype(np.int32)
-    time = archive["time_idxs"].reshape(-1)
+    time = archive["time_idxs"].ravel()
     if len(time) != len(action) + 1 or time.dtype.kind not in "iuf" or (np.diff(time) != 1).any():
         raise FormatError(f"{archive.path}: time_idxs: expected {len(action) + 1} consecutive numbers")
     return checked(

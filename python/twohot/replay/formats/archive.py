@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,12 +49,13 @@ class Archive:
         except FormatError as error:
             raise FormatError(f"{self.path}: {name}: {error}") from None
         except Exception as error:  # numpy and zipfile raise anything for bytes that they cannot read
-            raise FormatError(f"{self.path}: {name}: damaged ({error})") from error
+            raise FormatError(f"{self.path}: {name}: corrupt ({error})") from error
 
     def _read(self, entry: zipfile.ZipInfo) -> np.ndarray:
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise FormatError("compressed otherwise than numpy does it")
         with self._file.open(entry) as stream:
+            assert isinstance(stream, zipfile.ZipExtFile)
             if not stream.peek(len(np.lib.format.MAGIC_PREFIX)).startswith(np.lib.format.MAGIC_PREFIX):
                 raise FormatError("expected an array, got other bytes")
             version = np.lib.format.read_magic(stream)
@@ -65,7 +66,7 @@ class Archive:
                 raise FormatError("objects, which only unpickling could read; nothing is unpickled here")
             bytes_of = math.prod(shape) * dtype.itemsize
             if min(shape, default=0) < 0 or stream.tell() + bytes_of != entry.file_size:
-                raise FormatError(f"damaged (shape {shape!s:.60} of {dtype} does not fill its {entry.file_size} bytes)")
+                raise FormatError(f"corrupt (shape {shape!s:.60} of {dtype} does not fill its {entry.file_size} bytes)")
         with self._file.open(entry) as stream:
             array = np.lib.format.read_array(stream, allow_pickle=False)
             stream.read()  # to its end, where its checksum is compared
@@ -73,7 +74,7 @@ class Archive:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Archive]:
+def opened(path: Path) -> Generator[Archive, None, None]:
     """The archive at a path.
 
     Raises:
@@ -90,7 +91,7 @@ def opened(path: Path) -> Iterator[Archive]:
                 file.open(entry).close()  # compares its name with the one that stands before its bytes
         except Exception as error:  # as above
             raise FormatError(
-                f"{path}: expected an .npz archive, got a damaged one or another file ({error})"
+                f"{path}: expected an .npz archive, got a corrupt one or another file ({error})"
             ) from error
         with file:
             yield Archive(path, file)

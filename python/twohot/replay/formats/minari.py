@@ -9,6 +9,7 @@ import json
 import math
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from importlib import import_module
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,18 +24,19 @@ from twohot.replay.formats.archive import check_size
 from twohot.replay.formats.trajectory import FormatError, Trajectory, checked, schema_of
 
 if TYPE_CHECKING:
-    from minari import MinariDataset
+    from minari import MinariDataset  # pyright: ignore[reportMissingTypeStubs]  # the package has none
 
+_MAPPING: type[Any] = Mapping
+_NESTED: tuple[type[Any], ...] = (Mapping, tuple)
 _EPISODES = 64  # written at a time
 _TASK, _STEP = "twohot_task", "twohot_step_"  # keys in infos, which have a row for the reset before those of the steps
 
 
 def _package() -> Any:
     try:
-        import minari
+        return import_module("minari")
     except ImportError as error:
         raise TwohotError(f"Minari datasets need another package: pip install 'twohot[minari]' ({error})") from error
-    return minari
 
 
 def read_minari(dataset: str | Path | MinariDataset, *, fields: Collection[str] | None = None) -> Iterator[Trajectory]:
@@ -42,7 +44,7 @@ def read_minari(dataset: str | Path | MinariDataset, *, fields: Collection[str] 
 
     Dictionaries and tuples of observations become names with slashes, a lone observation is called "observation";
     float64 rewards become float32. An episode that neither terminates nor is truncated counts as truncated. The task
-    and other step fields are those that `write_minari` noted in `infos`, else 0 and none.
+    and step fields are those that `write_minari` noted in `infos`, else 0 and none.
 
     Args:
         dataset: the id of a local dataset such as "D4RL/door/human-v2", the path of its folder `data`, or a
@@ -53,7 +55,7 @@ def read_minari(dataset: str | Path | MinariDataset, *, fields: Collection[str] 
         TwohotError: where the package is not installed.
         FileNotFoundError: where there is no such dataset.
         FormatError: naming dataset, episode and key, for what is no array of numbers, for actions that are not one
-            array, for an episode that ends before its last step, and for a dataset that is damaged, or that says of no
+            array, for an episode that ends before its last step, and for a dataset that is corrupt, or that says of no
             space what it is: Minari would run what makes its environment.
     """
     dataset = open_minari(dataset)
@@ -62,7 +64,7 @@ def read_minari(dataset: str | Path | MinariDataset, *, fields: Collection[str] 
         try:
             episode = next(episodes, None)
         except Exception as error:  # the package raises anything for files that it cannot read
-            raise FormatError(f"{dataset.id}: damaged ({error})") from error
+            raise FormatError(f"{dataset.id}: corrupt ({error})") from error
         if episode is None:
             return
         source = f"{dataset.id}: episode {episode.id}"
@@ -71,7 +73,7 @@ def read_minari(dataset: str | Path | MinariDataset, *, fields: Collection[str] 
         except FormatError:
             raise
         except Exception as error:  # as above
-            raise FormatError(f"{source}: damaged ({error})") from error
+            raise FormatError(f"{source}: corrupt ({error})") from error
         yield trajectory
 
 
@@ -81,8 +83,9 @@ def open_minari(dataset: str | Path | MinariDataset) -> MinariDataset:
     if not isinstance(dataset, str | Path):
         return dataset
     try:
-        path = dataset
-        if isinstance(dataset, str):
+        if isinstance(dataset, Path):
+            path = dataset
+        else:
             path = Path(minari.storage.datasets_root_dir.get_dataset_path(dataset)) / "data"
             if not path.exists():
                 raise FileNotFoundError(f"Minari has no dataset {dataset} at {path}; nothing is downloaded here")
@@ -98,13 +101,12 @@ def open_minari(dataset: str | Path | MinariDataset) -> MinariDataset:
     except (TwohotError, OSError):
         raise
     except Exception as error:  # the package raises anything for files that it cannot read
-        raise FormatError(f"{dataset}: damaged ({error})") from error
+        raise FormatError(f"{dataset}: corrupt ({error})") from error
 
 
 def _check_hdf5(path: Path) -> None:
     """Raises FormatError for a file that claims more than it can hold, or that refers to other files."""
-    import h5py
-
+    h5py: Any = import_module("h5py")
     claimed = 0
 
     def look(name: str, item: Any) -> None:
@@ -125,13 +127,13 @@ def _check_hdf5(path: Path) -> None:
 
 
 def _trajectory(source: str, episode: Any, fields: Collection[str] | None) -> Trajectory:
-    if isinstance(episode.actions, dict | tuple):
+    if isinstance(episode.actions, _NESTED):
         raise FormatError(f"{source}: actions: expected one array, got a {type(episode.actions).__name__}")
     leaves = list(_leaves(episode.observations))
     observation = dict(leaves)
     if len(observation) < len(leaves):
         raise FormatError(f"{source}: a name comes twice among {', '.join(name for name, _ in leaves)}")
-    infos = episode.infos or {}
+    infos: Mapping[str, Any] = episode.infos or {}
     return checked(
         source,
         observation=observation,
@@ -147,12 +149,12 @@ def _trajectory(source: str, episode: Any, fields: Collection[str] | None) -> Tr
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """The arrays of nested dictionaries and tuples with their names."""
-    if not isinstance(value, Mapping | tuple):
+    if not isinstance(value, _NESTED):
         yield name or "observation", value
         return
-    items = value.items() if isinstance(value, Mapping) else enumerate(value)
-    for key, item in items:
-        yield from _leaves(item, f"{name}/{key}" if name else str(key))
+    keys: Iterable[Any] = value if isinstance(value, _MAPPING) else range(len(value))
+    for key in keys:
+        yield from _leaves(value[key], f"{name}/{key}" if name else str(key))
 
 
 def write_minari(dataset_id: str, trajectories: Iterable[Trajectory], **details: Any) -> int:
@@ -193,7 +195,8 @@ def write_minari(dataset_id: str, trajectories: Iterable[Trajectory], **details:
 
 def _episode(minari: Any, trajectory: Trajectory) -> Any:
     infos = {_TASK: np.full(len(trajectory["reward"]) + 1, trajectory.get("task", 0), np.int32)}
-    for name, values in (trajectory.get("step") or {}).items():
+    fields: Mapping[str, np.ndarray] = trajectory.get("step") or {}
+    for name, values in fields.items():
         infos[_STEP + name] = np.concatenate((np.zeros_like(values[:1]), values))
     return minari.data_collector.EpisodeBuffer(
         observations=dict(trajectory["observation"]),

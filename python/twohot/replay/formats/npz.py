@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def read_npz(path: str | Path, *, fields: Collection[str] | None = None) -> Iter
 
     Keys of a file with one trajectory of T steps: `observation/<name>` [T + 1, ...] each, or a lone `observation`;
     `action` [T, ...]; `reward` [T]; `terminated` [T]; and, if there are any, `truncated` [T] (else the last step is,
-    unless it is terminated), `task` (an integer, else 0) and other arrays `step/<name>` [T, ...]. With a key `length`
+    unless it is terminated), `task` (an integer, else 0) and arrays `step/<name>` [T, ...]. With a key `length`
     [N] the arrays hold N trajectories one behind the other, sum(length) rows each and sum(length + 1) of the
     observations, and `task` has N numbers. Other keys are ignored.
 
@@ -30,7 +30,7 @@ def read_npz(path: str | Path, *, fields: Collection[str] | None = None) -> Iter
 
     Raises:
         FileNotFoundError: where there is no file.
-        FormatError: naming file and key, for a damaged file and for other keys, shapes or dtypes.
+        FormatError: naming file and key, for a corrupt file and for other keys, shapes or dtypes.
     """
     path = Path(path)
     files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
@@ -53,12 +53,20 @@ def _trajectories(archive: Archive, fields: Collection[str] | None) -> Iterator[
         columns["truncated"] = archive["truncated"]
     if "length" not in archive.names:
         task = archive["task"] if "task" in archive.names else 0
-        yield checked(str(archive.path), **named, **columns, task=task, fields=fields)
+        yield checked(
+            str(archive.path),
+            observation=named["observation"],
+            step=named["step"],
+            **columns,
+            task=task,
+            fields=fields,
+        )
         return
     lengths = archive["length"]
     if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or (lengths < 1).any():
         raise FormatError(f"{archive.path}: length: expected a row of integers of at least 1, got {lengths!r:.60}")
-    count, rows = len(lengths), sum(lengths.tolist())
+    counts: list[int] = lengths.tolist()
+    count, rows = len(counts), sum(counts)
     tasks = archive["task"] if "task" in archive.names else np.zeros(count, np.int32)
     expected = [(name, values, rows) for name, values in columns.items()]
     expected += [(f"observation {name!r}", values, rows + count) for name, values in named["observation"].items()]
@@ -66,7 +74,7 @@ def _trajectories(archive: Archive, fields: Collection[str] | None) -> Iterator[
     for name, values, size in (*expected, ("task", tasks, count)):
         if values.ndim == 0 or len(values) != size:
             raise FormatError(f"{archive.path}: {name}: expected {size} rows, got shape {values.shape}")
-    for index, (end, length) in enumerate(zip(accumulate(lengths.tolist()), lengths.tolist(), strict=True)):
+    for index, (end, length) in enumerate(zip(accumulate(counts), counts, strict=True)):
         first = end - length
         yield checked(
             f"{archive.path}: trajectory {index}",
@@ -115,11 +123,15 @@ def _write_one(path: Path, trajectories: list[Trajectory]) -> int:
 
 
 def _flat(trajectory: Trajectory) -> dict[str, np.ndarray]:
-    columns = {f"{kind}/{name}": values for kind in _KINDS for name, values in (trajectory.get(kind) or {}).items()}
+    columns: dict[str, np.ndarray] = {}
+    for kind in _KINDS:
+        named: Mapping[str, np.ndarray] = trajectory.get(kind) or {}
+        columns |= {f"{kind}/{name}": values for name, values in named.items()}
     columns |= {name: trajectory[name] for name in ("action", "reward", "terminated", "truncated")}
-    return columns | {"task": np.int32(label("trajectory", trajectory.get("task", 0)))}
+    return columns | {"task": np.array(label("trajectory", trajectory.get("task", 0)), np.int32)}
 
 
 def _save(path: Path, columns: dict[str, np.ndarray]) -> None:
+    savez: Callable[..., None] = np.savez  # some versions have other arguments than arrays
     with replacing(path) as partial, partial.open("wb") as file:
-        np.savez(file, **columns)
+        savez(file, **columns)

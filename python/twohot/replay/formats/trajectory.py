@@ -12,7 +12,7 @@ from twohot.replay import DTYPES, Field, Schema
 
 Trajectory = dict[str, Any]
 """The arguments of `Replay.add`: `observation` (arrays of T + 1 rows by name), `action`, `reward`, `terminated` and
-`truncated` (T rows each), `task` (an integer) and, where there are any, `step` (other arrays of T rows by name)."""
+`truncated` (T rows each), `task` (an integer) and, where there are any, `step` (arrays of T rows by name)."""
 
 
 class FormatError(TwohotError, ValueError):
@@ -69,7 +69,7 @@ def checked(
         raise FormatError(f"{source}: action: expected at least one step, got shape {action.shape}")
     steps = len(action)
     rows = _columns(source, "observation", observation, steps + 1)
-    others = _columns(source, "step", step or {}, steps)
+    step_columns = _columns(source, "step", step or {}, steps)
     given = _numbers(source, "reward", reward, steps)
     with np.errstate(over="ignore"):
         reward = given.astype(np.float32)
@@ -88,7 +88,7 @@ def checked(
         "terminated": np.ascontiguousarray(ends[0]),
         "truncated": np.ascontiguousarray(ends[1]),
         "task": label(source, task),
-        **({"step": others} if others else {}),
+        **({"step": step_columns} if step_columns else {}),
     }
     try:
         schema_of(result)
@@ -118,7 +118,7 @@ def _columns(source: str, kind: str, named: Mapping[str, Any], rows: int) -> dic
 
 def _column(source: str, name: str, values: Any) -> np.ndarray:
     """An array that a replay can hold, of the same values."""
-    array = np.asarray(values)
+    array: Any = np.asarray(values)
     if array.dtype.name not in DTYPES:
         raise FormatError(f"{source}: {name}: expected one of {', '.join(DTYPES)}; got {array.dtype}")
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
