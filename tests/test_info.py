@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import twohot
-from twohot.info import PACKAGES, attention_facts, describe_run, facts
+from twohot.info import PACKAGES, attention_info, describe_run, environment_info
 
 
 def test_a_run_is_described_by_its_versions_machine_and_time():
@@ -53,7 +53,7 @@ def test_time_is_universal_wherever_the_run_is(far_from_greenwich):
 
 
 def test_facts_agree_with_the_description_of_a_run():
-    found, described = facts(), describe_run()
+    found, described = environment_info(), describe_run()
     assert list(found) == ["twohot", "python", "native module", *PACKAGES, "cpu", "gpu", "huge pages"]
     assert found["twohot"] == described["version"]
     assert found["python"] == f"{described['python']} on {described['platform']}"
@@ -62,23 +62,23 @@ def test_facts_agree_with_the_description_of_a_run():
 
 def test_a_missing_package_is_said_to_be_missing(monkeypatch):
     monkeypatch.setattr("twohot.info.PACKAGES", ("torch", "no-such-package"))
-    assert facts()["no-such-package"] == "not installed"
+    assert environment_info()["no-such-package"] == "not installed"
 
 
 def test_attention_says_what_runs_and_why(monkeypatch):
     monkeypatch.delenv("TWOHOT_BACKEND", raising=False)
     monkeypatch.delenv("TWOHOT_ATTENTION", raising=False)
-    assert attention_facts("cpu", "float32", 32) == {
+    assert attention_info("cpu", "float32", 32) == {
         "windows": "native (torch.float32 on cpu)",
         "windows with softcap": "native (torch.float32 on cpu)",
         "one step": "native (torch.float32 on cpu)",
     }
-    odd = attention_facts("cpu", "float32", 24)
+    odd = attention_info("cpu", "float32", 24)
     reason = "(the head size is 24, fused code takes multiples of 16 up to 256)"
     assert odd["windows with softcap"] == odd["one step"] == f"reference {reason}"
     assert odd["windows"] == f"sdpa {reason}"
     monkeypatch.setenv("TWOHOT_ATTENTION", "sdpa")
-    assert attention_facts("cpu", "float32", 32) == {
+    assert attention_info("cpu", "float32", 32) == {
         "windows": "sdpa (TWOHOT_ATTENTION asks for it)",
         "windows with softcap": "error (TWOHOT_ATTENTION asks for sdpa, but torch's own attention has no softcap)",
         "one step": "native (TWOHOT_ATTENTION asks for sdpa, but this operation has none)",

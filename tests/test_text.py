@@ -16,7 +16,7 @@ from rich.console import Console
 import forked
 from small import quiet, with_epochs
 from twohot.cli import main as cli
-from twohot.cli.evaluate import print_report
+from twohot.cli.commands.evaluate import print_report
 from twohot.config import ConfigurationError
 from twohot.replay import Field, Replay, Schema
 from twohot.reports.markup import escape

@@ -1,14 +1,20 @@
-"""Modules under the names that they had in 0.1, which 0.3 drops."""
+"""Modules, arguments and fields under the names that they had in 0.1, which 0.3 drops."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Class = TypeVar("Class")
 
 MOVED = {
     **{f"twohot.{name}": f"twohot.cli.{name}" for name in ("environment_check", "options")},
@@ -45,7 +51,7 @@ MOVED = {
     },
     **{
         f"twohot.envs.{name}": f"twohot.envs.vector.{name}"
-        for name in ("batched", "batched_trials", "machine", "python_batch", "rows", "trial_vector", "workers")
+        for name in ("batched", "batched_trials", "machine", "python_batch", "trial_vector", "workers")
     },
     **{
         f"twohot.envs.{name}": f"twohot.envs.wrappers.{name}"
@@ -55,12 +61,13 @@ MOVED = {
     "twohot.config_files": "twohot.config.files",
     "twohot.conventions": "twohot.spaces",
     "twohot.envs.multitask": "twohot.envs.wrappers.trial",
-    "twohot.evaluate_command": "twohot.cli.evaluate",
+    "twohot.envs.rows": "twohot.envs.vector.serial",
+    "twohot.evaluate_command": "twohot.cli.commands.evaluate",
     "twohot.evaluation_section": "twohot.reports.evaluation",
     "twohot.loss_rows": "twohot.losses.rows",
     "twohot.networks": "twohot.agent.build",
     "twohot.replay.views": "twohot.reports.replay_plot",
-    "twohot.replay_commands": "twohot.cli.replay",
+    "twohot.replay_commands": "twohot.cli.commands.replay",
     "twohot.run_replay": "twohot.runs.replay",
 }
 """Old name -> name."""
@@ -76,7 +83,7 @@ class _Finder(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         new = MOVED[module.__name__]
-        warnings.warn(f"{module.__name__} is now {new}; 0.3 drops the old name", DeprecationWarning, stacklevel=2)
+        warn_renamed(module.__name__, new)
         found = import_module(new)
         module.__doc__ = found.__doc__
         module.__getattr__ = lambda name: getattr(found, name)
@@ -86,3 +93,41 @@ class _Finder(MetaPathFinder, Loader):
 def install() -> None:
     """Let the old names be imported."""
     sys.meta_path.append(_Finder())
+
+
+def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
+    """Say that `old` is now `new`, to who called the caller."""
+    warnings.warn(f"{old} is now {new}; 0.3 drops the old name", DeprecationWarning, stacklevel=stacklevel)
+
+
+def renamed_arguments(**renamed: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorates a function that takes each keyword argument under its old name, too: `old="new"`."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            for old in renamed.keys() & kwargs.keys():
+                warn_renamed(f"the argument {old}", renamed[old])
+                kwargs[renamed[old]] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def renamed_fields(**renamed: str) -> Callable[[type[Class]], type[Class]]:
+    """Decorates a class whose fields are also set and read under their old names: `old="new"`."""
+
+    def decorate(cls: type[Class]) -> type[Class]:
+        def read(self: Class, name: str) -> Any:
+            if name not in renamed:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            warn_renamed(f"{cls.__name__}.{name}", renamed[name])
+            return getattr(self, renamed[name])
+
+        setattr(cls, "__init__", renamed_arguments(**renamed)(cls.__init__))  # noqa: B010 (of a class)
+        setattr(cls, "__getattr__", read)  # noqa: B010
+        return cls
+
+    return decorate

@@ -6,6 +6,9 @@ import warnings
 class TwohotError(Exception):
     """An error whose sentence says what was expected, what came and what to do; the command line prints it alone."""
 
+    task: str
+    """The task that the sentence names, where it names one."""
+
 
 class NoRunError(TwohotError, FileNotFoundError):
     """A directory that holds no run, or none that has logged anything yet."""

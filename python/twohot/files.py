@@ -35,7 +35,7 @@ def require_file(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` when the block ends and all of it is on the disk.
 
     Where the block raises, `path` is as it was and nothing is left beside it. Raises OSError.

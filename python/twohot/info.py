@@ -23,7 +23,7 @@ START_NAME = "run.json"
 """In a run directory, what `describe_run` said when it was started, and where it was continued off plan."""
 
 
-def facts() -> dict[str, str]:
+def environment_info() -> dict[str, str]:
     """Label to value, in the order in which a person would ask."""
     import torch
 
@@ -42,7 +42,7 @@ def facts() -> dict[str, str]:
     return result
 
 
-def attention_facts(device: str, dtype: str, head_size: int) -> dict[str, str]:
+def attention_info(device: str, dtype: str, head_size: int) -> dict[str, str]:
     """Which implementation of attention runs for such tensors, and why.
 
     Args:

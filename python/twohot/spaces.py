@@ -28,6 +28,20 @@ def convention(name: str) -> Literal["grid", "tokens", "action_mask", ""]:
     return "grid" if last.startswith("grid") else "tokens" if last.startswith("tokens") else ""
 
 
+def shape_of(space: Space) -> tuple[int, ...]:
+    """The shape of a space whose elements are arrays. Raises SpaceError for one that has none, such as a Dict."""
+    if space.shape is None:
+        raise SpaceError(f"expected a space of arrays, got {space}")
+    return space.shape
+
+
+def dtype_of(space: Space) -> np.dtype:
+    """The dtype of a space whose elements are arrays. Raises SpaceError for one that has none, such as a Dict."""
+    if space.dtype is None:
+        raise SpaceError(f"expected a space of arrays, got {space}")
+    return space.dtype
+
+
 def as_dict_space(space: Space) -> spaces.Dict:
     """An observation space as a Dict of Boxes: a single Box becomes the one named "observation".
 
@@ -56,9 +70,10 @@ def check_action_space(space: Space) -> None:
         fits = len(space.shape) == 1 and (space.nvec >= 1).all() and (space.start == 0).all()
     elif isinstance(space, spaces.MultiBinary):
         fits = len(space.shape) == 1
+    elif isinstance(space, spaces.Box):
+        fits = len(space.shape) == 1 and (space.low == -1).all() and (space.high == 1).all()
     else:
-        fits = isinstance(space, spaces.Box) and len(space.shape) == 1 and (space.low == -1).all()
-        fits = fits and (space.high == 1).all()
+        fits = False
     if not fits:
         raise SpaceError(
             "action: expected Discrete with 2 actions or more, MultiDiscrete or MultiBinary with one dimension, "
@@ -69,7 +84,7 @@ def check_action_space(space: Space) -> None:
 def check_action_mask(observation: spaces.Dict, action: Space) -> None:
     """Raise SpaceError where the observation has an "action_mask" that does not fit the action space.
 
-    It has an entry for each action: A of Discrete, those of all choices of MultiDiscrete side by side, and n of
+    It has an entry for each action: A of Discrete, those of all parts of MultiDiscrete side by side, and n of
     MultiBinary, where it says which entries may be 1.
     """
     if ACTION_MASK not in observation.spaces:
@@ -82,7 +97,7 @@ def check_action_mask(observation: spaces.Dict, action: Space) -> None:
     elif isinstance(action, spaces.MultiBinary):
         expected = action.shape
     if found != expected:
-        wanted = "none, for actions that are numbers" if expected is None else f"one of the shape {expected}"
+        wanted = "none, for continuous actions" if expected is None else f"one of the shape {expected}"
         raise SpaceError(f"observation {ACTION_MASK!r}: expected {wanted}, got the shape {found}")
 
 

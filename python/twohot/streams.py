@@ -21,8 +21,9 @@ class EnduringStream:
 
     def __init__(self, stream: TextIO, other: TextIO | None = None) -> None:
         self._stream, self._other, self._ended = stream, other, False
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
         """Write text, or drop it."""

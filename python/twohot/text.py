@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-LONGEST_NAME = 100
+MAX_NAME = 100
 """Characters of a file name that are taken from a text."""
 
 
@@ -33,7 +33,7 @@ def file_stems(names: Sequence[str]) -> list[str]:
     A name of letters, digits, dots, hyphens and underscores serves as it is. Names that come to the same, and those of
     which nothing is left, get a part of their hash.
     """
-    stems = [re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".")[:LONGEST_NAME] for name in names]
+    stems = [re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".")[:MAX_NAME] for name in names]
     counts = Counter(stem.casefold() for stem in stems)
     return [
         stem if counts[stem.casefold()] == 1 and stem.strip("-.") else f"{stem or 'task'}-{_digest(name)}"

@@ -34,7 +34,7 @@ ROWS = 2
 @pytest.fixture(scope="module")
 def networks():
     torch.manual_seed(0)
-    config = replace(small.AGENT, context=8, hidden_entries=("action_mask",))
+    config = replace(small.AGENT, context=8, excluded_keys=("action_mask",))
     return AgentNetworks(config, SPACE, spaces.Discrete(5)).eval()
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 
 import forked
 from small import quiet, with_epochs
+from twohot.cli import commands
 from twohot.cli import main as cli
 from twohot.runs.checkpoint import signed
 from twohot.training.train import train
@@ -131,9 +135,27 @@ def test_help_teaches(capsys) -> None:
     assert "--agent.heads" in capsys.readouterr().out
 
 
+def test_a_file_in_the_folder_of_commands_is_one(capsys, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
+    (tmp_path / "greet.py").write_text('"""Greet.\n\ngreet NAME  say hello\n"""\nfrom builtins import print as run\n')
+    (tmp_path / "wave.py").write_text('"""Wave to all."""\nraise ImportError("only listed")\n')
+    assert cli.main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    assert re.search(r"^  greet NAME  +say hello$", listed, re.MULTILINE)
+    assert re.search(r"^  wave  +Wave to all.$", listed, re.MULTILINE)
+    cli.main(["greet", "you"])
+    assert capsys.readouterr().out == "['you']\n"
+    sys.modules.pop("twohot.cli.commands.greet")
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys; from twohot.cli.main import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
 def test_unknown_words(capsys, tmp_path: Path) -> None:
     assert cli.main(["trian"]) == 2
-    assert "no command 'trian'; there are train" in capsys.readouterr().err
+    assert "no command 'trian'; there are envs, evaluate, info, replay, report, train" in capsys.readouterr().err
     assert "no preset 'quickstrat'; there are quickstart" in fails(capsys, "train", "quickstrat", code=2)
     assert "twohot envs" in fails(capsys, "envs", "popgim")
     name = fails(

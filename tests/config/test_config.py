@@ -54,7 +54,7 @@ def test_every_setting_survives_json_with_its_type():
     config = TrainConfig(
         seed=7,
         window=16,
-        environment=EnvironmentConfig(tasks=("a", "b"), reward_multipliers=(1.0, 0.5), attempts=3, free_attempts=1),
+        environment=EnvironmentConfig(tasks=("a", "b"), reward_multipliers=(1.0, 0.5), attempts=3, unscored_attempts=1),
         agent=AgentConfig(training_discounts=(), discount=0.5, bins=ValueBins(-1.0, 2.0, 5, "linear", "raw")),
         objective=ObjectiveConfig(action_samples=0, target_action_samples=0),
         replay=ReplayConfig(by="step"),
@@ -211,10 +211,14 @@ def test_counts_of_at_least_zero(name):
         ),
         (
             EnvironmentConfig,
-            {"attempts": 2, "free_attempts": 2},
-            "environment.free_attempts: expected fewer than the 2 attempts, got 2",
+            {"attempts": 2, "unscored_attempts": 2},
+            "environment.unscored_attempts: expected fewer than the 2 attempts, got 2",
         ),
-        (EnvironmentConfig, {"free_attempts": -1}, "environment.free_attempts: expected fewer than the 1 attempts"),
+        (
+            EnvironmentConfig,
+            {"unscored_attempts": -1},
+            "environment.unscored_attempts: expected fewer than the 1 attempts",
+        ),
         (AgentConfig, {"width": 10, "heads": 4}, "agent.heads: expected a divisor of the width 10, got 4"),
         (AgentConfig, {"width": 9, "heads": 3}, "agent.width: expected an even width, got 9"),
         (AgentConfig, {"dropout": 1.0}, "agent.dropout: expected a share in [0, 1), got 1.0"),
@@ -227,7 +231,11 @@ def test_counts_of_at_least_zero(name):
         (AgentConfig, {"vocabulary": 1}, "agent.vocabulary: expected at least 2, got 1"),
         (AgentConfig, {"random_shift": -1}, "agent.random_shift: expected at least 0, got -1"),
         (AgentConfig, {"learned_positions": -1}, "agent.learned_positions: expected at least 0, got -1"),
-        (AgentConfig, {"random_shift_share": 1.1}, "agent.random_shift_share: expected a share in [0, 1], got 1.1"),
+        (
+            AgentConfig,
+            {"random_shift_fraction": 1.1},
+            "agent.random_shift_fraction: expected [0, 1], got 1.1",
+        ),
         (AgentConfig, {"discount": 1.0}, "agent.discount: expected discounts in [0, 1), got 1.0"),
         (AgentConfig, {"training_discounts": (0.5, -0.1)}, "agent.discount: expected discounts in [0, 1), got -0.1"),
         (AgentConfig, {"probability_floor": 0.995}, "agent.probability_floor: expected 0 < floor < ceiling <= 1"),
@@ -253,7 +261,7 @@ def test_settings_that_cannot_run(kind, settings, message):
 
 
 def test_the_limits_themselves_are_allowed():
-    EnvironmentConfig(attempts=2, free_attempts=1)
+    EnvironmentConfig(attempts=2, unscored_attempts=1)
     AgentConfig(dropout=0.0, training_discounts=(0.0,), probability_floor=1e-6, probability_ceiling=1.0)
     ObjectiveConfig(target_rate=1.0)
     CollectConfig(epsilon_start=0.0, epsilon_end=1.0)

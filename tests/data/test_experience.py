@@ -54,7 +54,7 @@ def test_a_run_that_goes_online_mixes_both_and_resumes_exactly(recorded, tmp_pat
 
 
 def test_shares_of_a_batch(recorded, tmp_path):
-    config = from_data(recorded, 1, 1, own_share=0.25)
+    config = from_data(recorded, 1, 1, own_fraction=0.25)
     config = dataclasses.replace(
         config, data=dataclasses.replace(config.data, sources=config.data.sources * 2, weights=(1.0, 2.0))
     )

@@ -47,13 +47,13 @@ def test_choices_are_random_as_often_as_scheduled():
 
 
 def test_without_a_multiplier_all_trials_have_the_same_noise():
-    noise = explore(spaces.Discrete(10), Schedule(1.0, 1.0, 0), random_multiplier=False)
+    noise = explore(spaces.Discrete(10), Schedule(1.0, 1.0, 0), randomize_epsilon=False)
     assert (noise(np.full(ROWS, 10), 0) < 10).all()
 
 
 def test_the_step_of_a_trial_counts_from_its_beginning():
     schedule = Schedule(1.0, 1.0, 0, trial_start=0.0, trial_end=0.0, trial_steps=2)
-    noise = explore(spaces.Discrete(10), schedule, random_multiplier=False)
+    noise = explore(spaces.Discrete(10), schedule, randomize_epsilon=False)
     policy = np.full(ROWS, 10)
     shares = [(noise(policy, 0) < 10).mean() for _ in range(3)]
     assert shares[0] == 1
@@ -75,7 +75,7 @@ def test_numbers_get_gaussian_noise_and_stay_in_bounds():
 
 @pytest.mark.parametrize(("space", "shape"), [(spaces.MultiDiscrete([3, 4]), (2,)), (spaces.Discrete(4), ())])
 def test_all_parts_of_an_action_are_replaced_together(space, shape):
-    noise = explore(space, Schedule(0.5, 0.5, 0), random_multiplier=False)
+    noise = explore(space, Schedule(0.5, 0.5, 0), randomize_epsilon=False)
     policy = np.full((ROWS, *shape), 9)
     found = noise(policy, 0).reshape(ROWS, -1)
     replaced = (found != 9).all(1)
@@ -85,7 +85,7 @@ def test_all_parts_of_an_action_are_replaced_together(space, shape):
 
 
 def test_buttons_are_flipped_as_often_as_scheduled():
-    noise = explore(spaces.MultiBinary(12), Schedule(0.5, 0.5, 0), random_multiplier=False, flip=0.2)
+    noise = explore(spaces.MultiBinary(12), Schedule(0.5, 0.5, 0), randomize_epsilon=False, flip_probability=0.2)
     pressed = np.tile(np.arange(12) % 2, (ROWS, 1))
     flipped = np.stack([noise(pressed, 0) != pressed for _ in range(20)])
     explored = 20 * ROWS * 0.5
@@ -96,7 +96,9 @@ def test_buttons_are_flipped_as_often_as_scheduled():
 
 
 def test_buttons_stay_flipped_for_their_steps_and_not_into_the_next_trial():
-    noise = explore(spaces.MultiBinary(6), Schedule(1.0, 1.0, 0), random_multiplier=False, flip=0.5, flip_steps=3)
+    noise = explore(
+        spaces.MultiBinary(6), Schedule(1.0, 1.0, 0), randomize_epsilon=False, flip_probability=0.5, flip_steps=3
+    )
     draw = np.random.default_rng(1)
     flips = []
     for _ in range(9):
@@ -114,7 +116,7 @@ def test_buttons_stay_flipped_for_their_steps_and_not_into_the_next_trial():
 
 
 def test_a_button_that_is_not_legal_is_not_pressed():
-    noise = explore(spaces.MultiBinary(4), Schedule(1.0, 1.0, 0), random_multiplier=False, flip=0.5)
+    noise = explore(spaces.MultiBinary(4), Schedule(1.0, 1.0, 0), randomize_epsilon=False, flip_probability=0.5)
     legal = np.tile(np.int8([0, 1, 0, 1]), (ROWS, 1))
     found = noise(np.zeros((ROWS, 4), int), 0, legal)
     assert not found[:, [0, 2]].any()
@@ -129,7 +131,7 @@ def test_only_legal_choices_are_taken():
     assert abs((found == 1).mean() - 0.5) < 5 * np.sqrt(0.25 / 4000)
     parts = random_choices(spaces.MultiDiscrete([2, 3]), generator, 4000, np.tile(np.int8([1, 0, 0, 1, 1]), (4000, 1)))
     assert (set(parts[:, 0]), set(parts[:, 1])) == ({0}, {1, 2})
-    noise = explore(spaces.Discrete(4), Schedule(1.0, 1.0, 0), random_multiplier=False)
+    noise = explore(spaces.Discrete(4), Schedule(1.0, 1.0, 0), randomize_epsilon=False)
     assert set(noise(np.zeros(ROWS, int), 0, mask[:ROWS])) == {1, 3}
 
 

@@ -119,7 +119,7 @@ def test_policy_sees_the_previous_action_and_reward_of_its_own_trial(played) -> 
 def test_trials_report_raw_returns(played) -> None:
     environments, _, _, _, trials = played
     for row in range(4):
-        mine = [trial for trial in trials if trial.row == row]
+        mine = [trial for trial in trials if trial.env_index == row]
         for trial, seen in zip(mine, environments.trials[row], strict=False):
             assert trial.task == seen["task"]
             multiplier = (3.0, 0.5)[trial.task]
@@ -146,5 +146,5 @@ def test_restart_plays_the_tasks_asked_for() -> None:
     rollout.restart(reset_seeds(3, 0, 4), wanted)
     first: dict[int, int] = {}
     for trial in rollout.collect(120):
-        first.setdefault(trial.row, trial.task)
+        first.setdefault(trial.env_index, trial.task)
     assert [TASKS[first[row]] for row in range(4)] == wanted

@@ -9,7 +9,7 @@ from twohot.envs.vector.batched_trials import BatchedTrials
 
 ROWS = 4
 CASES = [
-    ("frozen_lake", "4x4", {"attempts": 3, "free_attempts": 1, "reward_multipliers": (7.0,)}),
+    ("frozen_lake", "4x4", {"attempts": 3, "unscored_attempts": 1, "reward_multipliers": (7.0,)}),
     ("frozen_lake", "5x5-hard", {"attempts": 2, "observation_size": 9}),
     ("frozen_lake", "4x4-recover", {"attempts": 4, "context_features": False}),
     ("tmaze", "active-3", {"attempts": 2, "reward_multipliers": (100.0,)}),
@@ -76,7 +76,7 @@ def test_what_batched_trials_refuse():
         batched.step(np.array([0, -1]))
     with pytest.raises(ValueError, match="reset_mask"):
         batched.reset(options={"reset_mask": np.zeros(2, bool)})
-    with pytest.raises(ValueError, match="expected 2 seeds, one for each row, got 1"):
+    with pytest.raises(ValueError, match="expected 2 seeds, one for each environment, got 1"):
         batched.reset(seed=[1])
     with pytest.raises(ValueError, match="raise observation_size"):
         envs.make_vector("frozen_lake", ("4x4",), environments=2, observation_size=2)
@@ -127,7 +127,7 @@ def test_several_tasks_more_actions_and_pictures_are_played_row_by_row():
 @pytest.mark.parametrize("suite", ["frozen_lake", "tmaze", "dark_key"])
 def test_every_listed_task_is_made_and_tells_of_success(suite):
     found = envs.registered_suites()[suite]
-    assert found.tells_success
+    assert found.reports_success
     spaces = set()
     for task in found.tasks:
         env = envs.make_task(suite, task)

@@ -96,7 +96,7 @@ def test_an_attempt_that_finds_nothing_starts_over():
 def test_rooms_are_drawn_uniformly_and_anew():
     rooms = dark_key.make_batch("5x5", "train", 2000)
     random = np.random.default_rng(1)
-    for row in range(rooms.rows):
+    for row in range(rooms.num_envs):
         rooms.reset(row, random)
     for places in (rooms.start, rooms.key, rooms.door):
         counts = np.bincount(places[:, 0] * 5 + places[:, 1], minlength=25)
@@ -107,7 +107,7 @@ def test_rooms_are_drawn_uniformly_and_anew():
 
 def test_every_room_has_an_order_of_actions_of_its_own():
     rooms = dark_key.make_batch("5x5-shuffled", "train", 300)
-    for row in range(rooms.rows):
+    for row in range(rooms.num_envs):
         rooms.reset(row, np.random.default_rng(row))
     assert len({str(moves) for moves in rooms.moves.tolist()}) > 90  # of 120 orders, 110 are expected
 

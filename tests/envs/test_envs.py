@@ -82,7 +82,7 @@ def made(monkeypatch):
 
 def trial_env(tasks=("two", "three", "five"), **changes):
     layout = envs.Layout(spaces.Box(-np.inf, np.inf, (OBSERVATION_SIZE,), np.float32), spaces.Discrete(ACTIONS))
-    arguments = {"attempts": 3, "free_attempts": 1, "layout": layout}
+    arguments = {"attempts": 3, "unscored_attempts": 1, "layout": layout}
     return envs.TrialEnv("toy", tasks, **{**arguments, **changes})
 
 
@@ -374,7 +374,7 @@ def test_attempt_counts_are_checked(made, attempts, free):
     with pytest.raises(ValueError, match="attempt"):
         envs.Attempts(Toy(), attempts, free)
     with pytest.raises(ValueError, match="attempt"):
-        trial_env(attempts=attempts, free_attempts=free)
+        trial_env(attempts=attempts, unscored_attempts=free)
 
 
 # trials
@@ -448,7 +448,7 @@ def test_without_features_the_observation_is_the_padded_one(made):
 
 
 def test_one_attempt_is_an_ordinary_episode_that_may_be_truncated(made):
-    env = trial_env(("clock",), attempts=1, free_attempts=0)
+    env = trial_env(("clock",), attempts=1, unscored_attempts=0)
     env.reset(seed=0)
     ends = [env.step(0)[2:4] for _ in range(4)]
     assert ends == [(False, False)] * 3 + [(False, True)]
@@ -538,7 +538,7 @@ def test_reward_multipliers_are_one_for_each_task(made, multipliers):
 
 
 def test_stepping_without_reset_is_an_error(made):
-    env = trial_env(("two",), attempts=1, free_attempts=0)
+    env = trial_env(("two",), attempts=1, unscored_attempts=0)
     with pytest.raises(gym.error.ResetNeeded):
         env.step(0)
     env.reset(seed=0)
@@ -574,7 +574,7 @@ def test_a_nan_at_reset_and_finite_extremes(made, monkeypatch):
 
 
 def vector(environments=4, **changes):
-    arguments = {"attempts": 2, "free_attempts": 1, "observation_size": OBSERVATION_SIZE, "actions": ACTIONS}
+    arguments = {"attempts": 2, "unscored_attempts": 1, "observation_size": OBSERVATION_SIZE, "actions": ACTIONS}
     return envs.make_vector("toy", ("two", "three", "five"), environments=environments, **{**arguments, **changes})
 
 

@@ -112,7 +112,7 @@ def test_replay_holds_whole_episodes_only(mode):
         assert seen[0, -1] == 0
         assert not (item["terminated"] | item["truncated"])[:-1].any()
     for trial in trials:
-        length = trial.row + 3
+        length = trial.env_index + 3
         assert trial.attempt_lengths.tolist() == [length]
         assert trial.attempt_returns.tolist() == [10 * np.arange(1, length + 1).sum()]
         assert trial.attempt_success.tolist() == [length == 3]
@@ -131,8 +131,8 @@ def test_a_row_that_was_cut_off_begins_with_its_next_episode(mode):
     for _ in range(20):
         shown, _, terminated, truncated, info = vector.step(actions)
         assert not terminated.any()
-        if "lost" in info:
-            assert (shown[info["lost"], 1:3] == 0).all()
+        if "interrupted" in info:
+            assert (shown[info["interrupted"], 1:3] == 0).all()
         if truncated.any():
             lengths += info["attempt_lengths"][truncated].ravel().tolist()
             assert (shown[truncated, 1] == 2).all()
@@ -184,7 +184,7 @@ def test_cartpole_s_own_vector_environment():
 def test_another_number_of_rows_is_refused(monkeypatch):
     monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
     gym.register("Few-v0", vector_entry_point=lambda num_envs: Counting(1, AutoresetMode.NEXT_STEP))
-    with pytest.raises(envs.BrokenEnvironmentError, match=r"gym_vector task 'Few-v0': expected 3 rows.*got 1"):
+    with pytest.raises(envs.BrokenEnvironmentError, match=r"gym_vector task 'Few-v0': expected 3 environments.*got 1"):
         envs.make_vector("gym_vector", ("Few-v0",), environments=3)
 
 

@@ -72,7 +72,7 @@ def play(vector, task_of, steps, check):
         for row in np.flatnonzero(time >= 0):
             check(row, task_of(task[row]), time[row], {k: v[row] for k, v in as_dict(observation).items()})
         observation, reward, terminated, truncated, info = vector.step(legal_actions(vector, observation, generator))
-        began = info.get("lost", np.zeros(len(time), bool))
+        began = info.get("interrupted", np.zeros(len(time), bool))
         time = np.where(began, 0, np.where(time < 0, -1, time + 1))
         done = terminated | truncated
         assert not reward[began].any()

@@ -191,7 +191,7 @@ def test_a_simulation_is_shared_and_remembers_nothing(no_idle):
 
 
 def test_only_so_many_simulations_wait(no_idle, monkeypatch):
-    monkeypatch.setattr(metaworld, "_MOST_IDLE", 2)
+    monkeypatch.setattr(metaworld, "_MAX_IDLE", 2)
     envs = [metaworld.MetaWorld(DRAWN) for _ in range(4)]
     for env in envs:
         env.reset(seed=0)

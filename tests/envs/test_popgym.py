@@ -17,7 +17,7 @@ PADDED = envs.Layout(spaces.Box(-np.inf, np.inf, (26,), np.float32), spaces.Disc
 
 
 def trial_env(*tasks, **changes):
-    arguments = {"attempts": 2, "free_attempts": 1, "layout": PADDED, **changes}
+    arguments = {"attempts": 2, "unscored_attempts": 1, "layout": PADDED, **changes}
     return envs.TrialEnv("popgym", tasks or envs.MULTITASK_27, **arguments)
 
 
@@ -49,7 +49,7 @@ def test_the_protocol():
     env = trial_env()
     assert env.observation_space.shape == (30,)
     assert env.action_space == spaces.Discrete(26)
-    assert (env.attempts, env.free_attempts) == (2, 1)
+    assert (env.attempts, env.unscored_attempts) == (2, 1)
 
 
 @pytest.mark.parametrize("task", [task for task in envs.get_suite("popgym").tasks if "Pendulum" in task])

@@ -205,7 +205,7 @@ def test_a_trial_of_two_attempts():
     ("split", "options"),
     [
         ("train", {"attempts": 2, "reward_multipliers": (1.0, 100.0, 3.0), "step_limit": 260}),
-        ("test", {"attempts": 3, "free_attempts": 1, "assignment": "fixed", "step_limit": 200}),
+        ("test", {"attempts": 3, "unscored_attempts": 1, "assignment": "fixed", "step_limit": 200}),
         ("train", {"context_features": False, "step_limit": 100}),
     ],
 )

@@ -98,7 +98,7 @@ def both(tasks=tuple(TASKS), suite="numbers", **options):
 @pytest.mark.parametrize(
     "options",
     [
-        {"attempts": 3, "free_attempts": 1, "reward_multipliers": (1.0, 2.0, -3.0, 0.5, 100.0)},
+        {"attempts": 3, "unscored_attempts": 1, "reward_multipliers": (1.0, 2.0, -3.0, 0.5, 100.0)},
         {"attempts": 2, "step_limit": 8, "assignment": "fixed"},
         {"context_features": False, "observation_size": 9, "actions": 8},
     ],

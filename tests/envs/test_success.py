@@ -117,7 +117,7 @@ def test_an_evaluation_shows_what_tasks_tell(start, told):
     start("loop", {} if told is None else {"success": told}).close()
     gym.register("Silent-v0", entry_point=lambda **_: Ends({}))
     environment = EnvironmentConfig(suite="gym", tasks=("Ends-v0", "Silent-v0"), attempts=2)
-    assert not registry.get_suite("gym").tells_success
+    assert not registry.get_suite("gym").reports_success
     scores = evaluate(UniformPolicy(spaces.Discrete(2)), environment, trials=3, seed=0)
     metrics = score_metrics(scores)
     assert "evaluation/success/Silent-v0" not in metrics

@@ -109,7 +109,7 @@ def test_a_death_loses_only_the_worker_s_open_trials(make, caplog):
         observation, reward, terminated, truncated, info = vector.step(np.where(np.arange(3) == 0, toy_suite.DIE, 1))
     (message,) = caplog.messages
     assert "the worker of environments 0 to 0 died (exit code 7)" in message
-    np.testing.assert_array_equal(info["lost"], rows)
+    np.testing.assert_array_equal(info["interrupted"], rows)
     np.testing.assert_array_equal(info["_task"], rows)
     assert not (terminated | truncated).any()
     assert not reward[rows].any()
@@ -259,7 +259,7 @@ def test_a_suite_of_one_environment_in_a_process_has_one_each(make, monkeypatch)
     monkeypatch.setitem(registry._SUITES, "counters", suite)
     assert len(make("in-process").trials.processes) == 3
     assert isinstance(make("processes", environments=1).trials, envs.Workers)
-    assert isinstance(make("in-process", environments=1).trials, envs.Rows)
+    assert isinstance(make("in-process", environments=1).trials, envs.SerialEnvironments)
 
 
 # rows in either
@@ -344,7 +344,7 @@ def test_a_death_begins_no_trial_that_had_ended(make, caplog):
     np.testing.assert_array_equal(ended, first)
     with caplog.at_level(logging.WARNING, "twohot"):
         observation, *_, info = vector.step(np.array([0, toy_suite.DIE, 0, 0]))
-    np.testing.assert_array_equal(info["lost"], [False, True, False, False])
+    np.testing.assert_array_equal(info["interrupted"], [False, True, False, False])
     np.testing.assert_array_equal(observation["number"][0], shown["number"][0])
 
 
@@ -375,7 +375,7 @@ def test_a_run_closes_its_environments(diary, tmp_path, monkeypatch):
     monkeypatch.setattr(toy_suite.Counter, "action_space", spaces.Discrete(2))
     config = small.with_epochs(1)
     environment = EnvironmentConfig(suite="counters", tasks=("3",))
-    agent = dataclasses.replace(config.agent, hidden_entries=("image",))
+    agent = dataclasses.replace(config.agent, excluded_keys=("image",))
     train(dataclasses.replace(config, environment=environment, agent=agent), tmp_path / "run", small.quiet())
     found = diary()
     assert found.count("began") > config.collect.environments

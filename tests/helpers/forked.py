@@ -19,7 +19,7 @@ from twohot.training.train import resume, train
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    [f"twohot.{name}" for name in ("training.train", "cli.options", "cli.evaluate", "reports.report")]
+    [f"twohot.{name}" for name in ("training.train", "cli.commands.train", "cli.commands.evaluate", "reports.report")]
 )
 
 

@@ -146,7 +146,7 @@ def make(task: str, split: str = "train", render: bool = False) -> gym.Env:
 
 
 class ShowsBatch(EnvBatch):
-    """Rows of `Shows` as a batch of one's own."""
+    """Rows of `Shows` as a custom batch."""
 
     def __init__(self, name: str, rows: int) -> None:
         super().__init__(rows)
@@ -159,14 +159,16 @@ class ShowsBatch(EnvBatch):
         self.shown[row] = self.environments[row].reset()[0]
 
     def observe(self):
-        return concatenate(self.observation_space, self.shown, create_empty_array(self.observation_space, self.rows))
+        return concatenate(
+            self.observation_space, self.shown, create_empty_array(self.observation_space, self.num_envs)
+        )
 
     def step(self, actions):
-        over, self.told = np.zeros(self.rows, bool), np.ones(self.rows, bool)
+        over, self.told = np.zeros(self.num_envs, bool), np.ones(self.num_envs, bool)
         for row, (env, action) in enumerate(zip(self.environments, actions, strict=True)):
             self.shown[row], _, over[row], _, _ = env.step(action)
         self.success = over.copy()
-        return np.ones(self.rows, np.float32), over, np.zeros(self.rows, bool)
+        return np.ones(self.num_envs, np.float32), over, np.zeros(self.num_envs, bool)
 
     def picture(self, row):
         return None

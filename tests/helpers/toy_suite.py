@@ -67,5 +67,13 @@ def make(task: str, split: str, render: bool = False) -> gym.Env:
 
 
 COUNTERS = Suite(
-    "counters", "Toys.", (), "", ("2", "3", "50", "0"), make, uniform=True, tells_success=True, splits=("train", "test")
+    "counters",
+    "Toys.",
+    (),
+    "",
+    ("2", "3", "50", "0"),
+    make,
+    uniform=True,
+    reports_success=True,
+    splits=("train", "test"),
 )

@@ -91,7 +91,9 @@ def test_gradients_of_pieces_add_up_to_those_of_the_batch():
     learners = []
     for accumulate in (1, 3):
         objective = dataclasses.replace(OBJECTIVE, critic_subset=64)  # all draws alike, next to
-        learner = make_learner(objective, dataclasses.replace(OPTIMIZER, accumulate=accumulate), dropout=0.0, critics=1)
+        learner = make_learner(
+            objective, dataclasses.replace(OPTIMIZER, accumulation_steps=accumulate), dropout=0.0, critics=1
+        )
         losses, norm = learner.step(batch)
         assert losses.target.shape[0] == 6 // accumulate
         learners.append((learner, norm))

@@ -56,7 +56,7 @@ CASES = {
     "moving average": ({"normalization": "moving_average"}, VECTORS, ACTIONS["choice"]),
     "no reward": ({"previous_reward": False}, VECTORS, ACTIONS["choices"]),
     "no action": ({"previous_action": False}, VECTORS, ACTIONS["choice"]),
-    "action alone": ({"previous_reward": False, "hidden_entries": ("observation",)}, flat(2), ACTIONS["choice"]),
+    "action alone": ({"previous_reward": False, "excluded_keys": ("observation",)}, flat(2), ACTIONS["choice"]),
     "projection": ({"input_projection": True}, VECTORS, ACTIONS["choice"]),
     "odd sizes": ({"width": 24, "feed_forward": 40}, VECTORS, ACTIONS["choice"]),
 }

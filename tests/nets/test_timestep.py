@@ -112,7 +112,7 @@ def test_an_encoder_needs_something_to_see():
     hidden = {"previous_action": False, "previous_reward": False}
     with pytest.raises(SpaceError, match="expected something to see"):
         encoder(Dict({"action_mask": MultiBinary(3)}), **hidden)
-    encoder(Dict({"action_mask": MultiBinary(3)}), hidden_entries=(), **hidden)
+    encoder(Dict({"action_mask": MultiBinary(3)}), excluded_keys=(), **hidden)
     encoder(Dict({"action_mask": MultiBinary(3)}), previous_action=False)
 
 
@@ -212,9 +212,9 @@ def test_what_is_hidden_changes_nothing_and_what_is_shown_does(name):
         changed[1] = (action + 1) % 5
     if name == "reward":
         changed[2] = other_reward
-    hiding = encoder(**options.get(name, {"hidden_entries": (name,)}))
+    hiding = encoder(**options.get(name, {"excluded_keys": (name,)}))
     assert torch.equal(hiding(observation, action, reward, time), hiding(*changed))
-    showing = encoder(hidden_entries=())
+    showing = encoder(excluded_keys=())
     assert (showing(observation, action, reward, time) != showing(*changed)).any(-1)[:, 1:].all()
 
 
@@ -340,7 +340,7 @@ def test_autocast_is_near_float32():
 
 
 def test_an_agent_sees_every_entry_that_is_not_hidden():
-    config = dataclasses.replace(AGENT, hidden_entries=("camera",), previous_reward=False, images="drq")
+    config = dataclasses.replace(AGENT, excluded_keys=("camera",), previous_reward=False, images="drq")
     agent = AgentNetworks(config, EVERYTHING, Discrete(5)).eval()
     observation, action, reward, time = inputs(EVERYTHING, 2, 4)
     h = agent.encode(observation, action, reward, time)

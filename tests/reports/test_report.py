@@ -372,7 +372,7 @@ def test_results_are_printed_as_text(tmp_path):
     ],
 )
 def test_numbers_on_the_axes(value, text):
-    assert figures.compact(value) == text
+    assert figures.format_si(value) == text
 
 
 def test_thinning_keeps_short_curves_and_means_long_ones():

@@ -18,7 +18,7 @@ def score(task="a", offset=0.0, trials=4, **fields):
     return TaskScore(task, returns, np.full((trials, 3), 5), 1, **{"successes": successes, **fields})
 
 
-def test_what_counts_leaves_free_attempts_out():
+def test_what_counts_leaves_unscored_attempts_out():
     found = score(references=(2.0, 12.0))
     np.testing.assert_array_equal(found.counted, [3, 9, 15, 21])
     np.testing.assert_array_equal(found.success, [0.5] * 4)

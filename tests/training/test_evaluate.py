@@ -123,7 +123,7 @@ def test_a_trial_whose_worker_died_is_played_again(monkeypatch):
             if rows["steps"] == 2:  # what a worker's death looks like: another trial, at a task drawn anew
                 task = ["3", "3"]
                 observation, info = self.reset(seed=[9, 9], options={"task": task})
-                info["lost"] = np.ones(2, bool)
+                info["interrupted"] = np.ones(2, bool)
                 return observation, reward * 0, terminated & False, truncated & False, info
             return observation, reward, terminated, truncated, info
 

@@ -69,13 +69,13 @@ def _timestep(config: AgentConfig, observation_space: spaces.Dict, action_space:
         config.encoder_layers,
         config.width,
         images=config.images,
-        random_shift=RandomShift(config.random_shift, config.random_shift_share, config.random_shift_by),
+        random_shift=RandomShift(config.random_shift, config.random_shift_fraction, config.random_shift_by),
         vocabulary=config.vocabulary,
         normalize=config.normalize,
         normalization=config.normalization,
         previous_action=config.previous_action,
         previous_reward=config.previous_reward,
-        hidden_entries=config.hidden_entries,
+        excluded_keys=config.excluded_keys,
     )
 
 

@@ -1,1 +1,1 @@
-"""The `twohot` command, one file a command."""
+"""The `twohot` command; `commands` has a file for each."""

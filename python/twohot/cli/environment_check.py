@@ -16,9 +16,8 @@ from gymnasium.utils.env_checker import check_env
 from twohot.data.rollout import UniformPolicy, seeded_generator
 from twohot.envs import (
     ACTION_MASK,
-    BatchedTrials,
     Layout,
-    TrialVector,
+    TrialEnvironments,
     common_layout,
     get_suite,
     make_task,
@@ -28,7 +27,7 @@ from twohot.envs import (
 from twohot.envs.checked import FAILURES
 from twohot.envs.wrappers.actions import common_action_space, legal_sample, pad_actions
 from twohot.errors import TwohotError
-from twohot.spaces import as_dict, as_dict_space, check_action_mask, check_action_space
+from twohot.spaces import as_dict, as_dict_space, check_action_mask, check_action_space, shape_of
 
 ROWS, STEPS, ATTEMPTS = 4, 300, 2
 """Environments side by side, steps of each, and attempts of a trial, in which one is played as in training."""
@@ -89,7 +88,7 @@ def check(suite: str, task: str) -> Iterator[Found]:
 
 
 def _size(space: gym.Space) -> str:
-    return f"{space.dtype} {'x'.join(map(str, space.shape))}"
+    return f"{space.dtype} {'x'.join(map(str, shape_of(space)))}"
 
 
 def _gymnasium_says(env: gym.Env) -> Iterator[Found]:
@@ -115,7 +114,7 @@ def _plain(text: str) -> str:
 
 
 def _alone(env: gym.Env) -> Iterator[Found]:
-    """Steps of one environment: observations in their space, and whether they are arrays of its own."""
+    """Steps of one environment: observations in their space, and whether each is a new array."""
     env = pad_actions(env, common_action_space([env.action_space]))
     env.action_space.seed(0)
     observation, _ = env.reset(seed=0)
@@ -173,16 +172,16 @@ def _as_trained(suite: str, task: str, layout: Layout) -> Iterator[Found]:
     )
     if first.successes:
         yield Found(OK, f"{first.successes} attempts succeeded, by info['success']")
-    elif not get_suite(suite).tells_success:
-        yield Found(NOTE, "no info['success'] was true by random play: there are no shares of successes without one")
+    elif not get_suite(suite).reports_success:
+        yield Found(NOTE, "no info['success'] was true by random play: there are no success rates without one")
 
 
 def _speed(played: _Played) -> str:
     return f"{ROWS * STEPS / played.seconds:,.0f}"
 
 
-def _play(vector: TrialVector | BatchedTrials) -> _Played:
-    """Random steps of all rows from fixed seeds; trials that end are begun anew."""
+def _play(vector: TrialEnvironments) -> _Played:
+    """Random steps of all rows from fixed seeds; trials that end begin again."""
     policy, generator = UniformPolicy(vector.single_action_space), seeded_generator(0, 0)
     observation, _ = vector.reset(seed=list(range(ROWS)))
     steps, rewards, counts = [_bytes(observation)], [], np.zeros(3, int)
@@ -198,7 +197,8 @@ def _play(vector: TrialVector | BatchedTrials) -> _Played:
         if (done := terminated | truncated).any():
             counts += terminated.sum(), truncated.sum(), info["attempt_success"][done].sum()
             observation, _ = reset_where(vector, done)
-    return _Played(steps, np.array(rewards), *counts.tolist(), seconds)
+    terminated, truncated, successes = counts.tolist()
+    return _Played(steps, np.array(rewards), terminated, truncated, successes, seconds)
 
 
 def _bytes(observation: Any, *arrays: np.ndarray) -> bytes:

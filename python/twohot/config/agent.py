@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from twohot.config.checks import require, require_kinds
+from twohot.config.renamed import renamed_settings
 from twohot.losses import ValueBins
 
 
+@renamed_settings("agent")
 @dataclass(frozen=True)
 class AgentConfig:
     """The networks."""
@@ -21,11 +23,11 @@ class AgentConfig:
     images: Literal["impala", "nature", "drq"] = "impala"
     """Convolutional network for images."""
     random_shift: int = 4
-    """Images are moved by up to so many pixels, at random, in training; 0 leaves them."""
-    random_shift_share: float = 0.75
-    """Share of the sequences of a batch whose images are moved."""
+    """Largest shift of images, in pixels, drawn at random in training (DrQ); 0 leaves them."""
+    random_shift_fraction: float = 0.75
+    """Fraction of the sequences of a batch whose images are shifted."""
     random_shift_by: Literal["step", "window"] = "step"
-    """Move the images of each step by themselves, or all of a window alike."""
+    """Draw a shift for each step, or one for all images of a window."""
     vocabulary: int = 256
     """Different tokens in observations named tokens..., with 0, which is padding; larger ones count as the largest."""
     normalize: bool = True
@@ -37,8 +39,8 @@ class AgentConfig:
     """Show the previous action."""
     previous_reward: bool = True
     """Show the previous reward."""
-    hidden_entries: tuple[str, ...] = ("action_mask",)
-    """Entries of a dict observation that the encoder does not see."""
+    excluded_keys: tuple[str, ...] = ("action_mask",)
+    """Keys of a Dict observation that are kept from the encoder."""
     memory: str = "transformer"
     """Trajectory encoder: transformer, gru, feedforward or identity (both without memory), or a name that you
     registered."""
@@ -93,9 +95,9 @@ class AgentConfig:
     critic_action_clip: float = 1.0
     """Critics see the entries of an action (continuous, binary or one-hot) clipped to +- this."""
     popart_deviation: tuple[float, float] = (1e-4, 1e6)
-    """Least and greatest deviation that PopArt divides by, in units of the multiplied return."""
+    """Smallest and largest deviation that PopArt divides by, in units of the multiplied return."""
     continuous: Literal["tanh_gaussian", "beta", "gaussian_mixture"] = "tanh_gaussian"
-    """The policy's distribution where actions are numbers."""
+    """The policy's distribution over continuous actions."""
     mixture_components: int = 5
     """Components of a Gaussian mixture."""
     density_clip: float = 0.999999
@@ -132,7 +134,7 @@ class AgentConfig:
             isinstance(self.popart_deviation, (tuple, list))
             and len(self.popart_deviation) == 2
             and 0 < self.popart_deviation[0] <= self.popart_deviation[1] < math.inf,
-            f"agent.popart_deviation: expected two numbers with 0 < least <= greatest, got {self.popart_deviation}",
+            f"agent.popart_deviation: expected two numbers with 0 < smallest <= largest, got {self.popart_deviation}",
         )
         require(
             not self.input_projection or self.memory not in ("gru", "feedforward", "identity"),
@@ -147,10 +149,10 @@ class AgentConfig:
         for name in ("random_shift", "learned_positions"):
             require(getattr(self, name) >= 0, f"agent.{name}: expected at least 0, got {getattr(self, name)}")
         require(
-            0 <= self.random_shift_share <= 1,
-            f"agent.random_shift_share: expected a share in [0, 1], got {self.random_shift_share}",
+            0 <= self.random_shift_fraction <= 1,
+            f"agent.random_shift_fraction: expected [0, 1], got {self.random_shift_fraction}",
         )
-        require(0 <= self.dropout < 1, f"agent.dropout: expected a share in [0, 1), got {self.dropout}")
+        require(0 <= self.dropout < 1, f"agent.dropout: expected [0, 1), got {self.dropout}")
         for discount in self.discounts:
             require(0 <= discount < 1, f"agent.discount: expected discounts in [0, 1), got {discount}")
         require(

@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 
 from twohot.config.checks import require, require_kinds
+from twohot.config.renamed import renamed_settings
 
 
+@renamed_settings("environment")
 @dataclass(frozen=True)
 class EnvironmentConfig:
     """Which tasks are played, and how."""
@@ -20,7 +22,7 @@ class EnvironmentConfig:
     """Factor on each task's reward, in the order of the tasks; empty means 1 for all."""
     attempts: int = 1
     """Attempts at one hidden task in a trial; memory is carried over them."""
-    free_attempts: int = 0
+    unscored_attempts: int = 0
     """Leading attempts whose reward is shown but counts zero."""
     observation_size: int = 0
     """Size that observations are zero-padded to (before context features); 0 means the largest of the tasks."""
@@ -46,6 +48,7 @@ class EnvironmentConfig:
             require(getattr(self, name) >= 0, f"environment.{name}: expected at least 0, got {getattr(self, name)}")
         require(self.attempts >= 1, f"environment.attempts: expected at least 1, got {self.attempts}")
         require(
-            0 <= self.free_attempts < self.attempts,
-            f"environment.free_attempts: expected fewer than the {self.attempts} attempts, got {self.free_attempts}",
+            0 <= self.unscored_attempts < self.attempts,
+            f"environment.unscored_attempts: expected fewer than the {self.attempts} attempts, "
+            f"got {self.unscored_attempts}",
         )

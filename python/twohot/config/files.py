@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from twohot.config.checks import LIMIT, ConfigurationError
+from twohot.config.renamed import current_name
 from twohot.config.run import TrainConfig
-from twohot.files import parse_json, replacing
+from twohot.files import atomic_write, parse_json
 from twohot.losses import BinsError
 
 ADDED = frozenset(
@@ -42,7 +43,7 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def from_json(cls: type, data: Any, where: str = "") -> Any:
-    """The dataclass `cls` from what `to_json` made of it, in this version or a former one (see `ADDED`).
+    """The dataclass `cls` from what `to_json` made of it, in this version or a former one (see `ADDED` and `RENAMED`).
 
     Raises:
         ConfigurationError: on an unknown or missing key, or a value of the wrong type, naming its path.
@@ -52,6 +53,7 @@ def from_json(cls: type, data: Any, where: str = "") -> Any:
     hints = typing.get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]
     prefix = f"{where}." if where else ""
+    data = {current_name(prefix + name).removeprefix(prefix): value for name, value in data.items()}
     unknown = sorted(set(data) - set(names))
     if unknown:
         raise ConfigurationError(f"{prefix}{unknown[0]}: unknown setting; known are {', '.join(names)}")
@@ -66,7 +68,7 @@ def from_json(cls: type, data: Any, where: str = "") -> Any:
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return from_json(hint, value, where)
     origin = typing.get_origin(hint)
     if origin is tuple:
@@ -92,7 +94,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def save_json(data: dict[str, Any], path: Path) -> None:
     """Write indented JSON that is there whole or not at all, whatever happens meanwhile."""
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from twohot.config.checks import require, require_kinds
+from twohot.config.renamed import renamed_settings
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,13 @@ class ObjectiveConfig:
     """
 
     actor: Literal["independent", "dependent"] = "independent"
-    """The actor's loss: independent of the scale of the return (imitation of approved actions), or dependent on it (the
-    critics' value, which is climbed, beside a little imitation)."""
+    """The actor's loss: independent of the scale of the return (imitation of the actions that the filter accepts), or
+    dependent on it (the critics' value, which it maximises, beside a little imitation)."""
     imitation_weight: float | None = None
-    """Weight of the imitation of approved actions; None takes 1 for the independent actor, and AMAGO's 0.1 for the
-    dependent one."""
+    """Weight of imitation; None takes 1 for the independent actor, and AMAGO's 0.1 for the dependent one."""
     policy_gradient_weight: float | None = None
-    """Weight of the climb of the critics; None takes 0 for the independent actor, 1 for the dependent one."""
+    """Weight of the policy gradient, which maximises the critics' value; None takes 0 for the independent actor, 1 for
+    the dependent one."""
     filter: Literal["binary", "exponential", "leaky_ramp", "none"] = "binary"
     """Which stored actions are imitated: those of a positive advantage, each by exp(beta x advantage), each by a leaky
     ramp of the advantage, or all alike."""
@@ -43,7 +44,7 @@ class ObjectiveConfig:
     critic_subset: int = 2
     """Critics drawn (with replacement) for a target."""
     critic_reduction: Literal["auto", "mean", "min"] = "auto"
-    """What is made of them; auto takes the minimum where the actor climbs the critics, else the mean."""
+    """How the subset is reduced: auto is min for a policy-gradient actor, mean otherwise."""
     n_step: int = 1
     """Longest horizon of a target: rewards summed before the bootstrap."""
     action_samples: int = 3
@@ -51,7 +52,7 @@ class ObjectiveConfig:
     target_action_samples: int = 3
     """K of the target's value; 0 takes the exact expectation."""
     policy_gradient_samples: int | None = None
-    """Actions sampled where the actor climbs the critics (choices are straight-through); 0 takes the exact expectation;
+    """Actions sampled for the policy gradient (discrete ones are straight-through); 0 takes the exact expectation;
     None takes it where actions can be enumerated, else one sample."""
     policy_gradient_order: Literal["minimum_first", "mean_first"] = "minimum_first"
     """What the policy gradient takes first: the minimum over the critics for each action, or the mean over the actions
@@ -100,29 +101,30 @@ class ObjectiveConfig:
         return self.critic_weight != 0 or self.filter != "none" or self.actor_weights[1] != 0
 
 
+@renamed_settings("optimizer")
 @dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW."""
 
     learning_rate: float = 1e-4
-    """Step size after the warm-up."""
+    """Learning rate after the warm-up."""
     weight_decay: float = 1e-3
     """Decoupled weight decay."""
     gradient_clip: float = 1.0
     """Largest global gradient norm."""
     warmup_updates: int = 500
-    """Updates over which the step size rises linearly from zero."""
+    """Updates over which the learning rate rises linearly from zero."""
     warmup_from_zero: bool = False
     """Begin the warm-up with a learning rate of 0, so that the first update moves nothing."""
     decay_updates: int = 0
-    """Updates, counted from the first, over which the step size falls linearly to `decay_to` of itself; 0 keeps it."""
+    """Updates, counted from the first, over which the learning rate falls linearly to `decay_to` of it; 0 keeps it."""
     decay_to: float = 0.1
-    """Share of the step size that is left after decay_updates."""
+    """Fraction of the learning rate that is left after decay_updates."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the matrix products of an update; parameters, sums and losses are float32 in both."""
-    accumulate: int = 1
-    """Pieces that a batch is cut into, whose gradients are added up: so many times less memory for activations. Must
-    divide the batch size."""
+    accumulation_steps: int = 1
+    """Microbatches of a batch, whose gradients are added up: activations take that many times less memory. Must divide
+    the batch size."""
     compile: bool = False
     """Compile the losses with torch.compile; the first update then takes a minute or more."""
 
@@ -133,6 +135,9 @@ class OptimizerConfig:
             require(
                 0 <= getattr(self, name) < math.inf, f"optimizer.{name}: expected at least 0, got {getattr(self, name)}"
             )
-        require(0 < self.decay_to <= 1, f"optimizer.decay_to: expected a share in (0, 1], got {self.decay_to}")
+        require(0 < self.decay_to <= 1, f"optimizer.decay_to: expected a fraction in (0, 1], got {self.decay_to}")
         require(self.gradient_clip > 0, f"optimizer.gradient_clip: expected > 0, got {self.gradient_clip}")
-        require(self.accumulate >= 1, f"optimizer.accumulate: expected at least 1, got {self.accumulate}")
+        require(
+            self.accumulation_steps >= 1,
+            f"optimizer.accumulation_steps: expected at least 1, got {self.accumulation_steps}",
+        )

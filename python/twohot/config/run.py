@@ -10,8 +10,10 @@ from twohot.config.agent import AgentConfig
 from twohot.config.checks import LIMIT, MAX_THREADS, require, require_kinds
 from twohot.config.environment import EnvironmentConfig
 from twohot.config.objective import ObjectiveConfig, OptimizerConfig
+from twohot.config.renamed import renamed_settings
 
 
+@renamed_settings("collect")
 @dataclass(frozen=True)
 class CollectConfig:
     """Actors and their exploration."""
@@ -28,8 +30,8 @@ class CollectConfig:
     assignment: Literal["sampled", "fixed"] = "sampled"
     """Each trial draws its task uniformly; or tasks are dealt out to the actors in turn, once and for all."""
     epsilon_start: float = 1.0
-    """Exploration at the beginning: share of random actions, or standard deviation of the noise on actions that are
-    numbers in [-1, 1]; before the trial's random multiplier."""
+    """Exploration at the beginning: probability of a random action, or standard deviation of the noise on continuous
+    actions in [-1, 1]; before the trial's random factor."""
     epsilon_end: float = 0.05
     """Exploration at the end of the schedule."""
     epsilon_steps: int = 1_000_000
@@ -40,9 +42,9 @@ class CollectConfig:
     """What epsilon falls to within a trial at the end of the schedule."""
     trial_epsilon_steps: int = 0
     """Steps of a trial over which its epsilon falls (bilevel exploration); 0 keeps it the same."""
-    random_multiplier: bool = True
+    randomize_epsilon: bool = True
     """Multiply epsilon by a number drawn from U(0, 1) for each trial."""
-    flip: float = 0.15
+    flip_probability: float = 0.15
     """Probability of each button (MultiBinary actions) to be flipped in an action that explores."""
     flip_steps: int = 1
     """Steps for which the same buttons stay flipped."""
@@ -53,7 +55,7 @@ class CollectConfig:
             require(getattr(self, name) >= 1, f"collect.{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("first_epoch", "epsilon_steps", "trial_epsilon_steps"):
             require(getattr(self, name) >= 0, f"collect.{name}: expected at least 0, got {getattr(self, name)}")
-        for name in ("epsilon_start", "epsilon_end", "trial_epsilon_start", "trial_epsilon_end", "flip"):
+        for name in ("epsilon_start", "epsilon_end", "trial_epsilon_start", "trial_epsilon_end", "flip_probability"):
             require(0 <= getattr(self, name) <= 1, f"collect.{name}: expected [0, 1], got {getattr(self, name)}")
 
 
@@ -80,6 +82,7 @@ class ReplayConfig:
         require(self.threads <= MAX_THREADS, f"replay.threads: expected at most {MAX_THREADS}, got {self.threads}")
 
 
+@renamed_settings("data")
 @dataclass(frozen=True)
 class DataConfig:
     """Recorded trajectories to learn from."""
@@ -88,8 +91,8 @@ class DataConfig:
     """Replay directories (such as RUN/replay), minari:ID, npz:PATH or amago:PATH."""
     weights: tuple[float, ...] = ()
     """Weight of each source in a batch; empty means equal ones."""
-    own_share: float = 0.5
-    """Share of a batch that is drawn from the run's own trajectories, once there are any."""
+    own_fraction: float = 0.5
+    """Fraction of a batch that is drawn from the run's own trajectories, once there are any."""
 
     def __post_init__(self) -> None:
         require_kinds(self, "data.")
@@ -101,7 +104,7 @@ class DataConfig:
             all(0 <= weight < math.inf for weight in self.weights) and (not self.weights or sum(self.weights) > 0),
             f"data.weights: expected numbers of at least 0, not all 0, got {self.weights}",
         )
-        require(0 <= self.own_share <= 1, f"data.own_share: expected a share in [0, 1], got {self.own_share}")
+        require(0 <= self.own_fraction <= 1, f"data.own_fraction: expected [0, 1], got {self.own_fraction}")
 
 
 @dataclass(frozen=True)
@@ -185,9 +188,9 @@ class TrainConfig:
             f"checkpoint_minutes: expected at least 0, got {self.checkpoint_minutes}",
         )
         require(
-            self.batch_size % self.optimizer.accumulate == 0,
-            f"optimizer.accumulate: expected a divisor of the batch size {self.batch_size}, "
-            f"got {self.optimizer.accumulate}",
+            self.batch_size % self.optimizer.accumulation_steps == 0,
+            f"optimizer.accumulation_steps: expected a divisor of the batch size {self.batch_size}, "
+            f"got {self.optimizer.accumulation_steps}",
         )
         require(
             self.window <= self.agent.context,

@@ -40,18 +40,18 @@ class Experience:
                 raise ConfigurationError(f"data.sources: {error}") from error
             self._datasets.append(data.replay)
         weights = config.data.weights or (1.0,) * len(self._datasets)
-        self._shares = np.array(weights) / sum(weights) if self._datasets else np.zeros(0)
-        self._random = np.random.PCG64(config.seed)
+        self._weights = np.array(weights) / sum(weights) if self._datasets else np.zeros(0)
+        self._random: np.random.BitGenerator = np.random.PCG64(config.seed)
         self._mixture: Mixture | None = None
 
     def sampler(self, own: Replay) -> Replay | Mixture | None:
-        """What to draw batches from now: data alone until the run has a trajectory of its own; None before any."""
+        """What to draw batches from now: datasets alone until the run has stored a trajectory; None before any."""
         empty = own.stats().trajectories == 0
         if not self._datasets:
             return None if empty else own
-        share = 0.0 if empty else self._config.own_share
-        mixture = Mixture([own, *self._datasets], [share, *((1 - share) * self._shares)])
-        mixture.random_state = self._random.state
+        own_fraction = 0.0 if empty else self._config.own_fraction
+        mixture = Mixture([own, *self._datasets], [own_fraction, *((1 - own_fraction) * self._weights)])
+        mixture.random_state = dict(self._random.state)
         self._mixture = mixture
         return mixture
 

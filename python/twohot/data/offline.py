@@ -7,10 +7,11 @@ batches = data.replay.loader(24, 256, batches=1000, torch=True)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from gymnasium import Space, spaces
@@ -35,18 +36,21 @@ from twohot.replay.arguments import real
 from twohot.replay.formats import Trajectory, read_amago, read_minari, read_npz
 from twohot.replay.formats.minari import open_minari
 from twohot.replay.manifest import exists, repair_command
-from twohot.spaces import OBSERVATION, as_dict_space, check_action_mask, check_action_space
+from twohot.spaces import OBSERVATION, as_dict_space, check_action_mask, check_action_space, shape_of
 
 UNBOUNDED = 2**62
 """A capacity that nothing reaches."""
 KINDS = ("replay", "minari", "npz", "amago")
 
 
+Source = TypeVar("Source", Replay, Mixture)
+
+
 @dataclass(frozen=True)
-class Offline:
+class Offline(Generic[Source]):
     """Trajectories to train from, and the spaces of an agent that fits them."""
 
-    replay: Replay | Mixture
+    replay: Source
     observation_space: spaces.Dict
     action_space: Space
 
@@ -64,7 +68,7 @@ def load_offline(
     task: int | None = None,
     seed: int = 0,
     threads: int = 2,
-) -> Offline:
+) -> Offline[Replay]:
     """Opens or reads a dataset.
 
     A replay directory whose columns are those of an agent, such as that of a run, is opened as it is and nothing is
@@ -135,7 +139,9 @@ def load_offline(
     return Offline(memory, observation, action)
 
 
-def load_mixture(sources: Sequence[str | Path], weights: Sequence[float], *, seed: int = 0, **options: Any) -> Offline:
+def load_mixture(
+    sources: Sequence[str | Path], weights: Sequence[float], *, seed: int = 0, **options: Any
+) -> Offline[Mixture]:
     """Several datasets, each drawn from in proportion to its weight; the spaces are the smallest that fit all.
 
     Args:
@@ -222,7 +228,7 @@ def _check_actions(actions: np.ndarray, space: Space) -> None:
 
 def _as_it_is(
     source: str, replay: Replay, observation_space: Space | None, action_space: Space | None
-) -> Offline | None:
+) -> Offline[Replay] | None:
     """A replay whose columns are those of an agent already; None, and it is closed, where they are not."""
     schema = replay.schema
     observation = as_dict_space(observation_space) if observation_space is not None else columns_space(schema)
@@ -246,10 +252,10 @@ def _as_it_is(
 
 
 def _common_observation(own: Sequence[spaces.Dict]) -> spaces.Dict:
-    parts = dict(max(own, key=lambda space: sum(int(np.prod(part.shape)) for part in space.values())))
+    parts = dict(max(own, key=lambda space: sum(math.prod(shape_of(part)) for part in space.values())))
     for name, part in parts.items():
-        longest = max((space[name] for space in own if name in space.spaces), key=lambda other: other.shape)
-        parts[name] = longest if len(part.shape) == 1 else part
+        longest = max((space[name] for space in own if name in space.spaces), key=shape_of)
+        parts[name] = longest if len(shape_of(part)) == 1 else part
     return spaces.Dict(parts)
 
 
@@ -257,9 +263,9 @@ def _common_action(own: Sequence[Space]) -> Space:
     if len({type(space) for space in own}) > 1:
         raise OfflineError(f"expected datasets with one kind of action, got {', '.join(map(str, own))}")
     if isinstance(own[0], spaces.Discrete):
-        return max(own, key=lambda space: space.n)
+        return max((space for space in own if isinstance(space, spaces.Discrete)), key=lambda space: space.n)
     if any(space.shape != own[0].shape for space in own):
         raise OfflineError(f"expected datasets with actions of one size, got {', '.join(map(str, own))}")
     if isinstance(own[0], spaces.MultiDiscrete):
-        return spaces.MultiDiscrete(np.max([space.nvec for space in own], 0))
+        return spaces.MultiDiscrete(np.max([space.nvec for space in own if isinstance(space, spaces.MultiDiscrete)], 0))
     return own[0]

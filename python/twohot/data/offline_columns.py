@@ -16,10 +16,10 @@ from twohot.envs.wrappers.trial import CONTEXT_FEATURES
 from twohot.errors import TwohotError
 from twohot.replay import Field, Replay, Schema
 from twohot.replay.formats.amago import one_hot
-from twohot.spaces import ACTION_MASK, OBSERVATION, convention
+from twohot.spaces import ACTION_MASK, OBSERVATION, convention, dtype_of, shape_of
 
 FEATURES = len(CONTEXT_FEATURES)
-MOST_CHOICES = 2**16
+MAX_CHOICES = 2**16
 """Of an observation that becomes one-hot, and of an action: one mistaken number must not fill the memory."""
 
 
@@ -116,9 +116,10 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape[1:], shape[0]) if is_channels_first(shape) else (*shape, 1)[:3]
 
 
-def is_vector(parts: Mapping[str, spaces.Box]) -> bool:
+def is_vector(parts: Mapping[str, Space]) -> bool:
     """Whether an observation is one vector, at whose end the features stand."""
-    return set(parts) == {OBSERVATION} and len(parts[OBSERVATION].shape) == 1 and parts[OBSERVATION].dtype == np.float32
+    lone = parts[OBSERVATION] if set(parts) == {OBSERVATION} else None
+    return lone is not None and len(shape_of(lone)) == 1 and lone.dtype == np.float32
 
 
 def cast(name: str, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -197,21 +198,21 @@ def observation_columns(
     context[:, 2] = 1.0
     context[1:, 3] = reward
     vector = context_features and is_vector(space)
-    converted = {CONTEXT: context} if context_features and not vector else {}
+    converted: dict[str, np.ndarray] = {CONTEXT: context} if context_features and not vector else {}
     for name, values in columns.items():
         part = space[name]
-        called = f"observation {name!r}"
-        if is_image(name, part.dtype, part.shape) and is_channels_first(values.shape[1:]):
+        called, shape, dtype = f"observation {name!r}", shape_of(part), dtype_of(part)
+        if is_image(name, dtype, shape) and is_channels_first(values.shape[1:]):
             values = np.moveaxis(values, 1, -1)  # noqa: PLW2901
-        filled = np.zeros((rows, *part.shape), part.dtype)
+        filled = np.zeros((rows, *shape), dtype)
         flat, size = values.reshape(rows, -1), math.prod(values.shape[1:])
         if name in choices:
             one_hot_blocks(called, flat, choices[name], filled)
         else:
-            own = cast(called, flat, part.dtype)
-            if part.dtype.kind in "iu":
-                low, high = (0, 1) if isinstance(part, spaces.MultiBinary) else (part.low.ravel(), part.high.ravel())
-                low, high = (np.broadcast_to(limit, math.prod(part.shape))[:size] for limit in (low, high))
+            own = cast(called, flat, dtype)
+            if dtype.kind in "iu":
+                low, high = (part.low.ravel(), part.high.ravel()) if isinstance(part, spaces.Box) else (0, 1)
+                low, high = (np.broadcast_to(limit, math.prod(shape))[:size] for limit in (low, high))
                 if (own < low).any() or (own > high).any():
                     raise ValueError(f"{called}: expected {part}, got {own.min()} to {own.max()}")
             filled.reshape(rows, -1)[:, :size] = own
@@ -249,7 +250,7 @@ def action_column(actions: np.ndarray, space: Space, recorded: Recorded) -> np.n
     elif isinstance(space, spaces.MultiDiscrete):
         counts, shape, dtype = space.nvec, (rows, len(space.nvec)), np.int32
     else:
-        counts, shape, dtype = np.array([2]), (rows, space.n), np.int8
+        counts, shape, dtype = np.array([2]), (rows, *shape_of(space)), np.int8
     if actions.dtype.kind not in "iub" or actions.size != math.prod(shape):
         raise ValueError(f"action: expected integers {shape[1:]}, got {actions.dtype} {actions.shape[1:]}")
     chosen = cast("action", actions.reshape(shape), np.dtype(np.int64))
@@ -307,7 +308,7 @@ def _is_shown(name: str, about: Field) -> bool:
 def with_choices_of_mask(action: Space, observation: spaces.Dict) -> Space:
     """A Discrete space that was guessed of the actions that were taken, with as many as the mask has entries."""
     if isinstance(action, spaces.Discrete) and ACTION_MASK in observation.spaces:
-        return spaces.Discrete(max(int(action.n), *observation[ACTION_MASK].shape))
+        return spaces.Discrete(max(int(action.n), *shape_of(observation[ACTION_MASK])))
     return action
 
 

@@ -9,7 +9,7 @@ from gymnasium import Space, spaces
 
 from twohot.data.offline_columns import (
     FEATURES,
-    MOST_CHOICES,
+    MAX_CHOICES,
     OfflineError,
     Recorded,
     choices_of,
@@ -22,7 +22,7 @@ from twohot.envs.wrappers.padding import CONTEXT
 from twohot.replay import Schema
 from twohot.replay.formats import Trajectory, schema_of
 from twohot.replay.formats.amago import one_hot
-from twohot.spaces import ACTION_MASK, OBSERVATION, convention
+from twohot.spaces import ACTION_MASK, OBSERVATION, convention, dtype_of, shape_of
 
 
 class Scan:
@@ -35,7 +35,7 @@ class Scan:
 
     def __init__(self, source: str, recorded: Recorded, one_hot: bool = False) -> None:
         self.source = source
-        self.schema: Schema | None = None
+        self._schema: Schema | None = None
         self.recorded = recorded
         self._ranges: dict[str, tuple[int, int]] = {}
         """The least and largest values of lone integers among the observations, and of integer actions."""
@@ -45,12 +45,19 @@ class Scan:
         self.order: list[str] = []
         """Observations that are one vector where the environment shows one, in its order; else none."""
 
+    @property
+    def schema(self) -> Schema:
+        """The columns of every trajectory. Raises OfflineError where there is none."""
+        if self._schema is None:
+            raise OfflineError(f"{self.source}: expected at least one trajectory, got none")
+        return self._schema
+
     def add(self, trajectory: Trajectory) -> None:
         trajectory = {**trajectory, "step": None}
         schema = schema_of(trajectory)
-        if self.schema is None:
-            self.schema = schema
-        if schema != self.schema:
+        if self._schema is None:
+            self._schema = schema
+        if schema != self._schema:
             raise OfflineError(f"{self.source}: expected trajectories with equal columns, got {schema}")
         for name, values in trajectory["observation"].items():
             if values.ndim == 1 and values.dtype.kind in "iu":
@@ -69,9 +76,9 @@ class Scan:
     def _count(self, name: str, parameter: str) -> int:
         """How many choices a column has that runs from 0, as far as was seen."""
         least, most = self._ranges[name]
-        if least < 0 or most >= MOST_CHOICES:
+        if least < 0 or most >= MAX_CHOICES:
             raise OfflineError(
-                f"{self.source}: {name}: expected choices from 0 to below {MOST_CHOICES}, got {least} to {most}: "
+                f"{self.source}: {name}: expected choices from 0 to below {MAX_CHOICES}, got {least} to {most}: "
                 f"{parameter} says what they are, or write them as floating-point numbers"
             )
         return most + 1
@@ -84,10 +91,10 @@ class Scan:
             if np.dtype(about.dtype).kind not in "iu" or convention(name):
                 continue
             if known is not None:
-                if len(known[0]) != math.prod(about.shape) or known[0].sum() > MOST_CHOICES:
+                if len(known[0]) != math.prod(about.shape) or known[0].sum() > MAX_CHOICES:
                     raise OfflineError(
                         f"{self.source}: observation {name!r}: expected {self.recorded.observation[name]} of at most "
-                        f"{MOST_CHOICES} choices, got {about.dtype} {about.shape}"
+                        f"{MAX_CHOICES} choices, got {about.dtype} {about.shape}"
                     )
                 found[name] = known
             elif not about.shape and name not in self.recorded.observation:
@@ -97,16 +104,15 @@ class Scan:
 
     def observation_space(self, given: spaces.Dict | None, context_features: bool) -> spaces.Dict:
         """Of an agent that sees this source; checked against, and padded to, the one that is given."""
-        if self.schema is None:
-            raise OfflineError(f"{self.source}: expected at least one trajectory, got none")
         features = FEATURES if context_features else 0
         choices, recorded = self.choices(), self.recorded.observation
-        parts = {name: self._part(name, given, choices.get(name)) for name in self.schema.observation}
+        parts: dict[str, Space] = {name: self._part(name, given, choices.get(name)) for name in self.schema.observation}
         if given is not None and is_vector(given) and _are_vectors(parts) and parts.keys() == recorded.keys():
             self.order = list(recorded)
-            parts = {OBSERVATION: spaces.Box(-np.inf, np.inf, (sum(part.shape[0] for part in parts.values()),))}
+            parts = {OBSERVATION: spaces.Box(-np.inf, np.inf, (sum(shape_of(part)[0] for part in parts.values()),))}
         if features and is_vector(parts):
-            parts[OBSERVATION] = spaces.Box(-np.inf, np.inf, (parts[OBSERVATION].shape[0] + features,), np.float32)
+            size = shape_of(parts[OBSERVATION])[0] + features
+            parts[OBSERVATION] = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         elif features:
             parts[CONTEXT] = spaces.Box(-np.inf, np.inf, (features,), np.float32)
         own = spaces.Dict(parts)
@@ -118,12 +124,12 @@ class Scan:
                 "(name what to keep with fields; features come with context_features)"
             )
         for name, about in () if self.order else self.schema.observation.items():
-            known = name in choices or name in recorded
-            vector = own[name].dtype == np.float32 and own[name].shape != given[name].shape
+            known, wanted = name in choices or name in recorded, shape_of(given[name])
+            vector = own[name].dtype == np.float32 and own[name].shape != wanted
             if np.dtype(about.dtype).kind in "iu" and vector and not known:
                 raise OfflineError(
                     f"{self.source}: observation {name!r}: {math.prod(about.shape)} integers may be numbers or choices "
-                    f"of the {given[name].shape[0]} that the environment shows: recorded_observation_space says which"
+                    f"of the {wanted[0]} that the environment shows: recorded_observation_space says which"
                 )
         return given
 
@@ -151,8 +157,8 @@ class Scan:
             )
         dtype = np.dtype(about.dtype if about.dtype in ("uint8", "int16", "int32") else "int32")
         if given is not None and name in given.spaces and given[name].dtype in INTEGERS:
-            dtype = given[name].dtype
-        return spaces.Box(0, np.iinfo(dtype).max, about.shape if tokens else (*about.shape, 1)[:3], dtype.type)
+            dtype = dtype_of(given[name])
+        return spaces.Box(0, np.iinfo(dtype.type).max, about.shape if tokens else (*about.shape, 1)[:3], dtype.type)
 
     def action_space(self) -> Space:
         """Of an agent that acts as this source does."""
@@ -164,10 +170,10 @@ class Scan:
             return spaces.MultiBinary(size)
         if known is not None:
             counts = (choices_of(known) or (np.zeros(0, int),))[0]
-            if not counts.size or counts.max() > MOST_CHOICES:
+            if not counts.size or counts.max() > MAX_CHOICES:
                 raise OfflineError(
                     f"{self.source}: action: expected a Box, MultiBinary, Discrete or MultiDiscrete of at most "
-                    f"{MOST_CHOICES} choices, got {known}"
+                    f"{MAX_CHOICES} choices, got {known}"
                 )
             single = isinstance(known, spaces.Discrete)
         elif self._one_hot:
@@ -191,9 +197,10 @@ def fits(own: spaces.Dict, given: spaces.Dict) -> bool:
         return False
     for name, part in own.items():
         other = given[name]
-        if part.dtype != other.dtype or len(part.shape) != len(other.shape):
+        shape, wanted = shape_of(part), shape_of(other)
+        if part.dtype != other.dtype or len(shape) != len(wanted):
             return False
-        longer = len(part.shape) == 1 and part.shape < other.shape and name != ACTION_MASK
-        if part.shape != other.shape and not longer:
+        longer = len(shape) == 1 and shape < wanted and name != ACTION_MASK
+        if shape != wanted and not longer:
             return False
     return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -11,22 +11,24 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor
 
-from twohot.envs import ACTION_MASK, LOST, TrialVector
+from twohot._moved import renamed_fields
+from twohot.envs import ACTION_MASK, INTERRUPTED, TrialEnvironments
 from twohot.rl.exploration import Exploration
-from twohot.spaces import action_dtype, as_dict
+from twohot.spaces import action_dtype, as_dict, shape_of
 
 RESULTS = ("task", "attempt_returns", "attempt_lengths", "attempt_success", "success_told")
 """What the info of a trial's last step holds, in the order of `Trial`."""
 
 
+@renamed_fields(row="env_index")
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial: the actor's row, the task, and each attempt's raw return, length and success.
+    """A finished trial: the environment's index, the task, and each attempt's raw return, length and success.
 
     `success_told` is whether the task said anything of successes.
     """
 
-    row: int
+    env_index: int
     task: int
     attempt_returns: np.ndarray
     attempt_lengths: np.ndarray
@@ -35,11 +37,11 @@ class Trial:
 
 
 class Start(NamedTuple):
-    """Trials to begin: mask [environments] (bool), and a seed and a task for each row, or None to draw them."""
+    """Trials to begin: mask [environments] (bool), and a seed and a task for each, or None to draw them."""
 
     mask: np.ndarray
-    seeds: list[int | None] | None = None
-    tasks: list[str | None] | None = None
+    seeds: Sequence[int | None] | None = None
+    tasks: Sequence[str | None] | None = None
 
 
 class Policy(Protocol):
@@ -59,6 +61,7 @@ class Policy(Protocol):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """[B, *action], one action for each environment; moves `state` on by one step."""
+        ...
 
 
 class UniformPolicy:
@@ -77,42 +80,43 @@ class UniformPolicy:
 
     def act(self, state, observation, previous_action, previous_reward, *, greedy=False, generator=None) -> Tensor:
         """[B, *action], uniform over the action space."""
-        rows, space, mask = len(previous_reward), self.action_space, observation.get(ACTION_MASK)
+        num_envs, space, mask = len(previous_reward), self.action_space, observation.get(ACTION_MASK)
         if isinstance(space, spaces.MultiBinary):
-            bits = torch.randint(2, (rows, *space.shape), generator=generator)
+            bits = torch.randint(2, (num_envs, *space.shape), generator=generator)
             return bits if mask is None else bits * (mask != 0)
         if mask is not None:
             # The largest of uniform numbers is at every place with the same probability; illegal ones are below all.
             scores = torch.rand(mask.shape, generator=generator, dtype=torch.float64) - (mask == 0).double()
-            if isinstance(space, spaces.Discrete):
+            if not isinstance(space, spaces.MultiDiscrete):
                 return scores.argmax(-1)
             return torch.stack([part.argmax(-1) for part in scores.split(space.nvec.tolist(), dim=-1)], dim=-1)
         if isinstance(space, spaces.Box):
-            return 2 * torch.rand((rows, *space.shape), generator=generator) - 1
+            return 2 * torch.rand((num_envs, *space.shape), generator=generator) - 1
         if isinstance(space, spaces.MultiDiscrete):
             counts = torch.as_tensor(space.nvec)
-            return (torch.rand((rows, len(counts)), generator=generator, dtype=torch.float64) * counts).long()
-        return torch.randint(int(space.n), (rows,), generator=generator)
+            return (torch.rand((num_envs, len(counts)), generator=generator, dtype=torch.float64) * counts).long()
+        assert isinstance(space, spaces.Discrete)
+        return torch.randint(int(space.n), (num_envs,), generator=generator)
 
 
 class Rollout:
     """Steps environments together, with one policy call a step, and remembers where each one is in its trial.
 
     Args:
-        environments: a `TrialVector`.
+        environments: from `make_vector`.
         policy: acts; between two collections another one may take its place, which goes on from its state.
         device: where the policy lives.
         generator: CPU (or device) random stream of the policy's samples.
         writer: of a `Replay`, to store every step; None stores nothing.
         exploration: changes the policy's actions; None leaves them.
         greedy: take the most probable action.
-        follow: which trials to begin when the given ones have ended; rows that begin none stand still. Without it,
-            the rows whose trials have ended.
+        follow: which trials to begin when the given ones have ended; environments that begin none stand still. Without
+            it, those whose trials have ended.
     """
 
     def __init__(
         self,
-        environments: TrialVector,
+        environments: TrialEnvironments,
         policy: Policy,
         *,
         generator: torch.Generator,
@@ -129,7 +133,7 @@ class Rollout:
         self.environment_steps = 0
         """Steps taken, of all environments together."""
 
-    def restart(self, seeds: list[int], tasks: list[str] | None = None) -> None:
+    def restart(self, seeds: Sequence[int], tasks: Sequence[str | None] | None = None) -> None:
         """Begin a new trial in every environment; open trials are stored as truncated.
 
         Args:
@@ -141,7 +145,7 @@ class Rollout:
         self._state = self.policy.initial_state(count)
         action = self.environments.single_action_space
         self._action_dtype = action_dtype(action)
-        self._previous_action = np.zeros((count, *action.shape), self._action_dtype)
+        self._previous_action = np.zeros((count, *shape_of(action)), self._action_dtype)
         self._previous_reward = np.zeros(count, np.float32)
         self._begin(Start(np.ones(count, bool), list(seeds), tasks))
 
@@ -152,11 +156,11 @@ class Rollout:
         self._forget(start.mask, info)
 
     def _forget(self, begun: np.ndarray, info: dict[str, Any]) -> None:
-        """A trial has begun where `begun`, and where the one before was lost, which is dropped."""
-        if LOST in info:
-            begun = begun | info[LOST]
+        """A trial has begun where `begun`, and where the one before was interrupted, which is dropped."""
+        if INTERRUPTED in info:
+            begun = begun | info[INTERRUPTED]
             if self.writer is not None:
-                self.writer.discard(info[LOST])
+                self.writer.discard(info[INTERRUPTED])
         self._state.reset(torch.from_numpy(begun).to(self.device))
         self._previous_action[begun] = 0
         self._previous_reward[begun] = 0
@@ -196,15 +200,16 @@ class Rollout:
                     terminated=terminated,
                     truncated=truncated,
                     observation=as_dict(observation),
-                    mask=~info[LOST] if LOST in info else None,
+                    mask=~info[INTERRUPTED] if INTERRUPTED in info else None,
                 )
             self._observation, self._previous_action, self._previous_reward = observation, actions, reward
             self.environment_steps += len(actions)
-            if LOST in info:
+            if INTERRUPTED in info:
                 self._forget(np.zeros(len(actions), bool), info)
             done = terminated | truncated
             if done.any():
-                ended = [Trial(row, *(info[key][row] for key in RESULTS)) for row in np.flatnonzero(done).tolist()]
+                indices = np.flatnonzero(done).tolist()
+                ended = [Trial(index, *(info[key][index] for key in RESULTS)) for index in indices]
                 trials += ended
                 start = Start(done) if self.follow is None else self.follow(ended)
                 if start.mask.any():

@@ -7,7 +7,7 @@ from gymnasium import Space, spaces
 from twohot.config import EnvironmentConfig, EvaluateConfig
 from twohot.envs import Layout, common_layout
 from twohot.replay import Field, Schema
-from twohot.spaces import action_dtype
+from twohot.spaces import action_dtype, shape_of
 
 
 def agent_layout(environment: EnvironmentConfig, evaluation: EvaluateConfig) -> Layout:
@@ -22,5 +22,5 @@ def agent_layout(environment: EnvironmentConfig, evaluation: EvaluateConfig) -> 
 
 def replay_schema(observation: spaces.Dict, action: Space) -> Schema:
     """The columns in which a replay stores what an environment with these spaces shows and what is done there."""
-    columns = {name: Field(str(part.dtype), part.shape) for name, part in observation.items()}
+    columns = {name: Field(str(part.dtype), shape_of(part)) for name, part in observation.items()}
     return Schema(columns, Field(action_dtype(action), tuple(action.shape or ())))

@@ -3,6 +3,9 @@
 Importing this package imports no suite's own packages.
 """
 
+from typing import Any
+
+from twohot._moved import warn_renamed
 from twohot.envs import suites as _suites
 from twohot.envs.checked import Checked
 from twohot.envs.errors import ActionError, InfoError, ObservationError, UnsupportedSpaceError
@@ -23,8 +26,8 @@ from twohot.envs.suites.popgym import MULTITASK_27, MULTITASK_27_PROTOCOL
 from twohot.envs.vector.batched_trials import BatchedTrials
 from twohot.envs.vector.make import make_vector, reset_seeds, reset_where
 from twohot.envs.vector.python_batch import PythonBatch
-from twohot.envs.vector.rows import LOST, Rows
-from twohot.envs.vector.trial_vector import TrialVector, WorkerChoice
+from twohot.envs.vector.serial import INTERRUPTED, SerialEnvironments
+from twohot.envs.vector.trial_vector import TrialEnvironments, TrialVector, WorkerChoice
 from twohot.envs.vector.workers import DeadWorkerError, WorkerError, Workers
 from twohot.envs.wrappers.actions import (
     PadActions,
@@ -49,7 +52,7 @@ for _suite in _suites.found():
 __all__ = [
     "ACTION_MASK",
     "CONTEXT_FEATURES",
-    "LOST",
+    "INTERRUPTED",
     "MULTITASK_27",
     "MULTITASK_27_PROTOCOL",
     "ActionError",
@@ -73,12 +76,13 @@ __all__ = [
     "PadParts",
     "PythonBatch",
     "RescaleActions",
-    "Rows",
     "ScaleReward",
     "SeenObservation",
+    "SerialEnvironments",
     "Suite",
     "TimeLimitTerminates",
     "TrialEnv",
+    "TrialEnvironments",
     "TrialVector",
     "UnknownEnvironmentError",
     "UnsupportedSpaceError",
@@ -99,3 +103,11 @@ __all__ = [
     "reset_seeds",
     "reset_where",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    renamed = {"LOST": "INTERRUPTED", "Rows": "SerialEnvironments"}
+    if name in renamed:
+        warn_renamed(f"twohot.envs.{name}", renamed[name])
+        return globals()[renamed[name]]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -122,24 +122,24 @@ def as_numbers(value: Any) -> np.ndarray | None:
     return array if array.dtype.kind in "biuf" else None
 
 
-def checked_column(value: Any, rows: int, kind: str) -> np.ndarray:
-    """The rewards or ends of all rows of a vector environment, [rows], as float64 or bool.
+def checked_column(value: Any, num_envs: int, kind: str) -> np.ndarray:
+    """The rewards or ends of all environments of a vector environment, [num_envs], as float64 or bool.
 
     Args:
-        value: [rows] or [rows, 1]. kind: "reward", "terminated" or "truncated".
+        value: [num_envs] or [num_envs, 1]. kind: "reward", "terminated" or "truncated".
 
     Raises:
         BrokenEnvironmentError: another shape, or anything but numbers; ends that are neither true nor false.
     """
     array = as_numbers(value)
-    if array is not None and array.shape in ((rows,), (rows, 1)):
-        array = array.reshape(rows)
+    if array is not None and array.shape in ((num_envs,), (num_envs, 1)):
+        array = array.reshape(num_envs)
         if kind == "reward":
             return array.astype(np.float64)
         if array.dtype == bool or ((array == 0) | (array == 1)).all():
             return array.astype(bool)
     wanted = "real numbers" if kind == "reward" else "bools"
-    raise BrokenEnvironmentError(f"expected `{kind}` of {rows} {wanted}, got {shown(value)}")
+    raise BrokenEnvironmentError(f"expected `{kind}` of {num_envs} {wanted}, got {shown(value)}")
 
 
 def shown(value: Any) -> str:

@@ -50,7 +50,7 @@ def ids_of(task: str) -> str:
     if not colon:
         return ""
     ids = [name for name, spec in gym.registry.items() if _module(spec.entry_point) == module]
-    known = ", ".join(ids) or "nothing of its own: gymnasium.register(id, entry_point=...) belongs at its end"
+    known = ", ".join(ids) or "nothing: gymnasium.register(id, entry_point=...) belongs at its end"
     return f" ({module}, which is {getattr(sys.modules.get(module), '__file__', None)}, registers {known})"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -60,12 +61,13 @@ class ObservationReader:
         shown = {name: each.space for name, each in self._parts.items()}
         if not isinstance(own, spaces.Dict | spaces.Tuple):
             (lone,) = self._parts.values()
+            assert isinstance(lone.space, spaces.Box)  # a mask has a name, and so is a part of a Dict
             self.space, self.read, self.write = lone.space, lone.read, lone.write
         elif one_vector and all(each.flat for each in self._parts.values()):
             low, high = (np.concatenate([getattr(each, end) for each in shown.values()]) for end in ("low", "high"))
             self.space = spaces.Box(low, high, dtype=np.float32)
         else:
-            self.space = spaces.Dict(shown)
+            self.space = spaces.Dict({**shown})
         ends = np.cumsum([each.shape[0] for each in shown.values()]).tolist()
         self._slices = [slice(end - each.shape[0], end) for end, each in zip(ends, shown.values(), strict=True)]
 
@@ -117,8 +119,8 @@ class ObservationReader:
             if not isinstance(value, kinds) or len(value) != len(inner):
                 came = f"{len(value)}" if isinstance(value, kinds) else f"a {type(value).__name__}"
                 self._refuse(name, f"a tuple of {len(inner)} parts", came)
-            for place, gather in inner:
-                gather(value[place], found)
+            for part, (_, gather) in zip(value, inner, strict=True):
+                gather(part, found)
 
         return gather_dict if isinstance(space, spaces.Dict) else gather_tuple
 
@@ -173,7 +175,7 @@ def _check_mask(mask: Part, action: gym.Space) -> None:
         raise UnsupportedSpaceError(
             f"{mask.where}: expected Discrete, MultiDiscrete or MultiBinary actions with an action mask, got {action}"
         )
-    if mask.space.n != choices:
+    if math.prod(mask.space.shape) != choices:
         raise UnsupportedSpaceError(
             f"{mask.where}: observation {mask.name!r}: expected a mask with an entry for each of the {choices} choices "
             f"of {action}, got {mask.own}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from operator import index
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 import gymnasium as gym
 import numpy as np
@@ -24,9 +24,9 @@ INTEGERS = (np.uint8, np.int16, np.int32)
 """What tokens and grids are stored in."""
 FEW = 12
 """Choices that Python writes faster than numpy."""
-MOST_CHOICES = 2**20
+MAX_CHOICES = 2**20
 """Choices in one-hot: one mistaken number must not fill the memory."""
-MOST_CHANNELS, LEAST_SIDE = 4, 16
+MAX_CHANNELS, MIN_SIDE = 4, 16
 """Bytes [C, H, W] are an image if C is at most, and H and W are at least, this."""
 
 
@@ -216,7 +216,7 @@ class Image(Part):
 
     def __init__(self, name: str, own: spaces.Box, where: str, leading: tuple[int, ...]) -> None:
         super().__init__(name, own, where, leading)
-        self._turned = is_channels_first(own.shape)
+        self._turned, self._gray = is_channels_first(own.shape), len(own.shape) == 2
         shape = (*own.shape[1:], own.shape[0]) if self._turned else (*own.shape, 1)[:3]
         self.space = spaces.Box(0, 255, shape, np.uint8)
 
@@ -224,7 +224,7 @@ class Image(Part):
         shown = self.declared(value, self.space.dtype)
         if self._turned:
             return np.ascontiguousarray(np.moveaxis(shown, -3, -1))
-        return shown if len(self.own.shape) == 3 else shown[..., None]
+        return shown[..., None] if self._gray else shown
 
 
 class Integers(Part):
@@ -236,7 +236,8 @@ class Integers(Part):
         super().__init__(name, own, where, leading)
         tokens = convention(name) == "tokens"
         dimensions = (1,) if tokens else (2, 3)
-        if len(own.shape or ()) not in dimensions or own.dtype.kind not in "iub":
+        shape, dtype = own.shape or (), own.dtype
+        if len(shape) not in dimensions or dtype is None or dtype.kind not in "iub":
             wanted = "tokens [length]" if tokens else "a grid [height, width] or [height, width, channels]"
             raise UnsupportedSpaceError(
                 f"{where}: {_named(name)}: expected {wanted} of integers, which its name promises, got {_brief(own)}: "
@@ -247,7 +248,7 @@ class Integers(Part):
         elif isinstance(own, spaces.MultiDiscrete):
             self._low, self._high = own.start, own.start + own.nvec - 1
         else:  # MultiBinary
-            self._low, self._high = np.zeros(own.shape, np.int8), np.ones(own.shape, np.int8)
+            self._low, self._high = np.zeros(shape, np.int8), np.ones(shape, np.int8)
         low, high = int(self._low.min()), int(self._high.max())
         dtypes = [np.dtype(dtype) for dtype in INTEGERS if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max]
         if low < 0 or not dtypes:
@@ -255,10 +256,9 @@ class Integers(Part):
                 f"{where}: {_named(name)}: expected {'tokens' if tokens else 'a grid'} of integers from 0 to at most "
                 f"{np.iinfo(np.int32).max}, got {_brief(own)}"
             )
-        dtype = own.dtype if own.dtype in dtypes else dtypes[0]
-        shape = own.shape if tokens else (*own.shape, 1)[:3]
-        self.space = spaces.Box(0, high, shape, dtype.type)
-        limits = np.iinfo(dtype)
+        dtype = dtype if dtype in dtypes else dtypes[0]
+        self.space = spaces.Box(0, high, shape if tokens else (*shape, 1)[:3], dtype.type)
+        limits = np.iinfo(dtype.type)
         self._any = bool((self._low == limits.min).all() and (self._high == limits.max).all())
 
     def read(self, value: Any) -> np.ndarray:
@@ -271,6 +271,7 @@ class Integers(Part):
 class Mask(Part):
     """Which actions are legal: 0 or 1 for each choice, those of a MultiDiscrete action or of a Tuple side by side."""
 
+    space: spaces.MultiBinary
     flat = False
 
     def __init__(self, name: str, own: gym.Space, where: str, leading: tuple[int, ...]) -> None:
@@ -278,7 +279,7 @@ class Mask(Part):
         self._parts: list[Mask] = []
         if isinstance(own, spaces.Tuple) and own.spaces:
             self._parts = [Mask(f"{name}/{place}", part, where, leading) for place, part in enumerate(own.spaces)]
-            size = sum(part.space.n for part in self._parts)
+            size = sum(math.prod(part.space.shape) for part in self._parts)
         elif isinstance(own, spaces.Box | spaces.MultiBinary | spaces.MultiDiscrete) and own.shape:
             size = math.prod(own.shape)
         else:
@@ -297,14 +298,14 @@ class Mask(Part):
         return self.bits(value).reshape(*self.leading, -1)
 
 
-def is_image(space: gym.Space) -> bool:
+def is_image(space: gym.Space) -> TypeGuard[spaces.Box]:
     """Whether a space holds images: bytes [H, W], [H, W, C] or [C, H, W]."""
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3)
 
 
 def is_channels_first(shape: tuple[int, ...]) -> bool:
     """Whether an image's channels stand in front."""
-    return len(shape) == 3 and shape[0] <= MOST_CHANNELS and min(shape[1:]) >= LEAST_SIDE
+    return len(shape) == 3 and shape[0] <= MAX_CHANNELS and min(shape[1:]) >= MIN_SIDE
 
 
 def vector_part(name: str, own: gym.Space, where: str, leading: tuple[int, ...] = ()) -> Part:
@@ -343,9 +344,9 @@ def part_of(name: str, own: gym.Space, where: str, leading: tuple[int, ...] = ()
 
 def _check_choices(name: str, own: gym.Space, where: str, count: int) -> None:
     """Raises UnsupportedSpaceError for choices that are too many for one-hot."""
-    if not 0 < count <= MOST_CHOICES:
+    if not 0 < count <= MAX_CHOICES:
         raise UnsupportedSpaceError(
-            f"{where}: {_named(name)}: expected at most {MOST_CHOICES} choices, which are shown one-hot, got "
+            f"{where}: {_named(name)}: expected at most {MAX_CHOICES} choices, which are shown one-hot, got "
             f"{_brief(own)}: declare a Box, or tokens [length]"
         )
 

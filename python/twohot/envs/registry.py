@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
+from twohot._moved import renamed_fields
 from twohot.envs.checked import asked, checked
 from twohot.envs.errors import UnsupportedSpaceError
 from twohot.envs.observations import SeenObservation
@@ -34,20 +35,21 @@ class NonFiniteError(BrokenEnvironmentError):
     """A NaN or an infinity in an observation or a reward of an environment, or a reward that float32 cannot hold."""
 
 
-MOST_SHOWN = 400
+MAX_SHOWN = 400
 """Letters of an observation in an error."""
 
 
 def non_finite(suite: str, task: str, observation: Any, reward: float, step: int) -> NonFiniteError:
     """The error of a NaN or an infinity that a task has given at a step of a trial, or of a reward beyond float32."""
     text = " ".join(str(observation).split())
-    text = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+    text = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
     return NonFiniteError(
         f"expected finite observations and rewards within float32 from {task_name(suite, task)}, got observation "
         f"{text} and reward {reward} at step {step} of the trial: mend the environment or leave the task out"
     )
 
 
+@renamed_fields(tells_success="reports_success")
 @dataclass(frozen=True)
 class Suite:
     """A named family of tasks that are made the same way.
@@ -60,17 +62,17 @@ class Suite:
         tasks: names of all tasks, known without importing anything.
         make: make(task, split, render=False) -> environment with the spaces that `make_task` describes. It imports
             what it needs when it is called. Call it through `make_task`, which checks the names first.
-        make_batch: make_batch(task, split, rows) -> an `EnvBatch` that plays the same in one call for all rows; None
-            where the suite has no such form.
-        make_mixed_batch: make_mixed_batch(tasks, split, rows) -> an `EnvBatch` whose rows play any of several tasks of
-            the same spaces; None where the suite has no such form.
+        make_batch: make_batch(task, split, num_envs) -> an `EnvBatch` that plays the same in one call for all
+            environments; None where the suite has no such form.
+        make_mixed_batch: make_mixed_batch(tasks, split, num_envs) -> an `EnvBatch` whose environments play any of
+            several tasks of the same spaces; None where the suite has no such form.
         splits: the sets of levels, seeds or goals that its tasks have, of "train" and "test".
         one_vector: whether an observation that is a Dict or Tuple of nothing but numbers and finite choices becomes one
             vector; else its parts keep their names.
         uniform: whether all tasks have the same spaces, so that one need only be made to know them.
         open_ended: whether `make` knows more tasks than `tasks` lists and says itself which it does not know.
-        tells_success: whether all tasks say in `info["success"]` that an attempt has succeeded, so that shares of
-            successes are shown from the beginning; else they are shown for tasks that turn out to say it.
+        reports_success: whether all tasks say in `info["success"]` that an attempt has succeeded, so that success
+            rates are shown from the beginning; else they are shown for tasks that turn out to say it.
         one_per_process: whether a process can hold only one environment.
         relabel: relabel(environment configuration, seed) -> a function for `Replay.loader(relabel=...)`; None where the
             suite knows no hindsight.
@@ -90,7 +92,7 @@ class Suite:
     one_vector: bool = False
     uniform: bool = False
     open_ended: bool = False
-    tells_success: bool = False
+    reports_success: bool = False
     one_per_process: bool = False
     relabel: Callable[..., Any] | None = None
     reference_scores: Mapping[str, tuple[float, float]] = field(default_factory=dict)

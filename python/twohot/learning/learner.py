@@ -48,10 +48,10 @@ class Learner:
         return rate
 
     def pieces(self, batch) -> list:
-        """The parts of a `twohot.replay.Batch` whose gradients are added up: `optimizer.accumulate`, of equal size."""
-        if self.config.accumulate == 1:
+        """The parts of a `twohot.replay.Batch` whose gradients are added up: `accumulation_steps` of equal size."""
+        if self.config.accumulation_steps == 1:
             return [batch]
-        size = len(batch.mask) // self.config.accumulate
+        size = len(batch.mask) // self.config.accumulation_steps
         return [batch.rows(first, size) for first in range(0, len(batch.mask), size)]
 
     def step(self, batch) -> tuple[Losses, Tensor]:

@@ -60,7 +60,7 @@ class TimestepEncoder(nn.Module):
         images: the network for images, a name of `twohot.nets.images.NETWORKS`. random_shift: of images in training.
         vocabulary: different tokens.
         normalize: whether vectors are normalised by running statistics. normalization: by which.
-        previous_action, previous_reward: whether they are shown. hidden_entries: of the observation, left out.
+        previous_action, previous_reward: whether they are shown. excluded_keys: of the observation.
 
     Raises:
         SpaceError: when an entry does not fit its encoder, or nothing is left to see.
@@ -81,10 +81,10 @@ class TimestepEncoder(nn.Module):
         normalization: Literal["all_steps", "moving_average"] = "all_steps",
         previous_action: bool = True,
         previous_reward: bool = True,
-        hidden_entries: Collection[str] = ("action_mask",),
+        excluded_keys: Collection[str] = ("action_mask",),
     ) -> None:
         super().__init__()
-        shown = {name: observation_space[name] for name in sorted(observation_space) if name not in hidden_entries}
+        shown = {name: observation_space[name] for name in sorted(observation_space) if name not in excluded_keys}
         kinds = {name: kind_of(name, space) for name, space in shown.items()}
         self.vectors = [name for name, kind in kinds.items() if kind == "vector"]
         self.images = [name for name, kind in kinds.items() if kind == "image"]

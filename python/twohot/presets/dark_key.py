@@ -47,7 +47,7 @@ PRESETS: dict[str, Preset] = {
                 probability_floor=1e-5,
                 probability_ceiling=1.0,
             ),
-            # Rewards that are all 1 have no scale to be independent of, and climbing the critics learns faster than
+            # Rewards that are all 1 have no scale to be independent of, and maximising the critics learns faster than
             # imitation alone. The binary filter settles on one action too early.
             objective=ObjectiveConfig(
                 actor="dependent",
@@ -60,7 +60,7 @@ PRESETS: dict[str, Preset] = {
             ),
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_updates=100, decay_updates=8000),
             collect=CollectConfig(
-                environments=64, steps_per_epoch=100, epsilon_end=0.1, epsilon_steps=150_000, random_multiplier=False
+                environments=64, steps_per_epoch=100, epsilon_end=0.1, epsilon_steps=150_000, randomize_epsilon=False
             ),
             replay=ReplayConfig(capacity_steps=400_000),
             evaluate=EvaluateConfig(every=10, trials=32, final_trials=128),

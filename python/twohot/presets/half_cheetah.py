@@ -43,7 +43,7 @@ PRESETS: dict[str, Preset] = {
             objective=ObjectiveConfig(actor="dependent", imitation_weight=0.0, reward_multiplier=1.0, target_rate=0.01),
             optimizer=OptimizerConfig(learning_rate=5e-4, warmup_updates=100),
             collect=CollectConfig(
-                environments=8, steps_per_epoch=400, epsilon_end=0.2, epsilon_steps=60_000, random_multiplier=False
+                environments=8, steps_per_epoch=400, epsilon_end=0.2, epsilon_steps=60_000, randomize_epsilon=False
             ),
             replay=ReplayConfig(capacity_steps=200_000),
             evaluate=EvaluateConfig(every=10, trials=8, final_trials=64),

@@ -59,12 +59,12 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "popgym-multitask": Preset(
-        "The paper's 27 POPGym games at once: two attempts, of which the first is free (a GPU's work).",
+        "The paper's 27 POPGym games at once: two attempts, the first unscored (a GPU's work).",
         TrainConfig(
             epochs=625,
             window=2000,
             environment=EnvironmentConfig(
-                tasks=MULTITASK_27, attempts=2, free_attempts=1, observation_size=26, actions=26
+                tasks=MULTITASK_27, attempts=2, unscored_attempts=1, observation_size=26, actions=26
             ),
             agent=AgentConfig(
                 context=2000,

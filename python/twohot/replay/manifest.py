@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from twohot.errors import CorruptReplayError
-from twohot.files import replacing, sync
+from twohot.files import atomic_write, sync
 from twohot.replay.native import Capacities, capacities, make_native
 from twohot.replay.schema import Schema
 
@@ -76,7 +76,7 @@ def read_manifest(directory: Path, *, renew: bool = False) -> tuple[Schema, Capa
     except Exception as error:  # whatever parsing makes of text that nobody wrote so
         raise CorruptReplayError(f"{path} cannot be read as the description of a replay: {error!r}") from error
     if renew and manifest["format"] != FORMAT:
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(_text(schema, capacity))
     return schema, capacity
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from twohot import _native
 from twohot.errors import CorruptReplayError
-from twohot.files import replacing, require_file
+from twohot.files import atomic_write, require_file
 from twohot.replay.arguments import integer
 from twohot.replay.native import Capacities, capacities, make_native
 from twohot.replay.schema import STEP_COLUMNS, Schema
@@ -42,7 +42,7 @@ def write(path: Path, snapshot: dict[str, Any], schema: Schema, capacity: Capaci
     about = {"schema": schema.to_json(), "capacity": dict(capacity), "counters": list(snapshot["counters"])}
     text = json.dumps(about)
     metadata = {"format": FORMAT, "replay": text, "checksum": _checksum(text, tensors)}
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         save_file(tensors, partial, metadata=metadata)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import matplotlib as mpl
+import matplotlib.colors
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,7 +24,7 @@ from twohot.reports.markup import escape
 
 PAGE_INCHES = 10.6
 HEIGHTS = {1: 2.7, 2: 2.3, 3: 2.1, 4: 1.85}  # inches, by panels side by side
-LONGEST_LINE = {1: 400, 2: 200, 3: 150, 4: 100}  # points
+MAX_LINE = {1: 400, 2: 200, 3: 150, 4: 100}  # points
 LARGEST = 1e290  # beyond, matplotlib's axes overflow
 MINUS = "\N{MINUS SIGN}"
 
@@ -61,12 +62,12 @@ class Line:
 
 
 def shades(count: int) -> list[str]:
-    """So many colours of lines that stand in one panel, from blue to yellow."""
+    """`count` colours for the lines of one panel, from blue to yellow."""
     map_ = mpl.colormaps["viridis"]
-    return [mpl.colors.to_hex(map_(0.92 * index / max(count - 1, 1))) for index in range(count)]
+    return [matplotlib.colors.to_hex(map_(0.92 * index / max(count - 1, 1))) for index in range(count)]
 
 
-def compact(value: float, digits: int = 3) -> str:
+def format_si(value: float, digits: int = 3) -> str:
     """A number as a tick or a table cell shows it: `1.2M`, `35k`, `0.125`, `3e−4`."""
     if value == 0:
         return "0"
@@ -90,7 +91,7 @@ def thin(x: Sequence[float], y: Sequence[float], longest: int) -> tuple[list[flo
 
 
 def curves(
-    title: str, lines: Sequence[Line], x_label: str, columns: int, *, share: bool = False, logarithmic: bool = False
+    title: str, lines: Sequence[Line], x_label: str, columns: int, *, fraction: bool = False, logarithmic: bool = False
 ) -> str:
     """Lines over a common axis.
 
@@ -99,7 +100,7 @@ def curves(
         lines: curves, drawn in order.
         x_label: label of the horizontal axis.
         columns: how many such panels stand side by side, which sets the size.
-        share: whether the values are shares, shown from 0 to 100 %.
+        fraction: whether the values are fractions, shown from 0 to 100 %.
         logarithmic: whether positive values that span a factor of 100 are shown on a logarithmic scale.
     """
     values = [value for line in lines for value in line.y]
@@ -107,9 +108,7 @@ def curves(
 
     def draw(axes: Axes) -> None:
         for line in lines:
-            x, y = (
-                (list(line.x), list(line.y)) if line.error is not None else thin(line.x, line.y, LONGEST_LINE[columns])
-            )
+            x, y = (list(line.x), list(line.y)) if line.error is not None else thin(line.x, line.y, MAX_LINE[columns])
             y = np.clip(y, -LARGEST, LARGEST)
             axes.plot(
                 x,
@@ -125,14 +124,14 @@ def curves(
                 error = np.clip(line.error, 0, LARGEST)
                 low, high = y - error, y + error
                 axes.fill_between(x, low, high, color=line.colour, alpha=0.15, linewidth=0)
-        if share:
+        if fraction:
             axes.set_ylim(0, 1)
             axes.yaxis.set_major_locator(MaxNLocator(4))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
         if logarithmic:
             axes.set_yscale("log")
             axes.yaxis.set_minor_locator(NullLocator())
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_si(value)))
 
     return _panel(title, draw, x_label, columns)
 
@@ -155,7 +154,7 @@ def bins(title: str, mass: Sequence[float], centers: Sequence[float], window: tu
 
     Args:
         title: what the panel shows.
-        mass: share of the mass in each bin.
+        mass: fraction of the mass in each bin.
         centers: value that each bin stands for, ascending.
         window: first and last bin shown.
     """
@@ -195,12 +194,12 @@ def bin_ticks(centers: Sequence[float], window: tuple[int, int]) -> tuple[list[f
         shown = np.unique(np.linspace(first, last, 7).round().astype(int))
         kept = [(float(i), float(centers[i])) for i in shown]
     kept.sort()
-    return [position for position, _ in kept], [compact(value) for _, value in kept]
+    return [position for position, _ in kept], [format_si(value) for _, value in kept]
 
 
-def shares(title: str, x: Sequence[float], stacks: dict[str, Sequence[float]]) -> str:
-    """Shares that add up to one, stacked over updates, coloured as in `PHASES`."""
-    thinned = {name: thin(x, values, LONGEST_LINE[1]) for name, values in stacks.items()}
+def fractions(title: str, x: Sequence[float], stacks: dict[str, Sequence[float]]) -> str:
+    """Fractions that add up to one, stacked over updates, coloured as in `PHASES`."""
+    thinned = {name: thin(x, values, MAX_LINE[1]) for name, values in stacks.items()}
     at = next(iter(thinned.values()))[0]
     at = [0.0, max(at[0], 1.0)] if len(at) == 1 else at
 
@@ -221,13 +220,13 @@ def style(axes: Axes, x_label: str, ticks: int, grid: Literal["x", "y"] = "y") -
     Args:
         axes: to be styled, before anything is drawn.
         x_label: what is below the panel.
-        ticks: at most so many intervals below.
+        ticks: the largest number of intervals below.
         grid: the axis whose ticks have lines.
     """
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_locator(MaxNLocator(ticks))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: format_si(value)))
     axes.set_axisbelow(True)
     axes.grid(axis=grid, color=_GRID, linewidth=0.8)
     for side in ("top", "right", "left"):

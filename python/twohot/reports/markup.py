@@ -70,7 +70,7 @@ def figure(
 
 
 def side_by_side(panels: int) -> int:
-    """How many of so many panels share a line, from 1 to 4."""
+    """How many of `count` panels stand side by side, from 1 to 4."""
     return min(max(panels, 1), 4)
 
 

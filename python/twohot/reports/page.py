@@ -13,8 +13,8 @@ from twohot.reports.results import NOTHING, Run, TaskResult, compare, format_num
 from twohot.reports.scalars import scalar_section
 from twohot.runs.metrics import METRICS, parse_name
 
-LEAST_MASS = 1e-4
-"""Share of the mass above which a value bin counts as in use."""
+MIN_MASS = 1e-4
+"""Fraction of the mass above which a value bin counts as in use."""
 
 
 def page(run: Run) -> str:
@@ -167,10 +167,10 @@ def _filter(run: Run) -> str:
     total = Line(x, y, TOTAL, width=1.1)
     if x:
         svg = figures.curves(
-            "Share of the batch that passes the filter", [Line(x, y, width=1.8)], "updates", 1, share=True
+            "Fraction of the batch that passes the filter", [Line(x, y, width=1.8)], "updates", 1, fraction=True
         )
         caption = (
-            "Share of all (step, discount) pairs of a batch whose action the critics approve, and which the actor "
+            "Fraction of all (step, discount) pairs of a batch whose action passes the filter, and which the actor "
             "therefore imitates. Near 0 % the actor learns from little; near 100 % it copies its own data."
         )
         parts.append(figure([("All tasks and discounts", svg)], caption))
@@ -178,9 +178,9 @@ def _filter(run: Run) -> str:
         panels = []
         for task in tasks:
             line = Line(*run.series(f"filter/pass_rate/{task}", "updates"))
-            title = f"Share that passes the filter on {task}"
+            title = f"Fraction that passes the filter on {task}"
             lines = [total, line] if x else [line]
-            panels.append((task, figures.curves(title, lines, "updates", side_by_side(len(tasks)), share=True)))
+            panels.append((task, figures.curves(title, lines, "updates", side_by_side(len(tasks)), fraction=True)))
         caption = (
             "The same by task, at the discount that acts. A task far below the others is one whose stored actions no "
             "longer beat the policy; one far above is still being caught up with."
@@ -199,18 +199,18 @@ def _bins(run: Run) -> str:
             f"metrics.jsonl: value/bin_histogram has {len(mass)} bins, but value/bin_centers has {len(centers)}"
         )
     updates = run.series("value/bin_histogram", "updates")[0][-1]
-    used = [index for index, share in enumerate(mass) if share > LEAST_MASS] or [0, len(mass) - 1]
+    used = [index for index, fraction in enumerate(mass) if fraction > MIN_MASS] or [0, len(mass) - 1]
     window = max(used[0] - 2, 0), min(used[-1] + 2, len(mass) - 1)
     panels = [("All bins", figures.bins("Target mass over all value bins", mass, centers, (0, len(mass) - 1)))]
     if window != (0, len(mass) - 1):
         title = "Target mass over the value bins in use"
         panels.append(("The bins in use", figures.bins(title, mass, centers, window)))
     outermost = mass[0] + mass[-1]
-    ends = f"{100 * outermost:.2g} %" if outermost > LEAST_MASS else "next to nothing"
+    ends = f"{100 * outermost:.2g} %" if outermost > MIN_MASS else "next to nothing"
     caption = (
-        f"Share of the critics' target mass in each bin at update {updates:,}: bins are evenly spaced, as the critics "
-        f"see them, and labelled with the values that they stand for (scaled returns). {len(used)} of {len(mass)} bins "
-        f"hold more than 0.01 % each; the two outermost hold {ends}. Mass there means that targets are clipped; mass "
+        f"Fraction of the critics' target mass in each bin at update {updates:,}: bins are evenly spaced, as the "
+        f"critics see them, and labelled with the values that they stand for (scaled returns). {len(used)} of "
+        f"{len(mass)} bins hold more than 0.01 % each; the two outermost hold {ends}. Mass there means that targets are clipped; mass "
         "in very few bins means that the support is wider than the returns."
     )
     return figure(panels, caption, columns=1)
@@ -246,11 +246,11 @@ def _time(run: Run) -> str:
     rest = [max(0.0, 1.0 - sum(values)) for values in zip(*stacks.values(), strict=True)]
     if max(rest) > 0.005:
         stacks["other"] = rest
-    svg = figures.shares("Shares of the wall-clock time", x, stacks)
+    svg = figures.fractions("Fractions of the wall-clock time", x, stacks)
     caption = (
-        "Share of the wall-clock time in each phase of the loop, between rows of the log. Time spent sampling is time "
-        "that the learner waits for data; where collecting dominates, faster environments or more actors shorten the "
-        "run."
+        "Fraction of the wall-clock time in each phase of the loop, between rows of the log. Time spent sampling is "
+        "time that the learner waits for data; where collecting dominates, faster environments or more actors shorten "
+        "the run."
     )
     keys = [(phase, PHASES[phase], "solid") for phase in stacks]
     return figure([("", svg)], caption, keys)

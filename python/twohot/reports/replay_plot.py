@@ -15,11 +15,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from twohot.replay import Replay
-from twohot.reports.figures import AGENT, TOTAL, compact, style
+from twohot.reports.figures import AGENT, TOTAL, format_si, style
 from twohot.text import printable
 
 COLUMNS = np.dtype([("id", np.int64), ("task", np.int32), ("length", np.int64), ("return", np.float64)])
-MOST_TASKS = 40
+MAX_TASKS = 40
 
 
 def table(replay: Replay) -> np.ndarray:
@@ -31,7 +31,7 @@ def table(replay: Replay) -> np.ndarray:
         raise TypeError(f"expected a Replay, got a {type(replay).__name__}; of a Mixture, look at each of its replays")
     columns = replay.table()
     rows = np.empty(len(columns["id"]), COLUMNS)
-    for name in COLUMNS.names:
+    for name in COLUMNS.names or ():
         rows[name] = columns[name]
     return rows
 
@@ -49,7 +49,7 @@ def plot(replay: Replay, path: str | Path | None = None, *, names: Mapping[int, 
     """
     rows = table(replay)
     tasks, counts = np.unique(rows["task"], return_counts=True)
-    shown = np.sort(tasks[np.argsort(-counts, kind="stable")[:MOST_TASKS]])
+    shown = np.sort(tasks[np.argsort(-counts, kind="stable")[:MAX_TASKS]])
     height = 0.9 + 0.2 * max(len(shown), 1)
     figure = Figure(figsize=(8, height), facecolor="white")
     panels = figure.subplots(1, 2, sharey=True)
@@ -73,4 +73,4 @@ def plot(replay: Replay, path: str | Path | None = None, *, names: Mapping[int, 
 def _label(rows: np.ndarray, task: int, names: Mapping[int, str] | None) -> str:
     """The name of a task and how many trajectories it has; matplotlib would read `$` as mathematics."""
     name = names[task] if names and task in names else f"task {task}"
-    return f"{printable(name)} ({compact(int((rows['task'] == task).sum()))})".replace("$", r"\$")
+    return f"{printable(name)} ({format_si(int((rows['task'] == task).sum()))})".replace("$", r"\$")

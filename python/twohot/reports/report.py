@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from twohot.files import replacing
+from twohot.files import atomic_write
 from twohot.reports.page import page
 from twohot.reports.results import TaskResult, print_results, read_run, results_table
 
@@ -33,6 +33,6 @@ def write_report(run_directory: str | os.PathLike[str], output: str | os.PathLik
     run = read_run(run_directory)
     target = Path(output) if output is not None else Path(run_directory) / "report.html"
     target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as partial:
+    with atomic_write(target) as partial:
         partial.write_text(page(run), encoding="utf-8")
     return target

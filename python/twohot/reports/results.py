@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from twohot.errors import NoRunError
 from twohot.files import read_object
 from twohot.info import read_start
-from twohot.reports.figures import MINUS, compact
+from twohot.reports.figures import MINUS, format_si
 from twohot.runs.metrics import Row, parse_name, read_metrics
 from twohot.runs.scores import EVALUATION_NAME
 from twohot.text import printable
@@ -21,7 +21,7 @@ from twohot.text import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-LEAST_ERRORS = 2.0
+MIN_ERRORS = 2.0
 """Combined standard errors by which the agent must lead to count as better than the random policy."""
 NOTHING = "\N{EN DASH}"
 """What stands for a number that was not measured."""
@@ -184,7 +184,7 @@ def compare(run: Run) -> list[TaskResult]:
         random, random_error = _measured(run, "random", task)
         assert agent is not None
         better = None not in (random, agent_error, random_error) and (
-            agent - random > LEAST_ERRORS * math.hypot(agent_error, random_error)
+            agent - random > MIN_ERRORS * math.hypot(agent_error, random_error)
         )
         results.append(TaskResult(task, agent, agent_error, random, random_error, better))
     return results
@@ -206,7 +206,7 @@ def format_number(value: float | None) -> str:
     if 1e-3 <= abs(value) < 1e7:
         text = f"{value:,.0f}" if abs(value) >= 1e3 else f"{value:#.3g}".rstrip(".")
         return text.replace("-", MINUS)
-    return compact(value)
+    return format_si(value)
 
 
 def _measurement(value: float | None, error: float | None) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 
+from twohot._moved import renamed_arguments
+
 
 def linear_schedule(
     step: int | np.ndarray, start: float | np.ndarray, end: float | np.ndarray, over: int
@@ -53,7 +55,7 @@ class Exploration:
 
     Choices become, with that probability, uniformly random legal ones; numbers get Gaussian noise of that standard
     deviation and stay in [-1, 1]. Buttons (MultiBinary) are flipped: with that probability the actor draws which, each
-    with the probability `flip`, and flips these for `flip_steps` steps; a random combination of all buttons would undo
+    with `flip_probability`, and flips these for `flip_steps` steps; a random combination of all buttons would undo
     what the policy does. The multiplier is drawn from U(0, 1) for each trial, so that at any time some trials
     are played nearly without noise (Grigsby et al. 2023).
 
@@ -61,23 +63,24 @@ class Exploration:
         environments: actors stepped together. action_space: what they do.
         schedule: epsilon.
         generator: numpy stream of all draws; saved by whoever owns it.
-        random_multiplier: whether there is a multiplier; without it, it is 1.
-        flip, flip_steps: of MultiBinary actions.
+        randomize_epsilon: whether there is a multiplier; without it, it is 1.
+        flip_probability, flip_steps: of MultiBinary actions.
     """
 
+    @renamed_arguments(random_multiplier="randomize_epsilon", flip="flip_probability")
     def __init__(
         self,
         environments: int,
         action_space: Space[Any],
         schedule: Schedule,
         generator: np.random.Generator,
-        random_multiplier: bool = True,
-        flip: float = 0.15,
+        randomize_epsilon: bool = True,
+        flip_probability: float = 0.15,
         flip_steps: int = 1,
     ) -> None:
         self.action_space, self.schedule = action_space, schedule
-        self.generator, self.random_multiplier = generator, random_multiplier
-        self.flip, self.flip_steps = flip, flip_steps
+        self.generator, self.randomize_epsilon = generator, randomize_epsilon
+        self.flip_probability, self.flip_steps = flip_probability, flip_steps
         self.multiplier = np.ones(environments)
         self._step, self._flips_left = np.zeros((2, environments), np.int64)
         self._flips = np.zeros((environments, *(action_space.shape or ())), bool)
@@ -88,7 +91,7 @@ class Exploration:
     def begin(self, mask: np.ndarray) -> None:
         """A trial begins where mask [environments] (bool) is True: draw its multiplier."""
         self._step[mask] = self._flips_left[mask] = 0
-        if self.random_multiplier:
+        if self.randomize_epsilon:
             self.multiplier = np.where(mask, self.generator.random(len(mask)), self.multiplier)
 
     def __call__(
@@ -117,7 +120,7 @@ class Exploration:
 
     def _flipped(self, actions: np.ndarray, explore: np.ndarray, action_mask: np.ndarray | None) -> np.ndarray:
         begin = explore & (self._flips_left == 0)
-        drawn = self.generator.random(self._flips.shape) < self.flip
+        drawn = self.generator.random(self._flips.shape) < self.flip_probability
         self._flips = np.where(begin[:, None], drawn, self._flips)
         self._flips_left[begin] = self.flip_steps
         buttons = actions ^ (self._flips & (self._flips_left > 0)[:, None])

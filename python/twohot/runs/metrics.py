@@ -83,7 +83,8 @@ def _returns(prefix: str, plot: Plot, policy: str, section: Section | None = Non
         ),
     }
     found = {}
-    for default, measured in (("results", returns), ("success", successes)):
+    sections: tuple[tuple[Section, dict[str, tuple[str, str]]], ...] = (("results", returns), ("success", successes))
+    for default, measured in sections:
         named = {f"{prefix}/{name}": (unit, f"{what}, {policy}.") for name, (unit, what) in measured.items()}
         found |= _group(section or default, plot, named)
     return found
@@ -441,12 +442,12 @@ def _parse_row(line: bytes) -> Row:
     kind, seconds, metrics = fields["kind"], fields["seconds"], fields["metrics"]
     if kind not in get_args(Kind):
         raise ValueError(f"its kind is {kind!r}")
-    counts = [fields[name] for name in ("environment_steps", "updates")]
+    environment_steps, updates = counts = [fields[name] for name in ("environment_steps", "updates")]
     if any(type(count) is not int or not 0 <= count < 2**63 for count in counts):
         raise ValueError(f"its counts are {counts}")
     if type(seconds) not in (int, float) or not isinstance(metrics, dict):
         raise TypeError("`seconds` is no number, or `metrics` no object")
-    return Row(kind, *counts, float(seconds), convert(metrics))
+    return Row(kind, environment_steps, updates, float(seconds), convert(metrics))
 
 
 def _truncate(path: Path, resume_offset: int | None) -> None:

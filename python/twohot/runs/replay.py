@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ SEGMENT_BYTES = 256 << 20
 
 def create(config: ReplayConfig, run: Path, schema: Schema, seed: int) -> Replay:
     """An empty replay for a run that starts from the beginning; what a run without a checkpoint left behind goes."""
-    options = {"capacity_steps": config.capacity_steps, "seed": seed, "threads": config.threads}
+    empty = partial(Replay.create, schema, capacity_steps=config.capacity_steps, seed=seed, threads=config.threads)
     if config.storage == "memory":
-        return Replay.create(schema, **options)
+        return empty()
     shutil.rmtree(run / DIRECTORY, ignore_errors=True)
-    return Replay.create(schema, directory=run / DIRECTORY, segment_bytes=SEGMENT_BYTES, keep_evicted=True, **options)
+    return empty(directory=run / DIRECTORY, segment_bytes=SEGMENT_BYTES, keep_evicted=True)
 
 
 def save(replay: Replay, checkpoint: Path) -> dict[str, Any]:

@@ -28,14 +28,14 @@ class TaskScore:
         task, split: what was played. kind: "evaluation" for tasks and levels that the agent trains on, "held_out" for
             others, "random" for the uniformly random policy on either.
         returns, lengths, successes: by attempt, raw, each [trials, attempts]; successes None where none are told.
-        free_attempts: leading attempts that do not count.
+        unscored_attempts: leading attempts that do not count.
         references: a random player's and a human's return in one attempt, where known.
     """
 
     task: str
     returns: np.ndarray
     lengths: np.ndarray
-    free_attempts: int
+    unscored_attempts: int
     successes: np.ndarray | None = None
     kind: Kind = "evaluation"
     split: str = "train"
@@ -44,12 +44,12 @@ class TaskScore:
     @property
     def counted(self) -> np.ndarray:
         """[trials] return of the attempts that count, summed."""
-        return self.returns[:, self.free_attempts :].sum(1)
+        return self.returns[:, self.unscored_attempts :].sum(1)
 
     @property
     def success(self) -> np.ndarray | None:
-        """[trials] share of the attempts that count that were successes."""
-        return None if self.successes is None else self.successes[:, self.free_attempts :].mean(1)
+        """[trials] success rate of the attempts that count."""
+        return None if self.successes is None else self.successes[:, self.unscored_attempts :].mean(1)
 
     @property
     def normalised(self) -> np.ndarray | None:
@@ -57,7 +57,7 @@ class TaskScore:
         if self.references is None:
             return None
         low, high = self.references
-        return (self.returns[:, self.free_attempts :].mean(1) - low) / (high - low)
+        return (self.returns[:, self.unscored_attempts :].mean(1) - low) / (high - low)
 
     @property
     def comparable(self) -> np.ndarray | None:
@@ -178,8 +178,10 @@ def _task(scores: Sequence[TaskScore]) -> dict[str, Any]:
     for attempt in range(first.returns.shape[1]):
         values: dict[str, Any] = {"return": _measured([score.returns[:, attempt] for score in scores])}
         if first.successes is not None:
-            values["success"] = _measured([score.successes[:, attempt] for score in scores])
-        result["attempts"].append({**values, "counts": attempt >= first.free_attempts})
+            values["success"] = _measured(
+                [score.successes[:, attempt] for score in scores if score.successes is not None]
+            )
+        result["attempts"].append({**values, "counts": attempt >= first.unscored_attempts})
     result["runs"] = [float(score.counted.mean()) for score in scores]
     return result
 

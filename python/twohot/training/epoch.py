@@ -54,7 +54,7 @@ class Epoch:
         yield
         self.clock[phase] += perf_counter() - start
 
-    def look(self, statistics: Mapping[str, Any]) -> None:
+    def add_sample(self, statistics: Mapping[str, Any]) -> None:
         """Take in the statistics of an update."""
         for name, value in statistics.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
@@ -78,19 +78,19 @@ class Epoch:
             if not mine:
                 continue
             by_attempt = np.mean([trial.attempt_returns for trial in mine], axis=0)
-            result[f"collect/return/{task}"] = float(by_attempt[environment.free_attempts :].sum())
+            result[f"collect/return/{task}"] = float(by_attempt[environment.unscored_attempts :].sum())
             if len(by_attempt) > 1:
                 for attempt, value in enumerate(by_attempt, start=1):
                     result[f"collect/return/{task}/attempt_{attempt}"] = float(value)
-            if suite.tells_success or any(trial.success_told for trial in mine):
-                successes = [trial.attempt_success[environment.free_attempts :] for trial in mine]
+            if suite.reports_success or any(trial.success_told for trial in mine):
+                successes = [trial.attempt_success[environment.unscored_attempts :] for trial in mine]
                 result[f"collect/success/{task}"] = float(np.mean(successes))
         return result
 
     def to_json(self) -> dict[str, Any]:
         """All but the counters and sums, as JSON values."""
         trials = [
-            [int(each.row), int(each.task), bool(each.success_told), *(array.tolist() for array in _arrays(each))]
+            [int(each.env_index), int(each.task), bool(each.success_told), *(array.tolist() for array in _arrays(each))]
             for each in self.trials
         ]
         return {"trials": trials, "counts": self.counts, "clock": dict(self.clock), "seconds": self.seconds()}
@@ -111,7 +111,7 @@ class Epoch:
         """
         if any(type(number) is not int or number < 0 for number in (steps, updates)):
             raise ValueError(f"expected whole numbers of steps and updates, got {steps!r} and {updates!r}")
-        trials = [Trial(row, task, *map(np.array, arrays), told) for row, task, told, *arrays in values["trials"]]
+        trials = [Trial(index, task, *map(np.array, arrays), told) for index, task, told, *arrays in values["trials"]]
         counts = {name: int(values["counts"][name]) for name in sums}
         if not all(0 < number <= updates for number in counts.values()):
             raise ValueError(f"expected statistics of 1 to {updates} updates, got {counts}")

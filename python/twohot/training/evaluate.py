@@ -89,11 +89,11 @@ def evaluate(
         One `TaskScore` for each task, in the configuration's order.
     """
     suite = get_suite(environment.suite)
-    rows = min(len(environment.tasks) * trials, PROCESSES if suite.one_per_process else ENVIRONMENTS)
+    num_envs = min(len(environment.tasks) * trials, PROCESSES if suite.one_per_process else ENVIRONMENTS)
     vector = make_vector(
-        **asdict(environment), environments=rows, split=split, layout=layout, step_limit=step_limit, workers=workers
+        **asdict(environment), environments=num_envs, split=split, layout=layout, step_limit=step_limit, workers=workers
     )
-    queue = _Queue(environment.tasks, trials, rows, seed)
+    queue = _Queue(environment.tasks, trials, num_envs, seed)
     try:
         rollout = Rollout(
             vector,
@@ -115,29 +115,30 @@ def evaluate(
         mine = [trial for trial in queue.finished if trial is not None and trial.task == index]
         returns = np.stack([trial.attempt_returns for trial in mine]).astype(np.float64)
         lengths = np.stack([trial.attempt_lengths for trial in mine])
-        told = suite.tells_success or any(trial.success_told for trial in mine)
+        told = suite.reports_success or any(trial.success_told for trial in mine)
         successes = np.stack([trial.attempt_success for trial in mine]) if told else None
         references = suite.reference_scores.get(task)
-        scores.append(TaskScore(task, returns, lengths, environment.free_attempts, successes, kind, split, references))
+        unscored = environment.unscored_attempts
+        scores.append(TaskScore(task, returns, lengths, unscored, successes, kind, split, references))
     return scores
 
 
 class _Queue:
-    """Trials that are still to be played; a row whose trial has ended takes the next, or stands still.
+    """Trials that are still to be played; an environment whose trial has ended takes the next, or stands still.
 
-    Each trial has a seed of its own, whichever row plays it.
+    Each trial has its own seed, whichever environment plays it.
     """
 
-    def __init__(self, tasks: Sequence[str], trials: int, rows: int, seed: int) -> None:
+    def __init__(self, tasks: Sequence[str], trials: int, num_envs: int, seed: int) -> None:
         self._tasks, self._jobs = tasks, np.repeat(np.arange(len(tasks)), trials).tolist()
         words = np.random.SeedSequence(seed, spawn_key=(EVALUATION_STREAM,))
         self.policy_seed, *self._seeds = words.generate_state(len(self._jobs) + 1, np.uint64).tolist()
         self.finished: list[Trial | None] = [None] * len(self._jobs)
         self._waiting = deque(range(len(self._jobs)))
-        self._playing = [self._waiting.popleft() for _ in range(rows)]
+        self._playing = [self._waiting.popleft() for _ in range(num_envs)]
 
     def first(self) -> tuple[list[int], list[str]]:
-        """Seeds and tasks of the first trial of each row."""
+        """Seeds and tasks of the first trial of each environment."""
         return [self._seeds[job] for job in self._playing], [self._tasks[self._jobs[job]] for job in self._playing]
 
     @property
@@ -147,16 +148,16 @@ class _Queue:
 
     def follow(self, ended: list[Trial]) -> Start:
         """What comes after these trials."""
-        rows = len(self._playing)
-        mask, seeds, tasks = np.zeros(rows, bool), [None] * rows, [None] * rows
+        num_envs = len(self._playing)
+        mask, seeds, tasks = np.zeros(num_envs, bool), [None] * num_envs, [None] * num_envs
         for trial in ended:
-            job = self._playing[trial.row]
+            job = self._playing[trial.env_index]
             if trial.task == self._jobs[job]:
                 self.finished[job] = trial
-            else:  # another trial came in its place, when the row's worker died
+            else:  # another trial came in its place, when the worker died
                 self._waiting.append(job)
             if self._waiting:
-                job = self._playing[trial.row] = self._waiting.popleft()
-                mask[trial.row], seeds[trial.row] = True, self._seeds[job]
-                tasks[trial.row] = self._tasks[self._jobs[job]]
+                job = self._playing[trial.env_index] = self._waiting.popleft()
+                mask[trial.env_index], seeds[trial.env_index] = True, self._seeds[job]
+                tasks[trial.env_index] = self._tasks[self._jobs[job]]
         return Start(mask, seeds, tasks)

@@ -40,7 +40,7 @@ from twohot.training.interruption import Interrupted, Interruption
 from twohot.training.progress import Progress
 
 STATISTICS_EVERY = 10
-"""Updates between two looks at the statistics of an update; a row of metrics is the mean of an epoch's looks."""
+"""Updates between two samples of the statistics of an update; a row of metrics is the mean of an epoch's samples."""
 NETWORK_STREAM, EXPLORATION_STREAM, POLICY_STREAM = 1, 2, 3
 """Separate the random streams of a run's seed (spawn keys of numpy's SeedSequence)."""
 FREE_SETTINGS = frozenset({"epochs", "checkpoint_minutes"})
@@ -212,8 +212,8 @@ class Session:
                 *(collect.trial_epsilon_start, collect.trial_epsilon_end, collect.trial_epsilon_steps),
             ),
             np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(EXPLORATION_STREAM,))),
-            collect.random_multiplier,
-            collect.flip,
+            collect.randomize_epsilon,
+            collect.flip_probability,
             collect.flip_steps,
         )
         self.experience = Experience(config, self.agent.observation_space, self.agent.action_space)
@@ -348,7 +348,7 @@ class Session:
                     if looked_at:
                         last = self.learner.pieces(batch)[-1]
                         found = statistics(losses, self.agent, last, config.environment.tasks)
-                        current.look({**found, **update_norms(weights, self.agent), "gradient/norm": norm})
+                        current.add_sample({**found, **update_norms(weights, self.agent), "gradient/norm": norm})
                 current.updates += 1
                 progress.update(self.learner.updates)
                 self._pause()

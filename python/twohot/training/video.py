@@ -18,7 +18,7 @@ from twohot.config import EnvironmentConfig, EvaluateConfig
 from twohot.data.rollout import Policy, Rollout, Start, seeded_generator
 from twohot.envs import Layout, TrialVector, get_suite, make_vector
 from twohot.errors import TwohotError
-from twohot.files import replacing
+from twohot.files import atomic_write
 from twohot.text import file_stems
 from twohot.training.evaluate import EVALUATION_STREAM
 
@@ -158,7 +158,7 @@ def write_gif(frames: Sequence[np.ndarray], path: Path, frames_a_second: float =
     factor = max(1, math.ceil(SMALLEST_SIDE / min(height, width)))
     filled = (np.pad(frame, ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0))) for frame in frames)
     images = [Image.fromarray(frame.repeat(factor, 0).repeat(factor, 1)) for frame in filled]
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         milliseconds = round(1000 / frames_a_second)
         images[0].save(partial, format="GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
     return path

@@ -113,7 +113,7 @@ def normalised_score(game: str, score: float) -> float:
     return (score - random) / (human - random)
 
 
-class Atari(gym.Env[np.ndarray, int]):
+class Atari(gym.Env[np.ndarray, np.int64]):
     """One game. Rewards are the changes of its score, neither clipped nor scaled.
 
     Observation: Box, uint8, (84, 84, 3), the last frame of a step, shrunk by averaging over areas. Action:
@@ -131,6 +131,7 @@ class Atari(gym.Env[np.ndarray, int]):
     def __init__(self, task: str, *, render: bool = False) -> None:
         import ale_py
         import cv2
+        from ale_py import roms
 
         cv2.setNumThreads(1)  # of the whole process: its threads cost more than so small an image takes
         self._resize, self._area = cv2.resize, cv2.INTER_AREA
@@ -143,7 +144,9 @@ class Atari(gym.Env[np.ndarray, int]):
         ale.setInt("random_seed", 0)
         ale.setFloat("repeat_action_probability", 0.0)
         ale.setInt("max_num_frames_per_episode", FRAMES)
-        ale.loadROM(ale_py.roms.get_rom_path(_ROM_OF[task]))
+        rom = roms.get_rom_path(_ROM_OF[task])
+        assert rom is not None, f"ale_py has no ROM of {task}"
+        ale.loadROM(str(rom))
         self._actions = ale.getLegalActionSet()
         self._held = self._actions[0]
         self._screen = np.empty((*ale.getScreenDims(), 3), np.uint8)

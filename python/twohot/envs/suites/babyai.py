@@ -86,7 +86,7 @@ TRAIN_SEEDS, ALL_SEEDS = 5_000, 1_000_000
 MULTITASK_PROTOCOL: Mapping[str, Any] = MappingProxyType({"suite": "babyai", "tasks": TRAIN_50, "attempts": 2})
 
 
-class BabyAILevel(gym.Env[dict[str, np.ndarray], int]):
+class BabyAILevel(gym.Env[dict[str, np.ndarray], np.int64]):
     """A BabyAI level whose seed is the hidden task: attempts play one level again.
 
     Observation: "grid_image" uint8 [7, 7, 3], the object, colour and state of what the agent sees; "tokens_mission"
@@ -100,6 +100,7 @@ class BabyAILevel(gym.Env[dict[str, np.ndarray], int]):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (gymnasium's own way)
+    observation_space: spaces.Dict
     hidden_task = True
 
     def __init__(self, env: gym.Env, words: int, first: int, last: int, render: bool) -> None:
@@ -127,11 +128,11 @@ class BabyAILevel(gym.Env[dict[str, np.ndarray], int]):
 
     def step(self, action):
         observation, reward, terminated, truncated, _ = self.env.step(int(action))
-        info = {"success": reward > 0}
+        info = {"success": float(reward) > 0}
         return self._observe(observation), float(reward), terminated or truncated, False, info
 
     def render(self) -> np.ndarray | None:
-        return self.env.render() if self.render_mode else None
+        return np.asarray(self.env.render()) if self.render_mode else None
 
     def close(self) -> None:
         self.env.close()
@@ -175,5 +176,5 @@ SUITE = Suite(
     tasks=TASKS,
     make=make,
     splits=("train", "test"),
-    tells_success=True,
+    reports_success=True,
 )

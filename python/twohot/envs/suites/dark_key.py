@@ -13,8 +13,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from twohot._moved import renamed_arguments
 from twohot.envs.registry import Suite
-from twohot.envs.vector.batched import EnvBatch, OneRow, draw_cells
+from twohot.envs.vector.batched import EnvBatch, SingleEnv, draw_cells
 
 PARTS = 10
 """Parts of equal length by which a trial is reported: its attempts are too many and too unequal."""
@@ -34,7 +35,7 @@ TASKS: dict[str, dict[str, Any]] = {
 
 
 class DarkKeyBatch(EnvBatch):
-    """Rows of dark rooms, each with a start, a key and a door of its own, drawn uniformly; two may be one cell.
+    """Dark rooms, each with its own start, key and door, drawn uniformly; two may be one cell.
 
     The first visit to the key and then the first to the door are worth 1 each. An attempt ends at the open door, or
     after `attempt_steps`; the step that ends it shows the next attempt's start. The episode is the whole trial: it
@@ -46,18 +47,19 @@ class DarkKeyBatch(EnvBatch):
     `attempt_steps`; `light` adds the coordinates of door and key. Actions: left, up, right, down, stay.
 
     Args:
-        rows: number of rooms. size: cells on a side.
+        num_envs: number of rooms. size: cells on a side.
         attempt_steps, trial_steps: limits of one attempt and of the whole trial, the latter a multiple of PARTS.
         one_hot: the position as size² entries in place of two.
         light: show where key and door are, which makes memory needless.
-        shuffled_actions: every room has an order of the actions of its own.
+        shuffled_actions: every room has its own order of the actions.
     """
 
-    tells_success = True
+    observation_space: spaces.Box
+    reports_success = True
 
     def __init__(
         self,
-        rows: int,
+        num_envs: int,
         *,
         size: int = 8,
         attempt_steps: int = 50,
@@ -66,32 +68,32 @@ class DarkKeyBatch(EnvBatch):
         light: bool = False,
         shuffled_actions: bool = False,
     ) -> None:
-        super().__init__(rows)
+        super().__init__(num_envs)
         self.size, self.attempt_steps, self.trial_steps = size, attempt_steps, trial_steps
         self.one_hot, self.light, self.shuffled_actions = one_hot, light, shuffled_actions
         entries = (size * size if one_hot else 2) + 2 + (4 if light else 0)
         self.observation_space = spaces.Box(0.0, 1.0, (entries,), np.float32)
         self.action_space = spaces.Discrete(len(_MOVES))
-        self.start, self.key, self.door, self.position = np.zeros((4, rows, 2), np.int64)
-        self.moves = np.tile(_MOVES, (rows, 1, 1))
-        self.has_key = np.zeros(rows, bool)
-        self.attempt_time, self.time = np.zeros((2, rows), np.int64)
-        self.returns = np.zeros((rows, PARTS), np.float32)  # by tenths of the trial
-        self.successes = np.zeros((rows, PARTS), bool)
-        self._index = np.arange(rows)
+        self.start, self.key, self.door, self.position = np.zeros((4, num_envs, 2), np.int64)
+        self.moves = np.tile(_MOVES, (num_envs, 1, 1))
+        self.has_key = np.zeros(num_envs, bool)
+        self.attempt_time, self.time = np.zeros((2, num_envs), np.int64)
+        self.returns = np.zeros((num_envs, PARTS), np.float32)  # by tenths of the trial
+        self.successes = np.zeros((num_envs, PARTS), bool)
+        self._index = np.arange(num_envs)
 
-    def reset(self, row: int, random: np.random.Generator, *, new_task: bool = True) -> None:
+    def reset(self, index: int, random: np.random.Generator, *, new_task: bool = True) -> None:
         if new_task:
-            self.start[row], self.key[row], self.door[row] = random.integers(self.size, size=(3, 2))
+            self.start[index], self.key[index], self.door[index] = random.integers(self.size, size=(3, 2))
             if self.shuffled_actions:
-                self.moves[row] = random.permutation(_MOVES)
-        self.position[row] = self.start[row]
-        self.has_key[row] = self.success[row] = False
-        self.attempt_time[row] = self.time[row] = 0
-        self.returns[row] = self.successes[row] = 0
+                self.moves[index] = random.permutation(_MOVES)
+        self.position[index] = self.start[index]
+        self.has_key[index] = self.success[index] = False
+        self.attempt_time[index] = self.time[index] = 0
+        self.returns[index] = self.successes[index] = 0
 
     def observe(self) -> np.ndarray:
-        observation = np.zeros((self.rows, *self.observation_space.shape), np.float32)
+        observation = np.zeros((self.num_envs, *self.observation_space.shape), np.float32)
         if self.one_hot:
             observation[self._index, self.position[:, 0] * self.size + self.position[:, 1]] = 1.0
             place = self.size * self.size
@@ -121,34 +123,35 @@ class DarkKeyBatch(EnvBatch):
         self.position = np.where(over[:, None], self.start, self.position)
         self.has_key &= ~over
         self.attempt_time[over] = 0
-        return reward, self.time >= self.trial_steps, np.zeros(self.rows, bool)
+        return reward, self.time >= self.trial_steps, np.zeros(self.num_envs, bool)
 
-    def info(self, row: int) -> dict[str, Any]:
-        if self.time[row] < self.trial_steps:
+    def info(self, index: int) -> dict[str, Any]:
+        if self.time[index] < self.trial_steps:
             return {}
         return {
-            "attempt_returns": self.returns[row].copy(),
+            "attempt_returns": self.returns[index].copy(),
             "attempt_lengths": np.full(PARTS, self.trial_steps // PARTS, np.int32),
-            "attempt_success": self.successes[row].copy(),
+            "attempt_success": self.successes[index].copy(),
         }
 
-    def picture(self, row: int) -> np.ndarray:
+    def picture(self, index: int) -> np.ndarray:
         cells = np.zeros((self.size, self.size), np.int64)
-        cells[tuple(self.door[row])] = 2
-        if not self.has_key[row]:
-            cells[tuple(self.key[row])] = 1
-        cells[tuple(self.position[row])] = 4 if self.has_key[row] else 3
+        cells[tuple(self.door[index])] = 2
+        if not self.has_key[index]:
+            cells[tuple(self.key[index])] = 1
+        cells[tuple(self.position[index])] = 4 if self.has_key[index] else 3
         return draw_cells(cells, _COLOURS)
 
 
-def make_batch(task: str, split: str, rows: int) -> DarkKeyBatch:
-    """`rows` rooms of one of `TASKS`; the splits are one."""
-    return DarkKeyBatch(rows, **TASKS[task])
+@renamed_arguments(rows="num_envs")
+def make_batch(task: str, split: str, num_envs: int) -> DarkKeyBatch:
+    """`num_envs` rooms of one of `TASKS`; the splits are one."""
+    return DarkKeyBatch(num_envs, **TASKS[task])
 
 
 def make(task: str, split: str = "train", render: bool = False) -> gym.Env:
     """One of `TASKS`: an episode is a whole trial of `trial_steps` steps."""
-    return OneRow(make_batch(task, split, 1), render)
+    return SingleEnv(make_batch(task, split, 1), render)
 
 
 SUITE = Suite(
@@ -159,5 +162,5 @@ SUITE = Suite(
     tasks=tuple(TASKS),
     make=make,
     make_batch=make_batch,
-    tells_success=True,
+    reports_success=True,
 )

@@ -13,8 +13,9 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.toy_text.frozen_lake import generate_random_map
 
+from twohot._moved import renamed_arguments
 from twohot.envs.registry import Suite
-from twohot.envs.vector.batched import EnvBatch, OneRow, draw_cells
+from twohot.envs.vector.batched import EnvBatch, SingleEnv, draw_cells
 
 ICE, HOLE, GOAL = 0, 1, 2
 _CELLS = {"S": ICE, "F": ICE, "H": HOLE, "G": GOAL}
@@ -31,7 +32,7 @@ TASKS: dict[str, dict[str, Any]] = {
 
 
 class FrozenLakeBatch(EnvBatch):
-    """Rows of frozen lakes, each with holes of its own that attempts share.
+    """Frozen lakes, each with its own holes, which attempts share.
 
     An attempt begins in the corner (0, 0) and ends at the goal in the opposite one (reward 1), in a hole, or when its
     time is up, which terminates: the clock is part of the game. A path to the goal always exists.
@@ -39,7 +40,7 @@ class FrozenLakeBatch(EnvBatch):
     Observation [3]: both coordinates / size, and 1 at an attempt's start. Actions: stay, down, up, right, left.
 
     Args:
-        rows: number of lakes.
+        num_envs: number of lakes.
         size: cells on a side.
         hard: in half of the lakes down and right are exchanged; a quarter of the observations are off by up to one
             cell in each direction; ice that the agent leaves breaks with probability .33 until the attempt's end.
@@ -47,41 +48,41 @@ class FrozenLakeBatch(EnvBatch):
         attempt_steps: limit of an attempt; None takes size², twice that when `hard`.
     """
 
-    hidden_task = tells_success = True
+    hidden_task = reports_success = True
 
     def __init__(
-        self, rows: int, *, size: int, hard: bool = False, recover: bool = False, attempt_steps: int | None = None
+        self, num_envs: int, *, size: int, hard: bool = False, recover: bool = False, attempt_steps: int | None = None
     ) -> None:
-        super().__init__(rows)
+        super().__init__(num_envs)
         self.size, self.hard, self.recover = size, hard, recover
         self.attempt_steps = attempt_steps or size * size * (2 if hard else 1)
         self.observation_space = spaces.Box(0.0, 1.0, (3,), np.float32)
         self.action_space = spaces.Discrete(len(_MOVES))
-        self.lake = np.zeros((rows, size, size), np.int8)  # as it was drawn
+        self.lake = np.zeros((num_envs, size, size), np.int8)  # as it was drawn
         self.ice = self.lake.copy()  # with the cracks of the attempt
-        self.position = np.zeros((rows, 2), np.int64)
-        self.time = np.zeros(rows, np.int64)
-        self.moves = np.tile(_MOVES, (rows, 1, 1))
-        self._index = np.arange(rows)
+        self.position = np.zeros((num_envs, 2), np.int64)
+        self.time = np.zeros(num_envs, np.int64)
+        self.moves = np.tile(_MOVES, (num_envs, 1, 1))
+        self._index = np.arange(num_envs)
         # Uniform numbers of a hard attempt: whether a reading is off, both errors, whether the ice breaks.
-        self._noise = np.ones((rows, self.attempt_steps + 1, 4)) if hard else None
+        self._noise = np.ones((num_envs, self.attempt_steps + 1, 4)) if hard else None
 
-    def reset(self, row: int, random: np.random.Generator, *, new_task: bool = True) -> None:
+    def reset(self, index: int, random: np.random.Generator, *, new_task: bool = True) -> None:
         if new_task:
             drawn = generate_random_map(self.size, seed=int(random.integers(2**31 - 1)))
-            self.lake[row] = [[_CELLS[cell] for cell in line] for line in drawn]
-            self.moves[row] = _MOVES
+            self.lake[index] = [[_CELLS[cell] for cell in line] for line in drawn]
+            self.moves[index] = _MOVES
             if self.hard and random.random() < 0.5:
-                self.moves[row, [1, 3]] = _MOVES[[3, 1]]
+                self.moves[index, [1, 3]] = _MOVES[[3, 1]]
         if self._noise is not None:
-            self._noise[row] = random.random(self._noise.shape[1:])
-        self.ice[row] = self.lake[row]
-        self.position[row] = 0
-        self.time[row] = 0
-        self.success[row] = False
+            self._noise[index] = random.random(self._noise.shape[1:])
+        self.ice[index] = self.lake[index]
+        self.position[index] = 0
+        self.time[index] = 0
+        self.success[index] = False
 
     def observe(self) -> np.ndarray:
-        observation = np.empty((self.rows, 3), np.float32)
+        observation = np.empty((self.num_envs, 3), np.float32)
         position = self.position
         if self._noise is not None:
             noise = self._noise[self._index, self.time]
@@ -108,22 +109,23 @@ class FrozenLakeBatch(EnvBatch):
         else:
             terminated |= fell
         self.position = after
-        return reward, terminated, np.zeros(self.rows, bool)
+        return reward, terminated, np.zeros(self.num_envs, bool)
 
-    def picture(self, row: int) -> np.ndarray:
-        cells = self.ice[row].copy()
-        cells[tuple(self.position[row])] = len(_COLOURS) - 1
+    def picture(self, index: int) -> np.ndarray:
+        cells = self.ice[index].copy()
+        cells[tuple(self.position[index])] = len(_COLOURS) - 1
         return draw_cells(cells, _COLOURS)
 
 
-def make_batch(task: str, split: str, rows: int) -> FrozenLakeBatch:
-    """`rows` lakes of one of `TASKS`; lakes are drawn without end, so the splits are one."""
-    return FrozenLakeBatch(rows, **TASKS[task])
+@renamed_arguments(rows="num_envs")
+def make_batch(task: str, split: str, num_envs: int) -> FrozenLakeBatch:
+    """`num_envs` lakes of one of `TASKS`; lakes are drawn without end, so the splits are one."""
+    return FrozenLakeBatch(num_envs, **TASKS[task])
 
 
 def make(task: str, split: str = "train", render: bool = False) -> gym.Env:
     """One of `TASKS`: an attempt is an episode, and attempts share the lake (`hidden_task`)."""
-    return OneRow(make_batch(task, split, 1), render)
+    return SingleEnv(make_batch(task, split, 1), render)
 
 
 SUITE = Suite(
@@ -135,5 +137,5 @@ SUITE = Suite(
     make=make,
     make_batch=make_batch,
     uniform=True,
-    tells_success=True,
+    reports_success=True,
 )

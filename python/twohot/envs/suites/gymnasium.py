@@ -58,7 +58,7 @@ def make(task: str, split: str = "train", render: bool = False) -> gym.Env:
         with warnings.catch_warnings():
             # Importing Box2D warns; where warnings are errors, its native code would take the process down.
             warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.filterwarnings("ignore", ".*initialised with render_mode")  # whoever draws will see
+            warnings.filterwarnings("ignore", ".*initialised with render_mode")  # seen when it draws
             make = partial(gym.make, task, disable_env_checker=True)
             env = drawing(make) if render else make()
     except gym.error.DependencyNotInstalled as error:

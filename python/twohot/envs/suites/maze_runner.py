@@ -37,7 +37,7 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 
 
-class MazeRunner(gym.Env[np.ndarray, int]):
+class MazeRunner(gym.Env[np.ndarray, np.int64]):
     """A new maze and new goals every episode. A goal counts when the ones before it have been reached, and pays 1.
 
     Observation [7 + 2 goals], float32: row and column / size; free cells to the left, above, to the right and below /
@@ -47,11 +47,12 @@ class MazeRunner(gym.Env[np.ndarray, int]):
 
     Args:
         size: cells on a side, odd. goals: at least 1. time_limit: steps.
-        rewired: every maze has an order of the actions of its own.
+        rewired: every maze has its own order of the actions.
         render: whether `render()` returns pictures.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (gymnasium's own way)
+    observation_space: spaces.Box
 
     def __init__(self, size: int, goals: int, time_limit: int, rewired: bool = False, render: bool = False) -> None:
         self.size, self.time_limit, self.rewired = size, time_limit, rewired
@@ -253,6 +254,6 @@ SUITE = Suite(
     install="pip install twohot",
     tasks=tuple(TASKS),
     make=make,
-    tells_success=True,
+    reports_success=True,
     relabel=make_relabel,
 )

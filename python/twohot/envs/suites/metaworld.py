@@ -12,14 +12,14 @@ import sys
 from collections import OrderedDict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
 from twohot.envs.registry import Suite
-from twohot.files import replacing
+from twohot.files import atomic_write
 from twohot.replay.formats import FormatError
 from twohot.replay.formats.archive import opened
 
@@ -78,6 +78,7 @@ class MetaWorld(gym.Env[np.ndarray, np.ndarray]):
     """
 
     hidden_task = True
+    render_mode: Literal["rgb_array"] | None
 
     def __init__(self, task: str, split: str = "train", *, render: bool = False, seed: int = 0) -> None:
         self.task, self.split, self.goal_seed = task, split, seed
@@ -124,8 +125,9 @@ class MetaWorld(gym.Env[np.ndarray, np.ndarray]):
         self.release()
 
     def _library_task(self) -> Any:
-        from metaworld import Task
+        from metaworld.types import Task
 
+        assert self._goals is not None
         data = {
             "rand_vec": self._goals[self._goal],
             "env_cls": type(self._simulation),
@@ -155,17 +157,17 @@ def goals(name: str, seed: int = 0) -> dict[str, np.ndarray]:
             if saved["name"] == name and saved["seed"] == seed and all(len(rows) == GOALS for rows in found.values()):
                 return found
     except (OSError, FormatError):
-        pass  # not there yet, or damaged: drawn anew
+        pass  # not there yet, or damaged: drawn again
     from metaworld import ML1
 
     benchmark = ML1(name, seed=seed)
-    drawn = {
+    drawn: dict[str, Any] = {
         split: np.stack([pickle.loads(task.data)["rand_vec"] for task in tasks])
         for split, tasks in (("train", benchmark.train_tasks), ("test", benchmark.test_tasks))
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial, partial.open("wb") as file:
+        with atomic_write(path) as partial, partial.open("wb") as file:
             np.savez(file, name=name, seed=seed, **drawn)
     except OSError:
         pass  # a cache that cannot be written costs time only
@@ -178,10 +180,10 @@ def _cache() -> Path:
 
 # Simulations without an owner, by class and render mode, least recently used first.
 _idle: OrderedDict[int, tuple[str, str | None, Any]] = OrderedDict()
-_MOST_IDLE = 64
+_MAX_IDLE = 64
 
 
-def _take(name: str, render_mode: str | None) -> Any:
+def _take(name: str, render_mode: Literal["rgb_array"] | None) -> Any:
     for key, (idle_name, idle_mode, simulation) in reversed(_idle.items()):
         if (idle_name, idle_mode) == (name, render_mode):
             del _idle[key]
@@ -197,7 +199,7 @@ def _take(name: str, render_mode: str | None) -> Any:
 
 def _give_back(name: str, render_mode: str | None, simulation: Any) -> None:
     _idle[id(simulation)] = name, render_mode, simulation
-    if len(_idle) > _MOST_IDLE:
+    if len(_idle) > _MAX_IDLE:
         _, (_, _, oldest) = _idle.popitem(last=False)
         oldest.close()
 
@@ -211,5 +213,5 @@ SUITE = Suite(
     make=make_metaworld,
     splits=("train", "test"),
     uniform=True,
-    tells_success=True,
+    reports_success=True,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 
@@ -65,7 +65,7 @@ MULTITASK_27_PROTOCOL: Mapping[str, Any] = MappingProxyType(
         "suite": "popgym",
         "tasks": MULTITASK_27,
         "attempts": 2,
-        "free_attempts": 1,
+        "unscored_attempts": 1,
         "observation_size": 26,
         "actions": 26,
         "context_features": True,
@@ -94,7 +94,8 @@ def make_popgym(task: str, split: str, render: bool = False) -> gym.Env:
 def _classes() -> dict[str, type[gym.Env]]:
     from popgym.envs import ALL
 
-    return {keywords["id"].removeprefix("popgym-").removesuffix("-v0"): game for game, keywords in ALL.items()}
+    games = cast("dict[type[gym.Env], dict[str, str]]", ALL)
+    return {keywords["id"].removeprefix("popgym-").removesuffix("-v0"): game for game, keywords in games.items()}
 
 
 SUITE = Suite(

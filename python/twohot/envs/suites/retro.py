@@ -125,7 +125,7 @@ class Retro(gym.Env[np.ndarray, np.ndarray]):
         if emulator is None:
             raise EmulatorTakenError(
                 f"expected to play {self.task} on, but another retro environment of this process took its emulator, of "
-                "which a process can hold one: play each environment in a process of its own"
+                "which a process can hold one: play each environment in its own process"
             )
         pressed, reward = action[: emulator.num_buttons], 0.0
         for _ in range(FRAME_SKIP):
@@ -151,7 +151,11 @@ class Retro(gym.Env[np.ndarray, np.ndarray]):
 
         if Retro._holder is not None:
             Retro._holder.close()
-        emulator = stable_retro.make(self.task, state=self.level, render_mode=None)
+        emulator = stable_retro.make(
+            self.task,
+            state=self.level,  # pyright: ignore[reportArgumentType]  # annotated by its default alone; takes names
+            render_mode=None,
+        )
         Retro._holder = self
         return emulator
 

@@ -12,8 +12,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from twohot._moved import renamed_arguments
 from twohot.envs.registry import Suite, UnknownEnvironmentError
-from twohot.envs.vector.batched import EnvBatch, OneRow, draw_cells
+from twohot.envs.vector.batched import EnvBatch, SingleEnv, draw_cells
 
 TASKS = tuple(
     f"{kind}-{horizon}"
@@ -28,7 +29,7 @@ _SHOWN = 40  # cells of corridor in a picture at most
 
 
 class TMazeBatch(EnvBatch):
-    """Rows of T-mazes: a corridor, and a junction at its end with a goal on one side.
+    """T-mazes: a corridor, and a junction at its end with a goal on one side.
 
     Which side is shown once, when the agent is at the corridor's first cell. A passive maze begins there; in an active
     one that cell lies one step behind the start. An episode lasts exactly as long as the best way, `corridor + 1` steps
@@ -39,31 +40,31 @@ class TMazeBatch(EnvBatch):
     the junction and beside it. Actions: right, up, left, down; a move into a wall stays.
 
     Args:
-        rows: number of mazes. corridor: steps from the passive start to the junction. active: see above.
+        num_envs: number of mazes. corridor: steps from the passive start to the junction. active: see above.
     """
 
-    tells_success = True
+    reports_success = True
 
-    def __init__(self, rows: int, *, corridor: int, active: bool = False) -> None:
-        super().__init__(rows)
+    def __init__(self, num_envs: int, *, corridor: int, active: bool = False) -> None:
+        super().__init__(num_envs)
         self.behind = int(active)
         self.junction = corridor + self.behind
         self.penalty = np.float32(1 / corridor)
         self.episode_steps = corridor + 1 + 2 * self.behind
         self.observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
         self.action_space = spaces.Discrete(len(_MOVES))
-        self.position, self.height, self.goal, self.time = np.zeros((4, rows), np.int64)
-        self.cue = np.zeros(rows, np.int64)  # what the row shows of the goal now
-        self.visited = np.zeros(rows, bool)
+        self.position, self.height, self.goal, self.time = np.zeros((4, num_envs), np.int64)
+        self.cue = np.zeros(num_envs, np.int64)  # what the environment shows of the goal now
+        self.visited = np.zeros(num_envs, bool)
 
-    def reset(self, row: int, random: np.random.Generator, *, new_task: bool = True) -> None:
+    def reset(self, index: int, random: np.random.Generator, *, new_task: bool = True) -> None:
         if new_task:
-            self.goal[row] = 2 * random.integers(2) - 1
-        self.position[row] = self.behind
-        self.height[row] = self.time[row] = 0
-        self.visited[row] = not self.behind
-        self.cue[row] = 0 if self.behind else self.goal[row]
-        self.success[row] = False
+            self.goal[index] = 2 * random.integers(2) - 1
+        self.position[index] = self.behind
+        self.height[index] = self.time[index] = 0
+        self.visited[index] = not self.behind
+        self.cue[index] = 0 if self.behind else self.goal[index]
+        self.success[index] = False
 
     def observe(self) -> np.ndarray:
         at_junction = self.position == self.junction
@@ -81,23 +82,24 @@ class TMazeBatch(EnvBatch):
         self.cue = np.where(first_visit, self.goal, 0)
         self.success = over & (self.height == self.goal)
         idle = ~over & (actions != 0) & (self.time > self.behind)
-        return self.success - self.penalty * idle, over, np.zeros(self.rows, bool)
+        return self.success - self.penalty * idle, over, np.zeros(self.num_envs, bool)
 
-    def picture(self, row: int) -> np.ndarray:
+    def picture(self, index: int) -> np.ndarray:
         """The whole maze, or the part of a long one where the agent is."""
         length = self.junction + 1
         cells = np.zeros((3, length), np.int64)
         cells[1] = 1
         cells[:, -1] = 1
-        cells[1 + self.goal[row], -1] = 2
+        cells[1 + self.goal[index], -1] = 2
         cells[1, 0] = 2
-        cells[1 + self.height[row], self.position[row]] = 3
-        first = int(np.clip(self.position[row] - _SHOWN // 2, 0, max(0, length - _SHOWN)))
+        cells[1 + self.height[index], self.position[index]] = 3
+        first = int(np.clip(self.position[index] - _SHOWN // 2, 0, max(0, length - _SHOWN)))
         return draw_cells(np.pad(cells[:, first : first + _SHOWN], 1), _COLOURS, pixels=16)
 
 
-def make_batch(task: str, split: str, rows: int) -> TMazeBatch:
-    """`rows` mazes; the splits are one.
+@renamed_arguments(rows="num_envs")
+def make_batch(task: str, split: str, num_envs: int) -> TMazeBatch:
+    """`num_envs` mazes; the splits are one.
 
     Args:
         task: "passive-H" or "active-H" with any horizon H >= 1.
@@ -110,12 +112,12 @@ def make_batch(task: str, split: str, rows: int) -> TMazeBatch:
         raise UnknownEnvironmentError(
             f"expected a T-Maze task passive-H or active-H, such as passive-100, with H of at least 1; got {task!r}"
         )
-    return TMazeBatch(rows, corridor=int(found[2]), active=found[1] == "active")
+    return TMazeBatch(num_envs, corridor=int(found[2]), active=found[1] == "active")
 
 
 def make(task: str, split: str = "train", render: bool = False) -> gym.Env:
     """One maze as an environment; see `make_batch`."""
-    return OneRow(make_batch(task, split, 1), render)
+    return SingleEnv(make_batch(task, split, 1), render)
 
 
 SUITE = Suite(
@@ -128,5 +130,5 @@ SUITE = Suite(
     make_batch=make_batch,
     uniform=True,
     open_ended=True,
-    tells_success=True,
+    reports_success=True,
 )

@@ -1,7 +1,7 @@
 """Many trials side by side, in one process or in several.
 
 For cheap environments a plain loop beats processes 5 to 15 times (two cores). There is no autoreset: the caller resets
-finished rows with `reset_where`, so no dummy transition ever appears.
+finished environments with `reset_where`, so no dummy transition ever appears.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from gymnasium import spaces
 
+from twohot._moved import renamed_arguments
 from twohot.envs.checked import asked
 from twohot.envs.observations import as_parts
 from twohot.envs.registry import check_split, check_tasks, get_suite, task_name
@@ -22,8 +23,8 @@ from twohot.envs.vector.batched import EnvBatch
 from twohot.envs.vector.batched_trials import BatchedTrials
 from twohot.envs.vector.machine import cpus
 from twohot.envs.vector.python_batch import PythonBatch
-from twohot.envs.vector.rows import Rows, allocate
-from twohot.envs.vector.trial_vector import TrialVector, WorkerChoice
+from twohot.envs.vector.serial import SerialEnvironments, allocate
+from twohot.envs.vector.trial_vector import TrialEnvironments, TrialVector, WorkerChoice
 from twohot.envs.vector.workers import START_SECONDS, WorkerError, Workers, inside_worker
 from twohot.envs.wrappers.actions import legal_sample
 from twohot.envs.wrappers.layout import Layout, common_layout
@@ -33,11 +34,13 @@ from twohot.spaces import ACTION_MASK
 logger = logging.getLogger("twohot")
 
 TIMED_STEPS, TIMED_SECONDS = 30, 0.5
-"""Steps of all rows by which the faster way is found, and the longest that each way may take for them."""
+"""Steps of all environments by which the faster way is found, and the longest that each way may take for them."""
 CHEAP_SECONDS = 1e-3
-"""A step of all rows that takes less is played in process without comparing: processes need as long to be told."""
+"""Where a step of all environments takes less, they stay in process without comparing: processes need as long to be
+told."""
 
 
+@renamed_arguments(free_attempts="unscored_attempts")
 def make_vector(
     suite: str,
     tasks: Sequence[str],
@@ -45,7 +48,7 @@ def make_vector(
     environments: int,
     split: str = "train",
     attempts: int = 1,
-    free_attempts: int = 0,
+    unscored_attempts: int = 0,
     reward_multipliers: Sequence[float] = (),
     observation_size: int = 0,
     actions: int = 0,
@@ -55,20 +58,20 @@ def make_vector(
     render: bool = False,
     assignment: Literal["sampled", "fixed"] = "sampled",
     workers: WorkerChoice = "in-process",
-) -> TrialVector | BatchedTrials:
-    """`environments` rows of `TrialEnv`s, stepped one after the other, or in a few numpy calls where a suite knows how.
+) -> TrialEnvironments:
+    """`environments` `TrialEnv`s, stepped one after the other, or in a few numpy calls where a suite knows how.
 
     Args:
-        environments: number of rows, at least 1.
-        suite, tasks, split, attempts, free_attempts, reward_multipliers, context_features, step_limit, render: as for
-            `TrialEnv`.
-        observation_size, actions: as for `common_layout`, which settles the spaces once for all rows.
+        environments: how many, at least 1.
+        suite, tasks, split, attempts, unscored_attempts, reward_multipliers, context_features, step_limit, render: as
+            for `TrialEnv`.
+        observation_size, actions: as for `common_layout`, which settles the spaces once for all environments.
         layout: the spaces, where they are settled already.
-        assignment: "sampled": each row draws each trial's task from all; "fixed": tasks are dealt out to the rows in
-            turn, and where there are more tasks than rows, a row draws from its own.
+        assignment: "sampled": each environment draws each trial's task from all; "fixed": tasks are dealt out to the
+            environments in turn, and where there are more tasks than environments, each draws from its own.
         workers: "in-process", or "processes", one for each CPU, or "auto" for the faster of the two, which a few steps
             of each tell; where processes cannot be used, it stays in this one and says why. A suite of which a process
-            can hold one environment has a process for each row.
+            can hold one environment has a process for each.
 
     Raises:
         ValueError: an argument is outside its range, or a task is larger than a size given.
@@ -85,7 +88,7 @@ def make_vector(
     tasks = check_tasks(suite, tasks)
     check_split(suite, split)
     layout = layout or common_layout(suite, tasks, observation_size, actions, split)
-    plays = [_dealt(row, environments, len(tasks)) if assignment == "fixed" else () for row in range(environments)]
+    plays = [_dealt(index, environments, len(tasks)) if assignment == "fixed" else () for index in range(environments)]
     together = None
     if not render and workers != "processes" and not get_suite(suite).one_per_process:
         batch = _batch(suite, tasks, split, environments, layout)
@@ -95,7 +98,7 @@ def make_vector(
                 suite,
                 tasks,
                 attempts=attempts,
-                free_attempts=free_attempts,
+                unscored_attempts=unscored_attempts,
                 reward_multipliers=reward_multipliers,
                 observation_size=layout.observation.shape[0] if isinstance(layout.observation, spaces.Box) else 0,
                 context_features=context_features,
@@ -111,22 +114,22 @@ def make_vector(
             tasks,
             split=split,
             attempts=attempts,
-            free_attempts=free_attempts,
+            unscored_attempts=unscored_attempts,
             reward_multipliers=reward_multipliers,
             layout=layout,
             context_features=context_features,
             step_limit=step_limit,
             render=render,
-            plays=plays[row],
+            plays=plays[index],
         )
-        for row in range(environments)
+        for index in range(environments)
     ]
     if get_suite(suite).one_per_process and environments > 1:
-        return _apart(makes, environments)
+        return _in_workers(makes, environments)
     processes = min(environments, cpus())
     if workers == "processes":
-        return _apart(makes, processes)
-    here = together or _here(makes)
+        return _in_workers(makes, processes)
+    here = together or _in_process(makes)
     if workers == "in-process" or processes == 1 or (suite, tasks) in _stays:
         return here
     start = time.perf_counter()
@@ -141,15 +144,17 @@ _stays: set[tuple[str, tuple[str, ...]]] = set()
 
 
 def _faster(
-    here: TrialVector, seconds: float, makes: Sequence[partial[TrialEnv]], processes: int, patience: float
-) -> TrialVector:
-    """Rows in processes where a step of theirs takes less than `seconds`, else `here`; the other is closed."""
+    here: TrialEnvironments, seconds: float, makes: Sequence[partial[TrialEnv]], processes: int, patience: float
+) -> TrialEnvironments:
+    """Environments in processes where a step of theirs takes less than `seconds`, else `here`; the other is closed."""
     apart = None
     try:
-        apart = _apart(makes, processes)
-        apart.trials.patience = patience
+        apart = _in_workers(makes, processes)
+        workers = apart.trials
+        assert isinstance(workers, Workers)
+        workers.patience = patience
         faster = seconds_a_step(apart) < seconds
-        apart.trials.patience = None
+        workers.patience = None
     except Exception as error:  # of anything on the way to another process, which nobody has asked for
         if apart is not None:
             apart.close()
@@ -161,35 +166,36 @@ def _faster(
     return winner
 
 
-def _batch(suite: str, tasks: Sequence[str], split: str, rows: int, layout: Layout) -> EnvBatch | None:
-    """All rows in one object, where the suite knows how or their spaces are simple."""
+def _batch(suite: str, tasks: Sequence[str], split: str, num_envs: int, layout: Layout) -> EnvBatch | None:
+    """All environments in one object, where the suite knows how or their spaces are simple."""
     found = get_suite(suite)
     batch, names = None, " or ".join(task_name(suite, task) for task in tasks)
     if found.make_mixed_batch is not None:
-        batch = asked(names, "__init__", found.make_mixed_batch, tasks, split, rows)
+        batch = asked(names, "__init__", found.make_mixed_batch, tasks, split, num_envs)
     elif found.make_batch is not None and len(tasks) == 1:
-        batch = asked(names, "__init__", found.make_batch, tasks[0], split, rows)
+        batch = asked(names, "__init__", found.make_batch, tasks[0], split, num_envs)
     if batch is not None and layout.action == batch.action_space:
         return batch
     if isinstance(layout.observation, spaces.Box) and isinstance(layout.action, spaces.Discrete):
-        return PythonBatch(suite, tasks, split, rows, layout.observation, layout.action)
+        return PythonBatch(suite, tasks, split, num_envs, layout.observation, layout.action)
     return None
 
 
-def _here(makes: Sequence[Callable[[], TrialEnv]]) -> TrialVector:
+def _in_process(makes: Sequence[Callable[[], TrialEnv]]) -> TrialVector:
     environments = [make() for make in makes]
-    spaces_of_a_row = environments[0].observation_space, environments[0].action_space
-    return TrialVector(Rows(environments, allocate(*spaces_of_a_row, len(makes))), len(makes), *spaces_of_a_row)
+    observation_space, action_space = environments[0].observation_space, environments[0].action_space
+    serial = SerialEnvironments(environments, allocate(observation_space, action_space, len(makes)))
+    return TrialVector(serial, len(makes), observation_space, action_space)
 
 
-def _apart(makes: Sequence[Callable[[], TrialEnv]], processes: int) -> TrialVector:
+def _in_workers(makes: Sequence[Callable[[], TrialEnv]], processes: int) -> TrialVector:
     first = makes[0]()  # makes no game: it says which spaces there are
     workers = Workers(makes, get_suite(first.suite), first.observation_space, first.action_space, processes)
     return TrialVector(workers, len(makes), first.observation_space, first.action_space)
 
 
-def seconds_a_step(vector: TrialVector) -> float:
-    """Median time of a step of all rows, with random legal actions; trials are left wherever they are then."""
+def seconds_a_step(vector: TrialEnvironments) -> float:
+    """Median time of a step of all environments, with random legal actions; trials are left wherever they are then."""
     observation, _ = vector.reset(seed=0)
     space = vector.single_action_space
     space.seed(0)
@@ -205,21 +211,22 @@ def seconds_a_step(vector: TrialVector) -> float:
     return float(np.median(times))
 
 
-def _dealt(row: int, rows: int, tasks: int) -> tuple[int, ...]:
-    """Indices of the tasks that a row plays when they are dealt out in turn."""
-    return tuple(range(row, tasks, rows)) or (row % tasks,)
+def _dealt(index: int, num_envs: int, tasks: int) -> tuple[int, ...]:
+    """Indices of the tasks that an environment plays when they are dealt out in turn."""
+    return tuple(range(index, tasks, num_envs)) or (index % tasks,)
 
 
-def reset_seeds(seed: int, round: int, environments: int) -> list[int]:
-    """One seed for each row in one round of collecting, so that a resumed run need not save environments.
+@renamed_arguments(round="round_index")
+def reset_seeds(seed: int, round_index: int, environments: int) -> list[int]:
+    """One seed for each environment in one round of collecting, so that a resumed run need not save environments.
 
-    `SeedSequence((seed, round))` hashes both numbers, so neighbouring seeds or rounds share nothing. A smaller
-    number of rows gives the head of the list that a larger one gives.
+    `SeedSequence((seed, round_index))` hashes both numbers, so neighbouring seeds or rounds share nothing. A smaller
+    number of environments gives the head of the list that a larger one gives.
 
     Args:
         seed: the run's seed, not negative.
-        round: index of the round, not negative.
-        environments: number of rows.
+        round_index: of collecting, not negative.
+        environments: number of environments.
 
     Returns:
         `environments` ints in [0, 2**64), for `vector_env.reset(seed=...)`.
@@ -227,23 +234,25 @@ def reset_seeds(seed: int, round: int, environments: int) -> list[int]:
     Raises:
         ValueError: a negative number.
     """
-    if min(seed, round, environments) < 0:
-        raise ValueError(f"expected seed, round and environments not negative, got {seed}, {round} and {environments}")
-    return np.random.SeedSequence((seed, round)).generate_state(environments, np.uint64).tolist()
+    if min(seed, round_index, environments) < 0:
+        raise ValueError(
+            f"expected seed, round_index and environments not negative, got {seed}, {round_index} and {environments}"
+        )
+    return np.random.SeedSequence((seed, round_index)).generate_state(environments, np.uint64).tolist()
 
 
 def reset_where(
-    vector_env: TrialVector | BatchedTrials, done: np.ndarray, task: str | Sequence[str] | None = None
+    vector_env: TrialEnvironments, done: np.ndarray, task: str | Sequence[str] | None = None
 ) -> tuple[Any, dict[str, Any]]:
-    """Starts new trials in the rows where `done`; the other rows go on and keep their observation.
+    """Starts new trials in the environments where `done`; the other environments go on and keep their observation.
 
     Args:
         vector_env: from `make_vector`.
         done: bool, (environments,), with at least one True.
-        task: a task for those rows, or one for each row; None draws them.
+        task: a task for those environments, or one for each environment; None draws them.
 
     Returns:
-        Observations of all rows; and infos, whose `task`, int, (environments,),
+        Observations of all environments; and infos, whose `task`, int, (environments,),
         counts where `_task` is True.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Rows in processes: each worker steps some of them, and all write into shared memory.
+"""Environments in processes: each worker steps some of them, and all write into shared memory.
 
-A worker that dies is started again, and so are its rows: their episodes are lost, which their info says. An exception
-of an environment is no death: it is raised here.
+A worker that dies is started again, and so are its environments: their episodes are interrupted, which their info
+says. An exception of an environment is no death: it is raised here.
 
 Workers do not run the main script, which may do anything: what was defined or registered there, or in a notebook, is
 sent to them by value.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import logging
 import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import sys
@@ -24,16 +25,16 @@ from functools import partial
 from multiprocessing import util
 from multiprocessing.connection import Connection
 from types import ModuleType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import cloudpickle
 import gymnasium as gym
 import numpy as np
-from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.envs.registration import EnvCreator, EnvSpec, load_env_creator
 
 from twohot.envs.checked import FAILURES
 from twohot.envs.registry import Suite, register, registered_suites
-from twohot.envs.vector.rows import LOST, Arrays, Infos, Rows, allocate
+from twohot.envs.vector.serial import INTERRUPTED, Arrays, Infos, SerialEnvironments, allocate
 from twohot.errors import TwohotError
 from twohot.streams import EnduringStream
 
@@ -55,7 +56,8 @@ _ALL: weakref.WeakSet[Workers] = weakref.WeakSet()
 def _leave_to_parent() -> None:
     """In a forked child: multiprocessing would end the processes of its parent when the child ends."""
     for workers in _ALL:
-        multiprocessing.process._children.difference_update(workers.processes)
+        children = multiprocessing.process._children  # pyright: ignore[reportAttributeAccessIssue]  # private
+        children.difference_update(workers.processes)
 
 
 os.register_at_fork(after_in_child=_leave_to_parent)
@@ -82,17 +84,17 @@ class _Failure(NamedTuple):
 
 
 class Workers:
-    """The interface of `Rows` over several processes.
+    """The interface of `SerialEnvironments` over several processes.
 
     Args:
-        makes: what makes each row's environment, all of the spaces that follow.
+        makes: what makes each environment, all of the spaces that follow.
         suite: registered in the workers too, as is all that gymnasium knows here.
-        observation_space, action_space: of one row.
-        workers: number of processes, at most one for each row.
+        observation_space, action_space: of one environment.
+        workers: number of processes, at most one for each environment.
 
     Attributes:
-        arrays: of all rows, in memory that the processes share.
-        processes: those that run now. slices: the rows of each.
+        arrays: of all environments, in memory that the processes share.
+        processes: those that run now. slices: the environments of each.
         patience: seconds that a worker may take for an answer; None: as long as it needs.
 
     Raises:
@@ -132,7 +134,7 @@ class Workers:
             self.arrays = allocate(observation_space, action_space, len(makes), share)
             spaces, specs = (observation_space, action_space, len(makes)), _registered()
             self._jobs = [
-                (cloudpickle.dumps((list(makes[rows]), suite, spaces)), specs, memory, rows) for rows in self.slices
+                (cloudpickle.dumps((list(makes[own]), suite, spaces)), specs, memory, own) for own in self.slices
             ]
             for worker in range(workers):
                 self._start(worker)
@@ -147,27 +149,27 @@ class Workers:
         self.patience = None
 
     def reset(
-        self, rows: Sequence[int], seeds: Sequence[int | None], options: Sequence[dict[str, Any] | None]
+        self, indices: Sequence[int], seeds: Sequence[int | None], options: Sequence[dict[str, Any] | None]
     ) -> Infos:
-        """As `Rows.reset`."""
+        """As `SerialEnvironments.reset`."""
         asked: dict[int, Any] = {}
         for worker, own in enumerate(self.slices):
-            mine = [index for index, row in enumerate(rows) if own.start <= row < own.stop]
+            mine = [place for place, index in enumerate(indices) if own.start <= index < own.stop]
             if mine:
-                local = [rows[index] - own.start for index in mine]
-                asked[worker] = ("reset", local, [seeds[index] for index in mine], [options[index] for index in mine])
+                local = [indices[place] - own.start for place in mine]
+                asked[worker] = ("reset", local, [seeds[place] for place in mine], [options[place] for place in mine])
         infos = self._ask(asked)
-        self._runs[list(rows)] = True
+        self._runs[list(indices)] = True
         return infos
 
     def step(self) -> Infos:
-        """As `Rows.step`."""
+        """As `SerialEnvironments.step`."""
         infos = self._ask(dict.fromkeys(range(len(self.slices)), ("step",)))
         self._runs &= ~(self.arrays.terminated | self.arrays.truncated)
         return infos
 
     def render(self) -> list[tuple[int, Any]]:
-        """As `Rows.render`."""
+        """As `SerialEnvironments.render`."""
         return self._ask(dict.fromkeys(range(len(self.slices)), ("render",)))
 
     def close(self) -> None:
@@ -202,7 +204,7 @@ class Workers:
             if isinstance(answer, Exception):
                 failure = failure or answer
             else:
-                infos += [(row + self.slices[worker].start, info) for row, info in answer]
+                infos += [(index + self.slices[worker].start, info) for index, info in answer]
         if failure is not None:
             raise failure
         return infos
@@ -231,10 +233,11 @@ class Workers:
         self.processes[worker : worker + 1], self._connections[worker : worker + 1] = [process], [ours]
 
     def _revive(self, worker: int, command: tuple[Any, ...]) -> Infos | Exception:
-        """Start a worker that has died; begin what was to begin, and anew the episodes that were going on."""
+        """Start a worker that has died; begin what was to begin, and again the episodes that were going on."""
         own = self.slices[worker]
-        wanted = {row: (seed, options) for row, seed, options in zip(*command[1:] or ((), (), ()), strict=True)}
-        lost = [row for row in range(own.stop - own.start) if self._runs[own.start + row] and row not in wanted]
+        wanted = {index: (seed, options) for index, seed, options in zip(*command[1:] or ((), (), ()), strict=True)}
+        going_on = np.flatnonzero(self._runs[own]).tolist()
+        interrupted = [index for index in going_on if index not in wanted]
         while True:
             self._deaths[worker] += 1
             self._connections[worker].close()
@@ -247,7 +250,7 @@ class Workers:
                 raise DeadWorkerError(f"{what}, {self._deaths[worker]} times in a row: see what it printed")
             logger.warning("%s; it starts again, and what its open trajectories held is dropped", what)
             self._start(worker)
-            begin = dict.fromkeys(lost, (None, None)) | wanted
+            begin = dict.fromkeys(interrupted, (None, None)) | wanted
             seeds = [int(self._seeds.integers(2**31 - 1)) if seed is None else seed for seed, _ in begin.values()]
             try:
                 self._connections[worker].send(
@@ -258,7 +261,7 @@ class Workers:
                 continue
             if isinstance(answer, Exception):
                 return answer
-            return [(row, {**info, LOST: True} if row in lost else info) for row, info in answer]
+            return [(index, {**info, INTERRUPTED: True} if index in interrupted else info) for index, info in answer]
 
 
 def _disconnect(connections: Sequence[Connection | None]) -> None:
@@ -287,9 +290,10 @@ def _registered() -> dict[str, bytes | str]:
     specs: dict[str, bytes | str] = {}
     for name, spec in gym.registry.items():
         try:
-            if str(spec.entry_point).startswith("__main__:"):
+            if isinstance(spec.entry_point, str) and spec.entry_point.startswith("__main__:"):
+                creator = cast("EnvCreator", load_env_creator(spec.entry_point))
                 spec = copy.copy(spec)  # noqa: PLW2901
-                spec.entry_point = load_env_creator(spec.entry_point)
+                spec.entry_point = creator
             specs[name] = cloudpickle.dumps(spec)
         except Exception as error:  # whatever its parts do when they are copied
             specs[name] = f"{type(error).__name__}: {error}"
@@ -327,39 +331,44 @@ def _work(
     sys.stdout, sys.stderr = (stream and EnduringStream(stream) for stream in (sys.stdout, sys.stderr))
     # Modules that are imported here register again what came from the parent.
     warnings.filterwarnings("ignore", ".*Overriding environment .* already in registry")
-    makes = arrays = rows = None
+    prepared = environments = None
     with suppress(*_DEATH):
         while (command := connection.recv())[0] != "close":
             answer: Any = []
             try:
-                if makes is None:
-                    makes, arrays = _prepare(job, specs, memory, own)
+                prepared = prepared or _prepare(job, specs, memory, own)
                 if command != _READY:
-                    rows = rows or Rows([make() for make in makes], arrays)
-                    answer = getattr(rows, command[0])(*command[1:])
+                    if environments is None:
+                        makes, arrays = prepared
+                        environments = SerialEnvironments([make() for make in makes], arrays)
+                    answer = getattr(environments, command[0])(*command[1:])
             except FAILURES as error:
                 text = "".join(traceback.format_exception(error))
                 answer = _Failure(_sent(error), _sent(error.__cause__), text)
             connection.send(answer)
-    if rows is not None:
-        rows.close()
+    if environments is not None:
+        environments.close()
 
 
 def _prepare(
     job: bytes, specs: Mapping[str, bytes | str], memory: Sequence[Any], own: slice
 ) -> tuple[list[Callable[[], gym.Env]], Arrays]:
-    """What makes a worker's environments, and the rows that they write into."""
+    """What makes a worker's environments, and the arrays that they write into."""
     for name, spec in specs.items():
-        try:
-            gym.registry[name] = cloudpickle.loads(spec)
-        except Exception as error:  # what cannot be sent or imported is missed only where it is played
-            reason = spec if isinstance(spec, str) else f"{type(error).__name__}: {error}"
-            gym.registry[name] = EnvSpec(name, entry_point=partial(_unsent, reason))
-    makes, suite, spaces = cloudpickle.loads(job)
+        reason = spec if isinstance(spec, str) else ""
+        if isinstance(spec, bytes):
+            try:
+                gym.registry[name] = cloudpickle.loads(spec)
+                continue
+            except Exception as error:  # what cannot be sent or imported is missed only where it is played
+                reason = f"{type(error).__name__}: {error}"
+        gym.registry[name] = EnvSpec(name, entry_point=partial(_unsent, reason))
+    makes, suite, (observation_space, action_space, count) = cloudpickle.loads(job)
     if suite.name not in registered_suites():
         register(suite)
     shared = iter(memory)
-    return makes, allocate(*spaces, lambda shape, dtype: _view(next(shared), shape, dtype)).part(own)
+    arrays = allocate(observation_space, action_space, count, lambda shape, dtype: _view(next(shared), shape, dtype))
+    return makes, arrays.part(own)
 
 
 def _unsent(reason: str, **_: Any) -> NoReturn:

@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from twohot.envs.checked import shown
 from twohot.envs.errors import ActionError, UnsupportedSpaceError
+from twohot.spaces import shape_of
 
 
 def common_action_space(own: Sequence[gym.Space], size: int = 0) -> gym.Space:
@@ -39,7 +40,7 @@ def common_action_space(own: Sequence[gym.Space], size: int = 0) -> gym.Space:
     if isinstance(own[0], spaces.MultiDiscrete):
         if size:
             raise ValueError(f"expected actions 0 for tasks whose actions are MultiDiscrete, got {size}")
-        counts = [space.nvec.ravel() for space in own]
+        counts = [space.nvec.ravel() for space in own if isinstance(space, spaces.MultiDiscrete)]
         common = np.ones(max(map(len, counts)), np.int64)
         for each in counts:
             common[: len(each)] = np.maximum(common[: len(each)], each)
@@ -74,8 +75,8 @@ def pad_actions(env: gym.Env, space: gym.Space) -> PadActions | PadChoices | Pad
     if isinstance(space, spaces.MultiDiscrete):
         return PadChoices(env, space.nvec)
     if isinstance(space, spaces.MultiBinary):
-        return PadBinary(env, int(space.n))
-    return RescaleActions(env, space.shape[0])
+        return PadBinary(env, math.prod(space.shape))
+    return RescaleActions(env, shape_of(space)[0])
 
 
 def check_actions(actions: Any, space: gym.Space, *leading: int) -> np.ndarray:
@@ -92,7 +93,7 @@ def check_actions(actions: Any, space: gym.Space, *leading: int) -> np.ndarray:
         listed = array.tolist()  # faster than in numpy
         if min(listed) >= 0 and max(listed) < space.n:
             return array
-    fits = array.shape == (*leading, *space.shape) and array.dtype.kind in "biuf"
+    fits = array.shape == (*leading, *(space.shape or ())) and array.dtype.kind in "biuf"
     if fits and isinstance(space, spaces.Box):
         flat = array.ravel()
         fits = not math.isnan(flat @ flat)  # a sum of squares has no NaN but one that was there, and is fast
@@ -104,10 +105,10 @@ def check_actions(actions: Any, space: gym.Space, *leading: int) -> np.ndarray:
         if isinstance(space, spaces.MultiDiscrete):
             most = space.nvec
         else:
-            most = 2 if isinstance(space, spaces.MultiBinary) else space.n
+            most = space.n if isinstance(space, spaces.Discrete) else 2
         fits = fits and not ((array < 0) | (array >= most)).any()
     if not fits:
-        raise ActionError(f"expected actions {[*leading, *space.shape]} of {space}, got {shown(actions)}")
+        raise ActionError(f"expected actions {[*leading, *(space.shape or ())]} of {space}, got {shown(actions)}")
     return array
 
 
@@ -182,7 +183,7 @@ class BoxScale:
 class PadActions(gym.Wrapper):
     """Offers `count` actions; one beyond the task's own becomes a uniformly random legal one.
 
-    Random choices come from a generator of its own, seeded by `reset(seed=...)`, so that they change no
+    Random choices come from a separate generator, seeded by `reset(seed=...)`, so that they change no
     random number of the environment.
 
     Attributes:

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from twohot._moved import renamed_arguments
 from twohot.envs.checked import LARGEST, as_numbers, shown
 from twohot.envs.errors import InfoError
 from twohot.errors import BrokenEnvironmentError
@@ -44,7 +45,7 @@ class Attempts(gym.Wrapper):
     When an attempt ends before the last, the inner environment is reset at once, with a fresh seed from the
     trial's own generator: the step that ended it returns its reward together with the first observation of the
     next attempt, neither terminated nor truncated, and no step is spent on the reset. The last attempt's end is
-    the trial's end, and its info also holds `attempt_returns` (float32, (attempts,), true returns, free attempts
+    the trial's end, and its info also holds `attempt_returns` (float32, (attempts,), true returns, unscored ones
     too), `attempt_lengths` (int32, (attempts,), steps), `attempt_success` (bool, (attempts,), whether a step's
     info told of a success, see `told_success`) and `success_told` (bool, whether any info said anything of it). Where
     the trial has one attempt, an environment that holds attempts itself may put its own first three into its last info,
@@ -56,20 +57,21 @@ class Attempts(gym.Wrapper):
     Args:
         env: any environment.
         attempts: attempts in a trial, at least 1.
-        free_attempts: in the first `free_attempts` attempts the returned reward is 0; fewer than `attempts`.
+        unscored_attempts: in the first `unscored_attempts` attempts the returned reward is 0; fewer than `attempts`.
 
     Attributes:
         attempt: index of the attempt that the last returned observation belongs to.
-        last_reward: the true reward of the last step, in a free attempt too; 0 after a reset.
+        last_reward: the true reward of the last step, in an unscored attempt too; 0 after a reset.
 
     Raises:
-        ValueError: `attempts` or `free_attempts` is outside its range.
+        ValueError: `attempts` or `unscored_attempts` is outside its range.
     """
 
-    def __init__(self, env: gym.Env, attempts: int, free_attempts: int = 0) -> None:
+    @renamed_arguments(free_attempts="unscored_attempts")
+    def __init__(self, env: gym.Env, attempts: int, unscored_attempts: int = 0) -> None:
         super().__init__(env)
-        check_attempts(attempts, free_attempts)
-        self.attempts, self.free_attempts = attempts, free_attempts
+        check_attempts(attempts, unscored_attempts)
+        self.attempts, self.unscored_attempts = attempts, unscored_attempts
         self._hides = env.has_wrapper_attr("hidden_task") and bool(env.get_wrapper_attr("hidden_task"))
         self._generator = np.random.default_rng()
         self._begin()
@@ -89,7 +91,7 @@ class Attempts(gym.Wrapper):
         if info and (success := told_success(info)) is not None:
             self._told = True
             self._successes[attempt] |= success
-        if attempt < self.free_attempts:
+        if attempt < self.unscored_attempts:
             reward = 0.0
         if terminated or truncated:
             if attempt < self.attempts - 1:
@@ -102,7 +104,7 @@ class Attempts(gym.Wrapper):
                 info = {**info, **self.results(), **own}
         return observation, reward, terminated, truncated, info
 
-    def results(self) -> dict[str, np.ndarray]:
+    def results(self) -> dict[str, Any]:
         """What the attempts so far have come to, as in the info of the last one's end."""
         check_returns(self._returns)
         values = self._returns, self._lengths, self._successes
@@ -155,12 +157,12 @@ def check_returns(returns: Iterable[float]) -> None:
             raise BrokenEnvironmentError(f"expected the rewards of an attempt to add up within float32, got {value}")
 
 
-def check_attempts(attempts: int, free_attempts: int) -> None:
-    """Raises ValueError unless 1 <= attempts and 0 <= free_attempts < attempts."""
+def check_attempts(attempts: int, unscored_attempts: int) -> None:
+    """Raises ValueError unless 1 <= attempts and 0 <= unscored_attempts < attempts."""
     if attempts < 1:
         raise ValueError(f"expected at least 1 attempt, got {attempts}")
-    if not 0 <= free_attempts < attempts:
-        raise ValueError(f"expected 0 <= free_attempts < attempts = {attempts}, got free_attempts {free_attempts}")
+    if not 0 <= unscored_attempts < attempts:
+        raise ValueError(f"expected unscored_attempts from 0 to below {attempts} attempts, got {unscored_attempts}")
 
 
 def draw_seed(generator: np.random.Generator) -> int:

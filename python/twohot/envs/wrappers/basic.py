@@ -64,7 +64,7 @@ class ScaleReward(gym.Wrapper):
 
     def step(self, action):
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return observation, reward * self.multiplier, terminated, truncated, info
+        return observation, float(reward) * self.multiplier, terminated, truncated, info
 
 
 class TimeLimitTerminates(gym.Wrapper):

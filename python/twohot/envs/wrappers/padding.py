@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from twohot.envs.errors import UnsupportedSpaceError
 from twohot.envs.parts import INTEGERS
-from twohot.spaces import ACTION_MASK, OBSERVATION, convention
+from twohot.spaces import ACTION_MASK, OBSERVATION, convention, dtype_of, shape_of
 
 CONTEXT = "context"
 """Name of the context features in a Dict observation."""
@@ -38,7 +38,7 @@ def common_observation_space(
         ValueError: images of two shapes; `size` too small, or given where observations are not flat.
     """
     if all(isinstance(space, spaces.Box) and len(space.shape) == 1 for space in own):
-        largest = max(space.shape[0] for space in own)
+        largest = max(shape_of(space)[0] for space in own)
         if size and size < largest:
             raise ValueError(f"expected at most {size} observation entries, got {largest}: raise observation_size")
         return spaces.Box(-np.inf, np.inf, (size or largest,), np.float32)
@@ -211,14 +211,15 @@ class PadParts(gym.Wrapper):
 
 def _writer(name: str, own: gym.Space | None, common: gym.Space) -> Callable[[Any], np.ndarray]:
     """From a task's part, or None, to the same part of all tasks."""
-    shape, dtype = common.shape, common.dtype
+    shape, dtype = shape_of(common), dtype_of(common)
     if own is None:
         return lambda value: np.zeros(shape, dtype)
-    if own.shape == shape:
+    own_shape = shape_of(own)
+    if own_shape == shape:
         return lambda value: np.array(value, dtype)  # the environment may draw the next one into its own
-    if len(shape) != 1 or len(own.shape) != 1 or own.shape[0] > shape[0]:
-        raise ValueError(f"observation {name!r}: expected what fits into {shape}, got {own.shape}")
-    size = own.shape[0]
+    if len(shape) != 1 or len(own_shape) != 1 or own_shape[0] > shape[0]:
+        raise ValueError(f"observation {name!r}: expected what fits into {shape}, got {own_shape}")
+    size = own_shape[0]
 
     def pad(value: Any) -> np.ndarray:
         padded = np.zeros(shape, dtype)

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from twohot._moved import renamed_arguments
 from twohot.envs.checked import LARGEST, raise_named
 from twohot.envs.registry import (
     UnknownEnvironmentError,
@@ -48,22 +49,22 @@ class TrialEnv(gym.Env[Any, Any]):
     Observation: where the layout's is a Box, one float32 vector: the task's own entries, zeros, and the features
     last; where it is a Dict, its parts and "context", float32, (4,). The features are `CONTEXT_FEATURES`: the number
     of steps so far in the trial / 1000, the attempt that the observation belongs to / max(1, attempts - 1), 1 if the
-    last action was legal (1 after a reset), and the last reward times the multiplier, which is shown in free attempts
+    last action was legal (1 after a reset), and the last reward times the multiplier, shown in unscored attempts
     too.
 
-    Action: the layout's. Reward: the task's own times its multiplier, and 0 in free attempts.
+    Action: the layout's. Reward: the task's own times its multiplier, and 0 in unscored attempts.
 
     info: after a reset `task` (int, index into `tasks`); at the trial's end `task`, `attempt_returns` (float32,
-    (attempts,), not multiplied, free attempts too), `attempt_lengths` (int32, (attempts,), steps), `attempt_success`
-    (bool, (attempts,), whether the task told of a success) and `success_told` (bool, whether it said anything of one);
-    else empty.
+    (attempts,), not multiplied, unscored attempts too), `attempt_lengths` (int32, (attempts,), steps),
+    `attempt_success` (bool, (attempts,), whether the task told of a success) and `success_told` (bool, whether it said
+    anything of one); else empty.
 
     Args:
         suite: name of a registered suite.
         tasks: names of its tasks, each once.
         split: which of the tasks' levels, seeds or goals, "train" or "test".
         attempts: attempts in a trial, at least 1.
-        free_attempts: leading attempts whose reward is not counted, fewer than `attempts`.
+        unscored_attempts: leading attempts whose reward is not counted, fewer than `attempts`.
         reward_multipliers: one finite factor for each task; empty means 1 for all.
         layout: the spaces; None takes the smallest that fit all tasks, which makes them.
         context_features: whether the four features are shown.
@@ -80,6 +81,9 @@ class TrialEnv(gym.Env[Any, Any]):
         BrokenEnvironmentError: a task raised, or gave what gymnasium's interface does not have.
     """
 
+    observation_space: spaces.Box | spaces.Dict
+
+    @renamed_arguments(free_attempts="unscored_attempts")
     def __init__(
         self,
         suite: str,
@@ -87,7 +91,7 @@ class TrialEnv(gym.Env[Any, Any]):
         *,
         split: str = "train",
         attempts: int = 1,
-        free_attempts: int = 0,
+        unscored_attempts: int = 0,
         reward_multipliers: Sequence[float] = (),
         layout: Layout | None = None,
         context_features: bool = True,
@@ -97,8 +101,8 @@ class TrialEnv(gym.Env[Any, Any]):
     ) -> None:
         self.suite, self.tasks, self.split = suite, check_tasks(suite, tasks), split
         check_split(suite, split)
-        check_attempts(attempts, free_attempts)
-        self.attempts, self.free_attempts = attempts, free_attempts
+        check_attempts(attempts, unscored_attempts)
+        self.attempts, self.unscored_attempts = attempts, unscored_attempts
         self._last_attempt = max(1, attempts - 1)
         self.reward_multipliers = tuple(reward_multipliers) or (1.0,) * len(self.tasks)
         if len(self.reward_multipliers) != len(self.tasks):
@@ -212,8 +216,8 @@ class TrialEnv(gym.Env[Any, Any]):
             env = PadObservation(env, space.shape[0], self._features)
         else:
             env = PadParts(env, space, self.action_space)
-        attempts = Attempts(env, self.attempts, self.free_attempts)
-        # Outside the attempts, which seed what is inside them anew for every attempt.
+        attempts = Attempts(env, self.attempts, self.unscored_attempts)
+        # Outside the attempts, which seed what is inside them for every attempt.
         padded = pad_actions(attempts, self.action_space)
         multiplier = float(self.reward_multipliers[task])
         return _Game(padded if multiplier == 1.0 else ScaleReward(padded, multiplier), attempts, padded, multiplier)

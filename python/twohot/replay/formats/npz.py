@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from twohot.files import replacing
+from twohot.files import atomic_write
 from twohot.replay.formats.archive import Archive, opened
 from twohot.replay.formats.trajectory import FormatError, Trajectory, checked, label, schema_of
 
@@ -133,5 +133,5 @@ def _flat(trajectory: Trajectory) -> dict[str, np.ndarray]:
 
 def _save(path: Path, columns: dict[str, np.ndarray]) -> None:
     savez: Callable[..., None] = np.savez  # some versions have other arguments than arrays
-    with replacing(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         savez(file, **columns)

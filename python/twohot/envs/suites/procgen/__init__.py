@@ -20,9 +20,9 @@ def make_procgen(task: str, split: str = "train", render: bool = False) -> Procg
     return Procgen(task, split, render=render)
 
 
-def make_mixed_batch(tasks: Sequence[str], split: str, rows: int) -> ProcgenBatch:
-    """`rows` games, stepped by as many threads as there are CPUs."""
-    return ProcgenBatch(tasks, split, rows, threads=cpus())
+def make_mixed_batch(tasks: Sequence[str], split: str, num_envs: int) -> ProcgenBatch:
+    """`num_envs` games, stepped by as many threads as there are CPUs."""
+    return ProcgenBatch(tasks, split, num_envs, threads=cpus())
 
 
 SUITE = Suite(
@@ -35,5 +35,5 @@ SUITE = Suite(
     make_mixed_batch=make_mixed_batch,
     splits=("train", "test"),
     uniform=True,
-    tells_success=True,
+    reports_success=True,
 )

@@ -12,43 +12,43 @@ from twohot.envs.vector.batched import EnvBatch
 
 
 class ProcgenBatch(EnvBatch):
-    """Rows that play any of `tasks`, each the same as `Procgen` plays it, whatever the number of threads.
+    """Many games of any of `tasks`, each the same as `Procgen` plays it, whatever the number of threads.
 
     Args:
-        tasks: of `TASKS`. split: as for `Procgen`. rows: number of games.
+        tasks: of `TASKS`. split: as for `Procgen`. num_envs: number of games.
         threads: that play, the caller's among them; at least 1.
     """
 
-    hidden_task = tells_success = True
+    hidden_task = reports_success = True
 
-    def __init__(self, tasks: Sequence[str], split: str, rows: int, threads: int) -> None:
-        super().__init__(rows)
-        self._memory = ProcgenMemory(rows)
+    def __init__(self, tasks: Sequence[str], split: str, num_envs: int, threads: int) -> None:
+        super().__init__(num_envs)
+        self._memory = ProcgenMemory(num_envs)
         self._tasks, self._split = tuple(tasks), split
-        self._games: list[dict[int, Procgen]] = [{} for _ in range(rows)]
-        self._playing = [self._game(row, 0) for row in range(rows)]
+        self._games: list[dict[int, Procgen]] = [{} for _ in range(num_envs)]
+        self._playing = [self._game(index, 0) for index in range(num_envs)]
         self.observation_space, self.action_space = self._playing[0].observation_space, self._playing[0].action_space
-        self._helpers = min(threads, rows) - 1
+        self._helpers = min(threads, num_envs) - 1
         self._pool = ThreadPoolExecutor(self._helpers, "procgen") if self._helpers else None
         self._before = self._memory.image.copy()
-        self._over = np.ones(rows, bool)  # in the library's next episode; or not begun
-        self._marked = np.zeros(rows, bool)
-        self._steps, self._limit = np.zeros((2, rows), np.int64)
+        self._over = np.ones(num_envs, bool)  # in the library's next episode; or not begun
+        self._marked = np.zeros(num_envs, bool)
+        self._steps, self._limit = np.zeros((2, num_envs), np.int64)
 
-    def choose(self, row: int, task: int) -> None:
-        game = self._game(row, task)
-        if game is not self._playing[row]:
-            self._playing[row].close()  # a new level is a new game in any case
-            self._playing[row] = game
+    def choose(self, index: int, task: int) -> None:
+        game = self._game(index, task)
+        if game is not self._playing[index]:
+            self._playing[index].close()  # a new level is a new game in any case
+            self._playing[index] = game
 
-    def reset(self, row: int, random: np.random.Generator, *, new_task: bool = True) -> None:
-        game = self._playing[row]
-        game.over = self._over[row]
+    def reset(self, index: int, random: np.random.Generator, *, new_task: bool = True) -> None:
+        game = self._playing[index]
+        game.over = self._over[index]
         game.np_random = random
         game.reset(options={"attempt": int(not new_task)})
-        self._over[row] = self.success[row] = False
-        self._marked[row] = not new_task
-        self._steps[row], self._limit[row] = 0, game.limit
+        self._over[index] = self.success[index] = False
+        self._marked[index] = not new_task
+        self._steps[index], self._limit[index] = 0, game.limit
 
     def observe(self) -> np.ndarray:
         images = self._memory.image.copy()
@@ -68,8 +68,8 @@ class ProcgenBatch(EnvBatch):
         self._over |= first
         return memory.reward.copy(), first, ~first & (self._steps >= self._limit)
 
-    def picture(self, row: int) -> np.ndarray:
-        return self.observe()[row]
+    def picture(self, index: int) -> np.ndarray:
+        return self.observe()[index]
 
     def close(self) -> None:
         for games in self._games:
@@ -78,10 +78,10 @@ class ProcgenBatch(EnvBatch):
         if self._pool is not None:
             self._pool.shutdown()
 
-    def _game(self, row: int, task: int) -> Procgen:
-        games = self._games[row]
+    def _game(self, index: int, task: int) -> Procgen:
+        games = self._games[index]
         if task not in games:
-            games[task] = Procgen(self._tasks[task], self._split, memory=self._memory, row=row)
+            games[task] = Procgen(self._tasks[task], self._split, memory=self._memory, index=index)
         return games[task]
 
     def _act(self, games: Sequence[Procgen]) -> None:

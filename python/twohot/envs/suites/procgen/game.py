@@ -42,22 +42,22 @@ _STATE_BYTES = 2**20
 
 
 class ProcgenMemory:
-    """What the library reads and writes of `rows` games, each a row of these arrays.
+    """What the library reads and writes of `num_envs` games, along the first axis of these arrays.
 
     Attributes:
-        image: uint8 [rows, 64, 64, 3]. action: int32 [rows]. reward: float32 [rows].
-        first: uint8 [rows], whether the image is the first of an episode. complete: uint8 [rows], whether the last
-            episode ended with its level completed.
+        image: uint8 [num_envs, 64, 64, 3]. action: int32 [num_envs]. reward: float32 [num_envs].
+        first: uint8 [num_envs], whether the image is the first of an episode.
+        complete: uint8 [num_envs], whether the last episode ended with its level completed.
     """
 
-    def __init__(self, rows: int) -> None:
-        self.image = np.zeros((rows, _SIZE, _SIZE, 3), np.uint8)
-        self.action = np.zeros(rows, np.int32)
-        self.reward = np.zeros(rows, np.float32)
-        self.first, self.complete = np.zeros((2, rows), np.uint8)
+    def __init__(self, num_envs: int) -> None:
+        self.image = np.zeros((num_envs, _SIZE, _SIZE, 3), np.uint8)
+        self.action = np.zeros(num_envs, np.int32)
+        self.reward = np.zeros(num_envs, np.float32)
+        self.first, self.complete = np.zeros((2, num_envs), np.uint8)
 
 
-class Procgen(gym.Env[np.ndarray, int]):
+class Procgen(gym.Env[np.ndarray, np.int64]):
     """One game in one mode; its hidden task is one level.
 
     Observation: Box, uint8, (64, 64, 3). In every attempt after the first, the pixels 1 to 4 of both axes are black, as
@@ -72,7 +72,7 @@ class Procgen(gym.Env[np.ndarray, int]):
         task: one of `TASKS`.
         split: "train" plays levels 0 to 9999, "test" later ones up to ten million.
         render: whether `render` returns frames of 512 x 512.
-        memory, row: where the library reads its action and writes what it shows; None takes memory of its own.
+        memory, index: where the library reads its action and writes what it shows; None allocates it.
 
     Attributes:
         level: that is played; -1 before the first.
@@ -84,6 +84,7 @@ class Procgen(gym.Env[np.ndarray, int]):
     """
 
     hidden_task = True
+    observation_space: spaces.Box
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class Procgen(gym.Env[np.ndarray, int]):
         *,
         render: bool = False,
         memory: ProcgenMemory | None = None,
-        row: int = 0,
+        index: int = 0,
     ) -> None:
         # The library ends the process on a mode that a game lacks, so nothing unknown may reach it.
         if task not in TASKS:
@@ -110,21 +111,23 @@ class Procgen(gym.Env[np.ndarray, int]):
         self._library = _load()
         self._handle: int | None = None
         memory = memory or ProcgenMemory(1)
-        self._image = memory.image[row]
+        self._image = memory.image[index]
         self._frame = np.zeros((_RENDER_SIZE, _RENDER_SIZE, 3), np.uint8) if render else None
         self._action, self._reward = (
-            c_int32.from_buffer(memory.action, 4 * row),
-            c_float.from_buffer(memory.reward, 4 * row),
+            c_int32.from_buffer(memory.action.data, 4 * index),
+            c_float.from_buffer(memory.reward.data, 4 * index),
         )
-        self._first, self._complete = c_uint8.from_buffer(memory.first, row), c_uint8.from_buffer(memory.complete, row)
+        self._first = c_uint8.from_buffer(memory.first.data, index)
+        self._complete = c_uint8.from_buffer(memory.complete.data, index)
         self._previous_seed, self._seed = c_int32(), c_int32()
         info = [byref(self._previous_seed), byref(self._complete), byref(self._seed)]
-        if render:
-            info.append(self._frame.ctypes.data_as(c_void_p))
+        addresses = [ctypes.cast(pointer, c_void_p) for pointer in info]
+        if self._frame is not None:
+            addresses.append(self._frame.ctypes.data_as(c_void_p))
         # Kept here: the library reads the pointers at every step.
         self._pointers = (
             (c_void_p * 1)(self._image.ctypes.data),
-            (c_void_p * len(info))(*(ctypes.cast(pointer, c_void_p) for pointer in info)),
+            (c_void_p * len(addresses))(*addresses),
             (c_void_p * 1)(ctypes.addressof(self._action)),
         )
         image, infos, action = self._pointers
@@ -150,7 +153,7 @@ class Procgen(gym.Env[np.ndarray, int]):
     def step(self, action):
         if self._handle is None or self.over:
             raise gym.error.ResetNeeded("expected reset() before the first step and after an episode's end, got step()")
-        self._action.value = action
+        self._action.value = int(action)
         self.act()
         self._steps += 1
         reward = self._reward.value
@@ -171,7 +174,7 @@ class Procgen(gym.Env[np.ndarray, int]):
 
     def render(self):
         self._library.libenv_observe(self._handle)
-        return self._frame.copy()
+        return None if self._frame is None else self._frame.copy()
 
     def close(self) -> None:
         if self._handle is not None:
@@ -213,7 +216,7 @@ class Procgen(gym.Env[np.ndarray, int]):
     def _stop_clock(self) -> None:
         """Moves the library's time limit out of reach, in the state that it saves and restores.
 
-        At every episode, since jumper sets its own anew at each.
+        At every episode, since jumper sets its own again at each.
         """
         state = _state
         size = self._library.get_state(self._handle, 0, state, _STATE_BYTES)

@@ -1,13 +1,18 @@
-"""`twohot evaluate`: play the agents of one run or several, print what they reached, and write it down."""
+"""Play the agents of one run or several, print what they reached, and write it down.
+
+evaluate RUN [RUN ...]   play trained agents, per task and per attempt
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from twohot.cli.options import EvaluateOptions
+import tyro
+
+from twohot.cli.options import console, parse, run_directory
 from twohot.config import TrainConfig
 from twohot.config.files import save_json
 from twohot.data.spaces import agent_layout
@@ -25,8 +30,45 @@ if TYPE_CHECKING:
 VIDEOS_NAME = "videos"
 
 
-def run(options: EvaluateOptions, console: Console) -> None:
-    """Evaluate every run that `options` names.
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Play trained agents without exploration noise; prints raw returns per task and per attempt, with intervals.
+
+    Several runs of one configuration, with different seeds, are taken together: the intervals are then over seeds.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Directories of the runs; each gets its own evaluation.json."""
+    trials: int = 32
+    """Trials of each task."""
+    seed: int = 1
+    """Seed of environments and sampled actions."""
+    greedy: bool = False
+    """Take the most probable action instead of sampling one from the policy."""
+    splits: tuple[Literal["train", "test"], ...] = ()
+    """Levels, seeds or goals to play, instead of the run's own evaluate.splits."""
+    json: Path | None = None
+    """File for the results of all runs together, as JSON."""
+    video: bool = False
+    """Also write an animated GIF of one trial of each task to the directory videos of each run."""
+    device: str = "auto"
+    """cpu, cuda or cuda:N; auto takes cuda where there is one, else cpu."""
+
+
+def run(arguments: list[str]) -> int:
+    """Evaluate the runs that the arguments name; returns the exit code."""
+    options = parse(EvaluateOptions, "evaluate", arguments)
+    if options.trials < 1:
+        raise UsageError(f"--trials: expected at least 1, got {options.trials}")
+    directories = [run_directory(run) for run in options.runs]
+    if len({directory.resolve() for directory in directories}) < len(directories):
+        raise UsageError(f"expected every run once, got {', '.join(map(str, directories))}")
+    evaluate(options, directories, console())
+    return 0
+
+
+def evaluate(options: EvaluateOptions, directories: Sequence[Path], output: Console) -> None:
+    """Evaluate the runs in `directories` as `options` say.
 
     Each run's directory gets its own `evaluation.json` and, where asked for, `videos/`.
 
@@ -36,7 +78,7 @@ def run(options: EvaluateOptions, console: Console) -> None:
     """
     device = usable_device(options.device)
     scores, played = {}, None
-    for directory in options.runs:
+    for directory in directories:
         config, networks = load_networks(directory)
         if options.splits:
             config = replace(config, evaluate=replace(config.evaluate, splits=options.splits))
@@ -53,24 +95,24 @@ def run(options: EvaluateOptions, console: Console) -> None:
             from twohot.training.video import record
 
             for line in record(policy, config.environment, config.evaluate, directory / VIDEOS_NAME, **how):
-                console.print(printable(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
+                output.print(printable(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
     result = report(scores, **facts)
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         save_json(result, options.json)
-    print_report(console, result)
+    print_report(output, result)
 
 
 def _same_tasks(played: Any, config: TrainConfig, directory: Path) -> Any:
     environment, evaluation = config.environment, config.evaluate
-    mine = (environment.suite, environment.tasks, environment.attempts, environment.free_attempts)
+    mine = (environment.suite, environment.tasks, environment.attempts, environment.unscored_attempts)
     mine += (evaluation.held_out_tasks, evaluation.splits)
     if played not in (None, mine):
         raise UsageError(f"{directory}: expected runs that play the same tasks and attempts, got {mine} after {played}")
     return mine
 
 
-def print_report(console: Console, result: Mapping[str, Any]) -> None:
+def print_report(output: Console, result: Mapping[str, Any]) -> None:
     """Print the tables of what `twohot.runs.scores.report` gave."""
     from rich.table import Table
     from rich.text import Text
@@ -90,8 +132,8 @@ def print_report(console: Console, result: Mapping[str, Any]) -> None:
         cells = [_cell(entry.get(name)) for name in known]
         cells += [_attempt(found) for found in entry["attempts"][:attempts]]
         table.add_row(Text(printable(name)), *([entry["split"]] * splits), *cells)
-    console.print(table)
-    console.print(_caption(result), highlight=False, soft_wrap=True)
+    output.print(table)
+    output.print(_caption(result), highlight=False, soft_wrap=True)
 
 
 def _caption(result: Mapping[str, Any]) -> str:

@@ -1,21 +1,19 @@
-"""`twohot replay`: looks into, checks, mends, fills and empties a replay in a directory."""
+"""Look into, check, repair, fill and empty a replay in a directory.
+
+replay COMMAND ...       look into, verify, repair, import or export a replay directory
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import tyro
 
-from twohot.cli.options import (
-    ReplayExportOptions,
-    ReplayImportOptions,
-    ReplayInfoOptions,
-    ReplayRepairOptions,
-    ReplayVerifyOptions,
-    parse,
-)
+from twohot.cli.options import console, parse
 from twohot.errors import TwohotError, UsageError
 from twohot.replay import Problem, Replay
 from twohot.replay.manifest import exists, read_manifest, repair_command
@@ -29,7 +27,7 @@ usage: twohot replay COMMAND ...
 
   info DIRECTORY                  what a replay holds: its schema, and lengths and returns by task
   verify DIRECTORY                compare every trajectory with its checksum
-  repair DIRECTORY                make the index anew from all that is intact, and set the rest aside
+  repair DIRECTORY                rebuild the index from all that is intact, and set the rest aside
   import FORMAT SOURCE DIRECTORY  add trajectories from AMAGO buffers, Minari datasets or npz files
   export FORMAT DIRECTORY TARGET  write the trajectories as npz or as a Minari dataset
 
@@ -39,7 +37,68 @@ UNBOUNDED = 2**62
 """A capacity that nothing reaches: looking into a replay evicts nothing."""
 
 
-def run(arguments: list[str], console: Console) -> int:
+@dataclass(frozen=True)
+class ReplayInfoOptions:
+    """What a replay directory holds: its schema, and lengths and returns by task. Works while others write to it."""
+
+    directory: tyro.conf.Positional[Path]
+    """A replay's directory; that of a run with `--replay.storage disk` is RUN/replay."""
+    plot: Path | None = None
+    """Also draw lengths and returns by task into this file, in the format of its suffix."""
+
+
+@dataclass(frozen=True)
+class ReplayVerifyOptions:
+    """Read every trajectory and compare it with its checksum; the exit code is 1 where anything is damaged."""
+
+    directory: tyro.conf.Positional[Path]
+    """A replay's directory."""
+
+
+@dataclass(frozen=True)
+class ReplayRepairOptions:
+    """Rebuild the index of a replay from all that is intact; files without any go to its folder `damaged`."""
+
+    directory: tyro.conf.Positional[Path]
+    """A replay's directory, to which nobody writes at the moment."""
+
+
+@dataclass(frozen=True)
+class ReplayImportOptions:
+    """Add trajectories from files to a replay, which is made where there is none; nothing that is read executes.
+
+    All are read and checked before the first is added: where one is damaged, nothing is added.
+    """
+
+    format: tyro.conf.Positional[Literal["amago", "minari", "npz"]]
+    """amago: the .npz files of a buffer of the official code. minari: a dataset's name. npz: see docs/replay.md."""
+    source: tyro.conf.Positional[str]
+    """A file, a folder, or the name of a Minari dataset."""
+    directory: tyro.conf.Positional[Path]
+    """The replay's directory."""
+    fields: tuple[str, ...] = ()
+    """Observations to keep; all where none is named."""
+    discrete: bool = False
+    """amago: actions are one-hot rows; store their index."""
+    capacity_steps: int | None = None
+    """Of a replay that is made: its most steps; without it nothing ever leaves."""
+    protect: bool = False
+    """The trajectories never leave, though they count towards the capacity."""
+
+
+@dataclass(frozen=True)
+class ReplayExportOptions:
+    """Write all trajectories of a replay, oldest first."""
+
+    format: tyro.conf.Positional[Literal["npz", "minari"]]
+    """What to write."""
+    directory: tyro.conf.Positional[Path]
+    """The replay's directory."""
+    target: tyro.conf.Positional[str]
+    """npz: a file that ends with .npz, or a new folder, for one file a trajectory. minari: a new dataset's name."""
+
+
+def run(arguments: list[str]) -> int:
     """Run one of the commands; returns the exit code. Raises TwohotError and OSError."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -47,18 +106,18 @@ def run(arguments: list[str], console: Console) -> int:
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
         raise UsageError(f"no command {name!r}; there are {', '.join(COMMANDS)}")
-    return COMMANDS[name](rest, console)
+    return COMMANDS[name](rest, console())
 
 
-def _info(arguments: list[str], console: Console) -> int:
+def _info(arguments: list[str], output: Console) -> int:
     from rich.table import Table
 
-    from twohot.reports.figures import compact
+    from twohot.reports.figures import format_si
 
     options = parse(ReplayInfoOptions, "replay info", arguments)
     with _open(options.directory, corrupt="skip") as replay:
         stats, table = replay.stats(), replay.table()
-        size = f"{stats.trajectories} trajectories, {stats.steps} steps, {compact(stats.bytes)}B"
+        size = f"{stats.trajectories} trajectories, {stats.steps} steps, {format_si(stats.bytes)}B"
         print(f"{printable(options.directory)}: {size}")
         for kind, fields in (("observation", replay.schema.observation), ("step", replay.schema.step)):
             for field, about in fields.items():
@@ -71,7 +130,7 @@ def _info(arguments: list[str], console: Console) -> int:
             figures = (np.median(returns), returns.min(), returns.max())
             counts = (mine.sum(), lengths.sum(), int(np.median(lengths)))
             rows.add_row(str(task), *map(str, counts), *(f"{figure:.4g}" for figure in figures))
-        console.print(rows)
+        output.print(rows)
         if options.plot is not None:
             from twohot.reports.replay_plot import plot
 
@@ -85,9 +144,9 @@ def _info(arguments: list[str], console: Console) -> int:
     return 0
 
 
-def _verify(arguments: list[str], console: Console) -> int:
+def _verify(arguments: list[str], output: Console) -> int:
     options = parse(ReplayVerifyOptions, "replay verify", arguments)
-    with _open(options.directory, corrupt="skip") as replay, console.status("reading every trajectory"):
+    with _open(options.directory, corrupt="skip") as replay, output.status("reading every trajectory"):
         stats, problems = replay.stats(), replay.verify()
     _print(problems)
     where = printable(options.directory)
@@ -97,9 +156,9 @@ def _verify(arguments: list[str], console: Console) -> int:
     return 1 if problems else 0
 
 
-def _repair(arguments: list[str], console: Console) -> int:
+def _repair(arguments: list[str], output: Console) -> int:
     options = parse(ReplayRepairOptions, "replay repair", arguments)
-    with console.status("reading every trajectory"):
+    with output.status("reading every trajectory"):
         problems = _runtime(lambda: Replay.repair(options.directory))
     _print(problems)
     with _open(options.directory) as replay:
@@ -109,7 +168,7 @@ def _repair(arguments: list[str], console: Console) -> int:
     return 0
 
 
-def _import(arguments: list[str], console: Console) -> int:
+def _import(arguments: list[str], output: Console) -> int:
     from twohot.replay.formats import schema_of
 
     options = parse(ReplayImportOptions, "replay import", arguments)
@@ -117,19 +176,21 @@ def _import(arguments: list[str], console: Console) -> int:
     if first is None:
         raise TwohotError(f"{options.source}: holds no trajectory")
     there = exists(options.directory)
+    capacity: dict[str, Any] = {}
     if there:
-        schema, capacity = read_manifest(options.directory)
+        schema, found = read_manifest(options.directory)
+        capacity.update(found)
     else:
-        steps = UNBOUNDED if options.capacity_steps is None else options.capacity_steps
-        schema, capacity = schema_of(first), {"capacity_steps": steps}
+        schema = schema_of(first)
+        capacity["capacity_steps"] = UNBOUNDED if options.capacity_steps is None else options.capacity_steps
     # All are read once before the first is added, so that a corrupt one in the midst leaves the directory as it was.
-    with _runtime(lambda: Replay.create(schema, **capacity)) as rehearsal, console.status("reading trajectories"):
+    with _runtime(lambda: Replay.create(schema, **capacity)) as rehearsal, output.status("reading trajectories"):
         _add_all(rehearsal, options, once=True)
     if there:
         replay = _runtime(lambda: Replay.open(options.directory, "append"))
     else:
         replay = Replay.create(schema, directory=options.directory, **capacity)
-    with replay, console.status("adding trajectories") as status:
+    with replay, output.status("adding trajectories") as status:
         added = _add_all(replay, options, lambda count: status.update(f"adding trajectories: {count}"))
         replay.sync()
         stats = replay.stats()
@@ -158,11 +219,11 @@ def _add_all(
     return added
 
 
-def _export(arguments: list[str], console: Console) -> int:
+def _export(arguments: list[str], output: Console) -> int:
     from twohot.replay.formats import write_minari, write_npz
 
     options = parse(ReplayExportOptions, "replay export", arguments)
-    with _open(options.directory) as replay, console.status("writing trajectories") as status:
+    with _open(options.directory) as replay, output.status("writing trajectories") as status:
         problems = replay.verify()  # of a copy nobody could tell any more
         if problems:
             raise TwohotError(
