@@ -14,15 +14,11 @@ TRITON := triton==3.9.0
 # cannot say so.
 PROCGEN := procgen-mirror==0.10.7 ; python_version >= "3.11" and python_version < "3.13"
 
-# What `make lint` holds to the types; `make types` looks at everything that is installed.
-TYPED := $(addprefix python/twohot/,kernels losses rl attention.py tensors.py) tests/losses/typed_losses.py
-
-.PHONY: help train test lint types cpp-test fuzz fuzz-build format bench gpu readme wheel resolve clean
+.PHONY: help train test lint cpp-test fuzz fuzz-build format bench gpu readme wheel resolve clean
 
 help:
 	@echo "make train   train the quickstart agent (about 5 minutes on two cores) and write its report"
 	@echo "make test    lint, C++ tests and Python tests"
-	@echo "make types   check the types of the whole package, where errors are left"
 	@echo "make fuzz    random calls of native code, under AddressSanitizer"
 	@echo "make format  format the sources"
 	@echo "make bench   measure what takes minutes, into bench/results"
@@ -56,9 +52,6 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
-	$(BIN)/pyright $(TYPED)
-
-types: $(VENV)/.ready
 	$(BIN)/pyright
 
 # Once as it ships, once under AddressSanitizer and UndefinedBehaviourSanitizer, once under ThreadSanitizer.

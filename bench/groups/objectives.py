@@ -68,18 +68,18 @@ class Case:
 
 
 CHOICES, NUMBERS = Discrete(5), Box(-1, 1, (1,))
-CLIMB = {"actor": "dependent"}
+DEPENDENT = {"actor": "dependent"}
 SCALAR = {"critic": "scalar"}
 EXPONENTIAL = {"filter": "exponential", "filter_beta": 0.3}
 CASES = {
     "two-hot, independent (AMAGO-2)": Case(CHOICES),
     "HL-Gauss, independent": Case(CHOICES, {"critic": "hl_gauss"}),
     "scalar, independent": Case(CHOICES, SCALAR),
-    "two-hot, dependent": Case(CHOICES, {}, CLIMB),
-    "scalar, dependent (AMAGO)": Case(CHOICES, SCALAR, CLIMB),
-    "scalar, climb alone": Case(CHOICES, SCALAR, {"imitation_weight": 0.0, "policy_gradient_weight": 1.0}),
+    "two-hot, dependent": Case(CHOICES, {}, DEPENDENT),
+    "scalar, dependent (AMAGO)": Case(CHOICES, SCALAR, DEPENDENT),
+    "scalar, policy gradient alone": Case(CHOICES, SCALAR, {"imitation_weight": 0.0, "policy_gradient_weight": 1.0}),
     "two-hot, half and half": Case(CHOICES, {}, {"imitation_weight": 0.5, "policy_gradient_weight": 0.5}),
-    "scalar, dependent, straight-through": Case(CHOICES, SCALAR, {**CLIMB, "policy_gradient_samples": 2}),
+    "scalar, dependent, straight-through": Case(CHOICES, SCALAR, {**DEPENDENT, "policy_gradient_samples": 2}),
     "two-hot, exponential filter": Case(CHOICES, {}, EXPONENTIAL),
     "two-hot, leaky ramp": Case(CHOICES, {}, {"filter": "leaky_ramp"}),
     "two-hot, exact values, 3 steps": Case(CHOICES, {}, {"action_samples": 0, "target_action_samples": 0, "n_step": 3}),
@@ -87,15 +87,15 @@ CASES = {
     "two-hot, offline": Case(CHOICES, offline=True),
     "behaviour cloning, offline": Case(CHOICES, {}, {"filter": "none", "critic_weight": 0.0}, offline=True),
     "two-hot, independent, MultiDiscrete": Case(MultiDiscrete([3, 4]), rounds=2 * ROUNDS),
-    "scalar, dependent, MultiDiscrete": Case(MultiDiscrete([3, 4]), SCALAR, CLIMB),
+    "scalar, dependent, MultiDiscrete": Case(MultiDiscrete([3, 4]), SCALAR, DEPENDENT),
     "two-hot, independent, MultiBinary": Case(MultiBinary(4), rounds=2 * ROUNDS),
-    "scalar, dependent, MultiBinary": Case(MultiBinary(4), SCALAR, CLIMB),
+    "scalar, dependent, MultiBinary": Case(MultiBinary(4), SCALAR, DEPENDENT),
     "two-hot, independent, tanh-Gaussian": Case(NUMBERS, rounds=2 * ROUNDS),
     "two-hot, independent, Beta": Case(NUMBERS, {"continuous": "beta"}),
     "two-hot, independent, mixture": Case(NUMBERS, {"continuous": "gaussian_mixture"}),
-    "scalar, dependent, tanh-Gaussian": Case(NUMBERS, SCALAR, CLIMB),
-    "scalar, dependent, Beta": Case(NUMBERS, {**SCALAR, "continuous": "beta"}, CLIMB),
-    "scalar, dependent, mixture": Case(NUMBERS, {**SCALAR, "continuous": "gaussian_mixture"}, CLIMB),
+    "scalar, dependent, tanh-Gaussian": Case(NUMBERS, SCALAR, DEPENDENT),
+    "scalar, dependent, Beta": Case(NUMBERS, {**SCALAR, "continuous": "beta"}, DEPENDENT),
+    "scalar, dependent, mixture": Case(NUMBERS, {**SCALAR, "continuous": "gaussian_mixture"}, DEPENDENT),
 }
 
 

@@ -107,6 +107,8 @@ def renamed_arguments(**renamed: str) -> Callable[[Callable[P, R]], Callable[P, 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             for old in renamed.keys() & kwargs.keys():
+                if renamed[old] in kwargs:
+                    raise TypeError(f"expected {renamed[old]}, got {old} as well, which is its old name")
                 warn_renamed(f"the argument {old}", renamed[old])
                 kwargs[renamed[old]] = kwargs.pop(old)
             return function(*args, **kwargs)
@@ -131,3 +133,14 @@ def renamed_fields(**renamed: str) -> Callable[[type[Class]], type[Class]]:
         return cls
 
     return decorate
+
+
+def renamed_method(old: str, new: str) -> Callable[..., Any]:
+    """The method `old` of a class, which calls the method `new`."""
+
+    def call(self: Any, *arguments: Any, **named: Any) -> Any:
+        warn_renamed(f"{type(self).__name__}.{old}", new)
+        return getattr(self, new)(*arguments, **named)
+
+    call.__name__, call.__doc__ = old, f"Deprecated: use `{new}`."
+    return call

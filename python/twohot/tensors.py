@@ -1,6 +1,8 @@
-"""Checks of the tensors that public functions are given."""
+"""Checks of tensors that come from elsewhere."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -30,3 +32,15 @@ def require_device(name: str, other: str, tensor: Tensor, leader: str, leading: 
             f"{name}: expected {other} on {leading.device}, as {leader} is, got {other} on {tensor.device}; "
             f"move it with .to({str(leading.device)!r})"
         )
+
+
+def require_alike(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[torch.Size, torch.dtype]]) -> None:
+    """Raise ValueError unless the tensors have the names that are expected, each with its shape and dtype."""
+    for name in sorted(set(tensors) ^ set(expected)):
+        raise ValueError(f"tensor {name!r} is {'one too many' if name in tensors else 'missing'}")
+    for name, (shape, dtype) in expected.items():
+        found = tensors[name]
+        if (found.shape, found.dtype) != (shape, dtype):
+            raise ValueError(
+                f"tensor {name!r}: expected {list(shape)} of {dtype}, got {list(found.shape)} of {found.dtype}"
+            )

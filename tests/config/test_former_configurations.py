@@ -11,6 +11,7 @@ from twohot.config import ConfigurationError, TrainConfig
 from twohot.config.files import ADDED, from_json, load_config, save_config, to_json
 from twohot.inference import agent as acting
 from twohot.runs.checkpoint import CheckpointError
+from twohot.training import session
 from twohot.training import train as training
 
 FORMER = json.loads((Path(__file__).parent / "former_config.json").read_text())
@@ -47,7 +48,7 @@ def test_a_run_of_a_former_version_resumes_and_acts(tmp_path, monkeypatch):
     whole, run = tmp_path / "whole", tmp_path / "run"
     training.train(with_epochs(4), whole, quiet())
     with monkeypatch.context() as patch:
-        patch.setattr(training, "to_json", lambda config: former(to_json(config)))
+        patch.setattr(session, "to_json", lambda config: former(to_json(config)))
         # It stops where it is resumed from: the end of a run is a checkpoint, and 2 a multiple of checkpoint_every.
         training.train(with_epochs(2), run, quiet())
     config = json.loads((run / "config.json").read_text())
@@ -62,7 +63,7 @@ def test_a_run_of_a_former_version_resumes_and_acts(tmp_path, monkeypatch):
 def test_another_value_than_the_default_of_then_is_refused(tmp_path, monkeypatch):
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(training, "to_json", lambda config: former(to_json(config)))
+        patch.setattr(session, "to_json", lambda config: former(to_json(config)))
         training.train(with_epochs(1), run, quiet())
     agent = dataclasses.replace(CONFIG.agent, critic_action_clip=0.5)
     save_config(dataclasses.replace(with_epochs(2), agent=agent), run / "config.json")

@@ -66,12 +66,12 @@ def test_shares_of_a_batch(recorded, tmp_path):
         trajectory = data.get(0)
         own.add(*(trajectory[name] for name in ("observation", "action", "reward", "terminated", "truncated")), 0)
     assert experience.sampler(own).weights.tolist() == pytest.approx([0.25, 0.25, 0.5])
-    state = json.loads(json.dumps(experience.random_state))
+    state = json.loads(json.dumps(experience.state_dict()))
     first = experience.sampler(own).sample(64, 8)
     experience.drawn()
     second = experience.sampler(own).sample(64, 8)
     assert not np.array_equal(first.trajectory, second.trajectory)
-    experience.random_state = state
+    experience.load_state_dict(state)
     own.random_state = Replay.create(own.schema, capacity_steps=1000).random_state
     again = experience.sampler(own).sample(64, 8)
     np.testing.assert_array_equal(again.trajectory[20:], first.trajectory[20:])

@@ -39,7 +39,7 @@ def hosted(sources: list[str], folder: Path, *more: str) -> SimpleNamespace:
 
 
 def train(sources: list[str], folder: Path, **options: Any) -> Iterator[Tensor]:
-    """The critics of the script's agent with these blocks in it, and a policy that climbs them."""
+    """The critics of the script's agent with these blocks in it, and a policy that maximises them."""
     gin.clear_config()
     agent_type = hosted(sources, folder).train.main()
     draw = randoms(2)
@@ -55,7 +55,7 @@ def train(sources: list[str], folder: Path, **options: Any) -> Iterator[Tensor]:
         loss, losses, values = agent.critic_loss(states, actions, primes, reward, mask)
         yield from (loss, losses, values)
         loss.backward()
-        # A policy climbs the values.
+        # A policy maximises the values.
         (0.001 * agent.critics.bin_dist_to_raw_vals(agent.critics(states, primes)).mean()).backward()
         yield from descend([states, *agent.critics.parameters()], rate=0.1)
         states = states.detach()

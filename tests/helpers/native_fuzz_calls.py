@@ -429,7 +429,7 @@ def mlps(draw: Draw):
 def encoders(draw: Draw):
     torch.manual_seed(draw.size(*range(9)))
     seen = spaces.Dict({"a": spaces.Box(-1, 1, (3,)), "b": spaces.Box(-1, 1, (2, 2))})
-    encoder = freeze_network(TimestepEncoder(seen, spaces.Discrete(4), 16, 2, 32))
+    encoder = freeze_network(TimestepEncoder(seen, spaces.Discrete(4), hidden=16, layers=2, width=32))
     rows = draw.size(1, 3)
 
     def encode(encoder, a, b, previous_action, previous_reward, time):

@@ -331,13 +331,13 @@ def advantage_of(agent, taken, pairs, action, q):
     return sum(differences) / len(taken)
 
 
-def losses_by_loops(agent, batch, config, critics_drawn, target_actions=None, actions=None, climbing=None):
+def losses_by_loops(agent, batch, config, critics_drawn, target_actions=None, actions=None, reparametrised=None):
     """Losses and what they are made of, in float64.
 
     Args:
         critics_drawn: [subset, M, G] which critics make a target. target_actions, actions: [M, G, K, *action] sampled
-            from the target actor and from the actor; None for the exact expectation. climbing: the same, differentiable
-            and as inputs of a linear layer. M counts (window, step) pairs.
+            from the target actor and from the actor; None for the exact expectation. reparametrised: the same,
+            differentiable and as inputs of a linear layer. M counts (window, step) pairs.
     """
     rows, steps = batch.mask.shape
     discounts, critics = len(CONFIG.discounts), CONFIG.critics
@@ -362,23 +362,24 @@ def losses_by_loops(agent, batch, config, critics_drawn, target_actions=None, ac
             ]
         return min(values) if config.reduction == "min" else sum(values) / len(values)
 
-    def climbed(b, t, g):
+    def maximised(b, t, g):
         """PopArt(min_c Q_c) of the policy's actions, with a gradient for the policy alone."""
         here = h[b, t].detach()
 
-        def worth(c, action):
+        def q_of(c, action):
             return (q(frozen, c, here, g, action) - agent.values.popart.mean[g]) / deviation(agent, g)
 
         def least(each):
             return min(each, key=torch.Tensor.item)
 
-        if climbing is None:
+        if reparametrised is None:
             pairs = [(p, a) for a, p in every(agent, agent.actor, h[b, t], g, legal[b, t])]
         else:
-            drawn = climbing[b * steps + t, g]
+            drawn = reparametrised[b * steps + t, g]
             pairs = [(1 / len(drawn), a) for a in drawn]
         values = [
-            [worth(c, a) if climbing is not None else worth(c, a).detach() for _, a in pairs] for c in range(critics)
+            [q_of(c, a) if reparametrised is not None else q_of(c, a).detach() for _, a in pairs]
+            for c in range(critics)
         ]
         if config.policy_gradient_order == "mean_first":
             return least([sum(p * x for (p, _), x in zip(pairs, own, strict=True)) for own in values])
@@ -386,7 +387,7 @@ def losses_by_loops(agent, batch, config, critics_drawn, target_actions=None, ac
 
     target = targets_by_loops(agent, batch, config, next_value)
     value = torch.full((critics, rows, steps, discounts), math.nan, dtype=torch.float64)
-    advantage, approved = target.clone(), target.clone()
+    advantage, filter_weight = target.clone(), target.clone()
     imitation_terms, gradient_terms, critic_terms = [], [], []
     for b, t in batch.mask.nonzero().tolist():
         action = batch.action[b, t]
@@ -402,10 +403,10 @@ def losses_by_loops(agent, batch, config, critics_drawn, target_actions=None, ac
             log_pi = log_prob(agent, agent.actor, h[b, t], g, action, legal[b, t])
             if config.multi_binary_log_prob == "mean" and isinstance(agent.action_space, MultiBinary):
                 log_pi = log_pi / agent.action_space.n
-            approved[b, t, g] = 0 if log_pi.item() == -math.inf else weight_of(config, float(advantage[b, t, g]))
-            imitation_terms.append(-approved[b, t, g] * log_pi if approved[b, t, g] else 0 * h.sum())
+            filter_weight[b, t, g] = 0 if log_pi.item() == -math.inf else weight_of(config, float(advantage[b, t, g]))
+            imitation_terms.append(-filter_weight[b, t, g] * log_pi if filter_weight[b, t, g] else 0 * h.sum())
             if gradient_weight:
-                gradient_terms.append(-climbed(b, t, g))
+                gradient_terms.append(-maximised(b, t, g))
     assert len(imitation_terms) == batch.mask.sum() * discounts
     actor = imitation_weight * sum(imitation_terms) / len(imitation_terms)
     if gradient_weight:
@@ -418,5 +419,5 @@ def losses_by_loops(agent, batch, config, critics_drawn, target_actions=None, ac
         target=target,
         value=value,
         advantage=advantage,
-        approved=approved,
+        filter_weight=filter_weight,
     )

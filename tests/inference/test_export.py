@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from small import AGENT
 from small_spaces import flat
 from twohot.agent import AgentNetworks
-from twohot.inference.export import FACTS, ActingStep, ExportError, export_policy
+from twohot.inference.export import METADATA_NAME, ActingStep, ExportError, export_policy
 from twohot.nets.frozen import freeze
 
 SPACES = Dict({"image": Box(0, 255, (36, 36, 3), np.uint8), "action_mask": MultiBinary(4)})
@@ -59,10 +59,10 @@ def test_the_program_acts_as_the_agent_through_resets(name, tmp_path, transforme
     else:
         agent, path = make(*CASES[name]), tmp_path / "policy.pt2"
         export_policy(agent, path)
-    extra = {FACTS: ""}
+    extra = {METADATA_NAME: ""}
     program = torch.export.load(path, extra_files=extra).module()
-    facts, rows = json.loads(extra[FACTS]), 3
-    memory = tuple(torch.zeros([rows if extent == -1 else extent for extent in shape]) for shape in facts["memory"])
+    metadata, rows = json.loads(extra[METADATA_NAME]), 3
+    memory = tuple(torch.zeros([rows if extent == -1 else extent for extent in shape]) for shape in metadata["memory"])
     policy = freeze(agent)
     state = policy.initial_state(rows)
     agent.observation_space.seed(0)

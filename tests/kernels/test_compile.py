@@ -25,6 +25,8 @@ def test_losses_are_one_graph_for_every_batch(space):
             agent.zero_grad()
             total = losses(agent, batch, objective).total
             total.backward()
-            totals.append([total.detach(), *(p.grad.norm() for p in agent.trained_parameters() if p.grad is not None)])
+            totals.append(
+                [total.detach(), *(p.grad.norm() for p in agent.trainable_parameters() if p.grad is not None)]
+            )
         torch.testing.assert_close(*totals, rtol=1e-4, atol=1e-5)
     assert counters["stats"]["unique_graphs"] == 1

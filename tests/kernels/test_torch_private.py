@@ -63,6 +63,22 @@ def test_the_body_of_an_operation_is_the_function_that_was_registered():
     assert private.operation_body(operation) is double
 
 
+def test_tensors_move_towards_others_together():
+    x, y = [torch.zeros(2), torch.ones(1)], [torch.ones(2), torch.zeros(1)]
+    private.foreach_lerp_(x, y, 0.25)
+    assert [each.tolist() for each in x] == [[0.25, 0.25], [0.75]]
+    assert [each.item() for each in private.foreach_norm([torch.tensor([3.0, 4.0]), torch.tensor([-2.0])])] == [5, 2]
+
+
+def test_gamma_numbers_have_gradients():
+    shape = torch.full((2000,), 3.0, requires_grad=True)
+    drawn = private.standard_gamma(shape, generator=torch.Generator().manual_seed(0))
+    drawn.mean().backward()
+    assert drawn.mean().item() == pytest.approx(3, abs=0.2)
+    assert shape.grad is not None
+    assert shape.grad.sum().item() == pytest.approx(1, abs=0.1)  # E[x] is its shape
+
+
 def test_writes_are_counted():
     x = torch.zeros(2)
     before = private.write_count(x)

@@ -121,7 +121,7 @@ def test_recomputed_layers_change_no_bit(changes):
 
 
 def test_bfloat16_products_leave_parameters_and_losses_in_float32():
-    objective = dataclasses.replace(OBJECTIVE, filter="none")  # what is approved is not for rounding to decide
+    objective = dataclasses.replace(OBJECTIVE, filter="none")  # rounding decides on no action
     single, half = (
         make_learner(objective, dataclasses.replace(OPTIMIZER, precision=precision), dropout=0.0)
         for precision in ("float32", "bfloat16")
@@ -173,13 +173,13 @@ def test_the_first_update_is_adamw_of_the_clipped_gradient():
     stepped, norm = learner.step(batch)
 
     assert stepped.total.item() == losses.total.item()
-    squares = sum(p.grad.double().square().sum() for p in other.trained_parameters())
+    squares = sum(p.grad.double().square().sum() for p in other.trainable_parameters())
     assert norm.item() == pytest.approx(squares.sqrt().item(), rel=1e-5)
     assert norm > 1
-    clipped = sum(p.grad.double().square().sum() for p in learner.agent.trained_parameters()).sqrt()
+    clipped = sum(p.grad.double().square().sum() for p in learner.agent.trainable_parameters()).sqrt()
     assert clipped.item() == pytest.approx(0.5, rel=1e-4)
     rate, scale = 1e-2 / 2, 0.5 / norm.double()
-    pairs = zip(other.trained_parameters(), learner.agent.trained_parameters(), strict=True)
+    pairs = zip(other.trainable_parameters(), learner.agent.trainable_parameters(), strict=True)
     for before, after in pairs:
         # Adam's moments after one step, without bias, are g and g^2.
         gradient = before.grad.double() * scale
@@ -190,7 +190,7 @@ def test_the_first_update_is_adamw_of_the_clipped_gradient():
 def test_a_small_gradient_is_not_clipped():
     learner = make_learner(optimizer=dataclasses.replace(OPTIMIZER, gradient_clip=1e6))
     _, norm = learner.step(make_batch())
-    squares = sum(p.grad.double().square().sum() for p in learner.agent.trained_parameters())
+    squares = sum(p.grad.double().square().sum() for p in learner.agent.trainable_parameters())
     assert squares.sqrt().item() == pytest.approx(norm.item(), rel=1e-5)
 
 
@@ -283,7 +283,7 @@ def test_a_policy_frozen_after_a_step_acts_with_its_weights():
     for _ in range(3):
         policy = freeze(learner.agent)
         with torch.no_grad():
-            h, full = policy.remember(policy.initial_state(6), *given), learner.agent.encode(*window).squeeze(1)
+            h, full = policy.encode_step(policy.initial_state(6), *given), learner.agent.encode(*window).squeeze(1)
             found.append(policy.actor.acting(h).log_pi)
             assert torch.allclose(found[-1], learner.agent.actor(full).log_pi[:, -1], atol=1e-5)
         learner.step(batch)
@@ -482,6 +482,38 @@ def test_a_tiny_agent_remembers_what_it_needs():
         )
         if t > 0:
             assert torch.equal(action, cue)
-    # The filter approves the right actions, and no others.
+    # The filter accepts the right actions, and no others.
     later = torch.arange(steps) > 0
-    assert torch.equal(losses[-1].approved[:, later, 0], batch.reward[:, later])
+    assert torch.equal(losses[-1].filter_weight[:, later, 0], batch.reward[:, later])
+
+
+def test_a_learner_goes_on_from_its_state():
+    ours, theirs = make_learner(), make_learner(seed=1)
+    for _ in range(2):
+        ours.step(make_batch())
+    theirs.agent.load_state_dict(ours.agent.state_dict())
+    theirs.load_state_dict(copy.deepcopy(ours.state_dict()))
+    assert theirs.updates == 2
+    for learner in (ours, theirs):
+        torch.manual_seed(0)  # of dropout
+        learner.step(make_batch(2))
+    for name, value in ours.agent.state_dict().items():
+        torch.testing.assert_close(theirs.agent.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_the_state_of_another_learner_is_refused():
+    learner = make_learner()
+    learner.step(make_batch())
+    state = learner.state_dict()
+    with pytest.raises(ValueError, match=r"parameter 99: there are \d+"):
+        learner.load_state_dict({**state, "moments": {"99.step": torch.zeros(())}})
+    with pytest.raises(ValueError, match=r"tensor 'exp_avg': expected \[.*\] of torch.float32, got \[0\]"):
+        learner.load_state_dict({**state, "moments": {**state["moments"], "0.exp_avg": torch.zeros(0)}})
+
+
+def test_names_of_0_1_warn_and_work():
+    learner, batch = make_learner(), make_batch()
+    with pytest.warns(DeprecationWarning, match=r"AgentNetworks\.trained_parameters is now trainable_parameters; 0\.3"):
+        assert learner.agent.trained_parameters() == learner.parameters
+    with pytest.warns(DeprecationWarning, match=r"Learner\.pieces is now microbatches; 0\.3 drops the old name"):
+        assert learner.pieces(batch) == learner.microbatches(batch)

@@ -133,5 +133,5 @@ def test_updates_under_autocast_stay_finite(case):
         h = learner.agent.encode(*(getattr(make_batch(CASES[case][0]), name) for name in INPUTS))
     h.float().square().sum().backward()
     assert h.isfinite().all()
-    gradients = [parameter.grad for parameter in learner.agent.trained_parameters() if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in learner.agent.trainable_parameters() if parameter.grad is not None]
     assert all(gradient.dtype == torch.float32 and gradient.isfinite().all() for gradient in gradients)

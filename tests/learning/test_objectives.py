@@ -61,7 +61,7 @@ def assert_same(agent, actual, truth, mask):
     for name in ("total", "actor", "critic"):
         assert getattr(actual, name).item() == pytest.approx(getattr(truth, name).item(), rel=tolerance)
     floor = tolerance / torch.finfo(torch.float64).eps
-    for name in ("target", "advantage", "approved"):
+    for name in ("target", "advantage", "filter_weight"):
         assert_accurate(getattr(actual, name)[mask], getattr(truth, name)[mask], floor=floor)
     assert_accurate(actual.value[:, mask], truth.value[:, mask], floor=floor)
     actual, truth = gradients(agent, actual.total), gradients(agent, truth.total)
@@ -78,15 +78,15 @@ def assert_equals_loops(monkeypatch, agent, batch, config):
     kind = POLICIES[agent.config.continuous if isinstance(space, Box) else type(space)]
     randint = Recorder(monkeypatch, torch, "randint")
     with monkeypatch.context() as patch:
-        climbing = Recorder(patch, kind, "rsample")
+        reparametrised = Recorder(patch, kind, "rsample")
         samples = Recorder(patch, kind, "sample")
         losses = compute_losses(agent, batch, config)
     # A sample may be made by rsample, which then draws without gradient.
-    climbing.drawn = [drawn for drawn in climbing.drawn if drawn.requires_grad]
+    reparametrised.drawn = [drawn for drawn in reparametrised.drawn if drawn.requires_grad]
     of_target = samples.drawn[: config.target_action_samples]
     of_actor = samples.drawn[config.target_action_samples :]
     assert len(of_actor) == config.action_samples
-    drawn = [torch.stack(each, 2) if each else None for each in (of_target, of_actor, climbing.drawn)]
+    drawn = [torch.stack(each, 2) if each else None for each in (of_target, of_actor, reparametrised.drawn)]
     truth = losses_by_loops(agent, batch, config, randint.drawn[0], *drawn)
     assert_same(agent, losses, truth, batch.mask)
     return losses
@@ -122,7 +122,7 @@ def test_choices_equal_loops(monkeypatch, space, samples, masked, critic, object
         **OBJECTIVES[objective],
     )
     losses = assert_equals_loops(monkeypatch, agent, batch, config)
-    assert (losses.approved[batch.mask] > 0).double().mean() > 0.1
+    assert (losses.filter_weight[batch.mask] > 0).double().mean() > 0.1
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
@@ -134,7 +134,7 @@ def test_numbers_equal_loops(monkeypatch, continuous, critic, objective):
     batch = make_batch(space, lengths=(4, 2, 3, 1), steps=4)
     config = dataclasses.replace(SAMPLED, policy_gradient_samples=2, **objective)
     losses = assert_equals_loops(monkeypatch, agent, batch, config)
-    assert (losses.approved[batch.mask] > 0).double().mean() > 0.1
+    assert (losses.filter_weight[batch.mask] > 0).double().mean() > 0.1
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -184,7 +184,7 @@ def test_settings_that_mean_nothing(changes, message):
 
 def test_the_batch_has_both_kinds_of_actions():
     losses = compute_losses(make_agent(DISCRETE), make_batch(DISCRETE), EXACT)
-    assert 0.2 < losses.approved[make_batch(DISCRETE).mask].mean() < 0.8
+    assert 0.2 < losses.filter_weight[make_batch(DISCRETE).mask].mean() < 0.8
     assert losses.actor > 0.1
 
 
@@ -247,7 +247,7 @@ def test_the_filter_does_not_pass_on_rounding_errors(monkeypatch, space, critic,
         config = dataclasses.replace(SAMPLED, action_samples=samples, target_action_samples=samples)
         losses = compute_losses(agent, batch, config)
         assert losses.advantage[batch.mask].eq(0).all()
-        assert losses.approved[batch.mask].eq(0).all()
+        assert losses.filter_weight[batch.mask].eq(0).all()
 
 
 @pytest.mark.parametrize("critic", ["two_hot", "scalar"])
@@ -359,7 +359,7 @@ def test_both_losses_train_the_encoder_and_neither_the_targets():
         critic = [g for name, g in found.items() if name.startswith("critics.")]
         assert all(g.abs().max() > 0 for g in critic) == (weight > 0)
     assert (encoder_gradients[1.0] - encoder_gradients[0.0]).abs().max() > 1e-3
-    trained = agent.trained_parameters()
+    trained = agent.trainable_parameters()
     for parameter in (*agent.target_actor.parameters(), *agent.target_critics.parameters()):
         assert not parameter.requires_grad
         assert all(parameter is not other for other in trained)
@@ -368,11 +368,21 @@ def test_both_losses_train_the_encoder_and_neither_the_targets():
 def test_only_the_losses_carry_gradient():
     losses = compute_losses(make_agent(DISCRETE), make_batch(DISCRETE), dataclasses.replace(EXACT, actor="dependent"))
     assert losses.total.requires_grad
-    for name in ("target", "value", "advantage", "approved", "h", "actor", "critic", "imitation", "policy_gradient"):
+    for name in (
+        "target",
+        "value",
+        "advantage",
+        "filter_weight",
+        "h",
+        "actor",
+        "critic",
+        "imitation",
+        "policy_gradient",
+    ):
         assert not getattr(losses, name).requires_grad
 
 
-def test_the_climb_trains_the_actor_and_the_encoder_but_no_critic():
+def test_the_policy_gradient_trains_the_actor_and_the_encoder_but_no_critic():
     space = Box(-1, 1, (2,))
     agent, batch = make_agent(space), make_batch(space)
     config = dataclasses.replace(SAMPLED, critic_weight=0.0, imitation_weight=0.0, policy_gradient_weight=1.0)
@@ -410,8 +420,8 @@ def test_an_illegal_action_that_was_taken_is_not_imitated():
     taken = legal[:, :-1].gather(-1, batch.action.unsqueeze(-1)).squeeze(-1).bool() | ~legal[:, :-1].any(-1)
     losses = compute_losses(agent, batch, dataclasses.replace(EXACT, filter="none"))
     assert (~taken & batch.mask).any()
-    assert losses.approved[batch.mask & taken].eq(1).all()
-    assert losses.approved[batch.mask & ~taken].eq(0).all()
+    assert losses.filter_weight[batch.mask & taken].eq(1).all()
+    assert losses.filter_weight[batch.mask & ~taken].eq(0).all()
     assert losses.total.isfinite()
 
 

@@ -63,7 +63,7 @@ def test_losses_equal_loops(monkeypatch, space, agent_settings, objective):
     agent, batch = make_agent(space, config=config), make_batch(space, lengths=(4, 2, 3, 1), steps=4)
     torch.manual_seed(0)
     losses = assert_equals_loops(monkeypatch, agent, batch, objective)
-    assert (losses.approved[batch.mask] > 0).double().mean() > 0.1
+    assert (losses.filter_weight[batch.mask] > 0).double().mean() > 0.1
 
 
 SETTINGS = {

@@ -12,6 +12,8 @@ from objective_loops import CONFIG, make_agent, make_batch
 from twohot.config import ObjectiveConfig
 from twohot.learning import Losses, compute_losses, statistics, update_norms
 from twohot.losses import ValueBins
+from twohot.nets.actor import Actor
+from twohot.nets.critic import CriticEnsemble
 from twohot.nets.policies import Categorical
 from twohot.nets.values import ClassValues
 from twohot.runs.metrics import describe
@@ -27,7 +29,7 @@ def hand_made():
     batch = types.SimpleNamespace(mask=torch.tensor([[True, True], [True, False]]), task=torch.tensor([2, 0]))
     batch.action = torch.zeros(2, 2, dtype=torch.int64)
     nan = math.nan
-    approved = torch.tensor([[[1.0, 0.0], [1.0, 1.0]], [[0.0, 1.0], [nan, nan]]])
+    filter_weight = torch.tensor([[[1.0, 0.0], [1.0, 1.0]], [[0.0, 1.0], [nan, nan]]])
     target = torch.tensor([[[0.0, 4.0], [1.0, 2.0]], [[3.0, -2.0], [nan, nan]]])
     advantage = torch.tensor([[[1.0, -1.0], [2.0, 1.0]], [[0.0, 3.0], [nan, nan]]])
     value = torch.stack((target, target + torch.tensor([2.0, 4.0])))
@@ -36,7 +38,7 @@ def hand_made():
     total, actor, critic = torch.tensor(23.0), torch.tensor(3.0), torch.tensor(2.0)
     policy = Categorical(log_pi.flatten(0, 1))
     h = torch.zeros(4, 2)
-    return Losses(total, actor, critic, target, value, advantage, approved, policy, h, actor, None), batch
+    return Losses(total, actor, critic, target, value, advantage, filter_weight, policy, h, actor, None), batch
 
 
 def hand_made_agent(actor_units, critic_units):
@@ -44,9 +46,27 @@ def hand_made_agent(actor_units, critic_units):
     return types.SimpleNamespace(
         config=types.SimpleNamespace(bins=ValueBins(-2.0, 4.0, 4, "linear"), discounts=(0.5, 0.995)),
         values=ClassValues(2, ValueBins(-2.0, 4.0, 4, "linear")),
-        actor=types.SimpleNamespace(network=types.SimpleNamespace(features=lambda h: actor_units[: len(h)])),
-        critics=types.SimpleNamespace(state_features=lambda h: h, features=lambda h, action: critic_units),
+        actor=HandMadeActor(actor_units),
+        critics=HandMadeCritics(critic_units),
     )
+
+
+class HandMadeActor(Actor):
+    def __init__(self, units):
+        torch.nn.Module.__init__(self)
+        self.network = types.SimpleNamespace(features=lambda h: units[: len(h)])
+
+
+class HandMadeCritics(CriticEnsemble):
+    def __init__(self, units):
+        torch.nn.Module.__init__(self)
+        self.units = units
+
+    def state_features(self, h):
+        return h
+
+    def features(self, state, action):
+        return self.units
 
 
 ACTOR_UNITS = torch.tensor([[1.0, 0.0, -0.1], [3.0, 0.01, 0.1], [-2.0, 0.0, 0.1]])
@@ -113,7 +133,7 @@ def test_statistics_of_real_losses_have_defined_names(critic, objective):
     if critic == "two_hot":
         assert found["value/bin_histogram"].shape == (9,)
         assert found["value/bin_histogram"].sum().item() == pytest.approx(1)
-    before = [parameter.detach().clone() for parameter in agent.trained_parameters()]
+    before = [parameter.detach().clone() for parameter in agent.trainable_parameters()]
     losses.total.backward()
     found |= update_norms(before, agent)
     assert all(number.isfinite().all() and describe(name) for name, number in found.items())
@@ -124,7 +144,7 @@ def test_norms_of_an_update_are_those_of_its_parts():
     compute_losses(
         agent, make_batch(Discrete(4)), dataclasses.replace(EXACT, critic_weight=0.0, filter="none")
     ).total.backward()
-    parameters = agent.trained_parameters()
+    parameters = agent.trainable_parameters()
     before = [parameter.detach().clone() for parameter in parameters]
     with torch.no_grad():
         for parameter in agent.actor.parameters():

@@ -87,7 +87,7 @@ def test_a_step_moves_the_statistics_behind_itself_and_no_value(critic):
     h = torch.randn(5, CONFIG.width, generator=torch.Generator().manual_seed(0))
 
     def read(critics):
-        return agent.values.read(critics, critics.all_features(critics.state_features(h)))
+        return agent.values.decode(critics, critics.all_features(critics.state_features(h)))
 
     with torch.no_grad():
         old = read(agent.critics), read(agent.target_critics)

@@ -182,7 +182,7 @@ def test_where_the_number_of_rows_is_fixed_nothing_else_changes(monkeypatch, kin
     def found():
         results = outcome(critics, h, lambda c, h: c.cross_entropy(c.state_features(h), action, target, BINS, mask))
         state = critics.state_features(h)
-        results["actions"] = values.read_actions(critics, state, several, counts) * counts[:, None]
+        results["actions"] = values.decode_actions(critics, state, several, counts) * counts[:, None]
         if kind == "discrete":
             results["choices"] = critics.choice_values(state, wanted, BINS) * wanted
         return results

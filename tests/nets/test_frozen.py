@@ -15,14 +15,14 @@ from small_spaces import flat
 from twohot.agent import AgentNetworks
 from twohot.nets.actor import bounded_log_softmax
 from twohot.nets.frozen import (
-    MOST_KEPT,
-    MOST_NUMBERS,
+    MAX_CACHED_TIMES,
+    MAX_ELEMENTS,
     _bounded_log_softmax,
     freeze,
     freeze_network,
     sample,
 )
-from twohot.nets.packed import MOST_ROWS, native
+from twohot.nets.packed import MAX_ROWS, native
 from twohot.nets.policies import Categorical, Categoricals
 from twohot.nets.transformer import Transformer
 from twohot.spaces import ACTION_MASK
@@ -95,7 +95,7 @@ def remembered(policy, window):
     seen, action, reward, _ = window
     state = policy.initial_state(len(reward))
     steps = range(reward.shape[1])
-    h = [policy.remember(state, {k: x[:, t] for k, x in seen.items()}, action[:, t], reward[:, t]) for t in steps]
+    h = [policy.encode_step(state, {k: x[:, t] for k, x in seen.items()}, action[:, t], reward[:, t]) for t in steps]
     return torch.stack(h, 1)
 
 
@@ -132,7 +132,7 @@ def test_on_a_cpu_a_step_is_three_native_calls(space, mlp_calls, monkeypatch):
     assert (len(mlp_calls), len(steps)) == (2, 1)
 
 
-@pytest.mark.parametrize("rows", [MOST_ROWS, MOST_ROWS + 1])
+@pytest.mark.parametrize("rows", [MAX_ROWS, MAX_ROWS + 1])
 @torch.no_grad()
 def test_of_many_rows_an_mlp_is_large_products(rows, mlp_calls):
     agent = make({}, VECTORS, ACTIONS["choice"])
@@ -142,7 +142,7 @@ def test_of_many_rows_an_mlp_is_large_products(rows, mlp_calls):
     torch.testing.assert_close(h, agent.encode(*window), rtol=1e-5, atol=1e-5)
     log_pi = policy.actor.acting(h[:, 1]).log_pi
     torch.testing.assert_close(log_pi, agent.actor(h[:, 1]).log_pi[:, -1], rtol=1e-5, atol=1e-5)
-    assert len(mlp_calls) == (3 if rows == MOST_ROWS else 0)
+    assert len(mlp_calls) == (3 if rows == MAX_ROWS else 0)
 
 
 @pytest.mark.parametrize("name", ["fixed", "learned", "gru", "feedforward", "image", "moving average", "odd sizes"])
@@ -162,7 +162,7 @@ def test_later_changes_of_the_networks_change_no_frozen_policy(name):
     assert not torch.allclose(remembered(later, window), h, atol=1e-3)
     torch.testing.assert_close(remembered(later, window), agent.encode(*window), rtol=1e-4, atol=1e-4)
     assert before.keys() == agent.state_dict().keys()
-    assert all(parameter.requires_grad for parameter in agent.trained_parameters())
+    assert all(parameter.requires_grad for parameter in agent.trainable_parameters())
 
 
 def test_a_state_goes_on_with_another_policy_of_the_same_networks():
@@ -171,7 +171,7 @@ def test_a_state_goes_on_with_another_policy_of_the_same_networks():
     expected = remembered(freeze(agent), (seen, action, reward, None))
     state = freeze(agent).initial_state(3)
     for t in range(6):
-        h = freeze(agent).remember(state, {k: x[:, t] for k, x in seen.items()}, action[:, t], reward[:, t])
+        h = freeze(agent).encode_step(state, {k: x[:, t] for k, x in seen.items()}, action[:, t], reward[:, t])
         assert torch.equal(h, expected[:, t])
     state.reset(torch.tensor([True, False, True]))
     assert state.time.tolist() == [0, 6, 0]
@@ -212,10 +212,18 @@ def test_what_overrides_a_network_acts_as_it_says():
 @torch.no_grad()
 def test_positions_are_kept_in_a_table():
     frozen = freeze_network(Transformer(32, 1, 2, 32, 0.0, 8))
-    for times in ([0, 3], [], [200, 7, 64], [5, 1000], [MOST_KEPT - 1, 0], [MOST_KEPT, 1], [MOST_KEPT + 9]):
+    for times in (
+        [0, 3],
+        [],
+        [200, 7, 64],
+        [5, 1000],
+        [MAX_CACHED_TIMES - 1, 0],
+        [MAX_CACHED_TIMES, 1],
+        [MAX_CACHED_TIMES + 9],
+    ):
         time = torch.tensor(times, dtype=torch.int64)
         torch.testing.assert_close(frozen._positions(time), frozen.plain.positions(time), rtol=0, atol=2e-7)
-    assert len(frozen._kept) == MOST_KEPT
+    assert len(frozen._kept) == MAX_CACHED_TIMES
 
 
 def test_probabilities_in_numpy_are_those_of_torch():
@@ -227,7 +235,7 @@ def test_probabilities_in_numpy_are_those_of_torch():
     torch.testing.assert_close(found, plain.float(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [500, MOST_NUMBERS])
+@pytest.mark.parametrize("rows", [500, MAX_ELEMENTS])
 @pytest.mark.parametrize("several", [False, True])
 def test_samples_in_numpy_are_those_of_torch(rows, several):
     log_pi = torch.randn(rows, 7, generator=torch.Generator().manual_seed(1)).log_softmax(-1)

@@ -160,11 +160,11 @@ def test_moves_of_a_window_are_alike():
 
 def test_a_share_of_the_sequences_moves():
     x = images(400, 6, 5, 7, 1)
-    still = RandomShift(4, share=0.75)(x).eq(x).flatten(1).all(1).float().mean().item()
+    still = RandomShift(4, fraction=0.75)(x).eq(x).flatten(1).all(1).float().mean().item()
     assert still == pytest.approx(0.25, abs=6 * (0.25 * 0.75 / 400) ** 0.5)
 
 
-@pytest.mark.parametrize("module", [RandomShift(3).eval(), RandomShift(0), RandomShift(3, share=0.0)])
+@pytest.mark.parametrize("module", [RandomShift(3).eval(), RandomShift(0), RandomShift(3, fraction=0.0)])
 def test_nothing_moves_in_evaluation_or_without_pixels_or_share(module):
     x = images(2, 3, 6, 6, 1)
     state = torch.get_rng_state()

@@ -174,7 +174,7 @@ def test_running_normalization_keeps_small_variance_beside_a_large_mean():
 
 
 def encoder(observation_size=5, actions=4, layers=2):
-    module = perturb(TimestepEncoder(flat(observation_size), Discrete(actions), 8, layers, 6))
+    module = perturb(TimestepEncoder(flat(observation_size), Discrete(actions), hidden=8, layers=layers, width=6))
     observation = {"observation": 3 * normal(50, observation_size, seed=2) + 1}
     module.update_statistics(observation, normal(50, seed=3), torch.ones(50) > 0)
     return module
@@ -222,7 +222,7 @@ def test_the_previous_action_counts_except_at_the_beginning():
 
 
 def test_the_encoder_has_statistics_of_real_steps_only():
-    module = TimestepEncoder(flat(2), Discrete(3), 4, 1, 4)
+    module = TimestepEncoder(flat(2), Discrete(3), hidden=4, layers=1, width=4)
     observation = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [math.nan, 1e9]]])
     reward = torch.tensor([[0.0, math.e - 1, math.nan]])
     module.update_statistics({"observation": observation}, reward, torch.tensor([[True, True, False]]))
@@ -314,7 +314,7 @@ def test_dropout_is_for_training_only():
     ("actions", "floor", "ceiling"), [(2, 0.001, 0.99), (9, 0.001, 0.99), (4, 0.05, 0.6), (3, 0.0, 1.0)]
 )
 def test_actor_equals_the_clipped_softmax(actions, floor, ceiling):
-    actor = perturb(DiscreteActor(6, 8, 2, 3, actions, floor, ceiling), 1.0).double()
+    actor = perturb(DiscreteActor(6, 8, 2, 3, actions, floor=floor, ceiling=ceiling), 1.0).double()
     h = 3 * normal(40, 2, 6, dtype=torch.float64)
     log_pi = actor(h).log_pi
     assert log_pi.shape == (40, 2, 3, actions)
@@ -329,7 +329,7 @@ def test_actor_equals_the_clipped_softmax(actions, floor, ceiling):
 
 def test_actor_bounds_hold_for_enormous_logits():
     floor, ceiling, actions = 0.001, 0.99, 5
-    actor = DiscreteActor(4, 8, 1, 2, actions, floor, ceiling)
+    actor = DiscreteActor(4, 8, 1, 2, actions, floor=floor, ceiling=ceiling)
     probability = actor(1e6 * normal(200, 4)).probabilities
     assert (probability.sum(-1) - 1).abs().max() < 1e-6
     # Clipping to [floor, ceiling] leaves a sum of at most 1 + A floor and at least ceiling.
@@ -339,7 +339,7 @@ def test_actor_bounds_hold_for_enormous_logits():
 
 
 def test_acting_reads_the_last_discount():
-    actor = perturb(DiscreteActor(6, 8, 2, 3, 4, 0.001, 0.99))
+    actor = perturb(DiscreteActor(6, 8, 2, 3, 4, floor=0.001, ceiling=0.99))
     h = normal(5, 7, 6)
     expected = actor(h).log_pi
     assert torch.allclose(actor.acting(h).log_pi, expected[..., -1, :], atol=1e-6)

@@ -208,7 +208,7 @@ def test_a_step_of_a_transformer_has_its_time_and_cache():
 @torch.no_grad()
 def test_an_encoder_puts_each_number_in_its_place():
     seen = spaces.Dict({"a": spaces.Box(-1, 1, (3,)), "b": spaces.Box(-1, 1, (2,))})
-    encoder = freeze_network(TimestepEncoder(seen, spaces.Discrete(4), 16, 1, 32))
+    encoder = freeze_network(TimestepEncoder(seen, spaces.Discrete(4), hidden=16, layers=1, width=32))
     right = {"a": torch.zeros(2, 3), "b": torch.zeros(2, 2)}
     action, reward, time = torch.zeros(2, dtype=torch.int64), torch.zeros(2), torch.ones(2, dtype=torch.int64)
     encoder(right, action, reward, time)

@@ -13,6 +13,7 @@ from paths import ROOT
 from small import AGENT
 from twohot.agent import AgentNetworks
 from twohot.config import ObjectiveConfig, OptimizerConfig
+from twohot.learning import statistics
 from twohot.learning.learner import Learner
 from twohot.nets.frozen import freeze
 from twohot.nets.registry import Registry, UnknownNetworkError
@@ -53,13 +54,13 @@ def test_the_example_acts_as_its_windows_say():
     policy.act(state, {"observation": observation["observation"][:, 3]}, action[:, 3], reward[:, 3])
     state.reset(torch.ones(3, dtype=torch.bool))
     for t in range(7):
-        step = policy.remember(state, {"observation": observation["observation"][:, t]}, action[:, t], reward[:, t])
+        step = policy.encode_step(state, {"observation": observation["observation"][:, t]}, action[:, t], reward[:, t])
         assert torch.allclose(step, h[:, t], atol=1e-5)
     with torch.no_grad():
         for parameter in agent.parameters():
             parameter.zero_()
     state.reset(torch.ones(3, dtype=torch.bool))
-    step = policy.remember(state, {"observation": observation["observation"][:, 0]}, action[:, 0], reward[:, 0])
+    step = policy.encode_step(state, {"observation": observation["observation"][:, 0]}, action[:, 0], reward[:, 0])
     assert torch.allclose(step, h[:, 0], atol=1e-5)
 
 
@@ -82,7 +83,8 @@ def test_the_example_trains(networks):
         task=torch.zeros(3, dtype=torch.int32),
     )
     before = {name: parameter.detach().clone() for name, parameter in agent.named_parameters()}
-    Learner(agent, ObjectiveConfig(), OptimizerConfig(warmup_updates=0)).step(batch)
+    losses, _ = Learner(agent, ObjectiveConfig(), OptimizerConfig(warmup_updates=0)).step(batch)
+    assert "units/dormant_critics" in statistics(losses, agent, batch, ("task",))
     still = [name for name, parameter in agent.named_parameters() if torch.equal(parameter, before[name])]
     assert [name for name in still if name.startswith(("timestep_encoder", "trajectory_encoder", "actor"))] == []
 

@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from compare import assert_accurate
 from perturbation import DEVIATIONS, product_sensitivity
 from small_spaces import flat
-from twohot.nets.actions import ActionLinear, action_number, every_action
+from twohot.nets.actions import ActionLinear, action_number, enumerate_actions
 from twohot.nets.actor import DiscreteActor, MultiActor, make_actor
 from twohot.nets.policies import EDGE, Categorical, Categoricals, ScaledBeta, TanhGaussian, TanhGaussianMixture
 from twohot.spaces import SpaceError, as_dict_space, check_action_mask
@@ -176,7 +176,7 @@ SPACES = [MultiDiscrete([2, 1, 4]), MultiBinary(3)]
 
 def multi(space, scale=2.0):
     torch.manual_seed(4)
-    actor = MultiActor(5, 6, 1, 2, space, 0.01, 0.9).double()
+    actor = MultiActor(5, 6, 1, 2, space, floor=0.01, ceiling=0.9).double()
     with torch.no_grad():
         for parameter in actor.parameters():
             parameter.add_(scale * torch.randn(parameter.shape))
@@ -187,7 +187,7 @@ def multi(space, scale=2.0):
 def test_joint_probabilities_are_those_of_the_joint_actions(space):
     actor, h = multi(space), torch.randn(3, 5, dtype=DOUBLE)
     policy = actor(h)
-    every = every_action(space)
+    every = enumerate_actions(space)
     counts = [2] * 3 if isinstance(space, MultiBinary) else space.nvec.tolist()
     assert every.tolist() == [list(index) for index in np.ndindex(*counts)]
     assert action_number(space, every).tolist() == list(range(len(every)))
@@ -197,7 +197,7 @@ def test_joint_probabilities_are_those_of_the_joint_actions(space):
     expected = -(policy.probabilities * policy.probabilities.log()).sum(-1)
     assert_accurate(policy.entropy(), expected.detach(), floor=64)
     count = 20_000
-    many = Categoricals(policy.each.log_pi.detach()[0, 0].expand(count, -1, -1), policy.inputs, policy.every)
+    many = Categoricals(policy.each.log_pi.detach()[0, 0].expand(count, -1, -1), policy.inputs, policy.joint_actions)
     drawn = many.sample(torch.Generator().manual_seed(5))
     assert drawn.shape == (count, 3)
     index = np.ravel_multi_index(tuple(drawn.T.numpy()), counts)
@@ -216,21 +216,25 @@ def test_one_hot_choices_are_inputs_of_an_action_layer(space):
     sample = actor(h).rsample(torch.Generator().manual_seed(6))
     same = Categorical(actor(h).each.log_pi).rsample(torch.Generator().manual_seed(6)).argmax(-1)
     assert_accurate(layer(sample), layer(same).detach(), floor=16)
-    assert_accurate(layer.every(), torch.stack([layer(action) for action in every_action(space)]).detach(), floor=16)
+    assert_accurate(
+        layer.enumerate_actions(),
+        torch.stack([layer(action) for action in enumerate_actions(space)]).detach(),
+        floor=16,
+    )
     layer(sample).square().sum().backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in actor.parameters())
 
 
 def test_spaces_that_are_too_large_or_continuous_are_not_enumerated():
-    assert every_action(MultiBinary(10)).shape == (1024, 10)
-    assert every_action(MultiBinary(11)) is None
-    assert every_action(Box(-1, 1, (2,))) is None
-    assert every_action(Discrete(5)).tolist() == [0, 1, 2, 3, 4]
+    assert enumerate_actions(MultiBinary(10)).shape == (1024, 10)
+    assert enumerate_actions(MultiBinary(11)) is None
+    assert enumerate_actions(Box(-1, 1, (2,))) is None
+    assert enumerate_actions(Discrete(5)).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_masked_actions_have_probability_zero_and_the_floor_is_for_legal_ones():
     torch.manual_seed(7)
-    actor = DiscreteActor(5, 6, 1, 2, 4, 0.05, 0.9).double()
+    actor = DiscreteActor(5, 6, 1, 2, 4, floor=0.05, ceiling=0.9).double()
     h = (50 * torch.randn(200, 5, dtype=DOUBLE)).requires_grad_()
     legal = torch.rand(200, 4) < 0.5
     legal[:3] = torch.tensor([[False] * 4, [True, False, False, False], [True] * 4])

@@ -68,7 +68,7 @@ def inputs(space, *leading, seed=0, actions=5):
 
 
 def encoder(space=EVERYTHING, **options):
-    return TimestepEncoder(space, Discrete(5), 8, 2, 6, **options)
+    return TimestepEncoder(space, Discrete(5), hidden=8, layers=2, width=6, **options)
 
 
 # What an entry is
@@ -248,7 +248,7 @@ def test_one_entry_is_enough(space):
 )
 def test_previous_actions_of_every_kind(action_space):
     space = Dict({"grid": GRID})
-    module = TimestepEncoder(space, action_space, 8, 1, 6)
+    module = TimestepEncoder(space, action_space, hidden=8, layers=1, width=6)
     shape = (2, 3, *(action_space.shape or ()))
     action = normal(*shape) if isinstance(action_space, Box) else integers(2, *shape)
     observation, _, reward, time = inputs(space, 2, 3)

@@ -365,7 +365,7 @@ def test_a_rejected_action_contributes_nothing_whatever_its_probability(log_pi):
     assert log_prob.grad.tolist() == pytest.approx([0, -1 / 3, 0])
     ramp = filtered_behavior_cloning(log_prob, torch.tensor([-1.0, 2.0, -9.0]), "leaky_ramp")
     assert ramp.isfinite()
-    # Where the action is approved, an impossible one is infinitely bad.
+    # Where the action is accepted, an impossible one is infinitely bad.
     assert filtered_behavior_cloning(torch.tensor([-INFINITY, -2.0]), torch.ones(2)).item() == INFINITY
 
 
@@ -440,7 +440,7 @@ def test_half_precision_cloning_is_computed_in_float32():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"filter": "Binary"}, r"filter among \['binary', 'exponential', 'leaky_ramp', 'none'\].*'Binary'"),
+        ({"advantage_filter": "Binary"}, r"filter among \['binary', 'exponential', 'leaky_ramp', 'none'\].*'Binary'"),
         ({"log_prob": torch.zeros(2, 3, 2, dtype=torch.int64)}, "floating point log_prob, got torch.int64"),
         ({"advantage": torch.zeros(2, 3, 1)}, r"advantage of the shape .*\(2, 3, 2\), got \(2, 3, 1\)"),
         ({"mask": torch.ones(2, 3)}, "bool mask.*float32"),
@@ -448,9 +448,9 @@ def test_half_precision_cloning_is_computed_in_float32():
         ({"mask": torch.ones(2, 3, 2, 1, dtype=torch.bool)}, r"bool mask.*\(2, 3, 2, 1\)"),
         ({"mask": torch.ones(2, 3, dtype=torch.bool, device="meta")}, "mask on cpu.*on meta"),
         ({"advantage": torch.zeros(2, 3, 2, device="meta")}, "advantage on cpu.*on meta"),
-        ({"filter": 3}, "filter among .* or a function, got 3"),
-        ({"filter": lambda a: a.to("meta")}, "weights on cpu.*on meta"),
-        ({"filter": lambda a: a.sum()}, r"weights of the shape .* from the filter, got \(\)"),
+        ({"advantage_filter": 3}, "filter among .* or a function, got 3"),
+        ({"advantage_filter": lambda a: a.to("meta")}, "weights on cpu.*on meta"),
+        ({"advantage_filter": lambda a: a.sum()}, r"weights of the shape .* from the filter, got \(\)"),
     ],
 )
 def test_cloning_says_what_is_wrong(change, message):
@@ -826,3 +826,12 @@ def test_everything_public_but_what_needs_gymnasium_is_in_the_face():
     }
     assert {*rl.__all__} == public | {"FILTERS"}
     assert all(hasattr(rl, name) for name in rl.__all__)
+
+
+def test_the_filter_goes_by_its_name_of_0_1_with_a_warning():
+    log_prob, advantage = torch.tensor([-1.0, -2.0]), torch.tensor([0.5, -0.5])
+    with pytest.warns(DeprecationWarning, match="the argument filter is now advantage_filter; 0.3 drops"):
+        loss = filtered_behavior_cloning(log_prob, advantage, filter="none")
+    assert torch.equal(loss, filtered_behavior_cloning(log_prob, advantage, advantage_filter="none"))
+    with pytest.raises(TypeError, match="expected advantage_filter, got filter as well"):
+        filtered_behavior_cloning(log_prob, advantage, filter="none", advantage_filter="binary")

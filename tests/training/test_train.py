@@ -191,7 +191,7 @@ def test_each_collection_and_evaluation_acts_with_the_weights_of_its_time(tmp_pa
     def answer(policy) -> torch.Tensor:
         (size,) = sessions[0].agent.observation_space["observation"].shape
         given = {"observation": torch.ones(2, size)}, torch.zeros(2, dtype=torch.int64), torch.ones(2)
-        return policy.remember(policy.initial_state(2), *given)
+        return policy.encode_step(policy.initial_state(2), *given)
 
     def note(answers: list, policy) -> None:
         answers.append(answer(policy))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from gymnasium import Space, spaces
-from torch import nn
 
 from twohot.config import AgentConfig
 from twohot.nets import actor
 from twohot.nets.critic import CriticEnsemble
 from twohot.nets.images import RandomShift
+from twohot.nets.interfaces import ActorNetwork, TimestepNetwork, TrajectoryNetwork
 from twohot.nets.output_critic import OutputCritics
 from twohot.nets.registry import (
     ACTORS,
@@ -23,7 +23,7 @@ from twohot.nets.trajectory import FeedForwardMemory, GRUMemory, IdentityMemory
 from twohot.nets.transformer import Transformer
 
 
-def make_timestep_encoder(config: AgentConfig, observation_space: spaces.Dict, action_space: Space) -> nn.Module:
+def make_timestep_encoder(config: AgentConfig, observation_space: spaces.Dict, action_space: Space) -> TimestepNetwork:
     """The timestep encoder that `config.timestep_encoder` names.
 
     Raises:
@@ -32,7 +32,7 @@ def make_timestep_encoder(config: AgentConfig, observation_space: spaces.Dict, a
     return TIMESTEP_ENCODERS.make(config.timestep_encoder, config, observation_space, action_space)
 
 
-def make_trajectory_encoder(config: AgentConfig) -> nn.Module:
+def make_trajectory_encoder(config: AgentConfig) -> TrajectoryNetwork:
     """The trajectory encoder that `config.memory` names.
 
     Raises:
@@ -47,11 +47,11 @@ def make_critics(config: AgentConfig, action_space: Space, outputs: int) -> Crit
     softened = (config.probability_floor, config.probability_ceiling) if config.soften_stored_actions else None
     if config.critic_actions == "outputs" and isinstance(action_space, spaces.Discrete):
         return OutputCritics(*sizes, len(config.discounts), action_space, softened=softened)
-    own = {"action_clip": config.critic_action_clip, "softened": softened}
-    return CriticEnsemble(*sizes, config.discounts, action_space, outputs, **own)
+    options = {"action_clip": config.critic_action_clip, "softened": softened}
+    return CriticEnsemble(*sizes, config.discounts, action_space, outputs, **options)
 
 
-def make_actor(config: AgentConfig, action_space: Space) -> nn.Module:
+def make_actor(config: AgentConfig, action_space: Space) -> ActorNetwork:
     """The actor that `config.actor` names.
 
     Raises:
@@ -65,9 +65,9 @@ def _timestep(config: AgentConfig, observation_space: spaces.Dict, action_space:
     return TimestepEncoder(
         observation_space,
         action_space,
-        config.encoder_hidden,
-        config.encoder_layers,
-        config.width,
+        hidden=config.encoder_hidden,
+        layers=config.encoder_layers,
+        width=config.width,
         images=config.images,
         random_shift=RandomShift(config.random_shift, config.random_shift_fraction, config.random_shift_by),
         vocabulary=config.vocabulary,

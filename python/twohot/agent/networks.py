@@ -8,9 +8,11 @@ import torch
 from gymnasium import Space
 from torch import Tensor, nn
 
+from twohot._moved import renamed_method
 from twohot.agent.build import make_actor, make_critics, make_timestep_encoder, make_trajectory_encoder
 from twohot.config import AgentConfig
-from twohot.nets.actions import every_action
+from twohot.kernels.torch_private import foreach_lerp_
+from twohot.nets.actions import enumerate_actions
 from twohot.nets.linear import SigmaLinear
 from twohot.nets.values import make_values
 from twohot.spaces import as_dict_space, check_action_mask, check_action_space
@@ -28,13 +30,15 @@ class AgentNetworks(nn.Module):
         UnknownNetworkError: when the configuration names a network that is not registered.
     """
 
+    discounts: Tensor
+
     def __init__(self, config: AgentConfig, observation_space: Space, action_space: Space) -> None:
         super().__init__()
         check_action_space(action_space)
         self.config = config
         self.observation_space, self.action_space = as_dict_space(observation_space), action_space
         check_action_mask(self.observation_space, action_space)
-        self.enumerable = every_action(action_space) is not None
+        self.enumerable = enumerate_actions(action_space) is not None
         self.timestep_encoder = make_timestep_encoder(config, self.observation_space, action_space)
         self.trajectory_encoder = make_trajectory_encoder(config)
         self.actor = make_actor(config, action_space)
@@ -46,9 +50,11 @@ class AgentNetworks(nn.Module):
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.register_buffer("discounts", torch.tensor(config.discounts), persistent=False)
 
-    def trained_parameters(self) -> list[nn.Parameter]:
+    def trainable_parameters(self) -> list[nn.Parameter]:
         """Everything that the optimiser moves: all but the target heads."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    trained_parameters = renamed_method("trained_parameters", "trainable_parameters")
 
     def encode(
         self,
@@ -62,7 +68,7 @@ class AgentNetworks(nn.Module):
 
         Args:
             observation: each [B, L, *shape]. previous_action: [B, L, *action]. previous_reward, time: [B, L].
-            mask: [B, L] bool, True where there is something to see; None: everywhere. It may save time.
+            mask: [B, L] bool, True where there is something to see, which saves the time of the rest; None: everywhere.
         """
         embedded = self.timestep_encoder(observation, previous_action, previous_reward, time, mask)
         return self.trajectory_encoder(embedded, time)
@@ -70,9 +76,9 @@ class AgentNetworks(nn.Module):
     @torch.no_grad()
     def update_targets(self, rate: float) -> None:
         """Move the target heads: target += rate (online - target)."""
-        online = [*self.actor.parameters(), *self.critics.parameters()]
-        target = [*self.target_actor.parameters(), *self.target_critics.parameters()]
-        torch._foreach_lerp_(target, online, rate)
+        online: list[Tensor] = [*self.actor.parameters(), *self.critics.parameters()]
+        target: list[Tensor] = [*self.target_actor.parameters(), *self.target_critics.parameters()]
+        foreach_lerp_(target, online, rate)
 
     def iterate_spectral_norms(self) -> None:
         """One step of power iteration in every sigma-reparametrised layer."""

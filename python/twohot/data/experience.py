@@ -60,14 +60,13 @@ class Experience:
         if self._mixture is not None:
             self._random.state = self._mixture.random_state
 
-    @property
-    def random_state(self) -> dict[str, Any]:
-        """JSON values of all streams but the one of the run's own replay. Setting them repeats the draws."""
+    def state_dict(self) -> dict[str, Any]:
+        """JSON values of all random streams but the one of the run's own replay."""
         states = [[int(word) for word in replay.random_state] for replay in self._datasets]
         return {"datasets": states, "mixture": self._random.state}
 
-    @random_state.setter
-    def random_state(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Repeat the draws since `state_dict` returned these values."""
         for replay, words in zip(self._datasets, state["datasets"], strict=True):
             replay.random_state = words
         self._random.state = state["mixture"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -99,6 +99,14 @@ class UniformPolicy:
         return torch.randint(int(space.n), (num_envs,), generator=generator)
 
 
+class RolloutState(TypedDict):
+    """How far a `Rollout` is."""
+
+    environment_steps: int
+    generator: Tensor
+    """State of the policy's random stream."""
+
+
 class Rollout:
     """Steps environments together, with one policy call a step, and remembers where each one is in its trial.
 
@@ -133,6 +141,20 @@ class Rollout:
         self.environment_steps = 0
         """Steps taken, of all environments together."""
 
+    def state_dict(self) -> RolloutState:
+        """What a collection depends on beside the policy and the exploration, if it begins with `restart`."""
+        return {"environment_steps": self.environment_steps, "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: RolloutState) -> None:
+        """Go on from what `state_dict` returned."""
+        self.environment_steps = state["environment_steps"]
+        self.generator.set_state(state["generator"])
+
+    def cut(self) -> None:
+        """Store open trials as truncated; `restart` comes next."""
+        if self.writer is not None:
+            self.writer.cut()
+
     def restart(self, seeds: Sequence[int], tasks: Sequence[str | None] | None = None) -> None:
         """Begin a new trial in every environment; open trials are stored as truncated.
 
@@ -140,8 +162,7 @@ class Rollout:
             seeds: one for each environment. tasks: what each one plays in its first trial; None draws them.
         """
         count = self.environments.num_envs
-        if self.writer is not None:
-            self.writer.cut()
+        self.cut()
         self._state = self.policy.initial_state(count)
         action = self.environments.single_action_space
         self._action_dtype = action_dtype(action)

@@ -1,1 +1,1 @@
-"""A trained agent: acting, as a program of its own, and what it thinks of trajectories."""
+"""A trained agent: acting, as an exported program, and its values of trajectories."""

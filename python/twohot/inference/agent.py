@@ -20,7 +20,7 @@ from twohot.errors import TwohotError
 from twohot.exact import exact_array, read_array
 from twohot.nets.frozen import freeze
 from twohot.runs import checkpoint
-from twohot.spaces import OBSERVATION, action_dtype, space_from_json
+from twohot.spaces import OBSERVATION, action_dtype, dtype_of, shape_of, space_from_json
 
 if TYPE_CHECKING:
     from twohot.inference.analysis import Values
@@ -80,7 +80,7 @@ class Agent:
 
         Args:
             environments: begin that many (B), whatever was before.
-            where: [B] bool, the rows that begin anew; the others go on. With neither, all rows do.
+            where: [B] bool, the rows that begin; the others go on. With neither, all rows begin.
 
         Raises:
             ActingError: when there is nothing to begin, or `where` is no bool [B].
@@ -150,7 +150,7 @@ class Agent:
         return self._action.astype(self.action_space.dtype)
 
     def get_values(self, trajectories: Sequence[Mapping[str, Any]], *, samples: int = 16) -> list[Values]:
-        """What the agent thinks of trajectories, such as `[replay.get(index)]` gives: see `trajectory_values`."""
+        """Values and log-probabilities of trajectories, such as `[replay.get(index)]`: see `trajectory_values`."""
         from twohot.inference.analysis import trajectory_values
 
         return trajectory_values(self.networks, trajectories, samples=samples)
@@ -184,7 +184,7 @@ class Agent:
         tensors = {}
         for name, space in self.observation_space.items():
             try:
-                array = exact_array(named[name], space.dtype, (rows, *space.shape))
+                array = exact_array(named[name], dtype_of(space), (rows, *shape_of(space)))
                 if isinstance(space, MultiBinary) and not ((array == 0) | (array == 1)).all():
                     raise ValueError("expected 0 or 1 in each entry, got others")
             except ValueError as error:

@@ -1,4 +1,4 @@
-"""What a trained agent thinks of trajectories: values, advantages and probabilities of what was done."""
+"""Values, advantages and log-probabilities of what was done in trajectories, by a trained agent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from twohot.errors import TwohotError
 from twohot.exact import exact_array
 from twohot.learning.targets import action_values
 from twohot.nets.frozen import freeze
-from twohot.spaces import ACTION_MASK, as_dict
+from twohot.spaces import ACTION_MASK, as_dict, shape_of
 
 
 class TrajectoryError(TwohotError, ValueError):
@@ -25,7 +25,7 @@ class TrajectoryError(TwohotError, ValueError):
 
 
 ROWS = 4096
-"""Steps whose values are read at once."""
+"""Steps whose values are computed at once."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def trajectory_values(
     lengths = [len(each["action"]) for each in trajectories]
 
     def padded(arrays: list[Any]) -> Tensor:
-        """[T, B, ...] of arrays [at least T of each, ...], with zeros behind their ends."""
+        """[T, B, ...] of arrays [at least T of each, ...], with zeros after their ends."""
         block = np.zeros((max(lengths), len(arrays), *arrays[0].shape[1:]), arrays[0].dtype)
         for row, (array, length) in enumerate(zip(arrays, lengths, strict=True)):
             block[:length, row] = array
@@ -90,18 +90,18 @@ def trajectory_values(
     h = []
     for step in range(max(lengths)):
         seen = {name: array[step] for name, array in observation.items()}
-        h.append(policy.remember(state, seen, *before))
+        h.append(policy.encode_step(state, seen, *before))
         before = action[step], reward[step]
     h = torch.stack(h)
 
     results = []
     for row, length in enumerate(lengths):
-        pieces = []
+        chunks = []
         for begin in range(0, length, ROWS):
             part = slice(begin, min(begin + ROWS, length)), row
             legal = observation[ACTION_MASK][part] if ACTION_MASK in observation else None
-            pieces.append(_values(networks, h[part], action[part], legal, samples))
-        columns = (torch.cat(column).float().cpu().numpy() for column in zip(*pieces, strict=True))
+            chunks.append(_values(networks, h[part], action[part], legal, samples))
+        columns = (torch.cat(column).float().cpu().numpy() for column in zip(*chunks, strict=True))
         results.append(Values(*columns))
     return results
 
@@ -124,9 +124,9 @@ def _checked(networks: AgentNetworks, index: int, trajectory: Mapping[str, Any])
         found = len(array) if array.ndim else 0
         if found < (length or 1):
             raise TrajectoryError(f"trajectory {index}: expected at least {length or 1} rows of {name!r}, got {found}")
-        if array.shape[1:] != space.shape:
+        if array.shape[1:] != shape_of(space):
             raise TrajectoryError(
-                f"trajectory {index}: expected {name!r} of shape {(found, *space.shape)}, got {array.shape}"
+                f"trajectory {index}: expected {name!r} of shape {(found, *shape_of(space))}, got {array.shape}"
             )
         return array[:length]
 
@@ -151,10 +151,10 @@ def _values(
     """The columns of `Values`, of h [M, E] and action [M, *action]."""
     critics = networks.critics
     state = critics.state_features(h)
-    q = networks.values.read(critics, critics.features(state, critics.taken(action).unsqueeze(1)))
+    q = networks.values.decode(critics, critics.features(state, critics.taken(action).unsqueeze(1)))
     policy = networks.actor(h, legal)
     everywhere = torch.ones(len(h), dtype=torch.bool, device=h.device)
-    each, share = action_values(networks, critics, state, policy, 0 if networks.enumerable else samples, everywhere)
-    value = (each.mean(0) * share).sum(-1)
+    each, weight = action_values(networks, critics, state, policy, 0 if networks.enumerable else samples, everywhere)
+    value = (each.mean(0) * weight).sum(-1)
     taken = q.mean(0)
     return taken, q.std(0, correction=0), value, taken - value, policy.log_prob(action.unsqueeze(1))

@@ -17,9 +17,9 @@ from twohot.kernels.attention.reference import rotate, rotation
 from twohot.nets.frozen import frozen_copy
 from twohot.nets.trajectory import FeedForwardMemory, GRUMemory, IdentityMemory
 from twohot.nets.transformer import Transformer
-from twohot.spaces import ACTION_MASK, space_to_json
+from twohot.spaces import ACTION_MASK, shape_of, space_to_json
 
-FACTS = "twohot.json"
+METADATA_NAME = "twohot.json"
 """Name, inside of the file, of what a program's inputs are."""
 Memory = tuple[Tensor, ...]
 
@@ -62,7 +62,7 @@ class TransformerStep(nn.Module):
             score = (q @ k.mT) * size**-0.5  # [B, H, 1, L]
             return (score.masked_fill(~known, -torch.inf).softmax(-1) @ v).transpose(1, 2)
 
-        for layer in transformer.layers:
+        for layer in transformer.blocks:
             x = layer.block(x, attend)
         return transformer.norm(x).squeeze(1), tuple(torch.stack(each) for each in zip(*kept, strict=True))
 
@@ -115,7 +115,7 @@ class ActingStep(nn.Module):
         networks: trained; copied.
 
     Raises:
-        ExportError: for a trajectory encoder of one's own.
+        ExportError: for a custom trajectory encoder.
     """
 
     def __init__(self, networks: AgentNetworks) -> None:
@@ -162,7 +162,7 @@ def export_policy(networks: AgentNetworks, path: str | Path, *, environments: in
         networks: trained. path: of the file. environments: B of the example that is traced, at least 2.
 
     Raises:
-        ExportError: for a trajectory encoder of one's own, fewer than 2 environments, or a path to no file.
+        ExportError: for a custom trajectory encoder, fewer than 2 environments, or a path to no file.
     """
     if environments < 2:
         raise ExportError(f"expected an example of at least 2 environments, got {environments}")
@@ -171,11 +171,11 @@ def export_policy(networks: AgentNetworks, path: str | Path, *, environments: in
     step = ActingStep(networks.cpu())
     spaces = networks.observation_space, networks.action_space
     observation = {
-        name: torch.zeros((environments, *space.shape), dtype=getattr(torch, str(space.dtype)))
+        name: torch.zeros((environments, *shape_of(space)), dtype=getattr(torch, str(space.dtype)))
         for name, space in spaces[0].items()
     }
     kind = torch.float32 if isinstance(spaces[1], Box) else torch.int64
-    action = torch.zeros((environments, *spaces[1].shape), dtype=kind)
+    action = torch.zeros((environments, *shape_of(spaces[1])), dtype=kind)
     memory = step.step.memory(environments)
     example = observation, action, torch.zeros(environments), torch.zeros(environments, dtype=torch.int64), memory
     batch = torch.export.Dim("environments", min=1)
@@ -189,9 +189,9 @@ def export_policy(networks: AgentNetworks, path: str | Path, *, environments: in
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about how it traces
         program = torch.export.export(step, example, dynamic_shapes=dynamic)
-    facts: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "memory": [[-1 if axis == 1 else extent for axis, extent in enumerate(each.shape)] for each in memory],
         "observation": space_to_json(spaces[0]),
         "action": space_to_json(spaces[1]),
     }
-    torch.export.save(program, path, extra_files={FACTS: json.dumps(facts)})
+    torch.export.save(program, path, extra_files={METADATA_NAME: json.dumps(metadata)})

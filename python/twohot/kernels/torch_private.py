@@ -24,6 +24,13 @@ dispatch_mode_count: Callable[[], int] = torch._C._len_torch_dispatch_stack
 graph_is_kept: Callable[[], bool] = torch._C._autograd._get_current_graph_task_keep_graph  # pyright: ignore[reportAttributeAccessIssue]  # so do torch's stubs
 """Within a backward pass: whether its graph is kept for another one (retain_graph=True)."""
 
+foreach_lerp_: Callable[[list[torch.Tensor], list[torch.Tensor], float], None] = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage]  # the stubs of torch name no operation with an underscore
+"""Move each tensor towards another: x += weight (y - x)."""
+foreach_norm: Callable[[list[torch.Tensor]], tuple[torch.Tensor, ...]] = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]  # the same
+"""The norm of each tensor."""
+standard_gamma: Callable[..., torch.Tensor] = torch._standard_gamma  # pyright: ignore[reportPrivateImportUsage]  # the same
+"""Numbers of Gamma distributions (shape, generator=None), with their implicit gradients (arXiv 1805.08498)."""
+
 
 def operation_body(operation: Any) -> Callable[..., Any]:
     """The function that `torch.library.custom_op` registered as `operation`, to call past the dispatcher."""

@@ -1,7 +1,8 @@
 """Objectives: the losses of one batch, and the statistics that come with them (docs/method.md).
 
 Critic and actor are chosen on their own. An independent critic classifies returns, a dependent one regresses them; an
-independent actor imitates the stored actions whose advantage passes the filter, a dependent one climbs the critics.
+independent actor imitates the stored actions whose advantage passes the filter, a dependent one maximises Q by
+the reparametrised policy gradient.
 Independent losses do not depend on the scale of the return.
 """
 

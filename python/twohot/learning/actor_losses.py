@@ -1,10 +1,12 @@
-"""The two losses of the actor: imitation of approved actions, and the climb of the critics."""
+"""The two losses of the actor: filtered imitation of stored actions, and the reparametrised policy gradient."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, reduce
+from operator import add
 
 import torch
 from gymnasium import spaces
@@ -32,38 +34,39 @@ def advantages(
     mask: Tensor,
     config: ObjectiveConfig,
 ) -> Tensor:
-    """A_t = mean_c Q_c(h_t, a_t) - mean_c E_{a ~ pi} Q_c(h_t, a), [M, G]; anything finite where mask [M] is False.
+    """A_t = mean_c Q_c(h_t, a_t) - mean_c E_{a ~ pi} Q_c(h_t, a), [M, G]; finite where mask [M] is False.
 
     Args:
         state: of the critics, for M steps. policy: [M, G]. action: [M, *action]. value: Q_c(h_t, a_t) [C, M, G].
     """
-    known = (action, value) if agent.critics.softened is None else None  # a softened choice has a value of its own
-    q, share = action_values(agent, agent.critics, state, policy, config.action_samples, mask, known)
+    known = (action, value) if agent.critics.softened is None else None  # a softened choice has another value
+    q, weight = action_values(agent, agent.critics, state, policy, config.action_samples, mask, known)
     # The mean of differences, not the difference of means: rounding errors would pass the filter.
     difference = value.mean(0).unsqueeze(-1) - q.mean(0)
-    return (difference * share).sum(-1)
+    return (difference * weight).sum(-1)
 
 
-def approval(advantage: Tensor, log_prob: Tensor, config: ObjectiveConfig) -> Tensor:
-    """f(A), the weight of the actions taken, all [...]: 0 for one that is illegal, which no policy can imitate."""
-    filter = FILTERS[config.filter]
-    if filter is exponential_filter:
-        filter = partial(exponential_filter, beta=config.filter_beta, maximum=config.filter_maximum)
-    elif filter is leaky_ramp_filter:
-        filter = partial(leaky_ramp_filter, add_binary=config.filter_adds_binary)
-    return filter(advantage).masked_fill(log_prob.isneginf(), 0)
+def filter_weights(advantage: Tensor, log_prob: Tensor, config: ObjectiveConfig) -> Tensor:
+    """f(A), the weights of the actions taken, all [...]: 0 for one that is illegal, which no policy can imitate."""
+    weigh = FILTERS[config.filter]
+    if weigh is exponential_filter:
+        weigh = partial(exponential_filter, beta=config.filter_beta, maximum=config.filter_maximum)
+    elif weigh is leaky_ramp_filter:
+        weigh = partial(leaky_ramp_filter, add_binary=config.filter_adds_binary)
+    return weigh(advantage).masked_fill(log_prob.isneginf(), 0)
 
 
 def imitated_log_prob(agent: AgentNetworks, policy: Policy, action: Tensor, config: ObjectiveConfig) -> Tensor:
     """log pi(a_t) [M, G] of actions [M, 1, *action]; of MultiBinary ones the mean over entries, if so configured."""
     log_prob, space = policy.log_prob(action), agent.action_space
-    mean = config.multi_binary_log_prob == "mean" and isinstance(space, spaces.MultiBinary)
-    return log_prob / space.n if mean else log_prob
+    if config.multi_binary_log_prob == "mean" and isinstance(space, spaces.MultiBinary):
+        return log_prob / math.prod(space.shape)
+    return log_prob
 
 
-def imitation(log_prob: Tensor, approved: Tensor, mask: Tensor) -> Tensor:
+def imitation(log_prob: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
     """- mean f(A_t) log pi(a_t) of log_prob and weights [B, L, G] over the steps where mask [B, L] is True."""
-    return filtered_behavior_cloning(log_prob, approved, lambda weight: weight, mask)
+    return filtered_behavior_cloning(log_prob, weight, lambda given: given, mask)
 
 
 def policy_gradient(
@@ -83,18 +86,19 @@ def policy_gradient(
     if samples is None:
         samples = 0 if agent.enumerable else 1
 
-    def least(worth: Tensor) -> Tensor:  # [C, M, G, ...], or [1, ...] where the mean comes first
-        return worth if mean_first else worth.amin(0, keepdim=True)
+    def minimum(q: Tensor) -> Tensor:  # [C, M, G, ...], or [1, ...] where the mean comes first
+        return q if mean_first else q.amin(0, keepdim=True)
 
     if samples == 0:
         with torch.no_grad():
-            worth = least(values.normalized(critics, critics.all_features(state)))
-        climbed = (policy.probabilities * worth).sum(-1).amin(0)
+            q = minimum(values.normalized(critics, critics.all_features(state)))
+        value = (policy.probabilities * q).sum(-1).amin(0)
     else:
         with frozen(critics):
             features = (critics.features(state, policy.rsample()) for _ in range(samples))
-            climbed = (sum(least(values.normalized(critics, each)) for each in features) / samples).amin(0)
-    return -masked_mean(climbed.unflatten(0, mask.shape), mask)
+            q = reduce(add, (minimum(values.normalized(critics, each)) for each in features))
+            value = (q / samples).amin(0)
+    return -masked_mean(value.unflatten(0, mask.shape), mask)
 
 
 @contextmanager

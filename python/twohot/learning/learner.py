@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import torch
 from torch import Tensor
 
+from twohot._moved import renamed_method
 from twohot.agent import AgentNetworks
 from twohot.config import ObjectiveConfig, OptimizerConfig
 from twohot.errors import TwohotError
 from twohot.learning import Losses, check_objective, compute_losses
+from twohot.replay import Batch
+from twohot.tensors import require_alike
 
 
 class NonFiniteLossError(TwohotError, FloatingPointError):
     """A loss or gradient is NaN or infinite; the parameters are as they were before the step."""
+
+
+class LearnerState(TypedDict):
+    """How far a `Learner` is, beside the agent's own state."""
+
+    updates: int
+    moments: dict[str, Tensor]
+    """Of the optimiser, and its step counts, by "<index of the parameter>.<name>"."""
 
 
 class Learner:
@@ -28,7 +41,7 @@ class Learner:
     def __init__(self, agent: AgentNetworks, objective: ObjectiveConfig, optimizer: OptimizerConfig) -> None:
         check_objective(agent, objective)
         self.agent, self.objective, self.config = agent, objective, optimizer
-        self.parameters = agent.trained_parameters()
+        self.parameters = agent.trainable_parameters()
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=optimizer.learning_rate, weight_decay=optimizer.weight_decay, fused=True
         )
@@ -36,8 +49,29 @@ class Learner:
         self.updates = 0
         """Gradient steps taken."""
 
+    def state_dict(self) -> LearnerState:
+        """What the next update depends on beside the agent."""
+        state = self.optimizer.state_dict()["state"]
+        moments = {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
+        return {"updates": self.updates, "moments": moments}
+
+    def load_state_dict(self, state: LearnerState) -> None:
+        """Go on from what `state_dict` returned. Raises ValueError where it does not fit the parameters."""
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in state["moments"].items():
+            index, name = key.split(".")
+            moments.setdefault(int(index), {})[name] = value
+        for index, entry in moments.items():
+            if not 0 <= index < len(self.parameters):
+                raise ValueError(f"parameter {index}: there are {len(self.parameters)}")
+            moment = self.parameters[index].shape, self.parameters[index].dtype
+            require_alike(entry, {"step": (torch.Size(), torch.float32), "exp_avg": moment, "exp_avg_sq": moment})
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.updates = state["updates"]
+
     def learning_rate(self) -> float:
-        """Step size of the next update."""
+        """That of the next update."""
         config = self.config
         rate = config.learning_rate
         risen = self.updates + (0 if config.warmup_from_zero else 1)
@@ -47,19 +81,21 @@ class Learner:
             rate *= 1 - (1 - config.decay_to) * min(1.0, self.updates / config.decay_updates)
         return rate
 
-    def pieces(self, batch) -> list:
-        """The parts of a `twohot.replay.Batch` whose gradients are added up: `accumulation_steps` of equal size."""
+    def microbatches(self, batch: Batch) -> list[Batch]:
+        """The parts of a batch, of equal size, whose gradients are added up; `accumulation_steps` is their number."""
         if self.config.accumulation_steps == 1:
             return [batch]
         size = len(batch.mask) // self.config.accumulation_steps
         return [batch.rows(first, size) for first in range(0, len(batch.mask), size)]
 
-    def step(self, batch) -> tuple[Losses, Tensor]:
-        """One update from a `twohot.replay.Batch` of torch tensors on the agent's device.
+    pieces = renamed_method("pieces", "microbatches")
+
+    def step(self, batch: Batch) -> tuple[Losses, Tensor]:
+        """One update from a batch of torch tensors on the agent's device.
 
         Returns:
-            The losses of the last of the batch's `pieces` before the step, and the global gradient norm before clipping
-            (a scalar tensor).
+            The losses of the last of the batch's `microbatches` before the step, and the global gradient norm before
+            clipping (a scalar tensor).
 
         Raises:
             NonFiniteLossError: when the gradient norm is not finite; nothing but the statistics of the
@@ -69,16 +105,16 @@ class Learner:
         real = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask), dim=1)
         agent.timestep_encoder.update_statistics(batch.observation, batch.previous_reward, real)
         self.optimizer.zero_grad(set_to_none=True)  # before the activations need the memory
-        pieces, targets = self.pieces(batch), []
-        half = self.config.precision == "bfloat16"
+        microbatches, targets = self.microbatches(batch), []
+        use_bfloat16 = self.config.precision == "bfloat16"
         agent.train()
         try:
-            for piece in pieces:
-                with torch.autocast(batch.reward.device.type, torch.bfloat16, enabled=half):
-                    losses = self._losses(agent, piece, self.objective)
+            for microbatch in microbatches:
+                with torch.autocast(batch.reward.device.type, torch.bfloat16, enabled=use_bfloat16):
+                    losses = self._losses(agent, microbatch, self.objective)
                 total = losses.total
-                if len(pieces) > 1:  # a mean over the steps of all
-                    total = total * (piece.mask.sum() / batch.mask.sum().clamp(min=1))
+                if len(microbatches) > 1:  # a mean over the steps of all
+                    total = total * (microbatch.mask.sum() / batch.mask.sum().clamp(min=1))
                 total.backward()
                 targets.append(losses.target)
         finally:

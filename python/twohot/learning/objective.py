@@ -10,9 +10,10 @@ from torch.nn import functional
 
 from twohot.agent import AgentNetworks
 from twohot.config import ConfigurationError, ObjectiveConfig
-from twohot.learning.actor_losses import advantages, approval, imitated_log_prob, imitation, policy_gradient
+from twohot.learning.actor_losses import advantages, filter_weights, imitated_log_prob, imitation, policy_gradient
 from twohot.learning.targets import targets
 from twohot.nets.policies import Policy
+from twohot.replay import Batch
 from twohot.spaces import ACTION_MASK
 
 
@@ -33,8 +34,8 @@ class Losses:
     """[C, B, L, G] Q_c(h_t, a_t); 0 where no step is."""
     advantage: Tensor | None
     """[B, L, G]."""
-    approved: Tensor | None
-    """[B, L, G] weight of the filter."""
+    filter_weight: Tensor | None
+    """[B, L, G] what the filter makes of the advantage."""
     policy: Policy
     """[B x L, G] at each step."""
     h: Tensor
@@ -43,12 +44,12 @@ class Losses:
     policy_gradient: Tensor | None = None
 
 
-def compute_losses(agent: AgentNetworks, batch, config: ObjectiveConfig) -> Losses:
+def compute_losses(agent: AgentNetworks, batch: Batch, config: ObjectiveConfig) -> Losses:
     """All losses that the configuration asks for (docs/method.md).
 
     Args:
         agent: its `training` flag decides on dropout. config: which losses, their weights and sample numbers.
-        batch: a `twohot.replay.Batch` of torch tensors on the agent's device.
+        batch: of torch tensors on the agent's device.
 
     Returns:
         `Losses`; `total` = actor + critic_weight x critic, each a mean over real steps only.
@@ -64,32 +65,47 @@ def compute_losses(agent: AgentNetworks, batch, config: ObjectiveConfig) -> Loss
     action = batch.action.flatten(0, 1).unsqueeze(1)  # [M, 1, *action]: all discounts share it
     imitation_weight, gradient_weight = config.actor_weights
 
-    critic = target = value = advantage = approved = imitated = climbed = None
+    state = critic = target = value = advantage = filter_weight = imitated = gradient = None
     if config.needs_critics:
         target = targets(agent, batch, h_tp1, legal_tp1, config)
         state = agent.critics.state_features(h_t)
         critic, value = agent.values.loss(agent.critics, state, batch.action, target, mask)
 
-    policy, actor = agent.actor(h_t, legal_t), 0.0
+    policy, actor = agent.actor(h_t, legal_t), None
     if imitation_weight:
         log_prob = imitated_log_prob(agent, policy, action, config)
         with torch.no_grad():
-            advantage = torch.zeros_like(log_prob)
-            if config.needs_critics:
+            if state is None or value is None:
+                filter_weight = filter_weights(torch.zeros_like(log_prob), log_prob, config).unflatten(0, shape)
+            else:
                 taken = batch.action.flatten(0, 1)
                 advantage = advantages(agent, state, policy, taken, value.flatten(1, 2), mask.flatten(), config)
-            approved = approval(advantage, log_prob, config).unflatten(0, shape)
-            advantage = advantage.unflatten(0, shape) if config.needs_critics else None
-        imitated = imitation(log_prob.unflatten(0, shape), approved, mask)
+                filter_weight = filter_weights(advantage, log_prob, config).unflatten(0, shape)
+                advantage = advantage.unflatten(0, shape)
+        imitated = imitation(log_prob.unflatten(0, shape), filter_weight, mask)
         actor = imitation_weight * imitated
-    if gradient_weight:
-        climbed = policy_gradient(agent, state, policy, mask, config)
-        actor = actor + gradient_weight * climbed
+    if gradient_weight and state is not None:
+        gradient = policy_gradient(agent, state, policy, mask, config)
+        actor = gradient_weight * gradient if actor is None else actor + gradient_weight * gradient
+    assert actor is not None  # the configuration has a positive weight
 
-    total = actor if critic is None else actor + config.critic_weight * critic
-    alone = (None if loss is None else loss.detach() for loss in (imitated, climbed))
-    critic = None if critic is None else critic.detach()
-    return Losses(total, actor.detach(), critic, target, value, advantage, approved, policy, h_t.detach(), *alone)
+    return Losses(
+        total=actor if critic is None else actor + config.critic_weight * critic,
+        actor=actor.detach(),
+        critic=_detached(critic),
+        target=target,
+        value=value,
+        advantage=advantage,
+        filter_weight=filter_weight,
+        policy=policy,
+        h=h_t.detach(),
+        imitation=_detached(imitated),
+        policy_gradient=_detached(gradient),
+    )
+
+
+def _detached(loss: Tensor | None) -> Tensor | None:
+    return None if loss is None else loss.detach()
 
 
 def check_objective(agent: AgentNetworks, config: ObjectiveConfig) -> None:

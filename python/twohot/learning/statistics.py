@@ -6,20 +6,23 @@ import torch
 from torch import Tensor, nn
 
 from twohot.agent import AgentNetworks
+from twohot.kernels.torch_private import foreach_norm
 from twohot.learning.objective import Losses
 from twohot.losses import two_hot
-from twohot.nets.output_critic import OutputCritics
+from twohot.nets.actor import Actor
+from twohot.nets.critic import CriticEnsemble
 from twohot.nets.values import ClassValues
+from twohot.replay import Batch
 from twohot.rl.advantages import masked_mean
 
 DORMANT = 0.025
-"""A unit whose mean activation is at most this share of its layer's is dormant (Sokar et al. 2023)."""
+"""A unit whose mean activation is at most this fraction of its layer's is dormant (Sokar et al. 2023)."""
 UNIT_STEPS = 256
 """Real steps of a batch, at most, whose activations are looked at."""
 
 
 @torch.no_grad()
-def statistics(losses: Losses, agent: AgentNetworks, batch, task_names: tuple[str, ...]) -> dict[str, Tensor]:
+def statistics(losses: Losses, agent: AgentNetworks, batch: Batch, task_names: tuple[str, ...]) -> dict[str, Tensor]:
     """The metrics of one update that come from the losses.
 
     Scalars, but "value/bin_histogram" [N]. A task that the batch does not hold has no entry, nor has what the objective
@@ -35,13 +38,13 @@ def statistics(losses: Losses, agent: AgentNetworks, batch, task_names: tuple[st
     for name in ("imitation", "policy_gradient", "critic"):
         if getattr(losses, name) is not None:
             result[f"loss/{name}"] = getattr(losses, name)
-    if losses.target is not None:
-        result |= _values(losses, agent, mask)
+    if losses.target is not None and losses.value is not None:
+        result |= _values(losses.target[mask], losses.value, agent, mask)
     if losses.advantage is not None:
         result["advantage/mean"] = masked_mean(losses.advantage, mask)
-    if losses.approved is not None:
-        result["filter/pass_rate"] = masked_mean((losses.approved > 0).float(), mask)
-        passed = (losses.approved[..., -1] > 0).float()
+    if losses.filter_weight is not None:
+        result["filter/pass_rate"] = masked_mean((losses.filter_weight > 0).float(), mask)
+        passed = (losses.filter_weight[..., -1] > 0).float()
         for index, name in enumerate(task_names):
             here = mask & (batch.task == index).unsqueeze(-1)
             if here.any():
@@ -49,34 +52,34 @@ def statistics(losses: Losses, agent: AgentNetworks, batch, task_names: tuple[st
     return result
 
 
-def _values(losses: Losses, agent: AgentNetworks, mask: Tensor) -> dict[str, Tensor]:
-    target = losses.target[mask]
+def _values(target: Tensor, value: Tensor, agent: AgentNetworks, mask: Tensor) -> dict[str, Tensor]:
     result = {
-        "value/mean": masked_mean(losses.value.mean(0), mask),
-        "value/ensemble_spread": masked_mean(losses.value.std(0, correction=0), mask),
+        "value/mean": masked_mean(value.mean(0), mask),
+        "value/ensemble_spread": masked_mean(value.std(0, correction=0), mask),
         "value/target_mean": target.mean(),
         "value/target_min": target.min(),
         "value/target_max": target.max(),
     }
     for index, discount in enumerate(agent.config.discounts):
-        result[f"value/mean/discount_{discount:g}"] = masked_mean(losses.value[..., index].mean(0), mask)
+        result[f"value/mean/discount_{discount:g}"] = masked_mean(value[..., index].mean(0), mask)
     if isinstance(agent.values, ClassValues):
         result["value/bin_histogram"] = two_hot(target.flatten(), agent.config.bins).mean(0)
     return result
 
 
-def _dormant(losses: Losses, agent: AgentNetworks, batch) -> dict[str, Tensor]:
+def _dormant(losses: Losses, agent: AgentNetworks, batch: Batch) -> dict[str, Tensor]:
     real = batch.mask.flatten().nonzero().squeeze(-1)[:UNIT_STEPS]
     h, found = losses.h[real], {}
-    found["actor"] = agent.actor.network.features(h)
-    if losses.value is not None and not isinstance(agent.critics, OutputCritics):
+    if isinstance(agent.actor, Actor):
+        found["actor"] = agent.actor.network.features(h)
+    if losses.value is not None and isinstance(agent.critics, CriticEnsemble):
         action = batch.action.flatten(0, 1)[real].unsqueeze(1)
         found["critics"] = agent.critics.features(agent.critics.state_features(h), action)
-    return {f"units/dormant_{name}": _dormant_share(x) for name, x in found.items()}
+    return {f"units/dormant_{name}": _dormant_fraction(x) for name, x in found.items()}
 
 
-def _dormant_share(x: Tensor) -> Tensor:
-    """Share of the units of activations [M, units] or [C, M, G, units] with next to no activation over steps."""
+def _dormant_fraction(x: Tensor) -> Tensor:
+    """Fraction of the units of activations [M, units] or [C, M, G, units] with next to no activation over steps."""
     size = x.abs().mean(tuple(range(1, x.dim() - 1)) if x.dim() > 2 else 0)
     return (size <= DORMANT * size.mean(-1, keepdim=True)).float().mean()
 
@@ -86,9 +89,9 @@ def update_norms(before: list[Tensor], agent: AgentNetworks) -> dict[str, Tensor
     """Norms of the gradients (clipped as they were) and of the change of an update, of all and by part of the agent.
 
     Args:
-        before: copies of `agent.trained_parameters()` from before the update; their gradients are still there.
+        before: copies of `agent.trainable_parameters()` from before the update; their gradients are still there.
     """
-    parameters = agent.trained_parameters()
+    parameters = agent.trainable_parameters()
     change = {id(new): new - old for new, old in zip(parameters, before, strict=True)}
     result = {"update/norm": _norm(list(change.values()))}
     for name in ("timestep_encoder", "trajectory_encoder", "actor", "critics"):
@@ -102,4 +105,4 @@ def update_norms(before: list[Tensor], agent: AgentNetworks) -> dict[str, Tensor
 def _norm(tensors: list[Tensor]) -> Tensor:
     if not tensors:
         return torch.zeros(())
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+    return torch.linalg.vector_norm(torch.stack(foreach_norm(tensors)))

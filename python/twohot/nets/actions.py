@@ -9,18 +9,20 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor, nn
 
-MOST_ENUMERATED = 1024
+from twohot.spaces import shape_of
+
+MAX_ENUMERATED = 1024
 """Joint actions of a MultiDiscrete or MultiBinary space that are enumerated at most."""
 
 
-def every_action(space: Space) -> Tensor | None:
-    """All actions of a space, [S, *shape] int64; None where they are numbers, or more than `MOST_ENUMERATED` tuples."""
+def enumerate_actions(space: Space) -> Tensor | None:
+    """All actions of a space, [S, *shape] int64; None where they are numbers, or more than `MAX_ENUMERATED` tuples."""
     if isinstance(space, spaces.Discrete):
         return torch.arange(int(space.n))
     if isinstance(space, spaces.Box):
         return None
     counts = _counts(space)
-    if math.prod(counts) > MOST_ENUMERATED:
+    if math.prod(counts) > MAX_ENUMERATED:
         return None
     return torch.from_numpy(np.indices(counts).reshape(len(counts), -1).T.copy())
 
@@ -36,7 +38,7 @@ def soften(chosen: Tensor, others: Tensor, floor: float, ceiling: float) -> Tens
 
 
 def action_number(space: Space, action: Tensor) -> Tensor:
-    """Places [...] of actions [..., *shape] among those of `every_action`."""
+    """Positions [...] of actions [..., *shape] among those of `enumerate_actions`."""
     if isinstance(space, spaces.Discrete):
         return action.long()
     number = action.new_zeros(action.shape[:-1], dtype=torch.int64)
@@ -45,22 +47,27 @@ def action_number(space: Space, action: Tensor) -> Tensor:
     return number
 
 
-def _counts(space: spaces.MultiDiscrete | spaces.MultiBinary) -> tuple[int, ...]:
+def _counts(space: Space) -> tuple[int, ...]:
     """The number of each choice of a tuple of them."""
-    return (2,) * space.n if isinstance(space, spaces.MultiBinary) else tuple(space.nvec.tolist())
+    if isinstance(space, spaces.MultiDiscrete):
+        return tuple(space.nvec.tolist())
+    return (2,) * math.prod(shape_of(space))
 
 
 class ActionLinear(nn.Module):
     """W a + 0 for an action a of a space: what a linear layer makes of one-hot, binary or continuous actions.
 
     A choice among A actions picks a row, so no one-hot vector is built. Weights are drawn uniformly, with the bound
-    `bound` for an action that is one choice, and so that any action's share has that variance else.
+    `bound` for an action that is one choice, and so that what any action contributes has that variance else.
 
     Args:
         space: Discrete, MultiDiscrete, MultiBinary or a Box [n].
         outputs: of the layer. bound: of the weights at the beginning.
         clip: entries of an action (numbers, bits, one-hot choices) are clipped to +- this, in (0, 1].
     """
+
+    first: Tensor
+    others: Tensor
 
     def __init__(self, space: Space, outputs: int, bound: float, clip: float = 1.0) -> None:
         super().__init__()
@@ -74,7 +81,7 @@ class ActionLinear(nn.Module):
             self.register_buffer("first", first, persistent=False)
             self.register_buffer("others", torch.as_tensor((space.nvec - 1).repeat(space.nvec)), persistent=False)
         else:
-            rows = entries = space.shape[0]
+            rows = entries = shape_of(space)[0]
         self.table = nn.Parameter(torch.empty(rows, outputs).uniform_(-bound, bound) / math.sqrt(entries))
 
     def forward(self, action: Tensor) -> Tensor:
@@ -104,8 +111,8 @@ class ActionLinear(nn.Module):
         elif isinstance(self.space, spaces.Discrete):
             x = nn.functional.one_hot(action.long(), len(self.table)).to(self.table.dtype)
         elif isinstance(self.space, spaces.MultiDiscrete):
-            place = action.long() + self.first
-            x = self.table.new_zeros(*action.shape[:-1], len(self.table)).scatter_(-1, place, 1)
+            position = action.long() + self.first
+            x = self.table.new_zeros(*action.shape[:-1], len(self.table)).scatter_(-1, position, 1)
         else:
             x = action.to(self.table.dtype)
         return x if self.clip == 1 else x.clamp(-self.clip, self.clip)
@@ -127,8 +134,10 @@ class ActionLinear(nn.Module):
             return action
         return soften(chosen, self.others.to(self.table.dtype), floor, ceiling)
 
-    def every(self) -> Tensor:
-        """W a of every action, [S, outputs], in the order of `every_action`."""
+    def enumerate_actions(self) -> Tensor:
+        """W a of every action, [S, outputs], in the order of `enumerate_actions`."""
         if isinstance(self.space, spaces.Discrete):
             return self.rows
-        return self(every_action(self.space).to(self.table.device))
+        actions = enumerate_actions(self.space)
+        assert actions is not None
+        return self(actions.to(self.table.device))

@@ -6,14 +6,16 @@ import math
 
 import torch
 from gymnasium import Space, spaces
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from twohot.nets.actions import every_action
+from twohot.nets.actions import enumerate_actions
+from twohot.nets.interfaces import ActorNetwork
 from twohot.nets.linear import MLP
 from twohot.nets.policies import EDGE, Categorical, Categoricals, Policy, ScaledBeta, TanhGaussian, TanhGaussianMixture
+from twohot.spaces import shape_of
 
-LEAST_LOG_STD, GREATEST_LOG_STD = -5.0, 2.0
+MIN_LOG_STD, MAX_LOG_STD = -5.0, 2.0
 """Bounds of a Gaussian's log standard deviation, before tanh (those of the official AMAGO code)."""
 
 
@@ -33,12 +35,12 @@ def bounded_log_softmax(logits: Tensor, legal: Tensor | None, floor: float, ceil
     return (probability.masked_fill(~legal, 1) / total).log().masked_fill(~legal, -math.inf)
 
 
-def _wide(x: Tensor) -> Tensor:
+def _in_float32(x: Tensor) -> Tensor:
     """In float32 at least: probabilities need it where the networks run in bfloat16."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-class Actor(nn.Module):
+class Actor(ActorNetwork):
     """An MLP from h [..., E] to the parameters of a policy for each discount.
 
     Args:
@@ -57,7 +59,7 @@ class Actor(nn.Module):
     def forward(self, h: Tensor, action_mask: Tensor | None = None) -> Policy:
         """h [..., E] and which actions are legal [..., actions] to a policy with the batch shape [..., G]."""
         x = self.network(h).unflatten(-1, (self.discounts, self.outputs))
-        return self.policy(_wide(x), None if action_mask is None else action_mask.bool().unsqueeze(-2))
+        return self.policy(_in_float32(x), None if action_mask is None else action_mask.bool().unsqueeze(-2))
 
     def acting(self, h: Tensor, action_mask: Tensor | None = None) -> Policy:
         """h [..., E] to the policy [...] at the last discount, the one that acts."""
@@ -65,7 +67,7 @@ class Actor(nn.Module):
 
     def acting_policy(self, x: Tensor, action_mask: Tensor | None) -> Policy:
         """The policy [...] of its parameters x [..., outputs]."""
-        return self.policy(_wide(x), None if action_mask is None else action_mask.bool())
+        return self.policy(_in_float32(x), None if action_mask is None else action_mask.bool())
 
 
 class DiscreteActor(Actor):
@@ -84,6 +86,7 @@ class DiscreteActor(Actor):
         layers: int,
         discounts: int,
         actions: int,
+        *,
         floor: float,
         ceiling: float,
         temperature: float = 1.0,
@@ -109,6 +112,11 @@ class MultiActor(Actor):
         floor, ceiling, temperature: as `DiscreteActor`, of each choice.
     """
 
+    possible: Tensor
+    position: Tensor
+    inputs: Tensor
+    joint_actions: Tensor | None
+
     def __init__(
         self,
         width: int,
@@ -116,6 +124,7 @@ class MultiActor(Actor):
         layers: int,
         discounts: int,
         space: spaces.MultiDiscrete | spaces.MultiBinary,
+        *,
         floor: float,
         ceiling: float,
         temperature: float = 1.0,
@@ -126,16 +135,16 @@ class MultiActor(Actor):
         self.binary, self.floor, self.ceiling, self.temperature = binary, floor, ceiling, temperature
         possible = torch.arange(int(counts.max())) < counts.unsqueeze(-1)  # [n, A]
         first = counts.cumsum(0) - counts
-        place = (first.unsqueeze(-1) + torch.arange(possible.shape[-1])).where(possible, 0)
+        position = (first.unsqueeze(-1) + torch.arange(possible.shape[-1])).where(possible, 0)
         inputs = torch.arange(1, possible.numel(), 2) if binary else possible.flatten().nonzero().squeeze(-1)
         self.register_buffer("possible", possible, persistent=False)
-        self.register_buffer("place", place, persistent=False)
+        self.register_buffer("position", position, persistent=False)
         self.register_buffer("inputs", inputs, persistent=False)
-        self.register_buffer("every", every_action(space), persistent=False)
+        self.register_buffer("joint_actions", enumerate_actions(space), persistent=False)
 
     def _choices(self, x: Tensor, first: float | bool) -> Tensor:
         """Entries [..., n x A] as [..., n, A]; MultiBinary's are those of 1, and `first` is that of 0."""
-        return torch.stack((torch.full_like(x, first), x), dim=-1) if self.binary else x[..., self.place]
+        return torch.stack((torch.full_like(x, first), x), dim=-1) if self.binary else x[..., self.position]
 
     def policy(self, x: Tensor, legal: Tensor | None) -> Categoricals:
         """As `Actor.policy`."""
@@ -144,11 +153,11 @@ class MultiActor(Actor):
             allowed = self._choices(legal, True) & self.possible
             allowed = allowed | (self.possible & ~allowed.any(-1, keepdim=True))
         log_pi = bounded_log_softmax(self._choices(x, 0.0), allowed, self.floor, self.ceiling)
-        return Categoricals(log_pi, self.inputs, self.every, self.temperature)
+        return Categoricals(log_pi, self.inputs, self.joint_actions, self.temperature)
 
 
 def _log_std(x: Tensor) -> Tensor:
-    return LEAST_LOG_STD + (GREATEST_LOG_STD - LEAST_LOG_STD) * (x.tanh() + 1) / 2
+    return MIN_LOG_STD + (MAX_LOG_STD - MIN_LOG_STD) * (x.tanh() + 1) / 2
 
 
 class TanhGaussianActor(Actor):
@@ -159,7 +168,7 @@ class TanhGaussianActor(Actor):
     """
 
     def __init__(
-        self, width: int, hidden: int, layers: int, discounts: int, actions: int, clip: float = 1 - EDGE
+        self, width: int, hidden: int, layers: int, discounts: int, actions: int, *, clip: float = 1 - EDGE
     ) -> None:
         super().__init__(width, hidden, layers, discounts, 2 * actions)
         self.clip = clip
@@ -174,7 +183,7 @@ class BetaActor(Actor):
     """A Beta distribution with one peak for each of A numbers; arguments as `TanhGaussianActor`."""
 
     def __init__(
-        self, width: int, hidden: int, layers: int, discounts: int, actions: int, clip: float = 1 - EDGE
+        self, width: int, hidden: int, layers: int, discounts: int, actions: int, *, clip: float = 1 - EDGE
     ) -> None:
         super().__init__(width, hidden, layers, discounts, 2 * actions)
         self.clip = clip
@@ -182,7 +191,8 @@ class BetaActor(Actor):
     def policy(self, x: Tensor, legal: Tensor | None) -> ScaledBeta:
         """As `Actor.policy`."""
         # A little more than 0, so that the peak of a Beta(1, 1) is defined.
-        return ScaledBeta(*(functional.softplus(x) + 1e-4).chunk(2, dim=-1), self.clip)
+        alpha_less_one, beta_less_one = (functional.softplus(x) + 1e-4).chunk(2, dim=-1)
+        return ScaledBeta(alpha_less_one, beta_less_one, self.clip)
 
 
 class GaussianMixtureActor(Actor):
@@ -195,6 +205,7 @@ class GaussianMixtureActor(Actor):
         layers: int,
         discounts: int,
         actions: int,
+        *,
         components: int,
         clip: float = 1 - EDGE,
     ) -> None:
@@ -225,9 +236,10 @@ def make_actor(
     """The actor for an action space; `continuous` names the distribution of a Box, as in the configuration."""
     sizes = (width, hidden, layers, discounts)
     if isinstance(space, spaces.Discrete):
-        return DiscreteActor(*sizes, int(space.n), floor, ceiling, temperature)
+        return DiscreteActor(*sizes, int(space.n), floor=floor, ceiling=ceiling, temperature=temperature)
     if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
-        return MultiActor(*sizes, space, floor, ceiling, temperature)
+        return MultiActor(*sizes, space, floor=floor, ceiling=ceiling, temperature=temperature)
+    actions = shape_of(space)[0]
     if continuous == "gaussian_mixture":
-        return GaussianMixtureActor(*sizes, space.shape[0], components, density_clip)
-    return (BetaActor if continuous == "beta" else TanhGaussianActor)(*sizes, space.shape[0], density_clip)
+        return GaussianMixtureActor(*sizes, actions, components=components, clip=density_clip)
+    return (BetaActor if continuous == "beta" else TanhGaussianActor)(*sizes, actions, clip=density_clip)

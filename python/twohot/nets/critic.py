@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from twohot.kernels.critics import op
+from twohot.kernels.critics.types import Critics, Rows
 from twohot.losses import ValueBins, symlog
 from twohot.nets.actions import ActionLinear
 
 
-def places(wanted: Tensor) -> tuple[Tensor, ...]:
+def nonzero_indices(wanted: Tensor) -> tuple[Tensor, ...]:
     """Indices of where `wanted` (bool) is True; of everywhere, where their number must not depend on data.
 
     A GPU would have to be waited for, and torch.compile would break its graph.
@@ -30,7 +31,7 @@ class CriticEnsemble(nn.Module):
 
     The first layer is linear, so W [h; g; a] = W_h h + W_g g + W_a a: the part of h is computed once per step,
     that of the discount once per discount, and that of a discrete action is a row look-up (`ActionLinear`). A discount
-    is read as symlog(1 / (1 - gamma)).
+    enters as symlog(1 / (1 - gamma)).
 
     Args:
         width: E. hidden: units of each hidden layer. layers: hidden layers, at least 1.
@@ -38,6 +39,8 @@ class CriticEnsemble(nn.Module):
         action_clip: of `ActionLinear`. softened: floor and ceiling of choices that were taken, which `taken` makes of
             them; None leaves them one-hot.
     """
+
+    horizons: Tensor
 
     def __init__(
         self,
@@ -56,7 +59,7 @@ class CriticEnsemble(nn.Module):
         self.critics, self.hidden, self.softened = critics, hidden, softened
         horizons = symlog(1 / (1 - torch.tensor(discounts, dtype=torch.float64))).float()
         self.register_buffer("horizons", horizons.unsqueeze(-1), persistent=False)
-        # State, discount and action begin with equal shares of the first layer's variance. As one concatenated input,
+        # State, discount and action contribute equally to the first layer's variance. As one concatenated input,
         # the single number and the one-hot would drown in the `width` entries of h.
         self.state = nn.Parameter(torch.empty(critics * hidden, width).uniform_(-1, 1) / math.sqrt(width))
         self.discount = nn.Parameter(torch.empty(critics, 1, hidden).uniform_(-1, 1) / horizons.square().mean().sqrt())
@@ -69,7 +72,7 @@ class CriticEnsemble(nn.Module):
         self.biases = nn.ParameterList(torch.empty(critics, 1, b).uniform_(-bound, bound) for _, b in pairs)
 
     def state_features(self, h: Tensor) -> Tensor:
-        """h [M, E] to its share of the first layer, [C, M, 1, hidden] (a view of one matrix product)."""
+        """h [M, E] to its part of the first layer, [C, M, 1, hidden] (a view of one matrix product)."""
         return functional.linear(h, self.state).unflatten(-1, (self.critics, 1, self.hidden)).transpose(0, 1)
 
     def taken(self, action: Tensor) -> Tensor:
@@ -94,7 +97,8 @@ class CriticEnsemble(nn.Module):
     def all_features(self, state: Tensor) -> Tensor:
         """Input of the last layer for all A (joint) actions: [C, M, G, A, hidden] for `state` [C, M, 1, hidden]."""
         discount = self.horizons * self.discount + self.bias
-        actions = self.action.every().unflatten(-1, (self.critics, self.hidden)).movedim(1, 0)  # [C, A, hidden]
+        actions = self.action.enumerate_actions()
+        actions = actions.unflatten(-1, (self.critics, self.hidden)).movedim(1, 0)  # [C, A, hidden]
         each = discount.unsqueeze(2) + actions.unsqueeze(1)  # [C, G, A, hidden]
         return self._hidden(state.unsqueeze(3) + each.unsqueeze(1))
 
@@ -114,7 +118,7 @@ class CriticEnsemble(nn.Module):
     def cross_entropy(
         self, state: Tensor, action: Tensor, target: Tensor, bins: ValueBins, mask: Tensor, sigma: float | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The loss of classifying targets, and what each critic reads as the value of the same action.
+        """The loss of classifying targets, and the value of the same action by each critic.
 
         As `linear_two_hot_cross_entropy` of `features`, without ever holding features of all discounts.
 
@@ -129,7 +133,7 @@ class CriticEnsemble(nn.Module):
         step, rows, counted = self._taken(state, action, mask)
         ensemble = self._ensemble(state, rows)
         labels = (bins.two_hot_labels, 0.0) if sigma is None else ("hl_gauss", sigma)
-        target = target[step].flatten().to(ensemble[4].dtype)
+        target = target[step].flatten().to(ensemble.biases.dtype)
         loss, readout = op.cross_entropy(*ensemble, *rows, target, counted, *bins.support, *labels)
         return loss, self._of_steps(readout, step, len(mask))
 
@@ -143,9 +147,10 @@ class CriticEnsemble(nn.Module):
         """
         step, rows, counted = self._taken(state, action, mask)
         ensemble = self._ensemble(state, rows)
-        wide = ensemble[4].dtype
-        each = (x.to(wide).repeat(len(step)) for x in (factor, offset))
-        loss, value = op.squared_error(*ensemble, *rows, target[step].flatten().to(wide), *each, counted)
+        dtype = ensemble.biases.dtype
+        factor, offset = (x.to(dtype).repeat(len(step)) for x in (factor, offset))
+        target = target[step].flatten().to(dtype)
+        loss, value = op.squared_error(*ensemble, *rows, target, factor, offset, counted)
         return loss, self._of_steps(value, step, len(mask))
 
     @torch.no_grad()
@@ -170,43 +175,41 @@ class CriticEnsemble(nn.Module):
     def choice_values(self, state: Tensor, wanted: Tensor, bins: ValueBins) -> Tensor:
         """Values [C, M, G, A] of the actions of a Discrete space that are `wanted` [M, G, A] (bool).
 
-        The others are 0, or read as well (see `places`).
+        The others are 0, or computed as well (see `nonzero_indices`).
         """
-        step, discount, action = places(wanted)
-        q = torch.zeros(self.critics, *wanted.shape, dtype=self._wide(state), device=state.device)
+        step, discount, action = nonzero_indices(wanted)
+        q = torch.zeros(self.critics, *wanted.shape, dtype=self._accumulate_dtype(state), device=state.device)
         q[:, step, discount, action] = self.values(state, step, discount, action, bins)
         return q
 
     @staticmethod
-    def _wide(state: Tensor) -> torch.dtype:
+    def _accumulate_dtype(state: Tensor) -> torch.dtype:
         return torch.promote_types(state.dtype, torch.float32)
 
-    def _ensemble(self, state: Tensor, rows: tuple[Tensor, Tensor, Tensor | None]) -> tuple[Tensor | None, ...]:
+    def _ensemble(self, state: Tensor, rows: Rows) -> Critics:
         """What `twohot.kernels.critics` computes these rows with; products run in the dtype of `state`."""
-        wide = self._wide(state)
-        discount = (self.horizons * self.discount + self.bias).to(wide)  # [C, G, hidden]
-        table = self.action.rows if rows[2] is None else self.action.table
+        dtype = self._accumulate_dtype(state)
+        discount = (self.horizons * self.discount + self.bias).to(dtype)  # [C, G, hidden]
+        table = self.action.rows if rows.action is None else self.action.table
         action = table.unflatten(-1, (self.critics, self.hidden)).transpose(0, 1)  # [C, A, hidden]
-        if rows[2] is None:
-            table, action = (action.to(wide).unsqueeze(2) + discount.unsqueeze(1)).flatten(1, 2), None
+        if rows.action is None:
+            table, action = (action.to(dtype).unsqueeze(2) + discount.unsqueeze(1)).flatten(1, 2), None
         else:
             table, action = discount, action.to(state.dtype)
         hidden = [weight.to(state.dtype) for weight in self.weights[:-1]]
         shape = (0, self.critics, self.hidden)
         weights = torch.stack(hidden) if hidden else state.new_empty(*shape, self.hidden)
-        biases = torch.cat(list(self.biases[:-1]), 1).transpose(0, 1).to(wide) if hidden else table.new_empty(shape)
-        head, head_bias = self.weights[-1].to(state.dtype), self.biases[-1].squeeze(1).to(wide)
-        return state.squeeze(2), table, action, weights, biases.contiguous(), head, head_bias
+        biases = torch.cat(list(self.biases[:-1]), 1).transpose(0, 1).to(dtype) if hidden else table.new_empty(shape)
+        head, head_bias = self.weights[-1].to(state.dtype), self.biases[-1].squeeze(1).to(dtype)
+        return Critics(state.squeeze(2), table, action, weights, biases.contiguous(), head, head_bias)
 
-    def _taken(
-        self, state: Tensor, action: Tensor, mask: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor | None], Tensor]:
+    def _taken(self, state: Tensor, action: Tensor, mask: Tensor) -> tuple[Tensor, Rows, Tensor]:
         """Steps of what was done, their rows for all discounts, and which of the rows count.
 
         Masked steps among them are computed, and count for nothing.
         """
         discounts, action = len(self.horizons), self.taken(action)
-        (step,) = places(mask)
+        (step,) = nonzero_indices(mask)
         discount = torch.arange(discounts, device=mask.device)
         rows = self._rows(
             step.repeat_interleave(discounts),
@@ -222,13 +225,11 @@ class CriticEnsemble(nn.Module):
         found[:, step] = value.unflatten(1, (-1, len(self.horizons)))
         return found
 
-    def _rows(
-        self, step: Tensor, discount: Tensor, action: Tensor, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _rows(self, step: Tensor, discount: Tensor, action: Tensor, dtype: torch.dtype) -> Rows:
         """Rows as `twohot.kernels.critics` takes them; vectors for actions that are no choice, or a softened one."""
         if self.action.chooses and not action.is_floating_point():
-            return step, action.long() * len(self.horizons) + discount, None
-        return step, discount, self.action.vector(action).to(dtype)
+            return Rows(step, action.long() * len(self.horizons) + discount, None)
+        return Rows(step, discount, self.action.vector(action).to(dtype))
 
     def _hidden(self, x: Tensor) -> Tensor:
         rows = x.shape[1:-1]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from twohot.attention import KVCache
 from twohot.nets.actor import Actor, BetaActor, DiscreteActor, GaussianMixtureActor, MultiActor, TanhGaussianActor
+from twohot.nets.interfaces import ActorNetwork, Cache, TimestepNetwork, TrajectoryNetwork
 from twohot.nets.linear import MLP, FoldedLinear, SigmaLinear
 from twohot.nets.packed import PackedMLP, PackedTransformer
 from twohot.nets.policies import Categorical, Categoricals, Policy, draw_numbers
@@ -26,17 +27,10 @@ from twohot.nets.timestep import TimestepEncoder
 from twohot.nets.transformer import Transformer, require_time
 from twohot.spaces import ACTION_MASK
 
-MOST_NUMBERS = 4096
-"""Of a tensor that is handled by numpy."""
-MOST_KEPT = 16_384
-"""Times whose positions are kept."""
-
-
-class Cache(Protocol):
-    """What a trajectory encoder remembers."""
-
-    def reset(self, mask: Tensor) -> None:
-        """Forget the environments where mask [B] (bool) is True."""
+MAX_ELEMENTS = 4096
+"""Elements of a tensor up to which numpy is faster than torch."""
+MAX_CACHED_TIMES = 16_384
+"""Times up to which positions are kept."""
 
 
 @dataclass
@@ -53,12 +47,15 @@ class ActingState:
         self.time.masked_fill_(mask, 0)
 
 
+Network = TypeVar("Network", bound=nn.Module)
+
+
 class Networks(Protocol):
     """What can be frozen: an `AgentNetworks`."""
 
-    timestep_encoder: nn.Module
-    trajectory_encoder: nn.Module
-    actor: nn.Module
+    timestep_encoder: TimestepNetwork
+    trajectory_encoder: TrajectoryNetwork
+    actor: ActorNetwork
     discounts: Tensor
 
 
@@ -67,22 +64,26 @@ def freeze(networks: Networks) -> FrozenPolicy:
 
     Its states fit other frozen policies of the same networks.
     """
-    parts = networks.timestep_encoder, networks.trajectory_encoder, networks.actor
-    return FrozenPolicy(*map(freeze_network, parts), networks.discounts.device)
+    return FrozenPolicy(
+        freeze_network(networks.timestep_encoder),
+        freeze_network(networks.trajectory_encoder),
+        freeze_network(networks.actor),
+        networks.discounts.device,
+    )
 
 
 @torch.no_grad()
 def freeze_network(network: nn.Module) -> Any:
-    """The form in which one network acts; that of a network of one's own is its `frozen_copy`."""
+    """The form in which one network acts; that of a custom network is its `frozen_copy`."""
     return FORMS.get(type(network), frozen_copy)(network)
 
 
 @torch.no_grad()
-def frozen_copy(network: nn.Module, without: Iterable[nn.Module] = ()) -> nn.Module:
+def frozen_copy(network: Network, without: Iterable[nn.Module] = ()) -> Network:
     """A copy in eval mode, without gradients, whose sigma-reparametrised layers are folded.
 
     Args:
-        without: parts of it in whose place the copy has None, because they are packed.
+        without: parts of it that are None in the copy, because they are packed.
     """
     plain = copy.deepcopy(network, {id(part): None for part in without}).eval().requires_grad_(False)
     for module in list(plain.modules()):
@@ -109,7 +110,7 @@ class FrozenPolicy:
         return ActingState(cache, torch.zeros(environments, dtype=torch.int64, device=self.device))
 
     @torch.no_grad()
-    def remember(
+    def encode_step(
         self,
         state: ActingState,
         observation: dict[str, Tensor],
@@ -144,7 +145,7 @@ class FrozenPolicy:
         Returns:
             [B, *action]; int64 for choices.
         """
-        h = self.remember(state, observation, previous_action, previous_reward)
+        h = self.encode_step(state, observation, previous_action, previous_reward)
         policy = self.actor.acting(h, observation.get(ACTION_MASK))
         return policy.mode() if greedy else sample(policy, generator)
 
@@ -155,12 +156,12 @@ class FrozenTimestepEncoder:
     def __init__(self, encoder: TimestepEncoder) -> None:
         inputs, action, layers = encoder.inputs, encoder.previous_action, _weights(encoder.hidden)
         self.of_vectors = not encoder.parts and inputs is not None
-        if self.of_vectors:  # the first layers are one of everything side by side
+        if inputs is not None and self.of_vectors:  # the first layers are one of everything side by side
             tables = [] if action is None else [action.table.T]
             layers = [(torch.cat([inputs.weight, *tables], dim=1), inputs.bias), *layers]
             self.size = inputs.in_features
         self.packed = PackedMLP(layers, encoder.norm) if PackedMLP.runs(layers, encoder.norm) else None
-        packed = [encoder.hidden, *([inputs] if self.of_vectors else [])] if self.packed else []
+        packed = [encoder.hidden, *([inputs] if inputs is not None and self.of_vectors else [])] if self.packed else []
         self.plain = frozen_copy(encoder, packed)
         if self.packed and self.plain.normalization is not None:
             self.affine = [each.to(torch.float32).numpy() for each in self.plain.normalization.affine()]
@@ -181,20 +182,20 @@ class FrozenTimestepEncoder:
         plain, shown, size = self.plain, self.plain.previous_action, self.size
         entries = 0 if shown is None else len(shown.table)
         out = np.zeros((len(time), size + entries), np.float32)
-        place = 0
+        column = 0
         for name in plain.vectors:
             vector = observation[name].numpy()
             if len(vector) != len(out):
                 raise ValueError(f"observation {name!r}: expected {len(out)} rows, as time has, got {len(vector)}")
             vector = vector.reshape(len(out), -1)
-            out[:, place : place + vector.shape[1]] = vector
-            place += vector.shape[1]
+            out[:, column : column + vector.shape[1]] = vector
+            column += vector.shape[1]
         if plain.show_reward:
             reward = previous_reward.numpy()
-            out[:, place] = np.copysign(np.log1p(np.abs(reward)), reward)
-            place += 1
-        if place != size:
-            raise ValueError(f"observation: expected {size} numbers, reward included, got {place}")
+            out[:, column] = np.copysign(np.log1p(np.abs(reward)), reward)
+            column += 1
+        if column != size:
+            raise ValueError(f"observation: expected {size} numbers, reward included, got {column}")
         if plain.normalization is not None:
             features, (mean, deviation, bound) = out[:, :size], self.affine
             features -= mean
@@ -236,13 +237,13 @@ class FrozenTransformer:
         return h
 
     def _positions(self, time: Tensor) -> Tensor:
-        """Positions of times [B]; those that are computed are kept in a table, for they come again and again."""
+        """Positions of times [B]; those that are computed are kept in a table, for times recur."""
         positions = self.plain.positions
         last = int(time.numpy().max(initial=0))
-        if type(positions) is not SinusoidalPositions or last >= MOST_KEPT:
+        if type(positions) is not SinusoidalPositions or last >= MAX_CACHED_TIMES:
             return positions(time)
         if last >= len(self._kept):
-            self._kept = positions(torch.arange(min(2 * last + 64, MOST_KEPT)))
+            self._kept = positions(torch.arange(min(2 * last + 64, MAX_CACHED_TIMES)))
         return self._kept.index_select(0, time)
 
 
@@ -259,7 +260,7 @@ class FrozenActor:
         """As `Actor.acting`, of h [B, E]."""
         plain = self.plain
         x = plain.network.last_outputs(h, plain.outputs) if self.packed is None else self.packed(h)
-        if type(plain) is DiscreteActor and action_mask is None and _is_small(x):
+        if type(plain) is DiscreteActor and action_mask is None and _use_numpy(x):
             return Categorical(_bounded_log_softmax(x, plain.floor, plain.ceiling), plain.temperature)
         return plain.acting_policy(x, action_mask)
 
@@ -274,7 +275,7 @@ FORMS = {
 def sample(policy: Policy, generator: torch.Generator | None) -> Tensor:
     """As `policy.sample`; few choices are drawn by numpy."""
     choice = policy.each if type(policy) is Categoricals else policy
-    if generator is None or type(choice) is not Categorical or not _is_small(choice.log_pi):
+    if generator is None or type(choice) is not Categorical or not _use_numpy(choice.log_pi):
         return policy.sample(generator)
     total = np.exp(choice.log_pi.numpy()).cumsum(-1)
     drawn = draw_numbers("uniform_", choice.log_pi[..., :1], generator).numpy()
@@ -284,13 +285,13 @@ def sample(policy: Policy, generator: torch.Generator | None) -> Tensor:
 def _bounded_log_softmax(logits: Tensor, floor: float, ceiling: float) -> Tensor:
     """As `twohot.nets.actor.bounded_log_softmax` where every action is legal."""
     x = logits.numpy()
-    share = np.exp(x - x.max(-1, keepdims=True))
-    share = np.clip(share / share.sum(-1, keepdims=True), floor, ceiling)
-    return torch.from_numpy(np.log(share / share.sum(-1, keepdims=True)))
+    probability = np.exp(x - x.max(-1, keepdims=True))
+    probability = np.clip(probability / probability.sum(-1, keepdims=True), floor, ceiling)
+    return torch.from_numpy(np.log(probability / probability.sum(-1, keepdims=True)))
 
 
-def _is_small(x: Tensor) -> bool:
-    return x.is_cpu and x.dtype == torch.float32 and x.numel() <= MOST_NUMBERS
+def _use_numpy(x: Tensor) -> bool:
+    return x.is_cpu and x.dtype == torch.float32 and x.numel() <= MAX_ELEMENTS
 
 
 def _weights(network: MLP) -> list[tuple[Tensor, Tensor]]:

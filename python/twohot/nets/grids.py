@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,7 +21,9 @@ class GridEncoder(nn.Module):
         shape: H, W, C. outputs: of the linear layer. width: of the rows. channels: of the convolutions.
     """
 
-    def __init__(self, shape: tuple[int, int, int], outputs: int, width: int = 16, channels: int = 32) -> None:
+    first: Tensor
+
+    def __init__(self, shape: Sequence[int], outputs: int, width: int = 16, channels: int = 32) -> None:
         super().__init__()
         height, columns, parts = shape
         self.table = nn.Parameter(torch.randn(parts * VALUES, width) / parts**0.5)

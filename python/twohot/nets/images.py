@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -21,30 +21,30 @@ class RandomShift(nn.Module):
     pixels, so images stay uint8. Each step moves by itself, as in the official code, or each sequence as one.
 
     Args:
-        pixels: the furthest move. share: of the sequences that move at all. by: "step" or "window".
+        pixels: the furthest move. fraction: of the sequences that move at all. by: "step" or "window".
     """
 
-    def __init__(self, pixels: int, share: float = 1.0, by: Literal["step", "window"] = "step") -> None:
+    def __init__(self, pixels: int, fraction: float = 1.0, by: Literal["step", "window"] = "step") -> None:
         super().__init__()
-        self.pixels, self.share, self.by = pixels, share, by
+        self.pixels, self.fraction, self.by = pixels, fraction, by
 
     def forward(self, images: Tensor) -> Tensor:
         """images [B, ..., H, W, C] of any dtype; returns the same shape, or the images themselves in eval mode."""
-        if not self.training or not self.pixels or not self.share:
+        if not self.training or not self.pixels or not self.fraction:
             return images
         leading, (height, width, channels) = images.shape[:-3], images.shape[-3:]
         drawn = leading if self.by == "step" else (leading[0], *[1] * (len(leading) - 1))
         shift = torch.randint(-self.pixels, self.pixels + 1, (*drawn, 2), device=images.device)
-        moves = torch.rand((leading[0], *[1] * len(leading)), device=images.device) < self.share
+        moves = torch.rand((leading[0], *[1] * len(leading)), device=images.device) < self.fraction
         vertical, horizontal = (shift * moves).expand(*leading, 2).reshape(-1, 2, 1).unbind(1)  # [M, 1]
         rows = (torch.arange(height, device=images.device) + vertical).clamp(0, height - 1)  # [M, H]
-        # Each row of the result is one piece of a row with repeated ends: less than half the time of moving pixels.
+        # Each row of the result is a part of a row with repeated ends: less than half the time of moving pixels.
         x = images.reshape(-1, height, width, channels)
         ends = (x[:, :, end].unsqueeze(2).expand(-1, -1, self.pixels, -1) for end in (0, -1))
-        wide = torch.cat((next(ends), x, next(ends)), dim=2).flatten(2)
-        pieces = wide.unfold(2, width * channels, channels)  # [M, H, 2 pixels + 1, W C]
+        padded = torch.cat((next(ends), x, next(ends)), dim=2).flatten(2)
+        shifted = padded.unfold(2, width * channels, channels)  # [M, H, 2 pixels + 1, W C]
         each = torch.arange(len(x), device=images.device).unsqueeze(1)
-        return pieces[each, rows, horizontal + self.pixels].view_as(images)
+        return shifted[each, rows, horizontal + self.pixels].view_as(images)
 
 
 class ResidualBlock(nn.Module):
@@ -74,7 +74,7 @@ class HalvingPool(nn.Module):
 def impala(channels: int) -> nn.Sequential:
     """Three times a convolution, a pool that halves, and two residual blocks (Espeholt et al. 2018, arXiv 1802.01561).
 
-    With group norm behind each block, and pools without padding, as in the official code.
+    With group norm after each block, and pools without padding, as in the official code.
     """
     modules: list[nn.Module] = []
     for before, after in ((channels, 16), (16, 32), (32, 32)):
@@ -94,7 +94,7 @@ def drq(channels: int) -> nn.Sequential:
 
 
 def _plain(*layers: tuple[int, int, int, int]) -> nn.Sequential:
-    """Convolutions (inputs, outputs, kernel, stride), each with a leaky ReLU behind it."""
+    """Convolutions (inputs, outputs, kernel, stride), each followed by a leaky ReLU."""
     return nn.Sequential(
         *(
             module
@@ -118,7 +118,7 @@ class ImageEncoder(nn.Module):
         SpaceError: when the image is smaller than the network's kernels.
     """
 
-    def __init__(self, shape: tuple[int, int, int], outputs: int, network: str) -> None:
+    def __init__(self, shape: Sequence[int], outputs: int, network: str) -> None:
         super().__init__()
         height, width, channels = shape
         self.network = NETWORKS[network](channels)

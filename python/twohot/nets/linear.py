@@ -19,6 +19,9 @@ class SigmaLinear(nn.Module):
         inputs, outputs: sizes of x and y. bias: whether b exists.
     """
 
+    u: Tensor
+    v: Tensor
+
     def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
@@ -83,7 +86,7 @@ class MLP(nn.Sequential):
 
     def last_outputs(self, x: Tensor, count: int) -> Tensor:
         """The last `count` outputs of `forward`, x [..., inputs] to [..., count], without computing the others."""
-        last = self[-1]
+        last = self.layers[-1]
         return functional.linear(self.features(x), last.weight[-count:], last.bias[-count:])
 
     def features(self, x: Tensor) -> Tensor:

@@ -17,8 +17,12 @@ class RunningNormalization(nn.Module):
         size: features, normalised one by one.
     """
 
-    LEAST_VARIANCE, MOST = 1e-4, 10.0
+    EPSILON, CLIP = 1e-4, 10.0
     """What is added to the variance, and the bound of what comes out."""
+
+    mean: Tensor
+    variance: Tensor
+    count: Tensor
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -34,22 +38,22 @@ class RunningNormalization(nn.Module):
             return
         variance, mean = torch.var_mean(rows, dim=0, correction=0)
         total = self.count + rows.shape[0]
-        share = rows.shape[0] / total
+        weight = rows.shape[0] / total
         delta = mean - self.mean
         if self.count > 0:
-            variance = self.variance * (1 - share) + variance * share + delta.square() * share * (1 - share)
-        self.mean.copy_(self.mean + delta * share)
+            variance = self.variance * (1 - weight) + variance * weight + delta.square() * weight * (1 - weight)
+        self.mean.copy_(self.mean + delta * weight)
         self.variance.copy_(variance)
         self.count.copy_(total)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., size] to [..., size]."""
-        return ((x - self.mean) * torch.rsqrt(self.variance + self.LEAST_VARIANCE)).clamp(-self.MOST, self.MOST)
+        return ((x - self.mean) * torch.rsqrt(self.variance + self.EPSILON)).clamp(-self.CLIP, self.CLIP)
 
     def affine(self) -> tuple[Tensor, Tensor, Tensor]:
         """What is subtracted, what divides then, and the bound of results; each [size]."""
-        bound = torch.full_like(self.mean, self.MOST)
-        return self.mean, (self.variance + self.LEAST_VARIANCE).sqrt(), bound
+        bound = torch.full_like(self.mean, self.CLIP)
+        return self.mean, (self.variance + self.EPSILON).sqrt(), bound
 
 
 class MovingNormalization(nn.Module):
@@ -59,11 +63,15 @@ class MovingNormalization(nn.Module):
     beginning, and weigh as much as one batch.
 
     Args:
-        size: features, normalised one by one. rate: step size of the averages in the long run.
+        size: features, normalised one by one. rate: of the averages in the long run.
     """
 
     EPSILON, CONSTANT, CLIP = 1e-5, 0.01, 1e4
     """What is added to the variance, the deviation up to which a feature counts as constant, the bound of results."""
+
+    mean: Tensor
+    variance: Tensor
+    batches: Tensor
 
     def __init__(self, size: int, rate: float = 1e-4) -> None:
         super().__init__()

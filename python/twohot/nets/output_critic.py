@@ -10,20 +10,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from twohot.nets.actions import soften
-from twohot.nets.critic import places
+from twohot.nets.critic import nonzero_indices
 
 
 class OutputCritics(nn.Module):
     """C independent MLPs from h to an output for each of G discounts and A choices (Grigsby et al. 2023, AMAGO).
 
-    Has the methods of `CriticEnsemble` that scalar values call. What stands for the share of a state are all of its
-    outputs, [C, M, G, A]; the features of an action are its one output, which `head` passes on.
+    Has the methods of `CriticEnsemble` that scalar values call. `state_features` are all
+    outputs of a state, [C, M, G, A]; the features of an action are its one output, which `head` passes on.
 
     Args:
         width: E. hidden: units of each hidden layer. layers: hidden layers, at least 1.
         critics: C. discounts: G. action_space: of A choices.
         softened: floor and ceiling of choices that were taken, as in `CriticEnsemble`.
     """
+
+    others: Tensor
 
     def __init__(
         self,
@@ -78,7 +80,7 @@ class OutputCritics(nn.Module):
         self, state: Tensor, action: Tensor, target: Tensor, factor: Tensor, offset: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         """As `CriticEnsemble.squared_error`."""
-        (step,) = places(mask)
+        (step,) = nonzero_indices(mask)
         counted = mask[step].unsqueeze(-1)
         x = self.features(state[:, step], self.taken(action)[step].unsqueeze(1)).squeeze(-1)
         value = factor.to(x.dtype) * x + offset.to(x.dtype)  # [C, R, G]

@@ -1,4 +1,4 @@
-"""Native calls for networks that act, and their weights as these calls read them; packed by `twohot.nets.frozen`."""
+"""Native calls for networks that act, and their weights as these calls take them; packed by `twohot.nets.frozen`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twohot.nets.transformer import Transformer, TransformerLayer
 
 PANEL = 32
 """Outputs that stand side by side in a packed weight."""
-MOST_ROWS = 256
+MAX_ROWS = 256
 """Rows from which on large matrix products are faster than the native form of an MLP."""
 _CACHES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -32,7 +32,7 @@ class Weights:
     """Tensors that native code reads, in its order, and where they are; 0 stands for None.
 
     Args:
-        tensors: float32 on the CPU. numbers: how many native code will read of each.
+        tensors: float32 on the CPU. numbers: how many native code reads of each.
 
     Raises:
         ValueError: for any other tensor.
@@ -41,20 +41,20 @@ class Weights:
     def __init__(self, tensors: Iterable[Tensor | None], numbers: Sequence[int]) -> None:
         self.tensors = [None if x is None else x.detach().contiguous().flatten() for x in tensors]
         self.numbers = numbers
-        self.addresses = [
+        self.pointers = [
             optional_address(x, "a weight of a network that acts", torch.float32, count)
             for x, count in zip(self.tensors, numbers, strict=True)
         ]
 
     def __reduce__(self) -> tuple:
-        return Weights, (self.tensors, self.numbers)  # a copy has addresses of its own
+        return Weights, (self.tensors, self.numbers)  # a copy has other pointers
 
 
 class PackedMLP:
-    """Linear layers with leaky ReLU between them, and a norm behind or none, in one native call.
+    """Linear layers with leaky ReLU between them, and a norm after them or none, in one native call.
 
     Args:
-        layers: weight [outputs, inputs] and bias [outputs] of each. norm: behind the last one.
+        layers: weight [outputs, inputs] and bias [outputs] of each. norm: after the last one.
 
     Raises:
         ValueError: for weights that do not fit each other, or are not float32 on the CPU.
@@ -79,7 +79,7 @@ class PackedMLP:
     def __call__(self, x: Tensor) -> Tensor:
         """x [B, inputs] to [B, outputs], without gradient."""
         x = x.contiguous()
-        if len(x) > MOST_ROWS:
+        if len(x) > MAX_ROWS:
             return self._products(x)
         out = x.new_empty(len(x), self.sizes[-1])
         native.mlp_step(
@@ -87,7 +87,7 @@ class PackedMLP:
             out.data_ptr(),
             len(x),
             self.sizes,
-            self.weights.addresses,
+            self.weights.pointers,
             epsilon=self.epsilon,
             slope=LEAKY_RELU_SLOPE,
             threads=torch.get_num_threads(),
@@ -99,12 +99,14 @@ class PackedMLP:
         layers = len(self.sizes) - 1
         for index, (inputs, outputs) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True)):
             panels, bias = self.weights.tensors[2 * index : 2 * index + 2]
+            assert panels is not None
+            assert bias is not None
             weight = panels.view(-1, inputs, PANEL).transpose(1, 2).reshape(-1, inputs)[:outputs]
             x = functional.linear(x, weight, bias[:outputs])
             if index + 1 < layers:
                 x = functional.leaky_relu(x, LEAKY_RELU_SLOPE, inplace=True)
         norm = self.weights.tensors[2 * layers :]
-        return functional.layer_norm(x, x.shape[1:], *norm, self.epsilon) if norm else x
+        return functional.layer_norm(x, x.shape[1:], norm[0], norm[1], self.epsilon) if norm else x
 
 
 class PackedTransformer:
@@ -120,7 +122,7 @@ class PackedTransformer:
     def __init__(self, transformer: Transformer) -> None:
         self.width, self.heads, self.feed_forward = transformer.width, transformer.heads, transformer.feed_forward
         self.layers, self.epsilon = len(transformer.layers), transformer.norm.eps
-        tensors = [x for layer in transformer.layers for x in _of_layer(layer)] + _of_norm(transformer.norm)
+        tensors = [x for layer in transformer.blocks for x in _of_layer(layer)] + _of_norm(transformer.norm)
         self.weights = Weights(tensors, _numbers(transformer))
 
     @staticmethod
@@ -143,7 +145,7 @@ class PackedTransformer:
             environments,
             self.width,
             self.feed_forward,
-            self.weights.addresses,
+            self.weights.pointers,
             epsilon=self.epsilon,
             slope=LEAKY_RELU_SLOPE,
             keys=address(cache.keys, "cache.keys", kind, *held),

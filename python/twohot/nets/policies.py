@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.distributions import Beta
 from torch.nn import functional
 
+from twohot.kernels.torch_private import standard_gamma
+
 EDGE = 1e-6
 """Continuous actions count as at least this far from -1 and 1, where densities may be infinite, by default."""
 ENTROPY_NODES, ENTROPY_SAMPLES = 32, 8
@@ -26,20 +28,30 @@ ENTROPY_NODES, ENTROPY_SAMPLES = 32, 8
 class Policy(Protocol):
     """A distribution over actions."""
 
+    @property
+    def probabilities(self) -> Tensor:
+        """[batch, S] of all actions, in the order of `enumerate_actions`; TypeError where they cannot be enumerated."""
+        ...
+
     def log_prob(self, action: Tensor) -> Tensor:
         """Log-probability (or density) of action [batch or ..., 1, *shape] to [batch]; -inf for an illegal choice."""
+        ...
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Actions [batch, *shape] without gradient; int64 for choices."""
+        ...
 
     def rsample(self, generator: torch.Generator | None = None) -> Tensor:
         """Differentiable actions, as `ActionLinear` takes them: one-hot choices have the gradient of relaxed ones."""
+        ...
 
     def mode(self) -> Tensor:
         """The action [batch, *shape] to take when one is to be taken without noise."""
+        ...
 
     def entropy(self) -> Tensor:
         """[batch] in nats."""
+        ...
 
 
 def draw_numbers(fill: str, like: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -80,13 +92,13 @@ class Categorical:
         with torch.no_grad():  # as a decorator it would break a compiled graph
             return sample_actions(self.log_pi, generator)
 
-    def shares(self, samples: int) -> Tensor:
+    def sample_weights(self, samples: int) -> Tensor:
         """[batch, A], how often each action is among `samples` drawn ones, over their number; 0: its probability."""
         if samples == 0:
             return self.probabilities
         drawn = torch.stack([self.sample() for _ in range(samples)], -1)
-        share = torch.zeros_like(self.log_pi)
-        return share.scatter_add_(-1, drawn, torch.full_like(drawn, 1 / samples, dtype=share.dtype))
+        weight = torch.zeros_like(self.log_pi)
+        return weight.scatter_add_(-1, drawn, torch.full_like(drawn, 1 / samples, dtype=weight.dtype))
 
     def rsample(self, generator: torch.Generator | None = None) -> Tensor:
         """One-hot [batch, A] with the gradient of softmax((log pi + Gumbel noise) / temperature).
@@ -110,21 +122,23 @@ class Categoricals:
     """`n` independent choices, each among at most A: MultiDiscrete and MultiBinary.
 
     Args:
-        log_pi: [batch, n, A], -inf for what is illegal or beyond a choice's own number.
+        log_pi: [batch, n, A], -inf for what is illegal or beyond the number of a choice.
         inputs: indices into the n x A probabilities of those that are inputs of an `ActionLinear`.
-        every: [S, n] int64, all joint actions, where they are few enough to be enumerated.
+        joint_actions: [S, n] int64, all joint actions, where they are few enough to be enumerated.
         temperature: as `Categorical`.
     """
 
-    def __init__(self, log_pi: Tensor, inputs: Tensor, every: Tensor | None, temperature: float = 1.0) -> None:
+    def __init__(self, log_pi: Tensor, inputs: Tensor, joint_actions: Tensor | None, temperature: float = 1.0) -> None:
         self.each = Categorical(log_pi, temperature)
-        self.inputs, self.every = inputs, every
+        self.inputs, self.joint_actions = inputs, joint_actions
 
     @property
     def probabilities(self) -> Tensor:
         """[batch, S] of the joint actions."""
-        choice = torch.arange(self.every.shape[-1], device=self.every.device)
-        return self.each.log_pi[..., choice, self.every].sum(-1).exp()
+        if self.joint_actions is None:
+            raise TypeError("expected actions that can be enumerated, got more of them")
+        choice = torch.arange(self.joint_actions.shape[-1], device=self.joint_actions.device)
+        return self.each.log_pi[..., choice, self.joint_actions].sum(-1).exp()
 
     def log_prob(self, action: Tensor) -> Tensor:
         return self.each.log_prob(action).sum(-1)
@@ -150,7 +164,16 @@ def _normal_log_density(z: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     return -0.5 * ((z - mean) * (-log_std).exp()).square() - log_std - 0.5 * math.log(2 * math.pi)
 
 
-class TanhGaussian:
+class _Continuous:
+    """Actions that are numbers."""
+
+    @property
+    def probabilities(self) -> Tensor:
+        """There are none."""
+        raise TypeError("expected actions that can be enumerated, got numbers")
+
+
+class TanhGaussian(_Continuous):
     """a = tanh(z), z ~ N(mean, std^2) for each of A numbers in (-1, 1); mean and log std [batch, A].
 
     `clip`: actions are clipped to +- this in densities.
@@ -183,7 +206,7 @@ class TanhGaussian:
         return (self.log_std + 0.5 * math.log(2 * math.pi * math.e) + slope @ weights).sum(-1)
 
 
-class TanhGaussianMixture:
+class TanhGaussianMixture(_Continuous):
     """a = tanh(z), z from one of M diagonal Gaussians.
 
     Args:
@@ -217,13 +240,13 @@ class TanhGaussianMixture:
         return self.mean.gather(-2, index).squeeze(-2).tanh()
 
     def entropy(self) -> Tensor:
-        """Its mean over a few samples from a stream of its own: no closed form exists, and no other draw changes."""
+        """Its mean over a few samples from a separate stream: no closed form exists, and no other draw changes."""
         generator = torch.Generator().manual_seed(0)
         draws = [-self.log_prob(self.sample(generator)) for _ in range(ENTROPY_SAMPLES)]
         return torch.stack(draws).mean(0)
 
 
-class ScaledBeta:
+class ScaledBeta(_Continuous):
     """a = 2 x - 1, x ~ Beta(alpha, beta) for each of A numbers; alpha - 1 and beta - 1 [batch, A], positive.
 
     `clip`: actions are clipped to +- this in densities.
@@ -248,7 +271,7 @@ class ScaledBeta:
         """From two Gamma numbers, with their implicit gradients (arXiv 1805.08498)."""
         device = self.alpha_less_one.device if generator is None else generator.device
         shapes = torch.stack((self.alpha_less_one, self.beta_less_one)).to(device) + 1
-        first, second = torch._standard_gamma(shapes, generator=generator).to(self.alpha_less_one.device)
+        first, second = standard_gamma(shapes, generator=generator).to(self.alpha_less_one.device)
         return 2 * first / (first + second) - 1
 
     def mode(self) -> Tensor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from torch import nn
 
 from twohot.errors import TwohotError
+from twohot.nets.interfaces import ActorNetwork, TimestepNetwork, TrajectoryNetwork
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class UnknownNetworkError(TwohotError, KeyError):
@@ -18,7 +20,7 @@ class UnknownNetworkError(TwohotError, KeyError):
     __str__ = Exception.__str__  # a KeyError would print its sentence in quotes
 
 
-class Registry:
+class Registry(Generic[Network]):
     """Factories by name.
 
     Args:
@@ -43,7 +45,7 @@ class Registry:
 
         return decorate
 
-    def make(self, name: str, *arguments: Any) -> nn.Module:
+    def make(self, name: str, *arguments: Any) -> Network:
         """What the factory called `name` makes of the arguments.
 
         Raises:
@@ -54,12 +56,12 @@ class Registry:
                 f"{self.setting}: expected the name of a {self.kind}, one of {', '.join(sorted(self.factories))}, got "
                 f"{name!r}; import the module that registers it first"
             )
-        return self.factories[name](*arguments)
+        return cast(Network, self.factories[name](*arguments))  # which may be a user's, with the same methods
 
 
-TIMESTEP_ENCODERS = Registry("timestep encoder", "agent.timestep_encoder")
-TRAJECTORY_ENCODERS = Registry("trajectory encoder", "agent.memory")
-ACTORS = Registry("actor", "agent.actor")
+TIMESTEP_ENCODERS = Registry[TimestepNetwork]("timestep encoder", "agent.timestep_encoder")
+TRAJECTORY_ENCODERS = Registry[TrajectoryNetwork]("trajectory encoder", "agent.memory")
+ACTORS = Registry[ActorNetwork]("actor", "agent.actor")
 
 register_timestep_encoder = TIMESTEP_ENCODERS.register
 register_trajectory_encoder = TRAJECTORY_ENCODERS.register

@@ -16,16 +16,17 @@ from twohot.losses import symlog
 from twohot.nets.actions import ActionLinear
 from twohot.nets.grids import GridEncoder
 from twohot.nets.images import ImageEncoder, RandomShift
+from twohot.nets.interfaces import TimestepNetwork
 from twohot.nets.linear import MLP
 from twohot.nets.normalization import make_normalization
 from twohot.nets.tokens import TokenEncoder
-from twohot.spaces import SpaceError, convention
+from twohot.spaces import SpaceError, convention, shape_of
 
 Kind = Literal["image", "grid", "tokens", "vector"]
 
 
 def kind_of(name: str, space: Space) -> Kind:
-    """How an entry of an observation is read.
+    """How an entry of an observation is encoded.
 
     "grid...": a small grid of integers [H, W, C]. "tokens...": integers [T]. Any other uint8 [H, W, C]: an image.
     Everything else: a vector, whatever its shape. Of a nested entry, "a/b", the last word counts.
@@ -33,7 +34,7 @@ def kind_of(name: str, space: Space) -> Kind:
     Raises:
         SpaceError: for a grid or tokens of another shape or dtype.
     """
-    dimensions, integers = len(space.shape), np.issubdtype(space.dtype, np.integer)
+    dimensions, integers = len(shape_of(space)), np.issubdtype(space.dtype, np.integer)
     if convention(name) == "grid":
         if dimensions != 3 or not integers:
             raise SpaceError(
@@ -47,12 +48,12 @@ def kind_of(name: str, space: Space) -> Kind:
     return "image" if dimensions == 3 and space.dtype == np.uint8 else "vector"
 
 
-class TimestepEncoder(nn.Module):
+class TimestepEncoder(TimestepNetwork):
     """Every entry of the observation, the previous action and the previous reward into one MLP.
 
-    Its first layer is the sum of their shares: a linear layer over the normalised [vectors, symlog(previous reward)],
-    an `ActionLinear` of the previous action, and for each image, grid or sequence of tokens (`kind_of`) an encoder of
-    its own. At a trial's first step there is no previous action, which then contributes nothing; the reward is 0.
+    Its first layer is the sum of their contributions: a linear layer over the normalised [vectors, symlog(previous
+    reward)], an `ActionLinear` of the previous action, and an encoder for each image, grid or sequence of tokens
+    (`kind_of`). At a trial's first step there is no previous action, which then contributes nothing; the reward is 0.
 
     Args:
         observation_space: what is seen; vectors are taken in the order of their names. action_space: of the action.
@@ -70,10 +71,10 @@ class TimestepEncoder(nn.Module):
         self,
         observation_space: spaces.Dict,
         action_space: Space,
+        *,
         hidden: int,
         layers: int,
         width: int,
-        *,
         images: str = "impala",
         random_shift: RandomShift | None = None,
         vocabulary: int = 256,
@@ -89,7 +90,7 @@ class TimestepEncoder(nn.Module):
         self.vectors = [name for name, kind in kinds.items() if kind == "vector"]
         self.images = [name for name, kind in kinds.items() if kind == "image"]
         self.show_reward = previous_reward
-        size = sum(math.prod(shown[name].shape) for name in self.vectors) + previous_reward
+        size = sum(math.prod(shape_of(shown[name])) for name in self.vectors) + previous_reward
         if not shown and not size and not previous_action:
             raise SpaceError("observation: expected something to see, but every entry, action and reward is hidden")
         self.normalization = make_normalization(normalization, size) if normalize and size else None
@@ -102,9 +103,9 @@ class TimestepEncoder(nn.Module):
         self._keys = {name: _key(name) for name, kind in kinds.items() if kind != "vector"}
         for name, kind in kinds.items():
             if kind == "image":
-                self.parts[_key(name)] = ImageEncoder(shown[name].shape, hidden, images)
+                self.parts[_key(name)] = ImageEncoder(shape_of(shown[name]), hidden, images)
             elif kind == "grid":
-                self.parts[_key(name)] = GridEncoder(shown[name].shape, hidden)
+                self.parts[_key(name)] = GridEncoder(shape_of(shown[name]), hidden)
             elif kind == "tokens":
                 self.parts[_key(name)] = TokenEncoder(vocabulary, hidden)
 
@@ -147,23 +148,23 @@ class TimestepEncoder(nn.Module):
         mask: Tensor | None = None,
     ) -> Tensor:
         """What the first layer gives, [..., hidden]. Arguments as `forward`."""
-        shares = []
+        contributions = []
         if self.inputs is not None:
             features = self._features(observation, previous_reward)
-            shares.append(self.inputs(features if self.normalization is None else self.normalization(features)))
+            contributions.append(self.inputs(features if self.normalization is None else self.normalization(features)))
         if self.previous_action is not None:
-            shares.append(self.previous_action(previous_action) * (time > 0).unsqueeze(-1))
+            contributions.append(self.previous_action(previous_action) * (time > 0).unsqueeze(-1))
         for name, key in self._keys.items():
             part = self.random_shift(observation[name]) if name in self.images else observation[name]
-            shares.append(_encode(self.parts[key], part, time.shape, mask))
-        total = shares[0]
-        for share in shares[1:]:
-            total = total + share
+            contributions.append(_encode(self.parts[key], part, time.shape, mask))
+        total = contributions[0]
+        for contribution in contributions[1:]:
+            total = total + contribution
         return functional.leaky_relu(total, inplace=True)
 
 
 def _key(name: str) -> str:
-    """A name of any characters as a key of a ModuleDict, which takes neither dots nor names of its own attributes."""
+    """A name of any characters as a key of a ModuleDict, which takes neither dots nor names of its attributes."""
     if "." in name or name.startswith("%") or hasattr(nn.ModuleDict(), name):
         return "%" + name.replace("%", "%25").replace(".", "%2E")
     return name
@@ -171,7 +172,7 @@ def _key(name: str) -> str:
 
 def _encode(encoder: nn.Module, x: Tensor, leading: torch.Size, mask: Tensor | None) -> Tensor:
     """x [*leading, ...] in one batch through an encoder to [*leading, hidden]; zeros where the mask is False."""
-    # Elsewhere a number of rows that depends on data would have to be waited for, or compiled anew.
+    # Elsewhere a number of rows that depends on data would have to be waited for, or compiled again.
     if mask is None or x.device.type != "cpu" or torch.compiler.is_compiling():
         return encoder(x.flatten(0, len(leading) - 1)).unflatten(0, leading)
     real = encoder(x[mask])

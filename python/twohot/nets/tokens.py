@@ -10,7 +10,7 @@ from twohot.kernels.backend import without_autocast
 
 
 class TokenEncoder(nn.Module):
-    """The state of a GRU behind the last token, and one linear layer; a sequence without tokens has the state 0.
+    """The state of a GRU after the last token, and one linear layer; a sequence without tokens has the state 0.
 
     Args:
         vocabulary: different tokens, 0 included, which is padding; larger ones count as the largest.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from twohot.kernels.backend import without_autocast
+from twohot.nets.interfaces import TrajectoryNetwork
 from twohot.nets.linear import SigmaLinear
 
 
@@ -25,7 +26,7 @@ class GRUCache:
         self.state = self.state.masked_fill(mask[:, None], 0)
 
 
-class GRUMemory(nn.Module):
+class GRUMemory(TrajectoryNetwork):
     """norm(W gru(x) + b).
 
     Args:
@@ -41,8 +42,8 @@ class GRUMemory(nn.Module):
     def _run(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         # A state that thousands of small changes make would lose them in bfloat16.
         with without_autocast(x.device):
-            states, state = self.gru(x.to(self.out.weight.dtype), state)
-        return self.norm(self.out(states)), state
+            states, last = self.gru(x.to(self.out.weight.dtype), state)
+        return self.norm(self.out(states)), last
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x [B, L, E] embeddings of consecutive steps, which begin without memory; returns h [B, L, E]."""
@@ -84,7 +85,7 @@ class FeedForwardLayer(nn.Module):
         return x + self.dropout(self.down(hidden))
 
 
-class FeedForwardMemory(nn.Module):
+class FeedForwardMemory(TrajectoryNetwork):
     """Layers over each step by itself: what the Transformer is without memory and positions.
 
     Args:
@@ -111,7 +112,7 @@ class FeedForwardMemory(nn.Module):
         return self(x, time)
 
 
-class IdentityMemory(nn.Module):
+class IdentityMemory(TrajectoryNetwork):
     """h = x: the policy sees one step at a time."""
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ sigma-reparametrised linear layers, leaky ReLU, and positions of the step's inde
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,9 @@ from torch.utils.checkpoint import checkpoint
 from twohot.attention import KVCache, causal_attention, decode_attention, prefill_attention
 from twohot.kernels.activation import LEAKY_RELU_SLOPE
 from twohot.kernels.transformer_layer import op as fused
+from twohot.nets.interfaces import TrajectoryNetwork
 from twohot.nets.linear import SigmaLinear
 from twohot.nets.positions import make_positions
-
-"""Of leaky ReLU below 0: torch's own."""
 
 
 class TransformerLayer(nn.Module):
@@ -43,7 +42,7 @@ class TransformerLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, L, E] to [B, L, E]."""
-        dtype = fused.products_dtype(x, self.heads, self.up.bias.shape[0])
+        dtype = fused.products_dtype(x, self.heads, self.up.weight.shape[0])
         if dtype is not None and self.norm_attention.weight.dtype == torch.float32:
             return fused.run(x, dtype, self._settings(), self.folded())
         return self.block(x, partial(causal_attention, rotary=self.rotary))
@@ -61,8 +60,8 @@ class TransformerLayer(nn.Module):
         return x + self.dropout(self.down(hidden))
 
     def _settings(self) -> fused.Settings:
-        share = self.dropout.p if self.training else 0.0
-        return fused.Settings(self.heads, self.rotary, self.norm_attention.eps, LEAKY_RELU_SLOPE, share)
+        dropout = self.dropout.p if self.training else 0.0
+        return fused.Settings(self.heads, self.rotary, self.norm_attention.eps, LEAKY_RELU_SLOPE, dropout)
 
     def folded(self) -> fused.Layer:
         """The weights as one layer needs them: gains over spectral norms, and scales of heads, multiplied in."""
@@ -71,14 +70,14 @@ class TransformerLayer(nn.Module):
             *_of_norm(self.norm_attention),
             self.qkv.effective_weight(),
             self.out.effective_weight() * scales,
-            self.out.bias,
+            _bias(self.out),
             *_of_norm(self.norm_attended),
             *_of_norm(self.norm_feed_forward),
             self.up.effective_weight(),
-            self.up.bias,
+            _bias(self.up),
             *_of_norm(self.norm_hidden),
             self.down.effective_weight(),
-            self.down.bias,
+            _bias(self.down),
         )
 
     def step(self, x: Tensor, cache: KVCache, layer: int) -> Tensor:
@@ -94,6 +93,11 @@ def _of_norm(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
     return norm.weight, norm.bias
 
 
+def _bias(layer: SigmaLinear) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
+
+
 def require_time(x: Tensor, time: Tensor) -> None:
     """Raise ValueError where there is not a time for each step of x [..., E]."""
     if time.shape != x.shape[:-1] or time.device != x.device:
@@ -103,14 +107,14 @@ def require_time(x: Tensor, time: Tensor) -> None:
         )
 
 
-class Transformer(nn.Module):
+class Transformer(TrajectoryNetwork):
     """A causal Transformer over [B, L, E] sequences, and its cached step.
 
     Args:
         width: E; must be even and divisible by `heads`. layers, heads: their numbers.
         feed_forward: hidden units of the feed-forward part. dropout: on the input and after the feed-forward part.
         context: L, the steps that the cached form looks back on.
-        positions: a kind of `make_positions`. learned_positions: times that have one of their own if they are learned;
+        positions: a kind of `make_positions`. learned_positions: times that have a row each if they are learned;
             0 means the context.
         recompute: run each layer again in the backward pass, instead of keeping what it needs there.
         input_projection: whether a linear layer comes first.
@@ -142,8 +146,13 @@ class Transformer(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
 
+    @property
+    def blocks(self) -> Iterable[TransformerLayer]:
+        """`layers`, in order; a ModuleList does not tell of which type they are."""
+        return cast("Iterable[TransformerLayer]", self.layers)
+
     def mapped(self, x: Tensor) -> Tensor:
-        """x [..., E] behind the input projection, where there is one."""
+        """x [..., E] after the input projection, where there is one."""
         # Autocast would leave the residual stream in bfloat16.
         return x if self.inputs is None else self.inputs(x).to(x.dtype)
 
@@ -178,7 +187,7 @@ class Transformer(nn.Module):
         """
         require_time(x, time)
         x = self.dropout(self.mapped(x) + self.positions(time))
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.blocks):
             x = layer.prefill(x, lengths, cache, index)
         cache.advance(lengths)
         return self.norm(x)
@@ -191,7 +200,7 @@ class Transformer(nn.Module):
         """
         require_time(x, time)
         x = self.mapped(x) + self.positions(time)
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.blocks):
             x = layer.step(x, cache, index)
         cache.advance()
         return self.norm(x)

@@ -1,7 +1,8 @@
 """What the outputs of a critic mean: classes of a return, or a normalised return.
 
-Both kinds offer the same methods, so that an objective does not ask which it has. `state` is the critics' share of M
-steps [C, M, 1, hidden], and `features` are the input of their last layer, `critics.head`.
+Both kinds offer the same methods, so that an objective does not ask which it has. `state` is the part of the
+state in the critics' first layer, for M steps [C, M, 1, hidden], and `features` are the input of their last layer,
+`critics.head`.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ from torch import Tensor, nn
 
 from twohot.losses import linear_bin_expectation
 from twohot.losses.bins import ValueBins
-from twohot.nets.critic import places
+from twohot.nets.critic import CriticEnsemble, nonzero_indices
+from twohot.nets.output_critic import OutputCritics
 from twohot.rl.popart import PopArt
+
+CriticHeads = CriticEnsemble | OutputCritics
 
 
 class ClassValues(nn.Module):
     """N classes of the return: two-hot labels, or HL-Gauss ones; the loss does not depend on the return's scale.
 
-    PopArt's statistics are those of the targets too; an actor that climbs the values divides by them.
+    PopArt's statistics are those of the targets too; an actor that maximises the values divides by them.
 
     Args:
         popart: with G discounts. bins: the support. sigma: of HL-Gauss labels, in bin widths; None for two-hot ones.
@@ -34,34 +38,35 @@ class ClassValues(nn.Module):
         """Outputs of a critic: N."""
         return self.bins.count
 
-    def read(self, critics: nn.Module, features: Tensor) -> Tensor:
+    def decode(self, critics: CriticHeads, features: Tensor) -> Tensor:
         """Values [C, M, G, ...], in units of the multiplied return, of features [C, M, G, ..., hidden]."""
-        return linear_bin_expectation(features, *critics.head, self.bins)
+        weight, bias = critics.head
+        return linear_bin_expectation(features, weight, bias, self.bins)
 
-    def read_actions(self, critics: nn.Module, state: Tensor, action: Tensor, counts: Tensor) -> Tensor:
+    def decode_actions(self, critics: CriticHeads, state: Tensor, action: Tensor, counts: Tensor) -> Tensor:
         """Values [C, M, G] of actions [M, G, *action], without gradient, of steps where `counts` [M] is True.
 
-        Those of other steps are 0, or read as well.
+        Those of other steps are 0, or computed as well.
         """
         wanted = counts.unsqueeze(-1).expand(action.shape[:2])
-        step, discount = places(wanted)
-        read = critics.values(state, step, discount, action[step, discount], self.bins)
-        q = read.new_zeros(critics.critics, *wanted.shape)
-        q[:, step, discount] = read
+        step, discount = nonzero_indices(wanted)
+        value = _with_actions(critics).values(state, step, discount, action[step, discount], self.bins)
+        q = value.new_zeros(critics.critics, *wanted.shape)
+        q[:, step, discount] = value
         return q
 
-    def read_choices(self, critics: nn.Module, state: Tensor, wanted: Tensor) -> Tensor:
+    def decode_choices(self, critics: CriticHeads, state: Tensor, wanted: Tensor) -> Tensor:
         """Values [C, M, G, A] of the choices that are `wanted` [M, G, A] (bool), without gradient."""
-        return critics.choice_values(state, wanted, self.bins)
+        return _with_actions(critics).choice_values(state, wanted, self.bins)
 
-    def normalized(self, critics: nn.Module, features: Tensor) -> Tensor:
-        """As `read`, less PopArt's mean and by its deviation."""
-        return self.popart.normalize(self.read(critics, features).movedim(2, -1)).movedim(-1, 2)
+    def normalized(self, critics: CriticHeads, features: Tensor) -> Tensor:
+        """As `decode`, less PopArt's mean and by its deviation."""
+        return self.popart.normalize(self.decode(critics, features).movedim(2, -1)).movedim(-1, 2)
 
     def loss(
-        self, critics: nn.Module, state: Tensor, action: Tensor, target: Tensor, mask: Tensor
+        self, critics: CriticHeads, state: Tensor, action: Tensor, target: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The loss of what was done against its target, and the value that each critic reads.
+        """The loss of what was done against its target, and the value by each critic.
 
         Args:
             state: for M = B x L steps. action: [B, L, *action]. target: [B, L, G].
@@ -71,8 +76,8 @@ class ClassValues(nn.Module):
             A scalar, the mean over real steps, discounts and critics; and [C, B, L, G] without gradient, 0 where no
             step is.
         """
-        flat = (each.flatten(0, 1) for each in (action, target))
-        loss, value = critics.cross_entropy(state, *flat, self.bins, mask.flatten(), self.sigma)
+        action, target = action.flatten(0, 1), target.flatten(0, 1)
+        loss, value = _with_actions(critics).cross_entropy(state, action, target, self.bins, mask.flatten(), self.sigma)
         return loss, value.unflatten(1, mask.shape)
 
     def update(self, target: Tensor, mask: Tensor) -> None:
@@ -80,10 +85,17 @@ class ClassValues(nn.Module):
         self.popart.update(target, mask)
 
 
+def _with_actions(critics: CriticHeads) -> CriticEnsemble:
+    """Critics that see an action, and so can have an output for each class."""
+    if isinstance(critics, OutputCritics):
+        raise TypeError("expected critics with the action as an input, got ones with an output for each action")
+    return critics
+
+
 class ScalarValues(nn.Module):
     """One number: the return less PopArt's mean, by its deviation; trained on its squared error.
 
-    A factor and an offset for each discount stand behind the critics' last layer, which all discounts share: they take
+    A factor and an offset for each discount stand after the critics' last layer, which all discounts share: they take
     up the moves of the statistics, and are the same for the critics and their targets.
 
     Args:
@@ -91,6 +103,8 @@ class ScalarValues(nn.Module):
     """
 
     outputs = 1
+    factor: Tensor
+    offset: Tensor
 
     def __init__(self, popart: PopArt) -> None:
         super().__init__()
@@ -98,35 +112,35 @@ class ScalarValues(nn.Module):
         self.register_buffer("factor", torch.ones(len(popart.mean)))
         self.register_buffer("offset", torch.zeros(len(popart.mean)))
 
-    def _outputs(self, critics: nn.Module, features: Tensor) -> Tensor:
+    def _outputs(self, critics: CriticHeads, features: Tensor) -> Tensor:
         weight, bias = critics.head
         x = torch.bmm(features.flatten(1, -2), weight.mT).add_(bias.unsqueeze(1))
         return x.squeeze(-1).unflatten(1, features.shape[1:-1])
 
-    def normalized(self, critics: nn.Module, features: Tensor) -> Tensor:
+    def normalized(self, critics: CriticHeads, features: Tensor) -> Tensor:
         """As `ClassValues.normalized`."""
         x = self._outputs(critics, features).movedim(2, -1)
         return (self.factor * x + self.offset).movedim(-1, 2)
 
-    def read(self, critics: nn.Module, features: Tensor) -> Tensor:
-        """As `ClassValues.read`."""
+    def decode(self, critics: CriticHeads, features: Tensor) -> Tensor:
+        """As `ClassValues.decode`."""
         return self.popart.denormalize(self.normalized(critics, features).movedim(2, -1)).movedim(-1, 2)
 
-    def read_actions(self, critics: nn.Module, state: Tensor, action: Tensor, counts: Tensor) -> Tensor:
-        """As `ClassValues.read_actions`."""
+    def decode_actions(self, critics: CriticHeads, state: Tensor, action: Tensor, counts: Tensor) -> Tensor:
+        """As `ClassValues.decode_actions`."""
         wanted = counts.unsqueeze(-1).expand(action.shape[:2])
-        step, discount = places(wanted)
-        read = self._values(critics.outputs(state, step, discount, action[step, discount]), discount)
-        q = read.new_zeros(critics.critics, *wanted.shape)
-        q[:, step, discount] = read
+        step, discount = nonzero_indices(wanted)
+        value = self._values(critics.outputs(state, step, discount, action[step, discount]), discount)
+        q = value.new_zeros(critics.critics, *wanted.shape)
+        q[:, step, discount] = value
         return q
 
-    def read_choices(self, critics: nn.Module, state: Tensor, wanted: Tensor) -> Tensor:
-        """As `ClassValues.read_choices`."""
-        step, discount, action = places(wanted)
-        read = self._values(critics.outputs(state, step, discount, action), discount)
-        q = read.new_zeros(critics.critics, *wanted.shape)
-        q[:, step, discount, action] = read
+    def decode_choices(self, critics: CriticHeads, state: Tensor, wanted: Tensor) -> Tensor:
+        """As `ClassValues.decode_choices`."""
+        step, discount, action = nonzero_indices(wanted)
+        value = self._values(critics.outputs(state, step, discount, action), discount)
+        q = value.new_zeros(critics.critics, *wanted.shape)
+        q[:, step, discount, action] = value
         return q
 
     def _values(self, x: Tensor, discount: Tensor) -> Tensor:
@@ -135,15 +149,15 @@ class ScalarValues(nn.Module):
         return (self.popart.deviation[discount] * x + self.popart.mean[discount]).to(x.dtype)
 
     def loss(
-        self, critics: nn.Module, state: Tensor, action: Tensor, target: Tensor, mask: Tensor
+        self, critics: CriticHeads, state: Tensor, action: Tensor, target: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         """As `ClassValues.loss`."""
-        flat = (each.flatten(0, 1) for each in (action, self.popart.normalize(target)))
-        loss, x = critics.squared_error(state, *flat, self.factor, self.offset, mask.flatten())
+        action, target = action.flatten(0, 1), self.popart.normalize(target).flatten(0, 1)
+        loss, x = critics.squared_error(state, action, target, self.factor, self.offset, mask.flatten())
         return loss, self.popart.denormalize(x.unflatten(1, mask.shape)).masked_fill(~mask.unsqueeze(-1), 0)
 
     def update(self, target: Tensor, mask: Tensor) -> None:
-        """As `ClassValues.update`; the values that are read do not change."""
+        """As `ClassValues.update`; no value changes."""
         self.popart.update(target, mask, [(self.factor, self.offset)])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from twohot.errors import DamagedRunError
 from twohot.reports import figures
@@ -112,11 +113,10 @@ def _learning(run: Run) -> str:
         if random is not None:
             lines.append(Line([0, end], [random, random], RANDOM, dashed=True, width=1.2))
         name, error_name = f"evaluation/return/{task}", f"evaluation/return_std_error/{task}"
-        evaluated = [row for row in run.rows if name in row.metrics]
-        if evaluated:
-            errors = [row.metrics.get(error_name, 0.0) for row in evaluated]
-            steps = [row.environment_steps for row in evaluated]
-            lines.append(Line(steps, [row.metrics[name] for row in evaluated], AGENT, errors, marker=True))  # type: ignore[misc, arg-type]
+        steps, returns = run.series(name, "environment_steps")
+        if steps:
+            errors = [cast("float", row.metrics.get(error_name, 0.0)) for row in run.rows if name in row.metrics]
+            lines.append(Line(steps, returns, AGENT, errors, marker=True))
         panels.append((task, figures.curves(f"Return on {task}", lines, "environment steps", side_by_side(len(tasks)))))
     caption = (
         "Mean raw return of each task over environment steps, each task on its own scale. Learning shows where the "
@@ -210,8 +210,8 @@ def _bins(run: Run) -> str:
     caption = (
         f"Fraction of the critics' target mass in each bin at update {updates:,}: bins are evenly spaced, as the "
         f"critics see them, and labelled with the values that they stand for (scaled returns). {len(used)} of "
-        f"{len(mass)} bins hold more than 0.01 % each; the two outermost hold {ends}. Mass there means that targets are clipped; mass "
-        "in very few bins means that the support is wider than the returns."
+        f"{len(mass)} bins hold more than 0.01 % each; the two outermost hold {ends}. Mass there means that targets "
+        "are clipped; mass in very few bins means that the support is wider than the returns."
     )
     return figure(panels, caption, columns=1)
 

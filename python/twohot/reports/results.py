@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from twohot.errors import NoRunError
 from twohot.files import read_object
@@ -80,9 +80,9 @@ class Run:
     evaluation: dict[str, Any] = field(default_factory=dict)
 
     def series(self, name: str, axis: str) -> tuple[list[float], list[float]]:
-        """A metric over `environment_steps` or `updates`."""
+        """A metric that is a number, over `environment_steps` or `updates`."""
         rows = [row for row in self.rows if name in row.metrics]
-        return [getattr(row, axis) for row in rows], [row.metrics[name] for row in rows]  # type: ignore[misc]
+        return [getattr(row, axis) for row in rows], [cast("float", row.metrics[name]) for row in rows]
 
     def last(self, name: str) -> Any:
         """The latest value of a metric; None where it was never logged."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from twohot._moved import renamed_arguments
 from twohot.tensors import require_device, require_floating, require_tensor
 
 
@@ -52,7 +53,7 @@ def leaky_ramp_filter(
         advantage: [...] in units of the return.
         width: growth of the advantage above the hinge that adds 1 to the weight, positive.
         hinge: the advantage where the slope changes.
-        leak: slope below the hinge as a share of that above it.
+        leak: slope below the hinge over that above it.
         at_zero: the weight of the advantage 0 (where hinge >= 0).
         minimum, maximum: bounds of the weight. A negative minimum would push actions away without limit.
         add_binary: add 1 where the advantage is positive.
@@ -83,13 +84,14 @@ FILTERS: dict[str, Callable[[Tensor], Tensor]] = {
 """The filters that `filtered_behavior_cloning` knows by name, each with its default constants."""
 
 
+@renamed_arguments(filter="advantage_filter")
 def filtered_behavior_cloning(
     log_prob: Tensor,
     advantage: Tensor,
-    filter: str | Callable[[Tensor], Tensor] = "binary",
+    advantage_filter: str | Callable[[Tensor], Tensor] = "binary",
     mask: Tensor | None = None,
 ) -> Tensor:
-    """- mean of f(A_t) log pi(a_t): imitation of the actions that the filter f approves.
+    """- mean of f(A_t) log pi(a_t): imitation of the actions that the filter f accepts.
 
     Critic-regularised regression (Wang et al. 2020, arXiv 2006.15134); with the binary filter, the actor's loss of
     AMAGO-2 (Grigsby et al. 2024). No gradient flows into the advantage.
@@ -97,8 +99,8 @@ def filtered_behavior_cloning(
     Args:
         log_prob: [...] log pi(a_t), floating point.
         advantage: [...] A_t, of the same shape; any unit that the filter expects.
-        filter: "binary", "exponential", "leaky_ramp" or "none", or a function from advantages to weights of the same
-            shape: `functools.partial(exponential_filter, beta=3.0)` sets a constant.
+        advantage_filter: "binary", "exponential", "leaky_ramp" or "none", or a function from advantages to weights of
+            the same shape: `functools.partial(exponential_filter, beta=3.0)` sets a constant.
         mask: bool, True where a step counts; over the leading dimensions of `log_prob`, [B, L] for [B, L, G]. A masked
             entry contributes exactly nothing, even where it holds NaN.
 
@@ -111,10 +113,10 @@ def filtered_behavior_cloning(
         ValueError: when a shape, a dtype or a device is wrong, or the filter has no such name.
     """
     name = "filtered_behavior_cloning"
-    if isinstance(filter, str):
-        filter = FILTERS.get(filter, filter)
-    if not callable(filter):
-        raise ValueError(f"{name}: expected a filter among {sorted(FILTERS)} or a function, got {filter!r}")
+    if isinstance(advantage_filter, str):
+        advantage_filter = FILTERS.get(advantage_filter, advantage_filter)
+    if not callable(advantage_filter):
+        raise ValueError(f"{name}: expected a filter among {sorted(FILTERS)} or a function, got {advantage_filter!r}")
     require_floating(name, "log_prob", log_prob)
     require_floating(name, "advantage", advantage)
     require_device(name, "advantage", advantage, "log_prob", log_prob)
@@ -134,7 +136,7 @@ def filtered_behavior_cloning(
         )
     dtype = torch.promote_types(log_prob.dtype, torch.float32)
     with torch.no_grad():
-        weight = filter(advantage.to(torch.promote_types(advantage.dtype, torch.float32)))
+        weight = advantage_filter(advantage.to(torch.promote_types(advantage.dtype, torch.float32)))
         require_tensor(name, "the filter's weights", weight)
         require_device(name, "the filter's weights", weight, "log_prob", log_prob)
         if weight.shape != log_prob.shape:
@@ -157,5 +159,5 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def _to_dimensions(mask: Tensor, dimensions: int) -> Tensor:
-    """`mask` with ones behind its shape, so that it broadcasts over trailing dimensions."""
+    """`mask` with ones after its shape, so that it broadcasts over trailing dimensions."""
     return mask.reshape(mask.shape + (1,) * (dimensions - mask.dim()))

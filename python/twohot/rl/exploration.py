@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,8 @@ def linear_schedule(
     step: int | np.ndarray, start: float | np.ndarray, end: float | np.ndarray, over: int
 ) -> float | np.ndarray:
     """From `start` at step 0 to `end` at step `over`, and `end` from there on."""
-    share = np.minimum(1.0, step / over) if over > 0 else 1.0
-    return start + (end - start) * share
+    progress = np.minimum(1.0, step / over) if over > 0 else 1.0
+    return start + (end - start) * progress
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Exploration:
     Args:
         environments: actors stepped together. action_space: what they do.
         schedule: epsilon.
-        generator: numpy stream of all draws; saved by whoever owns it.
+        generator: numpy stream of all draws.
         randomize_epsilon: whether there is a multiplier; without it, it is 1.
         flip_probability, flip_steps: of MultiBinary actions.
     """
@@ -87,6 +88,15 @@ class Exploration:
 
     def __repr__(self) -> str:
         return f"Exploration(environments={len(self.multiplier)}, {self.action_space}, {self.schedule})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator and the multipliers as JSON values: what trials that begin later depend on."""
+        return {"generator": self.generator.bit_generator.state, "multiplier": self.multiplier.tolist()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned, with new trials."""
+        self.generator.bit_generator.state = state["generator"]
+        self.multiplier[:] = state["multiplier"]
 
     def begin(self, mask: np.ndarray) -> None:
         """A trial begins where mask [environments] (bool) is True: draw its multiplier."""

@@ -25,7 +25,7 @@ def update_moments(
     Args:
         mean, variance: [...] before the batch.
         batches: T, how many there are with this one; at T = 1 the old statistics count for nothing.
-        targets: [M, ...] the targets of the batch, M at least 1. beta: the step size in (0, 1) of the long run.
+        targets: [M, ...] the targets of the batch, M at least 1. beta: rate in (0, 1) of the long run.
 
     Returns:
         The new mean and variance.
@@ -76,8 +76,8 @@ class PopArt(nn.Module):
     times the deviation.
 
     Args:
-        discounts: G; None for one value without a dimension of its own.
-        beta: step size of the moving averages, in (0, 1).
+        discounts: G; None for one value without a dimension for it.
+        beta: rate of the moving averages, in (0, 1).
         initial_variance: nu_0, the variance before any batch, positive; the mean is then 0.
         minimum_deviation, maximum_deviation: bounds of the deviation that values are divided by (Hessel et al. 2018).
         dtype: of the statistics; float32 where a device has no float64.
@@ -149,7 +149,7 @@ class PopArt(nn.Module):
             mask: [...] bool, True where the targets count; None for everywhere. Others are not read, be they NaN.
             heads: (weight, bias) of each layer that predicts normalised values, also of target networks: weight
                 [..., G, E] and bias [..., G], with any leading dimensions of an ensemble; or a weight [..., G], a
-                factor for each discount behind a layer that all discounts share.
+                factor for each discount after a layer that all discounts share.
 
         Raises:
             ValueError: when a target that counts is not finite, or so large that its square is not, or a shape, dtype

@@ -25,13 +25,13 @@ def td_targets(
     y_t = sum_{i < m} gamma^i r_{t+i} + gamma^m (1 - terminated_{t+m-1}) v_{t+m}
 
     The horizon m <= n ends with the first terminated or truncated step, with the last real step, and with the window;
-    all but a terminated one bootstrap from the value behind it (Sutton & Barto 2018, section 7.1, with the partial
+    all but a terminated one bootstrap from the value after it (Sutton & Barto 2018, section 7.1, with the partial
     horizons that the end of a window leaves; Grigsby et al. 2024, section 3, for many discounts).
 
     Args:
         r_t: [..., L] rewards, already multiplied; floating point.
         discount: gamma in [0, 1]: a number, or [G] for G discounts.
-        v_tp1: [..., L, G] value of the observation behind step t, of the episode that step t belongs to; [..., L] where
+        v_tp1: [..., L, G] value of the observation after step t, of the episode that step t belongs to; [..., L] where
             `discount` is a number. Floating point.
         terminated_t: [..., L] bool, True where the step ended the episode for good: there v_tp1 is not read.
         truncated_t: [..., L] bool, True where the step ended the episode for another reason; None for nowhere. It makes
@@ -51,11 +51,11 @@ def td_targets(
     _check(r_t, discount, v_tp1, terminated_t, truncated_t, mask, n)
     dtype = torch.promote_types(torch.promote_types(r_t.dtype, v_tp1.dtype), torch.float32)
     r_t, v_tp1 = r_t.to(dtype), v_tp1.to(dtype)
-    worthless_t = terminated_t
+    no_bootstrap_t = terminated_t
     if mask is not None:
-        worthless_t = worthless_t | ~mask
+        no_bootstrap_t = no_bootstrap_t | ~mask
         r_t = r_t.masked_fill(~mask, 0)
-    last_t = worthless_t if truncated_t is None else worthless_t | truncated_t
+    last_t = no_bootstrap_t if truncated_t is None else no_bootstrap_t | truncated_t
     if isinstance(discount, Tensor):
         discount = discount.to(dtype)
     over_discounts = (..., None) if v_tp1.dim() > r_t.dim() else (...,)
@@ -63,7 +63,7 @@ def td_targets(
     time = r_t.dim() - 1
     r_t = r_t[over_discounts]
     # Filled before the product: a NaN must not reach the gradient of the discount either.
-    bootstrap_tp1 = v_tp1.masked_fill(worthless_t[over_discounts], 0)
+    bootstrap_tp1 = v_tp1.masked_fill(no_bootstrap_t[over_discounts], 0)
     y_t = r_t + discount * bootstrap_tp1
     if n > 1:
         last_t = last_t.clone()

@@ -24,7 +24,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -33,6 +32,7 @@ from twohot.errors import TwohotError
 from twohot.files import parse_json, sync
 from twohot.replay import Replay
 from twohot.runs import replay as run_replay
+from twohot.tensors import require_alike
 
 FORMAT = 2
 KEEP = 2
@@ -209,19 +209,8 @@ def read_tensors(checkpoint: Path, stem: str) -> dict[str, Tensor]:
 def load_module(module: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Put parameters and buffers back. Raises ValueError for one missing, one too many, and another shape or dtype."""
     current = module.state_dict()
-    _require_alike(tensors, {name: (value.shape, value.dtype) for name, value in current.items()})
+    require_alike(tensors, {name: (value.shape, value.dtype) for name, value in current.items()})
     module.load_state_dict(tensors)
-
-
-def _require_alike(tensors: dict[str, Tensor], expected: dict[str, tuple[torch.Size, torch.dtype]]) -> None:
-    for name in sorted(set(tensors) ^ set(expected)):
-        raise ValueError(f"tensor {name!r} is {'one too many' if name in tensors else 'missing'}")
-    for name, (shape, dtype) in expected.items():
-        found = tensors[name]
-        if (found.shape, found.dtype) != (shape, dtype):
-            raise ValueError(
-                f"tensor {name!r}: expected {list(shape)} of {dtype}, got {list(found.shape)} of {found.dtype}"
-            )
 
 
 def require_same(saved: dict[str, Any], current: dict[str, Any], free: frozenset[str]) -> None:
@@ -245,27 +234,6 @@ def differences(
             yield from differences(a, b, free, f"{path}.")
         elif not (isinstance(a, list | tuple) and isinstance(b, list | tuple) and list(a) == list(b)):
             yield path, a, b
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Moments and step counts of every parameter, by "<index>.<name>"."""
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` took. Raises ValueError where it does not fit the parameters."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".")
-        state.setdefault(int(index), {})[name] = value
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for index, entry in state.items():
-        if not 0 <= index < len(parameters):
-            raise ValueError(f"parameter {index}: there are {len(parameters)}")
-        moment = parameters[index].shape, parameters[index].dtype
-        _require_alike(entry, {"step": (torch.Size(), torch.float32), "exp_avg": moment, "exp_avg_sq": moment})
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _fingerprint(path: Path) -> dict[str, int]:

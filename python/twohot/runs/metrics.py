@@ -149,12 +149,12 @@ METRICS: dict[str, Metric] = {
             "loss/actor": ("", "The actor's loss, a mean over real steps and discounts."),
             "loss/imitation": (
                 "",
-                "The actor's loss of imitating approved actions, before its weight, a mean over real steps and "
+                "The actor's loss of imitating the accepted actions, before its weight, a mean over real steps and "
                 "discounts.",
             ),
             "loss/policy_gradient": (
                 "",
-                "The actor's loss of climbing the critics, before its weight: less their normalised value, a mean over "
+                "The actor's policy gradient loss, before its weight: less the critics' normalised value, a mean over "
                 "real steps and discounts.",
             ),
             "loss/critic": ("", "The critic's loss before its weight, a mean over real steps, discounts and critics."),

@@ -18,7 +18,7 @@ from twohot.envs import get_suite
 from twohot.runs.metrics import convert
 
 PHASES = ("collect", "sample", "update", "evaluate")
-LEAST_SECONDS = 1e-9
+MIN_SECONDS = 1e-9
 """That a phase has taken in which anything was done; metrics divide by it."""
 
 
@@ -55,16 +55,16 @@ class Epoch:
         self.clock[phase] += perf_counter() - start
 
     def add_sample(self, statistics: Mapping[str, Any]) -> None:
-        """Take in the statistics of an update."""
+        """Count the statistics of an update."""
         for name, value in statistics.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> dict[str, Tensor]:
-        """Means of the statistics taken in."""
+        """Means of the statistics."""
         return {name: (value / self.counts[name]).cpu() for name, value in self.sums.items()}
 
-    def time_shares(self) -> dict[str, float]:
+    def time_fractions(self) -> dict[str, float]:
         """Metrics of where the time since the epoch's beginning went."""
         seconds = self.seconds()
         return {f"time/{phase}_share": self.clock[phase] / seconds for phase in PHASES}
@@ -111,13 +111,16 @@ class Epoch:
         """
         if any(type(number) is not int or number < 0 for number in (steps, updates)):
             raise ValueError(f"expected whole numbers of steps and updates, got {steps!r} and {updates!r}")
-        trials = [Trial(index, task, *map(np.array, arrays), told) for index, task, told, *arrays in values["trials"]]
+        trials = [
+            Trial(index, task, np.array(returns), np.array(lengths), np.array(success), told)
+            for index, task, told, returns, lengths, success in values["trials"]
+        ]
         counts = {name: int(values["counts"][name]) for name in sums}
         if not all(0 < number <= updates for number in counts.values()):
             raise ValueError(f"expected statistics of 1 to {updates} updates, got {counts}")
         clock = defaultdict(float, {phase: float(values["clock"].get(phase, 0.0)) for phase in PHASES})
         for phase, done in ("collect", steps), ("update", updates):
-            if done and clock[phase] < LEAST_SECONDS:
+            if done and clock[phase] < MIN_SECONDS:
                 raise ValueError(f"clock: expected the seconds in {phase}, got {clock[phase]}")
         restored = cls(steps, updates, trials, sums, counts, clock, float(values["seconds"]))
         convert({**restored.trial_metrics(environment), **restored.means()})

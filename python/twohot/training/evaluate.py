@@ -1,4 +1,4 @@
-"""Evaluation: every task, without exploration noise, by attempt, from seeds of its own."""
+"""Evaluation: every task, without exploration noise, by attempt, from separate seeds."""
 
 from __future__ import annotations
 
@@ -126,11 +126,12 @@ def evaluate(
 class _Queue:
     """Trials that are still to be played; an environment whose trial has ended takes the next, or stands still.
 
-    Each trial has its own seed, whichever environment plays it.
+    A trial's seed does not depend on the environment that plays it.
     """
 
     def __init__(self, tasks: Sequence[str], trials: int, num_envs: int, seed: int) -> None:
-        self._tasks, self._jobs = tasks, np.repeat(np.arange(len(tasks)), trials).tolist()
+        self._tasks = tasks
+        self._jobs: list[int] = np.repeat(np.arange(len(tasks)), trials).tolist()
         words = np.random.SeedSequence(seed, spawn_key=(EVALUATION_STREAM,))
         self.policy_seed, *self._seeds = words.generate_state(len(self._jobs) + 1, np.uint64).tolist()
         self.finished: list[Trial | None] = [None] * len(self._jobs)
@@ -149,7 +150,9 @@ class _Queue:
     def follow(self, ended: list[Trial]) -> Start:
         """What comes after these trials."""
         num_envs = len(self._playing)
-        mask, seeds, tasks = np.zeros(num_envs, bool), [None] * num_envs, [None] * num_envs
+        mask = np.zeros(num_envs, bool)
+        seeds: list[int | None] = [None] * num_envs
+        tasks: list[str | None] = [None] * num_envs
         for trial in ended:
             job = self._playing[trial.env_index]
             if trial.task == self._jobs[job]:

@@ -30,7 +30,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """Hears the signals: the first is an `Interrupted` where one is raised, a second goes to whoever heard them before.
+    """Hears the signals: the first is an `Interrupted` where one is raised, a second goes to the handler before.
 
     In another thread than the main one, which alone may hear signals, and where a signal is ignored (`nohup`; a shell's
     job in the background), all is as it was.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 
 from twohot.config import TrainConfig
+from twohot.runs.metrics import Kind
 from twohot.text import printable
 
 
@@ -72,7 +74,7 @@ class Progress:
         """One more gradient step; `updates` in all."""
         self._bar.update(self._updates, advance=1, note=f"{updates:,} in all")
 
-    def epoch(self, epoch: int, environment_steps: int, updates: int, rows: dict[str, dict[str, Any]]) -> None:
+    def epoch(self, epoch: int, environment_steps: int, updates: int, rows: Mapping[Kind, dict[str, Any]]) -> None:
         """An epoch has ended with these rows of metrics."""
         self._bar.update(self._epochs, completed=epoch, note=_speeds(environment_steps, rows))
         self._bar.reset(self._updates, start=True)
@@ -87,7 +89,7 @@ class Progress:
             self._say(f"  return: {returns}")
 
 
-def _speeds(environment_steps: int, rows: dict[str, dict[str, Any]]) -> str:
+def _speeds(environment_steps: int, rows: Mapping[Kind, dict[str, Any]]) -> str:
     note = f"{environment_steps:,} steps"
     if rows["collect"]:
         note += f", {rows['collect']['collect/steps_per_second']:,.0f} steps/s"

@@ -16,7 +16,7 @@ from PIL import Image
 
 from twohot.config import EnvironmentConfig, EvaluateConfig
 from twohot.data.rollout import Policy, Rollout, Start, seeded_generator
-from twohot.envs import Layout, TrialVector, get_suite, make_vector
+from twohot.envs import Layout, TrialEnvironments, get_suite, make_vector
 from twohot.errors import TwohotError
 from twohot.files import atomic_write
 from twohot.text import file_stems
@@ -25,9 +25,9 @@ from twohot.training.evaluate import EVALUATION_STREAM
 FRAMES = 1200
 """Frames of a video at most."""
 DRAWING_SECONDS = 60
-"""What the frames of a video may take to draw, about: where they take longer, only every so many steps is drawn."""
+"""What the frames of a video may take to draw, about: where they take longer, steps are left out."""
 FRAMES_A_SECOND = 15
-SMALLEST_SIDE = 256
+MIN_SIDE = 256
 """Pixels of the shorter side, at least: smaller images are magnified by a whole factor."""
 
 
@@ -109,13 +109,15 @@ def _film(
         vector.close()
 
 
-def _draw(vector: TrialVector) -> list[np.ndarray]:
+def _draw(vector: TrialEnvironments) -> list[np.ndarray]:
     try:
-        frames = [*vector.render()]
+        pictures = vector.render()
     except Exception as error:  # of any graphics library
         cause = error.__cause__ or error
         raise DrawingError(f"cannot be drawn here ({type(cause).__name__}: {cause})") from error
-    return [as_frame(frame) for frame in frames]
+    if pictures is None:
+        raise DrawingError("draws no images")
+    return [as_frame(picture) for picture in pictures]
 
 
 def as_frame(picture: Any) -> np.ndarray:
@@ -155,7 +157,7 @@ def write_gif(frames: Sequence[np.ndarray], path: Path, frames_a_second: float =
         frames_a_second: speed.
     """
     height, width = (max(frame.shape[axis] for frame in frames) for axis in (0, 1))
-    factor = max(1, math.ceil(SMALLEST_SIDE / min(height, width)))
+    factor = max(1, math.ceil(MIN_SIDE / min(height, width)))
     filled = (np.pad(frame, ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0))) for frame in frames)
     images = [Image.fromarray(frame.repeat(factor, 0).repeat(factor, 1)) for frame in filled]
     with atomic_write(path) as partial:

@@ -1,0 +1,68 @@
+"""What the three networks of an agent that are chosen by name have to do (docs/own_networks.md).
+
+A network need not derive from these: it is called by these methods. Shapes: `B` sequences or environments, `L` steps,
+`E` width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from twohot.nets.policies import Policy
+
+
+class Cache(Protocol):
+    """What a trajectory encoder remembers."""
+
+    def reset(self, mask: Tensor) -> None:
+        """Forget the environments where mask [B] (bool) is True."""
+
+
+class TimestepNetwork(nn.Module):
+    """From what is seen at a step to an embedding."""
+
+    def forward(
+        self,
+        observation: dict[str, Tensor],
+        previous_action: Tensor,
+        previous_reward: Tensor,
+        time: Tensor,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Embeddings [..., E] of steps, which are real where mask [...] (bool) is True."""
+        raise NotImplementedError
+
+    def update_statistics(self, observation: dict[str, Tensor], previous_reward: Tensor, mask: Tensor) -> None:
+        """Count the steps where mask [...] (bool) is True; called before each gradient step."""
+        raise NotImplementedError
+
+
+class TrajectoryNetwork(nn.Module):
+    """From embeddings of the steps so far to h."""
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """x [B, L, E], time [B, L] to h [B, L, E], causally."""
+        raise NotImplementedError
+
+    def initial_cache(self, environments: int) -> Cache:
+        """What is remembered of `environments` (B) trials before their first step."""
+        raise NotImplementedError
+
+    def step(self, x: Tensor, time: Tensor, cache: Any) -> Tensor:
+        """x [B, E], time [B] of the next step to h [B, E], without gradient; `cache` is what `initial_cache` gave."""
+        raise NotImplementedError
+
+
+class ActorNetwork(nn.Module):
+    """From h to a policy."""
+
+    def forward(self, h: Tensor, action_mask: Tensor | None = None) -> Policy:
+        """h [..., E] to a policy [..., G], one for each discount."""
+        raise NotImplementedError
+
+    def acting(self, h: Tensor, action_mask: Tensor | None = None) -> Policy:
+        """h [..., E] to the policy [...] at the last discount, the one that acts."""
+        raise NotImplementedError

@@ -1,0 +1,85 @@
+"""What a run is made of, as its configuration names it: environments, networks, exploration."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from gymnasium import Space
+
+from twohot.agent import AgentNetworks
+from twohot.config import AgentConfig, ConfigurationError, TrainConfig
+from twohot.data.spaces import agent_layout
+from twohot.envs import Layout, TrialEnvironments, check_split, make_vector
+from twohot.rl.exploration import Exploration, Schedule
+from twohot.spaces import SpaceError
+
+EXPLORATION_STREAM = 2
+"""Of a run's seed (a spawn key of numpy's SeedSequence)."""
+
+
+def make_environments(config: TrainConfig) -> tuple[Layout, TrialEnvironments]:
+    """The actors that collect, and the spaces that they share with every evaluation.
+
+    Raises:
+        ConfigurationError: when there are none such.
+    """
+    try:
+        layout = agent_layout(config.environment, config.evaluate)
+        collect = config.collect
+        vector = make_vector(
+            **asdict(config.environment),
+            environments=collect.environments,
+            layout=layout,
+            assignment=collect.assignment,
+            workers=collect.workers,
+        )
+    except (ValueError, MemoryError, OverflowError) as error:
+        if isinstance(error, ValueError) and type(error) is not ValueError:
+            raise
+        raise ConfigurationError(f"environment: {error or 'too large for this machine'}") from error
+    for split in config.evaluate.splits:
+        check_split(config.environment.suite, split)
+    return layout, vector
+
+
+def make_networks(
+    config: AgentConfig, observation_space: Space, action_space: Space, device: torch.device
+) -> AgentNetworks:
+    """An agent on a device, in eval mode.
+
+    Raises:
+        ConfigurationError: for a space that it does not take, or sizes beyond this machine.
+    """
+    try:
+        return AgentNetworks(config, observation_space, action_space).to(device).eval()
+    except SpaceError as error:
+        raise ConfigurationError(f"environment.tasks: {error}") from error
+    except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
+        if _too_large(error):
+            raise ConfigurationError(f"agent: too large for this machine ({error!r:.200})") from error
+        raise
+
+
+def _too_large(error: Exception) -> bool:
+    """Whether this is what torch and Python say of a size for which there is no memory, or no number."""
+    known = ("allocate memory", "out of memory", "Overflow when unpacking", "negative dimension", "numel")
+    return isinstance(error, (MemoryError, OverflowError)) or any(words in str(error) for words in known)
+
+
+def make_exploration(config: TrainConfig, action_space: Space) -> Exploration:
+    """The noise on the actors' actions."""
+    collect = config.collect
+    return Exploration(
+        collect.environments,
+        action_space,
+        Schedule(
+            *(collect.epsilon_start, collect.epsilon_end, collect.epsilon_steps),
+            *(collect.trial_epsilon_start, collect.trial_epsilon_end, collect.trial_epsilon_steps),
+        ),
+        np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(EXPLORATION_STREAM,))),
+        collect.randomize_epsilon,
+        collect.flip_probability,
+        collect.flip_steps,
+    )
