@@ -107,8 +107,6 @@ def renamed_arguments(**renamed: str) -> Callable[[Callable[P, R]], Callable[P, 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             for old in renamed.keys() & kwargs.keys():
-                if renamed[old] in kwargs:
-                    raise TypeError(f"expected {renamed[old]}, got {old} as well, which is its old name")
                 warn_renamed(f"the argument {old}", renamed[old])
                 kwargs[renamed[old]] = kwargs.pop(old)
             return function(*args, **kwargs)

@@ -221,8 +221,8 @@ def test_counts_of_at_least_zero(name):
         ),
         (AgentConfig, {"width": 10, "heads": 4}, "agent.heads: expected a divisor of the width 10, got 4"),
         (AgentConfig, {"width": 9, "heads": 3}, "agent.width: expected an even width, got 9"),
-        (AgentConfig, {"dropout": 1.0}, "agent.dropout: expected a share in [0, 1), got 1.0"),
-        (AgentConfig, {"dropout": -0.1}, "agent.dropout: expected a share in [0, 1), got -0.1"),
+        (AgentConfig, {"dropout": 1.0}, "agent.dropout: expected [0, 1), got 1.0"),
+        (AgentConfig, {"dropout": -0.1}, "agent.dropout: expected [0, 1), got -0.1"),
         (
             AgentConfig,
             {"width": 18, "heads": 6, "positions": "rotary"},

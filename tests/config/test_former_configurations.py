@@ -9,6 +9,7 @@ import pytest
 from small import CONFIG, agent_bytes, quiet, with_epochs
 from twohot.config import ConfigurationError, TrainConfig
 from twohot.config.files import ADDED, from_json, load_config, save_config, to_json
+from twohot.config.renamed import RENAMED
 from twohot.inference import agent as acting
 from twohot.runs.checkpoint import CheckpointError
 from twohot.training import session
@@ -27,8 +28,12 @@ def paths(data, where=""):
 
 def former(data, where=""):
     """The same configuration as a former version saved it."""
-    kept = {name: value for name, value in data.items() if f"{where}{name}" not in ADDED}
-    return {k: former(v, f"{where}{k}.") if isinstance(v, dict) else v for k, v in kept.items()}
+    kept = {f"{where}{name}": value for name, value in data.items() if f"{where}{name}" not in ADDED}
+    old = {new: old for old, new in RENAMED.items()}
+    return {
+        old.get(path, path).rpartition(".")[2]: former(value, f"{path}.") if isinstance(value, dict) else value
+        for path, value in kept.items()
+    }
 
 
 def test_a_configuration_of_a_former_version_is_that_of_the_defaults():

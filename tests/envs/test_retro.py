@@ -98,7 +98,7 @@ def test_a_process_has_one_emulator():
     first.reset(seed=0)
     second.reset(seed=0)
     second.step(np.zeros(12, np.int8))
-    with pytest.raises(retro.EmulatorTakenError, match="process of its own"):
+    with pytest.raises(retro.EmulatorTakenError, match="each environment in its own process"):
         first.step(np.zeros(12, np.int8))
     first.reset(seed=0)
     first.step(np.zeros(12, np.int8))

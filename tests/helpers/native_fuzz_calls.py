@@ -454,7 +454,7 @@ def memory(draw: Draw):
         losses.two_hot_cross_entropy(logits, torch.zeros(len(logits)), ValueBins.amago2(64)).backward()
         logits.grad = None
         assert losses.release_memory() >= 0
-        return info.facts()["native module"]
+        return info.environment_info()["native module"]
 
     return keep, {}, False
 

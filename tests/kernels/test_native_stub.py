@@ -51,7 +51,7 @@ def present(scope: types.ModuleType | type, owner: str = "") -> dict[str, str]:
 def test_the_stub_and_the_module_have_the_same_names():
     stub = declared(ast.parse(STUB.read_text(encoding="utf-8")).body)
     module = present(_native)
-    assert {"ReplayStore": "class", "ReplayStore.insert": "function", "ReplayStore.random_state": "data"}.items() <= (
+    assert {"ReplayStore": "class", "ReplayStore.add": "function", "ReplayStore.random_state": "data"}.items() <= (
         module.items()
     )
     assert stub == module

@@ -317,7 +317,7 @@ def test_acting_is_the_policy_at_the_last_discount(space, continuous):
         (Discrete(4), 3, r"one of the shape \(4,\), got the shape \(3,\)"),
         (MultiDiscrete([2, 3]), 6, r"one of the shape \(5,\)"),
         (MultiBinary(3), 6, r"one of the shape \(3,\)"),
-        (Box(-1, 1, (2,)), 2, "none, for actions that are numbers"),
+        (Box(-1, 1, (2,)), 2, "none, for continuous actions"),
     ],
 )
 def test_a_mask_fits_the_actions(action, size, message):

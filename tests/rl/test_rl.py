@@ -833,5 +833,3 @@ def test_the_filter_goes_by_its_name_of_0_1_with_a_warning():
     with pytest.warns(DeprecationWarning, match="the argument filter is now advantage_filter; 0.3 drops"):
         loss = filtered_behavior_cloning(log_prob, advantage, filter="none")
     assert torch.equal(loss, filtered_behavior_cloning(log_prob, advantage, advantage_filter="none"))
-    with pytest.raises(TypeError, match="expected advantage_filter, got filter as well"):
-        filtered_behavior_cloning(log_prob, advantage, filter="none", advantage_filter="binary")

@@ -128,4 +128,7 @@ def _fill(store: _native.ReplayStore, schema: Schema, tensors: Mapping[str, np.n
         store.set_priorities(ids, tensors["priority"])
     stats = store.stats()
     store.resume(next_id, evicted_trajectories + stats["evicted_trajectories"], evicted_steps + stats["evicted_steps"])
-    store.random_state = tensors["random_state"].tolist()
+    words: list[int] = tensors["random_state"].ravel().tolist()
+    if len(words) != 4:
+        raise ValueError(f"random_state: expected four words, got {len(words)}")
+    store.random_state = words

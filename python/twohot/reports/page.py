@@ -209,9 +209,9 @@ def _bins(run: Run) -> str:
     ends = f"{100 * outermost:.2g} %" if outermost > MIN_MASS else "next to nothing"
     caption = (
         f"Fraction of the critics' target mass in each bin at update {updates:,}: bins are evenly spaced, as the "
-        f"critics see them, and labelled with the values that they stand for (scaled returns). {len(used)} of "
-        f"{len(mass)} bins hold more than 0.01 % each; the two outermost hold {ends}. Mass there means that targets "
-        "are clipped; mass in very few bins means that the support is wider than the returns."
+        "critics see them, and labelled with the values that they stand for (scaled returns). "
+        f"{len(used)} of {len(mass)} bins hold more than 0.01 % each; the two outermost hold {ends}. Mass there means "
+        "that targets are clipped; mass in very few bins means that the support is wider than the returns."
     )
     return figure(panels, caption, columns=1)
 
