@@ -54,6 +54,11 @@ class Agent:
         self._policy, self._generator = freeze(self.networks), torch.Generator().manual_seed(seed)
         self._state: Any = None
 
+    def __repr__(self) -> str:
+        count = sum(parameter.numel() for parameter in self.networks.parameters())
+        suite, tasks = self.config.environment.suite, len(self.config.environment.tasks)
+        return f"Agent({count:,} parameters on {self.device}, {tasks} tasks of {suite}, {self.action_space})"
+
     @classmethod
     def from_checkpoint(cls, path: str | Path, *, device: str = "cpu", seed: int = 0) -> Agent:
         """The agent of a run's newest checkpoint, or of one checkpoint.

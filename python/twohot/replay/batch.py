@@ -53,6 +53,10 @@ class Batch:
     step: dict[str, Any]
     """Each [B, L, *shape]: the step fields of the schema."""
 
+    def __repr__(self) -> str:
+        shown = {name: list(value.shape) for name, value in self.observation.items()}
+        return f"Batch({self.mask.shape[0]} windows of {self.mask.shape[1]} steps, observation={shown})"
+
     def views(self) -> dict[str, Any]:
         """The numpy arrays through which native code writes into the columns as they are now, without a copy."""
         held = self.__dict__

@@ -38,6 +38,9 @@ class Mixture(Loadable):
         self.weights = weights
         self._random = np.random.Generator(np.random.PCG64(integer("seed", seed, 0)))
 
+    def __repr__(self) -> str:
+        return f"Mixture({self.replays}, weights={self._weights.tolist()})"
+
     @property
     def weights(self) -> np.ndarray:
         """float64 [replays], summing to 1. May be set at any time."""

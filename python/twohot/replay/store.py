@@ -62,6 +62,11 @@ class Replay(Loadable, Contents):
         self._capacity = capacity
         self._options = options or {}
 
+    def __repr__(self) -> str:
+        where = {} if self.directory is None else {"directory": str(self.directory)}
+        said = {name: value for name, value in self._capacity.items() if value is not None} | where
+        return f"Replay({', '.join(f'{name}={value!r}' for name, value in said.items())})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         if self.directory is None:
             raise TypeError(
