@@ -29,7 +29,7 @@ def flex(
     q, k, v, padding = prepared(q, k, v, lengths, rotary)
 
     def capped(score: Tensor, *_: Tensor) -> Tensor:
-        return reference.capped(score, softcap)
+        return reference.capped(score, 1.0, softcap)
 
     blocks = _blocks(q.shape[1], math.inf if window is None else window, sinks, q.device.type)
     with warnings.catch_warnings():

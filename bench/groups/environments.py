@@ -227,7 +227,7 @@ GROUP = Group(
     measures="steps/s of the benchmarks' environments: about five minutes on two cores",
     gates=(
         *("envs/test_workers.py", "data/test_rollout.py", "envs/test_batched_trials.py", "envs/test_python_batch.py"),
-        *(f"test_{suite}.py" for suite in ("metaworld", "procgen", "atari", "popgym", "babyai")),
+        *(f"envs/test_{suite}.py" for suite in ("metaworld", "procgen", "atari", "popgym", "babyai")),
     ),
     cases=(environment_steps_per_second, metaworld_start),
     tables=(Table("environments", write_table),),

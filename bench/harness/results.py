@@ -46,9 +46,8 @@ def _lines(path: str) -> list[str]:
 def write(folder: Path, name: str, rows: Sequence[Row | SeedResult], conditions: Record) -> None:
     """One CSV for each kind of row in the group, in place of what `folder` had, and the same on the screen."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(f"{name}*.csv"):
-        old.unlink()
     for kind, suffix in ((Row, ""), (SeedResult, "_returns")):
+        (folder / f"{name}{suffix}.csv").unlink(missing_ok=True)
         own = [row for row in rows if isinstance(row, kind)]
         if not own:
             continue

@@ -17,7 +17,6 @@ R = TypeVar("R")
 Class = TypeVar("Class")
 
 MOVED = {
-    **{f"twohot.{name}": f"twohot.cli.{name}" for name in ("environment_check", "options")},
     **{
         f"twohot.{name}": f"twohot.data.{name}"
         for name in ("experience", "offline", "offline_columns", "offline_scan", "rollout")
@@ -60,6 +59,7 @@ MOVED = {
     "twohot.acting": "twohot.inference.agent",
     "twohot.config_files": "twohot.config.files",
     "twohot.conventions": "twohot.spaces",
+    "twohot.environment_check": "twohot.cli.environment_check",
     "twohot.envs.multitask": "twohot.envs.wrappers.trial",
     "twohot.envs.rows": "twohot.envs.vector.serial",
     "twohot.evaluate_command": "twohot.cli.commands.evaluate",
@@ -100,15 +100,36 @@ def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
     warnings.warn(f"{old} is now {new}; 0.3 drops the old name", DeprecationWarning, stacklevel=stacklevel)
 
 
-def renamed_arguments(**renamed: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorates a function that takes each keyword argument under its old name, too: `old="new"`."""
+def renamed_attributes(module: str, **renamed: str) -> Callable[[str], Any]:
+    """The `__getattr__` of a module, whose attributes are read under their old names, too: `Old="New"`."""
 
+    def read(name: str) -> Any:
+        if name not in renamed:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warn_renamed(name, renamed[name])
+        return getattr(sys.modules[module], renamed[name])
+
+    return read
+
+
+def renamed_arguments(**renamed: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorates a function that takes each keyword argument under its old name, too: `old="new"`.
+
+    TypeError for an argument under both.
+    """
+    return _renamed_arguments(renamed, both=False)
+
+
+def _renamed_arguments(renamed: dict[str, str], *, both: bool) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             for old in renamed.keys() & kwargs.keys():
-                warn_renamed(f"the argument {old}", renamed[old])
-                kwargs[renamed[old]] = kwargs.pop(old)
+                new = renamed[old]
+                if new in kwargs and not both:
+                    raise TypeError(f"{old} is the old name of {new}; expected one of them, got both")
+                warn_renamed(f"the argument {old}", new)
+                kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 
         return call
@@ -126,11 +147,26 @@ def renamed_fields(**renamed: str) -> Callable[[type[Class]], type[Class]]:
             warn_renamed(f"{cls.__name__}.{name}", renamed[name])
             return getattr(self, renamed[name])
 
-        setattr(cls, "__init__", renamed_arguments(**renamed)(cls.__init__))  # noqa: B010 (of a class)
+        # `dataclasses.replace` sets a field that it changes under its old name under both; the change counts.
+        setattr(cls, "__init__", _renamed_arguments(renamed, both=True)(cls.__init__))  # noqa: B010 (of a class)
         setattr(cls, "__getattr__", read)  # noqa: B010
         return cls
 
     return decorate
+
+
+def renamed_property(old: str, new: str) -> Any:
+    """The attribute `old` of a class, which reads and sets the attribute `new`."""
+
+    def read(self: Any) -> Any:
+        warn_renamed(f"{type(self).__name__}.{old}", new)
+        return getattr(self, new)
+
+    def write(self: Any, value: Any) -> None:
+        warn_renamed(f"{type(self).__name__}.{old}", new)
+        setattr(self, new, value)
+
+    return property(read, write, doc=f"Deprecated: use `{new}`.")
 
 
 def renamed_method(old: str, new: str) -> Callable[..., Any]:

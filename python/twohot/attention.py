@@ -7,13 +7,13 @@ steps, `H` heads, `K` key/value heads (a divisor of `H`; head i reads key/value 
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from twohot._moved import renamed_property
 from twohot.kernels.attention import op, reference, torch_attention
 from twohot.kernels.backend import autocast_dtype, choose_attention, is_eager_tensor
 from twohot.kernels.torch_private import write_count
@@ -27,7 +27,6 @@ MIN_POSITIVE = torch.finfo(torch.float32).tiny
 """Of a positive option: what is less could be 0 in float32, which means that there is none."""
 MAX_STEPS = 2**30
 """More than any window has."""
-_SEEN = "KVCache.seen is deprecated: use KVCache.cache_position"
 
 
 def causal_attention(
@@ -143,16 +142,7 @@ class KVCache:
         """B, the number of environments that the cache was made for."""
         return self.cache_position.shape[0]
 
-    @property
-    def seen(self) -> Tensor:
-        """`cache_position` under its name of 0.1."""
-        warnings.warn(_SEEN, DeprecationWarning, stacklevel=2)
-        return self.cache_position
-
-    @seen.setter
-    def seen(self, position: Tensor) -> None:
-        warnings.warn(_SEEN, DeprecationWarning, stacklevel=2)
-        self.cache_position = position
+    seen = renamed_property("seen", "cache_position")
 
     def reset(self, mask: Tensor | None = None) -> None:
         """Forget the environments where `mask` [B] (bool) is True; all of them by default.

@@ -1,6 +1,6 @@
 """The base of all errors that are meant for a user's eyes."""
 
-import warnings
+from twohot._moved import renamed_attributes
 
 
 class TwohotError(Exception):
@@ -30,10 +30,4 @@ class CorruptReplayError(TwohotError, ValueError):
     """Files of a replay directory that are torn, changed or foreign."""
 
 
-def __getattr__(name: str) -> type[CorruptReplayError]:
-    if name != "DamagedReplayError":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn(
-        "DamagedReplayError is now CorruptReplayError; 0.3 drops the old name", DeprecationWarning, stacklevel=2
-    )
-    return CorruptReplayError
+__getattr__ = renamed_attributes(__name__, DamagedReplayError="CorruptReplayError")

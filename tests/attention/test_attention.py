@@ -511,3 +511,18 @@ def test_a_softcap_beyond_all_scores_changes_nothing(dtype):
     q, k, v = tensors((2, 5, 2, 16), dtype=dtype)
     free, capped = (reference.causal_attention(q, k, v, softcap=softcap) for softcap in (None, 2.0**40))
     assert torch.equal(free, capped)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_scale_beyond_half_precision_selects_one_step(dtype, implementation):
+    """Products times 2^40 fit float32, in which scores are held, and no half precision."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 1, 2, 16, generator=generator).to(dtype) for _ in range(3))
+    cache = KVCache(1, 2, 2, 16, 4)
+    for x in (q, 2 * q, k):
+        with torch.no_grad():
+            out = decode_attention(x[:, 0], x[:, 0], v[:, 0], cache, 0, scale=2.0**40)
+        cache.advance()
+    assert out.isfinite().all()
+    window = causal_attention(*(torch.cat((x, 2 * x, k), 1) for x in (q, k, v)), scale=2.0**40)
+    assert window.isfinite().all()

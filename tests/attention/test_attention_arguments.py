@@ -43,10 +43,10 @@ def test_a_cache_advances_by_a_number_for_each_environment(steps, words):
 
 def test_the_old_name_of_the_position_warns() -> None:
     made = cache()
-    with pytest.warns(DeprecationWarning, match=r"use KVCache\.cache_position"):
+    with pytest.warns(DeprecationWarning, match=r"KVCache\.seen is now cache_position"):
         assert made.seen is made.cache_position
     other = torch.full((2,), 3)
-    with pytest.warns(DeprecationWarning, match=r"use KVCache\.cache_position"):
+    with pytest.warns(DeprecationWarning, match=r"KVCache\.seen is now cache_position"):
         made.seen = other
     assert made.cache_position is other
 

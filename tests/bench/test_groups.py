@@ -279,6 +279,13 @@ def test_the_page_shows_comparisons_and_goals(comparison, monkeypatch, tmp_path)
     assert "Met: 3 of 5 with huge pages; 2 of 5 as is." in lines
 
 
+def test_results_replace_those_of_their_own_group_alone(tmp_path) -> None:
+    for name in ("toy", "toy_returns", "toy_other"):
+        (tmp_path / f"{name}.csv").write_text("before")
+    results.write(tmp_path, "toy", [], {})
+    assert [path.name for path in tmp_path.iterdir()] == ["toy_other.csv"]
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="counts what Linux counts")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_peak_memory_counts_what_is_kept_and_what_is_passing() -> None:

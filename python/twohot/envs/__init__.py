@@ -3,9 +3,7 @@
 Importing this package imports no suite's own packages.
 """
 
-from typing import Any
-
-from twohot._moved import warn_renamed
+from twohot._moved import renamed_attributes
 from twohot.envs import suites as _suites
 from twohot.envs.checked import Checked
 from twohot.envs.errors import ActionError, InfoError, ObservationError, UnsupportedSpaceError
@@ -104,10 +102,4 @@ __all__ = [
     "reset_where",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    renamed = {"LOST": "INTERRUPTED", "Rows": "SerialEnvironments"}
-    if name in renamed:
-        warn_renamed(f"twohot.envs.{name}", renamed[name])
-        return globals()[renamed[name]]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = renamed_attributes(__name__, LOST="INTERRUPTED", Rows="SerialEnvironments")

@@ -12,7 +12,7 @@ converted. `B` is the batch size, `L` the length of a window in steps, `E` the n
 steps of a trajectory. Needs numpy alone; torch is imported when torch batches are asked for.
 """
 
-from twohot import errors
+from twohot._moved import renamed_attributes
 from twohot.errors import CorruptReplayError
 from twohot.replay.batch import Batch
 from twohot.replay.contents import Problem, ReplayStats
@@ -36,8 +36,4 @@ __all__ = [
     "Writer",
 ]
 
-
-def __getattr__(name: str) -> type[CorruptReplayError]:
-    if name != "DamagedReplayError":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return errors.DamagedReplayError
+__getattr__ = renamed_attributes(__name__, DamagedReplayError="CorruptReplayError")

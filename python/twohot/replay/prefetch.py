@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any
 
+from twohot._moved import renamed_arguments
 from twohot.replay.arguments import MAX_COUNT, integer
 from twohot.replay.batch import Batch
-from twohot.replay.renamed import renamed_keywords
 
 
 class Loadable:
@@ -25,7 +25,7 @@ class Loadable:
         """One batch; see `Replay.sample`."""
         raise NotImplementedError
 
-    @renamed_keywords(ahead="prefetch")
+    @renamed_arguments(ahead="prefetch")
     def loader(
         self,
         batch_size: int,

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from twohot import _native
+from twohot._moved import renamed_arguments, renamed_method
 from twohot.replay import saved
 from twohot.replay.arguments import (
     MAX_COUNT,
@@ -28,7 +29,6 @@ from twohot.replay.manifest import exists, read_manifest, write_manifest
 from twohot.replay.native import SEGMENT_BYTES, Capacities, DirectoryOptions, Mode, capacities, make_native
 from twohot.replay.prefetch import Loadable
 from twohot.replay.relabel import Relabel, relabelled
-from twohot.replay.renamed import renamed_keywords, warn_renamed
 from twohot.replay.schema import Schema
 from twohot.replay.writer import Writer
 
@@ -116,7 +116,7 @@ class Replay(Loadable, Contents):
         return cls(schema, native, capacity, path, {"mode": "append", "threads": threads, **options})
 
     @classmethod
-    @renamed_keywords(damage="corrupt")
+    @renamed_arguments(damage="corrupt")
     def open(
         cls,
         directory: str | os.PathLike[str],
@@ -179,7 +179,7 @@ class Replay(Loadable, Contents):
         schema, _ = read_manifest(path, renew=True)
         return [Problem(*problem) for problem in _native.repair(os.fsencode(path), *schema.native())]
 
-    @renamed_keywords(piece_steps="chunk_length", overlap_steps="overlap")
+    @renamed_arguments(piece_steps="chunk_length", overlap_steps="overlap")
     def writer(self, environments: int, *, chunk_length: int | None = None, overlap: int = 0) -> Writer:
         """A writer for `environments` environments; a replay may have several. Raises ValueError below 1.
 
@@ -332,10 +332,7 @@ class Replay(Loadable, Contents):
             raise TypeError(f"files: expected a list of names, as evicted_files() returns, got {files!r:.60}")
         return self._native.reclaim(self.evicted_files() if files is None else [text("files", name) for name in files])
 
-    def compact(self, files: Sequence[str] | None = None) -> int:
-        """The name of `reclaim` until 0.3."""
-        warn_renamed("Replay.compact()", "reclaim()")
-        return self.reclaim(files)
+    compact = renamed_method("compact", "reclaim")
 
     def position(self) -> dict[str, int]:
         """How many trajectories each file of the directory holds, to come back to with `open(position=...)`.

@@ -149,7 +149,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         version = FORMAT  # whatever it is, it has not its checksum
     if version == 1 and "crc32" not in state:  # all were planned, and the state has no checksum
         state = {"unplanned": None, "continued": [], **state}
-    elif version != FORMAT:
+    elif version not in (1, FORMAT):
         raise CheckpointError(
             f"{checkpoint}: format {version!r}, this version reads 1 and {FORMAT}: use the version that wrote it, or "
             "start a new run"

@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from twohot._moved import warn_renamed
+from twohot._moved import renamed_arguments, renamed_attributes, renamed_property, warn_renamed
 
 
 class EnvBatch(ABC):
@@ -41,21 +41,19 @@ class EnvBatch(ABC):
     one_attempt = False
     reports_success = False
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
         if "tells_success" in vars(cls):
-            warn_renamed("EnvBatch.tells_success", "reports_success")
+            warn_renamed("EnvBatch.tells_success", "reports_success", stacklevel=4)
             cls.reports_success = vars(cls)["tells_success"]
 
+    @renamed_arguments(rows="num_envs")
     def __init__(self, num_envs: int) -> None:
         self.num_envs = num_envs
         self.success, self.legal = np.zeros(num_envs, bool), np.ones(num_envs, bool)
         self.told = np.full(num_envs, self.reports_success)
 
-    @property
-    def rows(self) -> int:
-        """`num_envs`, as 0.1 called it."""
-        warn_renamed("EnvBatch.rows", "num_envs")
-        return self.num_envs
+    rows = renamed_property("rows", "num_envs")
 
     def choose(self, index: int, task: int) -> None:  # noqa: B027 (there is nothing to choose from)
         """What an environment plays from its next reset on, an index into the tasks that the batch was made for."""
@@ -162,8 +160,4 @@ def draw_cells(cells: np.ndarray, colours: Sequence[tuple[int, int, int]], pixel
     return picture
 
 
-def __getattr__(name: str) -> Any:
-    if name == "OneRow":
-        warn_renamed("OneRow", "SingleEnv")
-        return SingleEnv
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = renamed_attributes(__name__, OneRow="SingleEnv")

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from twohot._moved import renamed_attributes
 from twohot.spaces import OBSERVATION, dtype_of, shape_of
 
 INTERRUPTED = "interrupted"
@@ -150,3 +151,6 @@ class SerialEnvironments:
             return
         for name, part in self.arrays.observation.items():
             part[index] = observation[name]
+
+
+__getattr__ = renamed_attributes(__name__, LOST="INTERRUPTED", Rows="SerialEnvironments", row_seeds="env_seeds")

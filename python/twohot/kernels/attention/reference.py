@@ -59,18 +59,16 @@ def causal_attention(
         q, k = rotate(q, *angles), rotate(k, *angles)
     groups = q.shape[2] // max(k.shape[2], 1)
     k, v = (x.repeat_interleave(groups, dim=2) for x in (k, v))
-    scores = torch.einsum("blhd,bmhd->bhlm", q, k) * (size**-0.5 if scale is None else scale)
-    scores = capped(scores, softcap).masked_fill(~visible(length, window, sinks, q.device), -math.inf)
-    out = torch.einsum("bhlm,bmhd->blhd", scores.softmax(-1), v)
+    scores = capped(torch.einsum("blhd,bmhd->bhlm", q, k), size**-0.5 if scale is None else scale, softcap)
+    weights = scores.masked_fill(~visible(length, window, sinks, q.device), -math.inf).softmax(-1)
+    out = torch.einsum("bhlm,bmhd->blhd", weights.to(v.dtype), v)
     return out if padding is None else out.masked_fill(padding, 0)
 
 
-def capped(scores: Tensor, softcap: float | None) -> Tensor:
-    """softcap tanh(scores / softcap), in float32 at least: half precision loses a large one; None leaves them."""
-    if softcap is None:
-        return scores
-    exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    return (softcap * torch.tanh(exact / softcap)).to(scores.dtype)
+def capped(products: Tensor, scale: float, softcap: float | None) -> Tensor:
+    """softcap tanh(scale products / softcap), without one scale products; in float32 at least, as in kernels."""
+    scores = products.to(torch.promote_types(products.dtype, torch.float32)) * scale
+    return scores if softcap is None else softcap * torch.tanh(scores / softcap)
 
 
 def ring_slot(position: Tensor, rows: int, sinks: int) -> Tensor:
@@ -93,6 +91,6 @@ def decode_attention(
     empty = (torch.arange(keys.shape[2], device=q.device) >= counts.unsqueeze(-1)).unsqueeze(1)
     grouped = q.unflatten(1, (keys.shape[1], -1))
     keys, values = (x.masked_fill(empty.unsqueeze(-1), 0) for x in (keys, values))
-    scores = capped(grouped @ keys.mT * (q.shape[-1] ** -0.5 if scale is None else scale), softcap)
+    scores = capped(grouped @ keys.mT, q.shape[-1] ** -0.5 if scale is None else scale, softcap)
     weights = scores.masked_fill(empty.unsqueeze(1), -math.inf).softmax(-1)
-    return (weights @ values).flatten(1, 2)
+    return (weights.to(values.dtype) @ values).flatten(1, 2)
