@@ -159,10 +159,10 @@ class Draw:
         return self.random.choice(
             (
                 lambda: _cast(x, self.random.choice(kinds)),
-                lambda: x[:-1],
+                lambda: x[:-1] if x.ndim else x,
                 lambda: np.concatenate((x, x)) if x.ndim else x[None],
                 lambda: x[..., None],
-                lambda: x[::-1],
+                lambda: np.flip(x),
                 lambda: x.T,
                 lambda: np.asfortranarray(x),
                 lambda: np.repeat(x, 2, -1)[..., ::2] if x.ndim else x,

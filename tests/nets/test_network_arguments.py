@@ -8,10 +8,13 @@ from twohot.kernels.critics import op as critics_op
 from twohot.kernels.images.op import max_pool, residual_norm
 from twohot.kernels.transformer_layer import op as layer_op
 from twohot.losses import ValueBins
+from twohot.nets.actions import ActionLinear
 from twohot.nets.critic import CriticEnsemble
 from twohot.nets.frozen import freeze_network
 from twohot.nets.packed import PackedMLP
+from twohot.nets.positions import LearnedPositions
 from twohot.nets.timestep import TimestepEncoder
+from twohot.nets.tokens import TokenEncoder
 from twohot.nets.transformer import Transformer, TransformerLayer
 
 pytestmark = pytest.mark.usefixtures("one_thread", "nothing_forced")
@@ -34,6 +37,23 @@ CRITICS = {
 
 def critics(**changed):
     return critics_op.cross_entropy(*(CRITICS | changed).values(), *BINS.support, "two_hot", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (ActionLinear(spaces.Discrete(4), 8, 1.0), (3,)),
+        (ActionLinear(spaces.MultiDiscrete([2, 3]), 8, 1.0), (3, 2)),
+        (LearnedPositions(8, 16), (3,)),
+        (TokenEncoder(5, 8), (3, 2)),
+    ],
+    ids=["one choice", "choices", "times", "tokens"],
+)
+def test_indices_on_another_device_are_refused(network, shape):
+    """torch's own embedding would take their address."""
+    assert network(torch.zeros(shape, dtype=torch.int64)).isfinite().all()
+    with pytest.raises(ValueError, match=r"expected \w+ on cpu, as [a-z ]+ is, got \w+ on meta"):
+        network(torch.zeros(shape, dtype=torch.int64, device="meta"))
 
 
 @pytest.mark.parametrize("index", [-1, 4, 2**40, -(2**63)])

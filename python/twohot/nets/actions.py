@@ -10,6 +10,7 @@ from gymnasium import Space, spaces
 from torch import Tensor, nn
 
 from twohot.spaces import shape_of
+from twohot.tensors import require_device
 
 MAX_ENUMERATED = 1024
 """Joint actions of a MultiDiscrete or MultiBinary space that are enumerated at most."""
@@ -86,6 +87,7 @@ class ActionLinear(nn.Module):
 
     def forward(self, action: Tensor) -> Tensor:
         """action [..., *shape of the space], or a floating point one as `relaxed` takes it, to [..., outputs]."""
+        require_device("ActionLinear", "action", action, "table", self.table)  # torch takes the address of any index
         if action.is_floating_point():
             return self.relaxed(action)
         if isinstance(self.space, spaces.Discrete):

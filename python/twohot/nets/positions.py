@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from twohot.tensors import require_device
+
 ROTARY_BASE = 10_000.0
 """Base of the rotation of queries and keys (Su et al. 2021, arXiv 2104.09864)."""
 
@@ -49,6 +51,7 @@ class LearnedPositions(Positions):
 
     def forward(self, time: Tensor) -> Tensor:
         """time [...] integers to [..., E]."""
+        require_device("LearnedPositions", "time", time, "table", self.table)
         return functional.embedding(time.long().clamp(max=len(self.table) - 1), self.table)
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from twohot.kernels.backend import without_autocast
+from twohot.tensors import require_device
 
 
 class TokenEncoder(nn.Module):
@@ -25,6 +26,7 @@ class TokenEncoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [M, T] integers to [M, outputs]."""
+        require_device("TokenEncoder", "tokens", tokens, "weights", self.embedding.weight)
         tokens = tokens.long().clamp(0, self.embedding.num_embeddings - 1)
         if tokens.device.type != "cpu" or torch.compiler.is_compiling():
             return self._encode(tokens)
