@@ -17,6 +17,7 @@ import copy
 import faulthandler
 import importlib.util
 import json
+import math
 import os
 import random
 import sys
@@ -239,17 +240,22 @@ def _leaves(value: Any) -> list[Any]:
     return [leaf for item in value for leaf in _leaves(item)] if isinstance(value, (list, tuple)) else [value]
 
 
-def require_agreement(found: list[Any], expected: list[Any]) -> None:
-    """Raises AssertionError where results differ by more than rounding could."""
+def require_agreement(found: list[Any], expected: list[Any], arguments: dict[str, Any]) -> None:
+    """Raises AssertionError where results differ by more than rounding could, of half precision if any argument is."""
+    given = _leaves(arguments)
+    factor = max((abs(x) for x in given if isinstance(x, (int, float)) and math.isfinite(x)), default=0.0)
+    halved = any(isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16) for x in given)
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         if not isinstance(one, Tensor) or not isinstance(other, Tensor) or one.is_meta:
             continue
         x, y = one.to_dense(), other.to_dense()
         assert x.shape == y.shape, f"shapes {tuple(x.shape)} and, plain, {tuple(y.shape)}"
-        half = min(torch.finfo(z.dtype).bits if z.is_floating_point() else 64 for z in (x, y)) < 32
+        half = halved or min(torch.finfo(z.dtype).bits if z.is_floating_point() else 64 for z in (x, y)) < 32
+        rounding = max(torch.finfo(z.dtype).eps if z.is_floating_point() else 0.0 for z in (x, y))
         x, y = x.double(), y.double()
         bound = (0.25 if half else 0.01) * (1 + (y.nan_to_num(0, 0, 0).abs().amax().item() if y.numel() else 0.0))
+        bound += 100 * rounding * factor
         close = torch.isclose(x, y, rtol=0.0, atol=bound, equal_nan=True)
         assert close.all(), f"results differ from the plain ones: {x[~close][:3].tolist()} and {y[~close][:3].tolist()}"
 
@@ -274,7 +280,7 @@ def run(case: Case, draw: Draw, spoil: bool) -> tuple[dict[str, Any], str]:
         return arguments, "" if spoil and inside else f"{type(error).__name__}: {error}"
     if plain:
         try:
-            require_agreement(found, results(call, arguments, plain=True))
+            require_agreement(found, results(call, arguments, plain=True), arguments)
         except AssertionError as error:
             return arguments, str(error)
         except Exception as error:

@@ -90,9 +90,10 @@ def run(x: Tensor, dtype: torch.dtype, settings: Settings, layer: Layer) -> Tens
         TypeError, ValueError: for tensors that are not float32 on the CPU in the shapes of a layer.
     """
     heads = settings.heads
-    if x.dim() != 3 or layer.up.dim() != 2 or dtype not in PRODUCT_DTYPE_NAMES or heads < 1 or x.shape[-1] % heads:
+    shaped = x.dim() == 3 and x.numel() and heads >= 1 and x.shape[-1] % heads == 0
+    if not shaped or layer.up.dim() != 2 or dtype not in PRODUCT_DTYPE_NAMES:
         dtypes = list(PRODUCT_DTYPE_NAMES)
-        expected = f"a tensor [B, L, E] of {heads} heads, `up` [F, E] and products in one of {dtypes}, not {dtype},"
+        expected = f"a tensor [B, L, E] of {heads} heads, not empty, `up` [F, E] and one of {dtypes}, not {dtype},"
         refuse(x, "x", expected)
     for what, parameter, shape in zip(Layer._fields, layer, _shapes(x.shape[-1], layer.up.shape[0]), strict=True):
         address(parameter, what, torch.float32, *shape, strided=True)
