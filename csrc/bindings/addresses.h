@@ -1,11 +1,11 @@
-// What bindings make of addresses and words that Python gives.
+// What the bindings of csrc/ops make of addresses and names that Python gives.
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
 #include <stdexcept>
 #include <string>
 
+#include "bindings/enumerator.h"
 #include "ops/two_hot/two_hot.h"
 
 namespace twohot {
@@ -15,16 +15,13 @@ T* pointer(std::uintptr_t address) noexcept {
   return reinterpret_cast<T*>(address);
 }
 
-// The enumerator of this name: names are listed in the order of the enumeration.
-template <class Enum>
-inline Enum enumerator(const char* what, std::initializer_list<const char*> names, const std::string& name) {
-  std::string expected;
-  std::uint8_t value = 0;
-  for (const char* each : names) {
-    if (name == each) return static_cast<Enum>(value);
-    expected += (value++ == 0 ? "" : ", ") + std::string(each);
-  }
-  throw std::invalid_argument(std::string(what) + ": expected one of " + expected + ", got " + name);
+inline ops::Float float_of(const std::string& dtype) {
+  return enumerator<ops::Float>("dtype", {"float32", "bfloat16", "float16"}, dtype);
+}
+
+// One that products run in.
+inline ops::Float product_dtype(const std::string& dtype, const char* what = "dtype") {
+  return enumerator<ops::Float>(what, {"float32", "bfloat16"}, dtype);
 }
 
 // Of HL-Gauss labels `sigma` is above 0.

@@ -25,9 +25,14 @@ void decode_attention(std::uintptr_t keys, std::uintptr_t values, const std::str
                       std::uintptr_t cosine, std::uintptr_t sine, float scale, float softcap, std::uintptr_t output,
                       int threads) {
   check_head_size(size);
-  const ops::Ring ring{
-      pointer<void>(keys), pointer<void>(values), float_of(cache_dtype), environments, heads, rows, size, sinks};
-  if (ring.dtype == ops::Float::float16) throw std::invalid_argument("expected a cache of float32 or bfloat16");
+  const ops::Ring ring{pointer<void>(keys),
+                       pointer<void>(values),
+                       product_dtype(cache_dtype, "cache_dtype"),
+                       environments,
+                       heads,
+                       rows,
+                       size,
+                       sinks};
   if (environments < 0 || heads < 1 || groups < 1 || sinks < 0 || sinks >= rows) {
     throw std::invalid_argument("expected heads, groups >= 1 and 0 <= sinks < rows, got " + std::to_string(heads) +
                                 ", " + std::to_string(groups) + ", " + std::to_string(sinks) + " of " +
@@ -68,13 +73,13 @@ ops::Heads heads_of(const Strided& array, bool empty) {
   return {pointer<void>(address), batch, step, head};
 }
 
-bool is_empty(const ops::Window& window) { return window.batch == 0 || window.steps == 0; }
+bool is_empty(const ops::AttentionWindow& window) { return window.batch == 0 || window.steps == 0; }
 
-ops::Window window_of(const Strided& query, const Strided& key, const Strided& value, const std::string& dtype,
-                      std::int64_t batch, std::int64_t steps, std::int64_t heads, std::int64_t size,
-                      std::int64_t groups, std::uintptr_t lengths, std::uintptr_t cosine, std::uintptr_t sine,
-                      std::int64_t window, std::int64_t sinks, float scale, float softcap, const Strided& output,
-                      std::uintptr_t lse) {
+ops::AttentionWindow window_of(const Strided& query, const Strided& key, const Strided& value, const std::string& dtype,
+                               std::int64_t batch, std::int64_t steps, std::int64_t heads, std::int64_t size,
+                               std::int64_t groups, std::uintptr_t lengths, std::uintptr_t cosine, std::uintptr_t sine,
+                               std::int64_t window, std::int64_t sinks, float scale, float softcap,
+                               const Strided& output, std::uintptr_t lse) {
   check_head_size(size);
   if (batch < 0 || steps < 0 || heads < 1 || groups < 1 || window < 0 || sinks < 0) {
     throw std::invalid_argument("expected heads, groups >= 1 and batch, steps, window, sinks >= 0");
@@ -82,25 +87,24 @@ ops::Window window_of(const Strided& query, const Strided& key, const Strided& v
   if (!(std::isfinite(scale) && softcap >= 0))
     throw std::invalid_argument("expected a finite scale and a softcap >= 0");
   const bool empty = batch == 0 || steps == 0;
-  const ops::Window given{float_of(dtype),
-                          batch,
-                          steps,
-                          heads,
-                          groups,
-                          size,
-                          heads_of(query, empty),
-                          heads_of(key, empty),
-                          heads_of(value, empty),
-                          pointer<const std::int64_t>(lengths),
-                          pointer<const float>(cosine),
-                          pointer<const float>(sine),
-                          window,
-                          sinks,
-                          scale,
-                          softcap,
-                          heads_of(output, empty),
-                          pointer<float>(lse)};
-  if (given.dtype == ops::Float::float16) throw std::invalid_argument("expected float32 or bfloat16, got float16");
+  const ops::AttentionWindow given{product_dtype(dtype),
+                                   batch,
+                                   steps,
+                                   heads,
+                                   groups,
+                                   size,
+                                   heads_of(query, empty),
+                                   heads_of(key, empty),
+                                   heads_of(value, empty),
+                                   pointer<const std::int64_t>(lengths),
+                                   pointer<const float>(cosine),
+                                   pointer<const float>(sine),
+                                   window,
+                                   sinks,
+                                   scale,
+                                   softcap,
+                                   heads_of(output, empty),
+                                   pointer<float>(lse)};
   if (!empty && (lse == 0 || !cosine != !sine)) {
     throw std::invalid_argument("expected the addresses of all arrays, got a zero");
   }
@@ -108,7 +112,7 @@ ops::Window window_of(const Strided& query, const Strided& key, const Strided& v
 }
 
 // At each call, since lengths are memory that others can write to.
-void check_lengths(const ops::Window& window) {
+void check_lengths(const ops::AttentionWindow& window) {
   for (std::int64_t b = 0; b < window.batch && window.lengths != nullptr; ++b) {
     if (window.lengths[b] < 0 || window.lengths[b] > window.steps) {
       throw std::invalid_argument("expected lengths of 0 to the steps");
@@ -116,19 +120,20 @@ void check_lengths(const ops::Window& window) {
   }
 }
 
-void causal_attention(const ops::Window& window, int threads) {
+void causal_attention(const ops::AttentionWindow& window, int threads) {
   if (is_empty(window)) return;
   check_lengths(window);
   const py::gil_scoped_release release;
   ops::forward(window, threads);
 }
 
-void causal_attention_backward(const ops::Window& window, const Strided& grad_output, const Strided& grad_query,
-                               const Strided& grad_key, const Strided& grad_value, int threads) {
+void causal_attention_backward(const ops::AttentionWindow& window, const Strided& grad_output,
+                               const Strided& grad_query, const Strided& grad_key, const Strided& grad_value,
+                               int threads) {
   if (is_empty(window)) return;
   check_lengths(window);
-  const ops::WindowGradients gradients{heads_of(grad_output, false), heads_of(grad_query, false),
-                                       heads_of(grad_key, false), heads_of(grad_value, false)};
+  const ops::AttentionGradients gradients{heads_of(grad_output, false), heads_of(grad_query, false),
+                                          heads_of(grad_key, false), heads_of(grad_value, false)};
   const py::gil_scoped_release release;
   ops::backward(window, gradients, threads);
 }
@@ -144,9 +149,10 @@ void bind_attention(py::module_& module) {
       "softcap"_a = 0.0f, "output"_a, "threads"_a,
       "Append the key and value of one step to each environment's ring and attend over the rows in use. Arrays are "
       "addresses of CPU memory, which the caller has checked.");
-  py::class_<ops::Window>(module, "Window",
-                          "Whole windows of queries, keys and values, and where attention over them goes. An array is "
-                          "(address, elements from a sequence, a step, a head to the next).")
+  py::class_<ops::AttentionWindow>(
+      module, "AttentionWindow",
+      "Whole windows of queries, keys and values, and where attention over them goes. An array is "
+      "(address, elements from a sequence, a step, a head to the next).")
       .def(py::init(&window_of), "query"_a, "key"_a, "value"_a, "dtype"_a, "batch"_a, "steps"_a, "heads"_a, "size"_a,
            py::kw_only(), "groups"_a = 1, "lengths"_a = 0, "cosine"_a = 0, "sine"_a = 0, "window"_a = 0, "sinks"_a = 0,
            "scale"_a, "softcap"_a = 0.0f, "output"_a, "lse"_a);

@@ -31,13 +31,9 @@ ops::Ensemble ensemble(std::int64_t critics, std::int64_t steps, std::int64_t en
   if (!(slope >= 0 && std::isfinite(slope))) {
     throw std::invalid_argument("expected a slope of at least 0, got " + std::to_string(slope));
   }
-  if (dtype != "float32" && dtype != "bfloat16") {
-    throw std::invalid_argument("expected float32 or bfloat16, got " + dtype);
-  }
   require_addresses(critics == 0 ||
                     (head && head_bias && (depth == 0 || (weights && biases)) && (steps == 0 || state) &&
                      (entries == 0 || table) && (actions == 0 || action_weight)));
-  const ops::Float kind = dtype == "float32" ? ops::Float::float32 : ops::Float::bfloat16;
   return {critics,
           steps,
           entries,
@@ -46,7 +42,7 @@ ops::Ensemble ensemble(std::int64_t critics, std::int64_t steps, std::int64_t en
           width,
           bins,
           slope,
-          kind,
+          product_dtype(dtype),
           pointer<const void>(state),
           critic_stride,
           step_stride,
@@ -88,14 +84,9 @@ void require_bins(const ops::Ensemble& ensemble, bool several) {
   }
 }
 
-// Addresses of gradients are of what the ensemble has.
-ops::EnsembleGradients gradients_of(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t state,
-                                    std::int64_t critic_stride, std::int64_t step_stride, std::uintptr_t table,
-                                    std::uintptr_t action_weight, std::uintptr_t weights, std::uintptr_t biases,
-                                    std::uintptr_t head, std::uintptr_t head_bias) {
-  require_addresses(ensemble.critics == 0 || (head && head_bias && (ensemble.depth == 0 || (weights && biases)) &&
-                                              (ensemble.entries == 0 || table) &&
-                                              (ensemble.actions == 0 || action_weight) && (rows == 0 || state)));
+ops::EnsembleGradients gradients(std::uintptr_t state, std::int64_t critic_stride, std::int64_t step_stride,
+                                 std::uintptr_t table, std::uintptr_t action_weight, std::uintptr_t weights,
+                                 std::uintptr_t biases, std::uintptr_t head, std::uintptr_t head_bias) {
   return {pointer<float>(state),
           critic_stride,
           step_stride,
@@ -107,21 +98,25 @@ ops::EnsembleGradients gradients_of(const ops::Ensemble& ensemble, std::int64_t 
           pointer<float>(head_bias)};
 }
 
+// Gradients are of what the ensemble has.
+void require_gradients(const ops::Ensemble& ensemble, std::int64_t rows, const ops::EnsembleGradients& to) {
+  require_addresses(ensemble.critics == 0 ||
+                    (to.head && to.head_bias && (ensemble.depth == 0 || (to.weights && to.biases)) &&
+                     (ensemble.entries == 0 || to.table) && (ensemble.actions == 0 || to.action_weight) &&
+                     (rows == 0 || to.state)));
+}
+
 void cross_entropy(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t step, std::uintptr_t entry,
                    std::uintptr_t action, const ops::Support& support, std::uintptr_t target, std::uintptr_t mask,
                    const std::string& kind, float sigma, float scale, std::uintptr_t loss, std::uintptr_t readout,
-                   std::uintptr_t grad_state, std::int64_t grad_critic_stride, std::int64_t grad_step_stride,
-                   std::uintptr_t grad_table, std::uintptr_t grad_action_weight, std::uintptr_t grad_weights,
-                   std::uintptr_t grad_biases, std::uintptr_t grad_head, std::uintptr_t grad_head_bias, int threads) {
+                   const ops::EnsembleGradients& gradients, int threads) {
   const ops::EnsembleRows all = rows_of(ensemble, rows, step, entry, action);
   require_bins(ensemble, true);
   require_addresses(ensemble.critics == 0 || rows == 0 || (target && loss && readout));
+  require_gradients(ensemble, rows, gradients);
   const ops::Labels labels{pointer<const float>(target),    pointer<const std::uint8_t>(mask),
                            std::max<std::int64_t>(rows, 1), 0,
                            label_kind_of(kind, sigma),      sigma};
-  const ops::EnsembleGradients gradients =
-      gradients_of(ensemble, rows, grad_state, grad_critic_stride, grad_step_stride, grad_table, grad_action_weight,
-                   grad_weights, grad_biases, grad_head, grad_head_bias);
   const py::gil_scoped_release release;
   ops::critics_cross_entropy(ensemble, all, support, labels, scale, pointer<float>(loss), pointer<float>(readout),
                              gradients, threads);
@@ -139,17 +134,13 @@ void expectation(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_
 void squared_error(const ops::Ensemble& ensemble, std::int64_t rows, std::uintptr_t step, std::uintptr_t entry,
                    std::uintptr_t action, std::uintptr_t target, std::uintptr_t factor, std::uintptr_t offset,
                    std::uintptr_t mask, float scale, std::uintptr_t loss, std::uintptr_t value,
-                   std::uintptr_t grad_state, std::int64_t grad_critic_stride, std::int64_t grad_step_stride,
-                   std::uintptr_t grad_table, std::uintptr_t grad_action_weight, std::uintptr_t grad_weights,
-                   std::uintptr_t grad_biases, std::uintptr_t grad_head, std::uintptr_t grad_head_bias, int threads) {
+                   const ops::EnsembleGradients& gradients, int threads) {
   const ops::EnsembleRows all = rows_of(ensemble, rows, step, entry, action);
   require_bins(ensemble, false);
   require_addresses(ensemble.critics == 0 || rows == 0 || (target && factor && offset && loss && value));
+  require_gradients(ensemble, rows, gradients);
   const ops::Regression wanted{pointer<const float>(target), pointer<const float>(factor), pointer<const float>(offset),
                                pointer<const std::uint8_t>(mask)};
-  const ops::EnsembleGradients gradients =
-      gradients_of(ensemble, rows, grad_state, grad_critic_stride, grad_step_stride, grad_table, grad_action_weight,
-                   grad_weights, grad_biases, grad_head, grad_head_bias);
   const py::gil_scoped_release release;
   ops::critics_squared_error(ensemble, all, wanted, scale, pointer<float>(loss), pointer<float>(value), gradients,
                              threads);
@@ -172,20 +163,20 @@ void bind_critics(py::module_& module) {
       .def(py::init(&ensemble), py::kw_only(), "critics"_a, "steps"_a, "entries"_a, "actions"_a, "depth"_a, "width"_a,
            "bins"_a, "slope"_a, "dtype"_a, "state"_a, "critic_stride"_a, "step_stride"_a, "table"_a, "action_weight"_a,
            "weights"_a, "biases"_a, "head"_a, "head_bias"_a);
+  py::class_<ops::EnsembleGradients>(module, "EnsembleGradients", "Where gradients go, as addresses as of an Ensemble.")
+      .def(py::init(&gradients), py::kw_only(), "state"_a, "critic_stride"_a, "step_stride"_a, "table"_a,
+           "action_weight"_a, "weights"_a, "biases"_a, "head"_a, "head_bias"_a);
   module.def(
       "critics_cross_entropy", &cross_entropy, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a,
-      "support"_a, "target"_a, "mask"_a, "labels"_a, "sigma"_a, "scale"_a, "loss"_a, "readout"_a, "grad_state"_a,
-      "grad_critic_stride"_a, "grad_step_stride"_a, "grad_table"_a, "grad_action_weight"_a, "grad_weights"_a,
-      "grad_biases"_a, "grad_head"_a, "grad_head_bias"_a, "threads"_a,
+      "support"_a, "target"_a, "mask"_a, "labels"_a, "sigma"_a, "scale"_a, "loss"_a, "readout"_a, "gradients"_a,
+      "threads"_a,
       "Losses and values of rows, and gradients; what reaches a step is added. Arrays are addresses of CPU memory, "
       "which the caller has checked; indices are checked here.");
   module.def("critics_expectation", &expectation, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a,
              "action"_a, "support"_a, "readout"_a, "threads"_a, "Values of rows.");
   module.def("critics_squared_error", &squared_error, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a,
-             "action"_a, "target"_a, "factor"_a, "offset"_a, "mask"_a, "scale"_a, "loss"_a, "value"_a, "grad_state"_a,
-             "grad_critic_stride"_a, "grad_step_stride"_a, "grad_table"_a, "grad_action_weight"_a, "grad_weights"_a,
-             "grad_biases"_a, "grad_head"_a, "grad_head_bias"_a, "threads"_a,
-             "As critics_cross_entropy, of the squared error of critics with one output.");
+             "action"_a, "target"_a, "factor"_a, "offset"_a, "mask"_a, "scale"_a, "loss"_a, "value"_a, "gradients"_a,
+             "threads"_a, "As critics_cross_entropy, of the squared error of critics with one output.");
   module.def("critics_output", &output, "ensemble"_a, "rows"_a, py::kw_only(), "step"_a, "entry"_a, "action"_a,
              "output"_a, "threads"_a, "The one output of rows.");
 }

@@ -8,6 +8,7 @@
 #include "bindings/addresses.h"
 #include "bindings/attention.h"
 #include "bindings/critics.h"
+#include "bindings/enumerator.h"
 #include "bindings/images.h"
 #include "bindings/transformer_layer.h"
 #include "bindings/transformer_step.h"
@@ -25,10 +26,7 @@ ops::Logits logits_of(std::uintptr_t data, const std::string& dtype, std::int64_
                                 std::to_string(rows) + " and " + std::to_string(bins));
   }
   if (rows > 0 && data == 0) throw std::invalid_argument("expected the address of the logits, got a zero");
-  if (dtype == "float32") return {pointer<const void>(data), ops::Float::float32, rows, bins};
-  if (dtype == "bfloat16") return {pointer<const void>(data), ops::Float::bfloat16, rows, bins};
-  if (dtype == "float16") return {pointer<const void>(data), ops::Float::float16, rows, bins};
-  throw std::invalid_argument("expected logits of float32, bfloat16 or float16, got " + dtype);
+  return {pointer<const void>(data), float_of(dtype), rows, bins};
 }
 
 ops::Support support(double low, double high, const std::string& transform, const std::string& readout_kind) {

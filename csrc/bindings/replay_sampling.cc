@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "bindings/arrays.h"
+#include "bindings/enumerator.h"
 #include "bindings/replay_store.h"
 #include "replay/checks.h"
 
@@ -11,21 +12,6 @@ namespace py = pybind11;
 
 namespace twohot {
 namespace {
-
-Sampling sampling_named(const std::string& name) {
-  return named<Sampling>("by", name,
-                         {{"trajectory", Sampling::trajectory},
-                          {"step", Sampling::step},
-                          {"recency", Sampling::recency},
-                          {"priority", Sampling::priority},
-                          {"task", Sampling::task}});
-}
-
-WindowAnchor window_named(const std::string& name) {
-  return named<WindowAnchor>(
-      "window", name,
-      {{"anywhere", WindowAnchor::anywhere}, {"start", WindowAnchor::start}, {"end", WindowAnchor::end}});
-}
 
 // The memory of a batch, given as a dict of arrays that `held` keeps alive.
 BatchMemory read_batch(const ReplayStore& self, const Request& request, bool pad_left, const py::dict& out,
@@ -75,7 +61,12 @@ BatchMemory read_batch(const ReplayStore& self, const Request& request, bool pad
 
 Request make_request(std::int64_t batch_size, std::int64_t length, std::int64_t lookahead, const std::string& by,
                      const std::string& window, std::optional<double> half_life) {
-  return {batch_size, length, lookahead, sampling_named(by), window_named(window), half_life};
+  return {batch_size,
+          length,
+          lookahead,
+          enumerator<Sampling>("by", {"trajectory", "step", "recency", "priority", "task"}, by),
+          enumerator<WindowAnchor>("window", {"anywhere", "start", "end"}, window),
+          half_life};
 }
 
 void sample(ReplayStore& self, std::int64_t batch_size, std::int64_t length, std::int64_t lookahead,

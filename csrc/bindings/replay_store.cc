@@ -6,6 +6,7 @@
 #include <array>
 
 #include "bindings/arrays.h"
+#include "bindings/enumerator.h"
 
 namespace py = pybind11;
 
@@ -17,9 +18,7 @@ std::optional<DirectoryOptions> directory_options(const std::optional<std::strin
                                                   bool skip_corrupt) {
   if (!directory) return std::nullopt;
   const bool made = mode == "create";
-  const auto use =
-      made ? Mode::append
-           : named<Mode>("mode", mode, {{"read", Mode::read}, {"append", Mode::append}, {"write", Mode::write}});
+  const auto use = made ? Mode::append : enumerator<Mode>("mode", {"read", "append", "write"}, mode);
   return DirectoryOptions{*directory, use, segment_bytes, durable, keep_evicted, skip_corrupt, made};
 }
 
@@ -74,7 +73,7 @@ py::dict table(const ReplayStore& self) {
   py::dict result;
   describe(snapshot.trajectories, result);
   result["priority"] =
-      snapshot.priorities.empty() ? py::array_t<double>() : py::array_t<double>(py::cast(snapshot.priorities));
+      py::array_t<double>(static_cast<py::ssize_t>(snapshot.priorities.size()), snapshot.priorities.data());
   return result;
 }
 

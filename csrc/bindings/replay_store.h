@@ -12,7 +12,6 @@
 #include <span>
 #include <string>
 #include <tuple>
-#include <utility>
 #include <vector>
 
 #include "replay/sampler.h"
@@ -25,17 +24,6 @@ using Trajectories = std::span<const std::shared_ptr<const Trajectory>>;
 
 Schema make_schema(const std::vector<FieldTuple>& observation, const FieldTuple& action,
                    const std::vector<FieldTuple>& step);
-
-// The choice that a name stands for.
-template <typename Choice>
-Choice named(const char* what, const std::string& name, std::initializer_list<std::pair<const char*, Choice>> choices) {
-  std::string known;
-  for (const auto& [text, choice] : choices) {
-    if (name == text) return choice;
-    known += (known.empty() ? "'" : ", '") + std::string(text) + "'";
-  }
-  throw pybind11::value_error(std::string(what) + ": expected one of " + known + "; got '" + name + "'");
-}
 
 // A store with its sampler, and the Python strings that its arguments are looked up by.
 struct ReplayStore {

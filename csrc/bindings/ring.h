@@ -12,13 +12,6 @@ namespace twohot {
 
 constexpr std::int64_t max_cache_position = std::int64_t{1} << 62;
 
-inline ops::Float float_of(const std::string& dtype) {
-  if (dtype == "float32") return ops::Float::float32;
-  if (dtype == "bfloat16") return ops::Float::bfloat16;
-  if (dtype == "float16") return ops::Float::float16;
-  throw std::invalid_argument("expected float32, bfloat16 or float16, got " + dtype);
-}
-
 inline void check_head_size(std::int64_t size) {
   if (size < ops::head_size_step || size > ops::max_head_size || size % ops::head_size_step != 0) {
     throw std::invalid_argument("expected a head size that is a multiple of " + std::to_string(ops::head_size_step) +

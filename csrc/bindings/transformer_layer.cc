@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/addresses.h"
 #include "ops/transformer/transformer_layer.h"
 
 namespace twohot {
@@ -27,17 +28,11 @@ class Addresses {
     }
   }
 
-  float* operator[](std::size_t i) const noexcept { return reinterpret_cast<float*>(addresses_[i]); }
+  float* operator[](std::size_t i) const noexcept { return pointer<float>(addresses_[i]); }
 
  private:
   const std::vector<std::uintptr_t>& addresses_;
 };
-
-ops::Float layer_dtype(const std::string& dtype) {
-  if (dtype == "float32") return ops::Float::float32;
-  if (dtype == "bfloat16") return ops::Float::bfloat16;
-  throw std::invalid_argument("expected float32 or bfloat16, got " + dtype);
-}
 
 ops::LayerShape shape_of(std::int64_t rows, std::int64_t width, std::int64_t hidden, const std::string& dtype,
                          float epsilon) {
@@ -48,7 +43,7 @@ ops::LayerShape shape_of(std::int64_t rows, std::int64_t width, std::int64_t hid
                                 std::to_string(width) + " and " + std::to_string(hidden));
   }
   if (!(epsilon > 0)) throw std::invalid_argument("expected epsilon > 0, got " + std::to_string(epsilon));
-  return {rows, width, hidden, layer_dtype(dtype), epsilon};
+  return {rows, width, hidden, product_dtype(dtype), epsilon};
 }
 
 void pack_weight(std::uintptr_t weight, std::int64_t outputs, std::int64_t inputs, bool backward,
@@ -160,7 +155,7 @@ void dropout(std::uintptr_t to, std::uintptr_t source, std::int64_t count, std::
                                 std::to_string(dropout));
   }
   const py::gil_scoped_release release;
-  ops::dropout(reinterpret_cast<float*>(to), reinterpret_cast<const float*>(source), count, seed,
+  ops::dropout(pointer<float>(to), pointer<const float>(source), count, seed,
                static_cast<std::uint32_t>(dropout * 0x1p32), static_cast<float>(1 / (1 - dropout)), threads);
 }
 

@@ -27,8 +27,7 @@ void transformer_step(std::uintptr_t input, std::uintptr_t output, std::int64_t 
                       std::int64_t layers, std::int64_t heads, std::int64_t rows, std::int64_t size, std::int64_t sinks,
                       std::uintptr_t cache_position, std::uintptr_t cosine, std::uintptr_t sine, int threads) {
   check_head_size(size);
-  const ops::Float dtype = float_of(cache_dtype);
-  if (dtype == ops::Float::float16) throw std::invalid_argument("expected a cache of float32 or bfloat16");
+  const ops::Float dtype = product_dtype(cache_dtype, "cache_dtype");
   if (environments < 0 || layers < 0 || heads < 1 || sinks < 0 || sinks >= rows || width != heads * size ||
       feed_forward < 1 || feed_forward % ops::head_size_step != 0) {
     throw std::invalid_argument(

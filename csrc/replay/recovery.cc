@@ -44,7 +44,7 @@ std::optional<Cut> cut_after(const std::string& directory, SegmentName name, con
   Record last;
   journal.read(&last, sizeof last, bytes - record_bytes);
   if (!whole(last, name)) {
-    throw std::runtime_error("'" + journal.path() + "' has a corrupt record in place " + std::to_string(records - 1));
+    throw std::runtime_error("record " + std::to_string(records - 1) + " of '" + journal.path() + "' is corrupt");
   }
   const Cut cut{records, last.offset + last.bytes};
   const bool more = journal.size() > bytes || File(data_path(directory, name), File::Use::read).size() > cut.data_bytes;

@@ -107,14 +107,14 @@ class Layout {
   std::size_t bytes(std::int64_t steps) const noexcept { return bytes(RowCounts{steps, steps + 1}); }
   std::size_t bytes(RowCounts counts) const noexcept { return offset(columns_.size(), counts); }
 
-  // Where a column starts in a block of so many rows. O(columns).
+  // Where a column starts in a block of `counts` rows. O(columns).
   std::size_t offset(std::size_t column, RowCounts counts) const noexcept {
     std::size_t total = 0;
     for (std::size_t c = 0; c < column; ++c) total += bytes(columns_[c], counts);
     return total;
   }
 
-  // Bytes that `column` takes in such a block, its alignment included.
+  // Bytes that `column` takes in that block, its alignment included.
   static std::size_t bytes(const Column& column, RowCounts counts) noexcept {
     const std::size_t used = static_cast<std::size_t>(rows(column, counts)) * column.row_bytes;
     return (used + alignment - 1) / alignment * alignment;

@@ -6,7 +6,7 @@
 namespace twohot {
 namespace {
 
-// The whole records of a journal of so many bytes.
+// The whole records of a journal of `bytes`.
 std::int64_t records_in(std::int64_t bytes) noexcept {
   return std::max<std::int64_t>(0, bytes - data_begin) / static_cast<std::int64_t>(sizeof(Record));
 }
@@ -64,7 +64,7 @@ std::vector<Committed> Segment::read(const Layout& layout, std::vector<Problem>&
         result.push_back({adopt(record, layout), record.time});
       } else {
         corrupt_records_.push_back(index);
-        problems.push_back({journal_path_, fault + " in place " + std::to_string(index)});
+        problems.push_back({journal_path_, "record " + std::to_string(index) + " " + fault});
       }
       ++index;
     }

@@ -43,7 +43,7 @@ class Segment : public std::enable_shared_from_this<Segment> {
   const std::string& data_path() const noexcept { return data_path_; }
   const std::string& journal_path() const noexcept { return journal_path_; }
 
-  // The trajectories committed since the last call; all of them where the journal was made anew since. A record that
+  // The trajectories committed since the last call; all of them where the journal was rebuilt since. A record that
   // does not hold is left out and described in `problems`; one that is not whole yet is left for later. Throws
   // FileError, and std::runtime_error as the constructor. O(new records).
   std::vector<Committed> read(const Layout& layout, std::vector<Problem>& problems);
@@ -51,7 +51,7 @@ class Segment : public std::enable_shared_from_this<Segment> {
   // The trajectory of a record whose data stand in the file. For the writer, and not after end().
   std::shared_ptr<Trajectory> adopt(const Record& record, const Layout& layout);
 
-  // The writer has committed so many more, which need not be read.
+  // The writer has committed `records` more, which need not be read.
   void count(std::int64_t records) noexcept;
 
   // Nothing more is to be read.
@@ -60,7 +60,7 @@ class Segment : public std::enable_shared_from_this<Segment> {
   // Nothing more can be read, though there may be more: a repair may find it.
   void spoil();
 
-  // Only so much counts from now on.
+  // Only what the cut leaves counts from now on.
   void cut(Cut cut);
   const Cut& cut() const noexcept { return cut_; }
 

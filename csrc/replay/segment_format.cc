@@ -66,16 +66,16 @@ bool whole(const Record& record, SegmentName name) {
 }
 
 std::string fault_of(const Record& record, SegmentName name, const Layout& layout, std::int64_t data_bytes) {
-  if (!whole(record, name)) return "a corrupt record";
+  if (!whole(record, name)) return "is corrupt";
   const bool sized = record.length >= 1 && record.length <= max_steps && record.bytes > 0 &&
                      static_cast<std::uint64_t>(record.length) <= (std::uint64_t{1} << 62) / layout.row_bytes() &&
                      (layout.compresses() ? record.bytes % static_cast<std::int64_t>(Layout::alignment) == 0
                                           : record.bytes == static_cast<std::int64_t>(layout.bytes(record.length)));
   if (!sized || record.offset < data_begin || record.offset % static_cast<std::int64_t>(Layout::alignment) != 0) {
-    return "a record that does not fit the schema";
+    return "does not fit the schema";
   }
   if (record.offset > data_bytes || record.bytes > data_bytes - record.offset) {
-    return "a trajectory of " + std::to_string(record.length) + " steps past the end of its data";
+    return "has a trajectory of " + std::to_string(record.length) + " steps past the end of its data";
   }
   return "";
 }

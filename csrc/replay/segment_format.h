@@ -42,7 +42,7 @@ struct Header {
   std::uint32_t writer;  // its lower half
   std::uint32_t number;
   std::uint64_t max_bytes;
-  std::uint64_t rebuilt;  // 0, or a number that tells this journal from the one that it took the place of
+  std::uint64_t rebuilt;  // 0, or a number that tells this journal from the one that it replaced
   std::uint32_t writer_high;
   std::uint32_t reserved[15];
   std::uint64_t checksum;
@@ -63,7 +63,7 @@ std::uint64_t block_checksum(const Trajectory& trajectory, const Layout& layout)
 // Whether the record is whole and of this segment.
 bool whole(const Record& record, SegmentName name);
 
-// What does not hold of a record of a data file with so many bytes, or "".
+// What is wrong with a record of a data file of `data_bytes`, as the predicate of a sentence, or "".
 std::string fault_of(const Record& record, SegmentName name, const Layout& layout, std::int64_t data_bytes);
 
 // The size of the block where it is packed, else 0.

@@ -13,7 +13,7 @@
 namespace twohot {
 namespace {
 
-constexpr std::size_t chunk_bytes = std::size_t{1} << 19;
+constexpr std::size_t block_bytes = std::size_t{1} << 19;
 constexpr auto refresh_period = std::chrono::milliseconds(100);
 
 std::string describe(const Capacity& capacity) {
@@ -55,12 +55,12 @@ Store::Store(Schema schema, Capacity capacity, std::uint64_t seed, std::optional
     throw std::invalid_argument("expected a capacity of at least one step (" + std::to_string(layout_.bytes(1)) +
                                 " bytes), got " + describe(capacity));
   }
-  // Whatever the rounding of the columns adds, so that chunks fill the slabs of their pool.
+  // Whatever the rounding of the columns adds, so that blocks fill the slabs of their pool.
   const std::size_t rounding = Layout::alignment * layout_.columns().size();
   const auto max_rows =
-      static_cast<std::int64_t>((chunk_bytes - std::min(chunk_bytes, rounding)) / layout_.row_bytes());
-  chunk_rows_ = std::clamp<std::int64_t>(max_rows, 1, max_trajectory_steps_ + 1);
-  chunks_ = std::make_shared<ChunkPool>(layout_.bytes(RowCounts{chunk_rows_, chunk_rows_}));
+      static_cast<std::int64_t>((block_bytes - std::min(block_bytes, rounding)) / layout_.row_bytes());
+  block_rows_ = std::clamp<std::int64_t>(max_rows, 1, max_trajectory_steps_ + 1);
+  block_pool_ = std::make_shared<BlockPool>(layout_.bytes(RowCounts{block_rows_, block_rows_}));
   if (options_) {
     directory_.emplace(options_->directory, options_->segment_bytes, options_->durable, options_->made);
     if (options_->mode != Mode::write) refresh();
@@ -101,7 +101,7 @@ void Store::commit(std::span<std::shared_ptr<Trajectory>> finished) {
       if (trajectory->length > max_trajectory_steps_) {
         throw std::length_error("a trajectory of " + std::to_string(trajectory->length) +
                                 " steps exceeds the whole capacity of " + describe(capacity_) +
-                                ", which holds at max_rows " + std::to_string(max_trajectory_steps_) +
+                                ", which holds at most " + std::to_string(max_trajectory_steps_) +
                                 " steps in one trajectory; nothing was stored");
       }
       if (!fits(trajectories + 1, steps + trajectory->length, bytes + more)) {

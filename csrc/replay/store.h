@@ -14,7 +14,7 @@
 
 #include "core/random.h"
 #include "replay/block_arena.h"
-#include "replay/chunk_pool.h"
+#include "replay/block_pool.h"
 #include "replay/directory.h"
 #include "replay/index.h"
 #include "replay/schema.h"
@@ -118,9 +118,9 @@ class Store {
   // count here.
   std::int64_t max_trajectory_steps() const noexcept { return max_trajectory_steps_; }
 
-  // Chunks for growing trajectories: `chunk_rows()` rows of every column.
-  const std::shared_ptr<ChunkPool>& chunks() const noexcept { return chunks_; }
-  std::int64_t chunk_rows() const noexcept { return chunk_rows_; }
+  // Blocks for growing trajectories: `block_rows()` rows of every column.
+  const std::shared_ptr<BlockPool>& block_pool() const noexcept { return block_pool_; }
+  std::int64_t block_rows() const noexcept { return block_rows_; }
 
   // Where stored blocks come from.
   const std::shared_ptr<BlockArena>& arena() const noexcept { return arena_; }
@@ -214,8 +214,8 @@ class Store {
   const Capacity capacity_;
   const std::optional<DirectoryOptions> options_;
   std::int64_t max_trajectory_steps_ = 0;
-  std::int64_t chunk_rows_ = 1;
-  std::shared_ptr<ChunkPool> chunks_;
+  std::int64_t block_rows_ = 1;
+  std::shared_ptr<BlockPool> block_pool_;
   const std::shared_ptr<BlockArena> arena_ = std::make_shared<BlockArena>();
   std::atomic<std::int64_t> open_{0};
   std::atomic<bool> closed_{false};

@@ -51,21 +51,21 @@ std::shared_ptr<std::byte> TrajectoryData::allocate(std::size_t bytes, BlockAren
           [](std::byte* memory) { ::operator delete(memory, std::align_val_t{Layout::alignment}); }};
 }
 
-TrajectoryData::TrajectoryData(const Layout& layout, std::int64_t steps, const std::vector<Chunk>& chunks,
-                               std::int64_t chunk_rows, BlockArena* arena)
-    : chunk_rows_(chunk_rows), steps_(steps) {
+TrajectoryData::TrajectoryData(const Layout& layout, std::int64_t steps, const std::vector<MemoryBlock>& blocks,
+                               std::int64_t block_rows, BlockArena* arena)
+    : block_rows_(block_rows), steps_(steps) {
   const std::int64_t observations = steps + 1;
-  const std::int64_t used = arena != nullptr ? observations / chunk_rows : (observations + chunk_rows - 1) / chunk_rows;
-  chunks_.assign(chunks.begin(), chunks.begin() + used);
-  const std::int64_t before = used * chunk_rows;
+  const std::int64_t used = arena != nullptr ? observations / block_rows : (observations + block_rows - 1) / block_rows;
+  blocks_.assign(blocks.begin(), blocks.begin() + used);
+  const std::int64_t before = used * block_rows;
   if (observations <= before) return;
   const RowCounts rest = last_counts();
   owned_ = allocate(layout.bytes(rest), arena);
   last_ = owned_.get();
-  const std::byte* source = chunks[static_cast<std::size_t>(used)].get();
+  const std::byte* source = blocks[static_cast<std::size_t>(used)].get();
   for (std::size_t c = 0; c < layout.columns().size(); ++c) {
     const Column& column = layout.columns()[c];
-    std::memcpy(owned_column(layout, c), source + layout.offset(c, {chunk_rows, chunk_rows}),
+    std::memcpy(owned_column(layout, c), source + layout.offset(c, {block_rows, block_rows}),
                 static_cast<std::size_t>(Layout::rows(column, rest)) * column.row_bytes);
   }
 }
@@ -142,11 +142,11 @@ bool TrajectoryData::read(const Layout& layout, std::size_t column, std::int64_t
 
 void TrajectoryData::prefetch(const Layout& layout, std::int64_t first, std::int64_t count) const noexcept {
   if (packed_bytes_ != 0) return;
-  const auto full = static_cast<std::int64_t>(chunks_.size()) * chunk_rows_;
-  const bool in_chunk = first < full;
-  const std::byte* at = in_chunk ? chunks_[static_cast<std::size_t>(first / chunk_rows_)].get() : last_;
-  const RowCounts counts = in_chunk ? RowCounts{chunk_rows_, chunk_rows_} : last_counts();
-  const auto row = static_cast<std::size_t>(in_chunk ? first % chunk_rows_ : first - full);
+  const auto full = static_cast<std::int64_t>(blocks_.size()) * block_rows_;
+  const bool in_block = first < full;
+  const std::byte* at = in_block ? blocks_[static_cast<std::size_t>(first / block_rows_)].get() : last_;
+  const RowCounts counts = in_block ? RowCounts{block_rows_, block_rows_} : last_counts();
+  const auto row = static_cast<std::size_t>(in_block ? first % block_rows_ : first - full);
   for (const Column& column : layout.columns()) {
     const std::size_t bytes = static_cast<std::size_t>(count) * column.row_bytes;
     twohot::prefetch(at + row * column.row_bytes, std::min(bytes, max_prefetched));

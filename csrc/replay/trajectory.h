@@ -10,13 +10,13 @@
 #include <vector>
 
 #include "replay/block_arena.h"
-#include "replay/chunk_pool.h"
+#include "replay/block_pool.h"
 #include "replay/schema.h"
 
 namespace twohot {
 
-// The columns of a trajectory of `steps` steps, in parts: chunks with `chunk_rows` rows of every column each, and a
-// last block with the rows that remain. Either may be missing. Shares the chunks, owns the block or shares its owner.
+// The columns of a trajectory of `steps` steps: shared blocks with `block_rows` rows of every column each, and a last
+// one with the rows that remain, which it owns or whose owner it shares. Either may be missing.
 //
 // Where the layout compresses columns, what is stored is one packed block instead: the offsets of all columns and the
 // end (64 bits each), then the columns, each on a multiple of Layout::alignment. A compressed column is the end of each
@@ -32,10 +32,10 @@ class TrajectoryData {
                  std::shared_ptr<const void> owner)
       : owner_(std::move(owner)), last_(block), packed_bytes_(packed_bytes), steps_(steps) {}
 
-  // As many of `chunks` as the rows need; with an arena, those that are full, and a copy of the other rows in a block
+  // As many of `blocks` as the rows need; with an arena, those that are full, and a copy of the other rows in a block
   // from there. Throws std::bad_alloc.
-  TrajectoryData(const Layout& layout, std::int64_t steps, const std::vector<Chunk>& chunks, std::int64_t chunk_rows,
-                 BlockArena* arena);
+  TrajectoryData(const Layout& layout, std::int64_t steps, const std::vector<MemoryBlock>& blocks,
+                 std::int64_t block_rows, BlockArena* arena);
 
   // The same rows in a packed block from `arena`. Throws std::bad_alloc, and std::runtime_error where a codec refuses.
   // O(bytes).
@@ -69,13 +69,13 @@ class TrajectoryData {
       visit(stored.data() + from, count);
       return true;
     }
-    const auto full = static_cast<std::int64_t>(chunks_.size()) * chunk_rows_;
+    const auto full = static_cast<std::int64_t>(blocks_.size()) * block_rows_;
     while (count > 0) {
-      const bool in_chunk = first < full;
-      const std::int64_t row = in_chunk ? first % chunk_rows_ : first - full;
-      const std::int64_t rows = in_chunk ? std::min(count, chunk_rows_ - row) : count;
-      const RowCounts counts = in_chunk ? RowCounts{chunk_rows_, chunk_rows_} : last_counts();
-      const std::byte* base = in_chunk ? chunks_[static_cast<std::size_t>(first / chunk_rows_)].get() : last_;
+      const bool in_block = first < full;
+      const std::int64_t row = in_block ? first % block_rows_ : first - full;
+      const std::int64_t rows = in_block ? std::min(count, block_rows_ - row) : count;
+      const RowCounts counts = in_block ? RowCounts{block_rows_, block_rows_} : last_counts();
+      const std::byte* base = in_block ? blocks_[static_cast<std::size_t>(first / block_rows_)].get() : last_;
       visit(base + layout.offset(column, counts) + static_cast<std::size_t>(row) * row_bytes, rows);
       first += rows;
       count -= rows;
@@ -103,7 +103,7 @@ class TrajectoryData {
   static std::shared_ptr<std::byte> allocate(std::size_t bytes, BlockArena* arena);
 
   RowCounts last_counts() const noexcept {
-    const std::int64_t before = static_cast<std::int64_t>(chunks_.size()) * chunk_rows_;
+    const std::int64_t before = static_cast<std::int64_t>(blocks_.size()) * block_rows_;
     return {std::max<std::int64_t>(0, steps_ - before), steps_ + 1 - before};
   }
 
@@ -112,12 +112,12 @@ class TrajectoryData {
   bool unpack(const Column& column, std::span<const std::byte> stored, std::int64_t first, std::int64_t count,
               std::byte* target) const;
 
-  std::vector<Chunk> chunks_;
+  std::vector<MemoryBlock> blocks_;
   std::shared_ptr<std::byte> owned_;
   std::shared_ptr<const void> owner_;
   const std::byte* last_ = nullptr;
   std::size_t packed_bytes_ = 0;
-  std::int64_t chunk_rows_ = 0;
+  std::int64_t block_rows_ = 0;
   std::int64_t steps_;
 };
 

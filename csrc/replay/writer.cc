@@ -37,7 +37,7 @@ class Writer::Busy {
 };
 
 Writer::Writer(std::shared_ptr<Store> store, std::int64_t environments, Chunking chunking)
-    : store_(std::move(store)), chunking_(chunking), chunk_rows_{store_->chunk_rows(), store_->chunk_rows()} {
+    : store_(std::move(store)), chunking_(chunking), block_rows_{store_->block_rows(), store_->block_rows()} {
   if (environments < 1) {
     throw std::invalid_argument("expected at least 1 environment, got " + std::to_string(environments));
   }
@@ -46,7 +46,7 @@ Writer::Writer(std::shared_ptr<Store> store, std::int64_t environments, Chunking
                                 std::to_string(chunking.length) + " and " + std::to_string(chunking.overlap));
   }
   const Layout& layout = store_->layout();
-  for (std::size_t c = 0; c < layout.columns().size(); ++c) offsets_.push_back(layout.offset(c, chunk_rows_));
+  for (std::size_t c = 0; c < layout.columns().size(); ++c) offsets_.push_back(layout.offset(c, block_rows_));
   open_.resize(static_cast<std::size_t>(environments));
   finishing_.reserve(open_.size());
 }
@@ -60,19 +60,19 @@ void Writer::close(Open& open) noexcept {
   open.active = false;
   open.length = 0;
   open.origin = 0;
-  if (open.chunks.size() > 1) open.chunks.resize(1);
+  if (open.blocks.size() > 1) open.blocks.resize(1);
 }
 
 void Writer::reserve(Open& open, std::int64_t rows) const {
-  while (static_cast<std::int64_t>(open.chunks.size()) * chunk_rows_.steps < rows) {
-    open.chunks.push_back(store_->chunks()->take());
+  while (static_cast<std::int64_t>(open.blocks.size()) * block_rows_.steps < rows) {
+    open.blocks.push_back(store_->block_pool()->take());
   }
 }
 
 std::byte* Writer::at(const Open& open, std::size_t column, std::int64_t row) const noexcept {
-  std::byte* chunk = open.chunks[static_cast<std::size_t>(row / chunk_rows_.steps)].get();
-  const auto within = static_cast<std::size_t>(row % chunk_rows_.steps);
-  return chunk + offsets_[column] + within * store_->layout().columns()[column].row_bytes;
+  std::byte* block = open.blocks[static_cast<std::size_t>(row / block_rows_.steps)].get();
+  const auto within = static_cast<std::size_t>(row % block_rows_.steps);
+  return block + offsets_[column] + within * store_->layout().columns()[column].row_bytes;
 }
 
 void Writer::check(std::span<const std::byte* const> columns, const std::uint8_t* mask) const {
@@ -176,15 +176,15 @@ std::shared_ptr<Trajectory> Writer::finish(const Open& open) const {
   const Layout& layout = store_->layout();
   const bool copied = store_->on_disk() || layout.compresses();  // by the store, so that a copy here would be in vain
   auto trajectory = std::make_shared<Trajectory>(
-      TrajectoryData(layout, open.length, open.chunks, chunk_rows_.steps, copied ? nullptr : store_->arena().get()),
+      TrajectoryData(layout, open.length, open.blocks, block_rows_.steps, copied ? nullptr : store_->arena().get()),
       open.task);
   trajectory->origin = open.origin;
   trajectory->sum_rewards(layout);
   return trajectory;
 }
 
-// The rows of the last `overlap` steps, and the observation after them, in chunks of their own.
-std::vector<Chunk> Writer::carried(const Open& open) const {
+// The rows of the last `overlap` steps, and the observation after them, in blocks of their own.
+std::vector<MemoryBlock> Writer::carried(const Open& open) const {
   const Layout& layout = store_->layout();
   Open target;
   reserve(target, chunking_.overlap + 1);
@@ -194,14 +194,14 @@ std::vector<Chunk> Writer::carried(const Open& open) const {
       std::memcpy(at(target, c, row), at(open, c, open.length - chunking_.overlap + row), column.row_bytes);
     }
   }
-  return std::move(target.chunks);
+  return std::move(target.blocks);
 }
 
 // Commits the open trajectories of these environments; then each is closed, or goes on as the next chunk.
 void Writer::commit(std::span<const std::size_t> environments, bool truncate) {
   if (environments.empty()) return;
   std::vector<std::shared_ptr<Trajectory>> finished;
-  std::vector<std::vector<Chunk>> next(environments.size());
+  std::vector<std::vector<MemoryBlock>> next(environments.size());
   finished.reserve(environments.size());
   const auto mark = [&](const Open& open, std::byte truncated) {
     if (truncate || !open.ends) *at(open, store_->layout().truncated(), open.length - 1) = truncated;
@@ -223,13 +223,13 @@ void Writer::commit(std::span<const std::size_t> environments, bool truncate) {
     if (!next[i].empty()) {
       open.origin += open.length - chunking_.overlap;
       open.length = chunking_.overlap;
-      open.chunks = std::move(next[i]);
+      open.blocks = std::move(next[i]);
       continue;
     }
-    // The store has the full chunks of its own trajectories; the last one is free for the next.
-    const auto used = static_cast<std::size_t>((open.length + 1) / chunk_rows_.steps);
+    // The store has the full blocks of its own trajectories; the last one is free for the next.
+    const auto used = static_cast<std::size_t>((open.length + 1) / block_rows_.steps);
     if (!store_->on_disk() && !store_->layout().compresses())
-      open.chunks.erase(open.chunks.begin(), open.chunks.begin() + static_cast<long>(used));
+      open.blocks.erase(open.blocks.begin(), open.blocks.begin() + static_cast<long>(used));
     close(open);
   }
 }

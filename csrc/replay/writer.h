@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "replay/chunk_pool.h"
+#include "replay/block_pool.h"
 #include "replay/store.h"
 #include "replay/trajectory.h"
 
@@ -27,7 +27,7 @@ struct Chunking {
 // says which of them take part: rows of the others are ignored.
 //
 // begin(), append() and cut() are all or nothing: any exception leaves the store and the open trajectories as they
-// were. Open trajectories are no part of the store's capacity; each holds memory of ChunkPool, which is handed to the
+// were. Open trajectories are no part of the store's capacity; each holds memory of BlockPool, which is handed to the
 // store when it is full and reused for the next trajectory when it is not.
 class Writer {
  public:
@@ -52,7 +52,7 @@ class Writer {
   // Throws std::runtime_error where none is open, std::invalid_argument for a NaN where none may be or a reward that is
   // not finite, std::length_error where the trajectory would exceed the whole capacity of the store (cut() then keeps
   // what the open trajectories hold and discard() drops it), and what Store::commit throws. O(bytes), and a copy of
-  // less than a chunk of each finished trajectory.
+  // less than a block of each finished trajectory.
   void append(std::span<const std::byte* const> columns, const std::uint8_t* mask);
 
   // Finishes every open trajectory of at least one step (in a later chunk: one beyond the overlap) by marking its last
@@ -64,7 +64,7 @@ class Writer {
 
  private:
   struct Open {
-    std::vector<Chunk> chunks;
+    std::vector<MemoryBlock> blocks;
     std::int64_t length = 0;
     std::int64_t origin = 0;
     std::int32_t task = 0;
@@ -79,13 +79,13 @@ class Writer {
   std::byte* at(const Open& open, std::size_t column, std::int64_t row) const noexcept;
   void commit(std::span<const std::size_t> environments, bool truncate);
   std::shared_ptr<Trajectory> finish(const Open& open) const;
-  std::vector<Chunk> carried(const Open& open) const;
+  std::vector<MemoryBlock> carried(const Open& open) const;
   void close(Open& open) noexcept;
 
   std::shared_ptr<Store> store_;
   const Chunking chunking_;
-  const RowCounts chunk_rows_;
-  std::vector<std::size_t> offsets_;  // of each column in a chunk
+  const RowCounts block_rows_;
+  std::vector<std::size_t> offsets_;  // of each column in a block
   std::vector<Open> open_;
   std::vector<std::size_t> finishing_;
   std::atomic_flag busy_;

@@ -184,7 +184,7 @@ def decode_attention(
 
 _Strided = tuple[int, int, int, int]
 
-class Window:
+class AttentionWindow:
     """Whole windows of queries, keys and values, and where attention over them goes.
 
     An array is (address, elements from a sequence, a step, a head to the next).
@@ -213,11 +213,11 @@ class Window:
         lse: int,
     ) -> None: ...
 
-def causal_attention(window: Window, threads: int) -> None:
+def causal_attention(window: AttentionWindow, threads: int) -> None:
     """Writes output and lse."""
 
 def causal_attention_backward(
-    window: Window,
+    window: AttentionWindow,
     grad_output: _Strided,
     grad_query: _Strided,
     grad_key: _Strided,
@@ -298,6 +298,23 @@ class Ensemble:
         head_bias: int,
     ) -> None: ...
 
+class EnsembleGradients:
+    """Where gradients go, as addresses of float32 memory of the shapes of an `Ensemble`."""
+
+    def __init__(
+        self,
+        *,
+        state: int,
+        critic_stride: int,
+        step_stride: int,
+        table: int,
+        action_weight: int,
+        weights: int,
+        biases: int,
+        head: int,
+        head_bias: int,
+    ) -> None: ...
+
 def critics_cross_entropy(
     ensemble: Ensemble,
     rows: int,
@@ -313,15 +330,7 @@ def critics_cross_entropy(
     scale: float,
     loss: int,
     readout: int,
-    grad_state: int,
-    grad_critic_stride: int,
-    grad_step_stride: int,
-    grad_table: int,
-    grad_action_weight: int,
-    grad_weights: int,
-    grad_biases: int,
-    grad_head: int,
-    grad_head_bias: int,
+    gradients: EnsembleGradients,
     threads: int,
 ) -> None: ...
 def critics_expectation(
@@ -349,15 +358,7 @@ def critics_squared_error(
     scale: float,
     loss: int,
     value: int,
-    grad_state: int,
-    grad_critic_stride: int,
-    grad_step_stride: int,
-    grad_table: int,
-    grad_action_weight: int,
-    grad_weights: int,
-    grad_biases: int,
-    grad_head: int,
-    grad_head_bias: int,
+    gradients: EnsembleGradients,
     threads: int,
 ) -> None: ...
 def critics_output(

@@ -284,8 +284,8 @@ def test_native_code_checks_its_arguments():
     for wrong, sentence in (
         ({"size": 24}, "expected a head size that is a multiple of 16 up to 256, got 24"),
         ({"size": 272}, "got 272"),
-        ({"cache_dtype": "float16"}, "expected a cache of float32 or bfloat16"),
-        ({"dtype": "int8"}, "expected float32, bfloat16 or float16, got int8"),
+        ({"cache_dtype": "float16"}, "cache_dtype: expected one of 'float32', 'bfloat16'; got 'float16'"),
+        ({"dtype": "int8"}, "dtype: expected one of 'float32', 'bfloat16', 'float16'; got 'int8'"),
         ({"sinks": 4}, "0 <= sinks < rows, got 1, 1, 4 of 4"),
         ({"heads": 0}, "expected heads"),
         ({"cache_position": 0}, "got a zero"),
@@ -303,11 +303,11 @@ def test_native_windows_check_their_arguments():
         **dict.fromkeys(("query", "key", "value", "output"), row),
         **{"dtype": "float32", "batch": 1, "steps": 4, "heads": 1, "size": 16, "scale": 1.0, "lse": x.data_ptr()},
     }
-    window = _native.Window(**given)
+    window = _native.AttentionWindow(**given)
     _native.causal_attention(window, 1)
     for wrong, sentence in (
         ({"size": 24}, "expected a head size that is a multiple of 16 up to 256, got 24"),
-        ({"dtype": "float16"}, "expected float32 or bfloat16, got float16"),
+        ({"dtype": "float16"}, "dtype: expected one of 'float32', 'bfloat16'; got 'float16'"),
         ({"heads": 0}, "expected heads, groups >= 1"),
         ({"output": (0, 64, 16, 16)}, "got a zero"),
         ({"lse": 0}, "got a zero"),
@@ -315,10 +315,10 @@ def test_native_windows_check_their_arguments():
         ({"softcap": -1.0}, "expected a finite scale and a softcap >= 0"),
     ):
         with pytest.raises(ValueError, match=sentence):
-            _native.Window(**{**given, **wrong})
+            _native.AttentionWindow(**{**given, **wrong})
     lengths = torch.tensor([5])
     with pytest.raises(ValueError, match="expected lengths of 0 to the steps"):
-        _native.causal_attention(_native.Window(**given, lengths=lengths.data_ptr()), 1)
+        _native.causal_attention(_native.AttentionWindow(**given, lengths=lengths.data_ptr()), 1)
     with pytest.raises(ValueError, match="got a zero"):
         _native.causal_attention_backward(window, row, row, row, (0, 64, 16, 16), 1)
-    _native.causal_attention(_native.Window(**{**given, "batch": 0, "query": (0, 0, 0, 0), "lse": 0}), 1)
+    _native.causal_attention(_native.AttentionWindow(**{**given, "batch": 0, "query": (0, 0, 0, 0), "lse": 0}), 1)

@@ -144,7 +144,7 @@ def test_the_native_step_checks_its_arguments():
     _native.transformer_step(**given)
     for wrong, sentence in (
         ({"size": 24}, "expected a head size that is a multiple of 16 up to 256, got 24"),
-        ({"cache_dtype": "float16"}, "expected a cache of float32 or bfloat16"),
+        ({"cache_dtype": "float16"}, "cache_dtype: expected one of 'float32', 'bfloat16'; got 'float16'"),
         ({"width": 32}, "a width of heads . size"),
         ({"feed_forward": 24}, "a feed_forward that is a multiple of 16"),
         ({"sinks": 4}, "0 <= sinks < rows"),

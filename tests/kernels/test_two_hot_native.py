@@ -467,7 +467,7 @@ def test_native_code_checks_its_arguments() -> None:
         ({"bins": 4097}, "2 to 4096 bins, got 4 and 4097"),
         ({"rows": -1}, "expected rows >= 0"),
         ({"logits": 0}, "expected the address of the logits"),
-        ({"dtype": "float64"}, "expected logits of float32, bfloat16 or float16, got float64"),
+        ({"dtype": "float64"}, "dtype: expected one of 'float32', 'bfloat16', 'float16'; got 'float64'"),
     ]
     for change, message in wrong:
         with pytest.raises(ValueError, match=message):
@@ -480,15 +480,15 @@ def test_native_code_checks_its_arguments() -> None:
         ({"offset": -1}, "an offset of at least 0, got 4 and -1"),
         ({"labels": "hl_gauss"}, "expected sigma > 0"),
         ({"labels": "hl_gauss", "sigma": NAN}, "expected sigma > 0"),
-        ({"labels": "gauss"}, "labels: expected one of two_hot, two_hot_raw, hl_gauss, got gauss"),
+        ({"labels": "gauss"}, "labels: expected one of 'two_hot', 'two_hot_raw', 'hl_gauss'; got 'gauss'"),
     ):
         with pytest.raises(ValueError, match=message):
             _native.cross_entropy(**{**given, **targets, **change})
     for arguments, message in (
         ((1.0, 1.0, "linear", "raw"), "expected low < high"),
         ((-1.0, NAN, "linear", "raw"), "expected low < high"),
-        ((-1.0, 1.0, "log", "raw"), "transform: expected one of linear, symlog, signed_sqrt, got log"),
-        ((-1.0, 1.0, "linear", "read"), "readout_kind: expected one of transformed, raw, got read"),
+        ((-1.0, 1.0, "log", "raw"), "transform: expected one of 'linear', 'symlog', 'signed_sqrt'; got 'log'"),
+        ((-1.0, 1.0, "linear", "read"), "readout_kind: expected one of 'transformed', 'raw'; got 'read'"),
     ):
         with pytest.raises(ValueError, match=message):
             _native.Support(*arguments)

@@ -105,7 +105,7 @@ def test_damage_is_left_out_on_request(tmp_path):
         assert replay.stats().trajectories == 11
         assert replay.stats().problems == 1
         assert [problem.file for problem in replay.verify()] == [str(path)]
-        assert "a corrupt record in place 0" in str(replay.verify()[0])
+        assert "record 0 is corrupt" in str(replay.verify()[0])
     assert Replay.repair(place) == []
     with Replay.open(place) as replay:
         assert sorted(replay.tasks()) == list(range(12))

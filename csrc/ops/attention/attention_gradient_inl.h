@@ -8,8 +8,8 @@ namespace twohot::ops::TWOHOT_CAPABILITY {
 
 // Of a tile of queries and a block of keys: P = exp(S - lse), dS = P (dP - delta) cap'. Columns past `columns` become
 // 0.
-inline void score_gradients(const Window& w, float* scores, float* gradients, const float* lse, const float* delta,
-                            std::int64_t m, std::int64_t k, std::int64_t rows, std::int64_t columns,
+inline void score_gradients(const AttentionWindow& w, float* scores, float* gradients, const float* lse,
+                            const float* delta, std::int64_t m, std::int64_t k, std::int64_t rows, std::int64_t columns,
                             bool masked) noexcept {
   for (std::int64_t r = 0; r < query_tile; ++r) {
     float* p_row = scores + r * key_tile;
@@ -39,7 +39,8 @@ inline void score_gradients(const Window& w, float* scores, float* gradients, co
 }
 
 template <bool pairs>
-void backward_pass(const Window& w, const WindowGradients& gradients, std::int64_t head, float* scratch) noexcept {
+void backward_pass(const AttentionWindow& w, const AttentionGradients& gradients, std::int64_t head,
+                   float* scratch) noexcept {
   const std::int64_t b = head / w.heads;
   const std::int64_t h = head % w.heads;
   const std::int64_t n = w.lengths == nullptr ? w.steps : w.lengths[b];
@@ -131,7 +132,7 @@ void backward_pass(const Window& w, const WindowGradients& gradients, std::int64
   zero_rows(w, gradients.value, b, h, n);
 }
 
-inline void backward_head(const Window& w, const WindowGradients& gradients, std::int64_t head,
+inline void backward_head(const AttentionWindow& w, const AttentionGradients& gradients, std::int64_t head,
                           float* scratch) noexcept {
   if (multiplies_bfloat16 && w.dtype == Float::bfloat16) {
     return backward_pass<multiplies_bfloat16>(w, gradients, head, scratch);

@@ -16,7 +16,7 @@ constexpr std::int64_t work_for_threads = std::int64_t{1} << 20;
 
 // Invokes fn(head, scratch) for each head. What could fail comes before the threads start.
 template <class Fn>
-void parallel_for_heads(const Window& window, bool gradients, int threads, const Fn& fn) {
+void parallel_for_heads(const AttentionWindow& window, bool gradients, int threads, const Fn& fn) {
   const std::int64_t heads = window.batch * window.heads;
   const bool alone =
       threads <= 1 || heads * window.groups * window.steps * window.steps * window.size < work_for_threads;
@@ -34,12 +34,12 @@ void parallel_for_heads(const Window& window, bool gradients, int threads, const
 
 }  // namespace
 
-void forward(const Window& window, int threads) {
+void forward(const AttentionWindow& window, int threads) {
   parallel_for_heads(window, false, threads,
                      [&](std::int64_t i, float* scratch) { kernels<AttentionKernels>().forward(window, i, scratch); });
 }
 
-void backward(const Window& window, const WindowGradients& gradients, int threads) {
+void backward(const AttentionWindow& window, const AttentionGradients& gradients, int threads) {
   parallel_for_heads(window, true, threads, [&](std::int64_t i, float* scratch) {
     kernels<AttentionKernels>().backward(window, gradients, i, scratch);
   });

@@ -16,7 +16,7 @@ struct Heads {
   std::int64_t head_stride;
 };
 
-struct Window {
+struct AttentionWindow {
   Float dtype;  // float32 or bfloat16
   std::int64_t batch;
   std::int64_t steps;
@@ -38,7 +38,7 @@ struct Window {
 };
 
 // What backward() reads besides the inputs and results of forward(), and what it writes.
-struct WindowGradients {
+struct AttentionGradients {
   Heads grad_output;
   Heads query;
   Heads key;
@@ -49,9 +49,9 @@ struct WindowGradients {
 // has scratch of O(steps * size). bfloat16 is multiplied as such where the processor can, accumulated in float32, and
 // the weights are rounded to it. The same bits for any number of threads. Cost: O(batch * heads * groups * steps * seen
 // * size) with the steps seen by each step. Preconditions, which the binding checks: as decode_attention().
-void forward(const Window& window, int threads);
+void forward(const AttentionWindow& window, int threads);
 
 // Writes the gradients of query, key and value. As forward().
-void backward(const Window& window, const WindowGradients& gradients, int threads);
+void backward(const AttentionWindow& window, const AttentionGradients& gradients, int threads);
 
 }  // namespace twohot::ops

@@ -24,19 +24,20 @@ inline std::int64_t row_start(const Heads& heads, std::int64_t b, std::int64_t h
 }
 
 // Row t as float32, rotated where `turned`.
-inline void load_row(float* to, const Window& w, const Heads& heads, std::int64_t b, std::int64_t h, std::int64_t t,
-                     bool turned) noexcept {
+inline void load_row(float* to, const AttentionWindow& w, const Heads& heads, std::int64_t b, std::int64_t h,
+                     std::int64_t t, bool turned) noexcept {
   widen_row(to, heads.data, row_start(heads, b, h, t), w.size, w.dtype);
   if (turned && w.cosine != nullptr) rotate(to, w.cosine + t * (w.size / 2), w.sine + t * (w.size / 2), w.size);
 }
 
-inline void store_row(const Window& w, const Heads& heads, std::int64_t b, std::int64_t h, std::int64_t t, float* from,
-                      bool turned) noexcept {
+inline void store_row(const AttentionWindow& w, const Heads& heads, std::int64_t b, std::int64_t h, std::int64_t t,
+                      float* from, bool turned) noexcept {
   if (turned && w.cosine != nullptr) rotate(from, w.cosine + t * (w.size / 2), w.sine + t * (w.size / 2), w.size, -1);
   narrow_row(heads.data, row_start(heads, b, h, t), from, w.size, w.dtype);
 }
 
-inline void zero_rows(const Window& w, const Heads& heads, std::int64_t b, std::int64_t h, std::int64_t from) noexcept {
+inline void zero_rows(const AttentionWindow& w, const Heads& heads, std::int64_t b, std::int64_t h,
+                      std::int64_t from) noexcept {
   const std::size_t bytes = static_cast<std::size_t>(w.size * bytes_of(w.dtype));
   for (std::int64_t t = from; t < w.steps; ++t) {
     std::memset(static_cast<char*>(heads.data) + row_start(heads, b, h, t) * bytes_of(w.dtype), 0, bytes);
@@ -45,7 +46,7 @@ inline void zero_rows(const Window& w, const Heads& heads, std::int64_t b, std::
 
 // Words [rows, stride] of steps t .. t + rows - 1, zeros from step n on and from `depth` on.
 template <bool pairs>
-inline void load_words(float* to, std::int64_t stride, const Window& w, const Heads& heads, std::int64_t b,
+inline void load_words(float* to, std::int64_t stride, const AttentionWindow& w, const Heads& heads, std::int64_t b,
                        std::int64_t h, std::int64_t t, std::int64_t rows, std::int64_t n, bool turned) noexcept {
   float row[max_head_size + 2 * lanes] = {};
   const std::int64_t depth = pairs ? w.size / 2 : w.size;
@@ -97,7 +98,7 @@ struct Packed {
   float* along = nullptr;   // right_side(): of products that sum over steps
 
   // `words` has room for a block; the rest is taken of the scratch.
-  Packed(const Window& w, const Heads& heads, std::int64_t b, std::int64_t h, std::int64_t n, bool turned,
+  Packed(const AttentionWindow& w, const Heads& heads, std::int64_t b, std::int64_t h, std::int64_t n, bool turned,
          bool with_across, bool with_along, float* words, float*& scratch) noexcept {
     const std::int64_t stride = round_up(pairs ? w.size / 2 : w.size, lanes);
     const std::int64_t along_block = key_tile / (pairs ? 2 : 1) * w.size;
@@ -120,7 +121,7 @@ struct Sight {
   bool masked;           // whether some query does not see some column
 };
 
-inline Sight sight(const Window& w, std::int64_t m, std::int64_t k, std::int64_t n) noexcept {
+inline Sight sight(const AttentionWindow& w, std::int64_t m, std::int64_t k, std::int64_t n) noexcept {
   const std::int64_t last = std::min(m + query_tile, n);
   const std::int64_t end = std::min(k + key_tile, last);
   const bool old = w.window > 0 && end <= m - w.window + 1 && k >= w.sinks;
@@ -130,7 +131,7 @@ inline Sight sight(const Window& w, std::int64_t m, std::int64_t k, std::int64_t
 }
 
 // Which of the columns k .. k + lanes - 1 step t sees.
-inline Integers seen_by(const Window& w, std::int64_t t, std::int64_t k) noexcept {
+inline Integers seen_by(const AttentionWindow& w, std::int64_t t, std::int64_t k) noexcept {
   Integers column{};
   for (int l = 0; l < lanes; ++l) column[l] = static_cast<std::int32_t>(k) + l;
   const std::int32_t step = static_cast<std::int32_t>(t);
@@ -176,7 +177,7 @@ inline void pair_rows(float* to, const float* from) noexcept {
 }
 
 template <bool pairs>
-void forward_pass(const Window& w, std::int64_t head, float* scratch) noexcept {
+void forward_pass(const AttentionWindow& w, std::int64_t head, float* scratch) noexcept {
   const std::int64_t b = head / w.heads;
   const std::int64_t h = head % w.heads;
   const std::int64_t n = w.lengths == nullptr ? w.steps : w.lengths[b];
@@ -250,7 +251,7 @@ void forward_pass(const Window& w, std::int64_t head, float* scratch) noexcept {
   }
 }
 
-inline void forward_head(const Window& w, std::int64_t head, float* scratch) noexcept {
+inline void forward_head(const AttentionWindow& w, std::int64_t head, float* scratch) noexcept {
   if (multiplies_bfloat16 && w.dtype == Float::bfloat16) return forward_pass<multiplies_bfloat16>(w, head, scratch);
   forward_pass<false>(w, head, scratch);
 }

@@ -1,4 +1,4 @@
-// Two vectors of neighbouring numbers of any dtype as float32, for row loops: include after defining TWOHOT_CAPABILITY.
+// Two vectors of neighbouring numbers of any dtype as float32: include after defining TWOHOT_CAPABILITY.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Vectors of floats and the functions that the row loops need, for one instruction set: include after defining
+// Vectors of floats and the functions that the loops need, for one instruction set: include after defining
 // TWOHOT_CAPABILITY. A vector is written in GCC's and Clang's own notation. NaN stays NaN everywhere.
 #pragma once
 

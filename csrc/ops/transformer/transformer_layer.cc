@@ -55,10 +55,10 @@ class Workers {
   std::shared_ptr<ThreadPool> pool_;
 };
 
-// Rows of a chunk: as many in each, in whole blocks.
-std::int64_t chunk_rows(std::int64_t rows) noexcept {
-  const std::int64_t chunks = std::max<std::int64_t>((rows + layer_chunk - 1) / layer_chunk, 1);
-  return std::max<std::int64_t>(blocks_of((rows + chunks - 1) / chunks), 1) * layer_block;
+// Rows of a slice: as many in each, in whole blocks.
+std::int64_t slice_rows(std::int64_t rows) noexcept {
+  const std::int64_t slices = std::max<std::int64_t>((rows + layer_slice - 1) / layer_slice, 1);
+  return std::max<std::int64_t>(blocks_of((rows + slices - 1) / slices), 1) * layer_block;
 }
 
 // Where sums over rows go, in the order of the parts of `sums`.
@@ -80,7 +80,7 @@ void add_blocks(const float* sums, std::int64_t blocks, std::initializer_list<Su
   }
 }
 
-// The products of weights for a chunk.
+// The products of weights for a slice.
 void add_weights(const Workers& workers, std::initializer_list<const WeightGradient*> gradients, Float dtype,
                  std::int64_t rows, bool add) {
   std::int64_t tiles = 0;
@@ -121,7 +121,7 @@ void after_attention(const AfterAttention& layer, int threads) {
 void before_attention_backward(const BeforeAttention& layer, const BeforeAttentionGradient& gradient, int threads) {
   const LayerShape& shape = layer.shape;
   const Workers workers(shape, threads);
-  const std::int64_t rows = chunk_rows(shape.rows);
+  const std::int64_t rows = slice_rows(shape.rows);
   const BufferPool::Block block = floats(rows * (shape.width + shape.hidden) + blocks_of(rows) * 2 * shape.width + 64);
   float* rest = begin_of(block);
   const WeightGradient linear{
@@ -131,12 +131,12 @@ void before_attention_backward(const BeforeAttention& layer, const BeforeAttenti
   zero(parts);
   if (shape.rows == 0) zero({{gradient.linear, shape.width * shape.hidden}});
   for (std::int64_t begin = 0; begin < shape.rows; begin += rows) {
-    const BeforeChunk chunk{begin, std::min(rows, shape.rows - begin), linear, sums};
-    workers.parallel_for(blocks_of(chunk.rows), [&](std::int64_t i, float* scratch) {
-      kernels<TransformerLayerKernels>().before_backward(layer, gradient, chunk, i, scratch);
+    const BeforeSlice slice{begin, std::min(rows, shape.rows - begin), linear, sums};
+    workers.parallel_for(blocks_of(slice.rows), [&](std::int64_t i, float* scratch) {
+      kernels<TransformerLayerKernels>().before_backward(layer, gradient, slice, i, scratch);
     });
-    add_blocks(sums, blocks_of(chunk.rows), parts);
-    add_weights(workers, {&linear}, shape.dtype, chunk.rows, begin > 0);
+    add_blocks(sums, blocks_of(slice.rows), parts);
+    add_weights(workers, {&linear}, shape.dtype, slice.rows, begin > 0);
   }
 }
 
@@ -145,7 +145,7 @@ void after_attention_backward(const AfterAttention& layer, const AfterAttentionG
   const std::int64_t width = shape.width;
   const std::int64_t hidden = shape.hidden;
   const Workers workers(shape, threads);
-  const std::int64_t rows = chunk_rows(shape.rows);
+  const std::int64_t rows = slice_rows(shape.rows);
   const BufferPool::Block block = floats(rows * (4 * width + 2 * hidden) + blocks_of(rows) * after_sums(shape) + 128);
   float* rest = begin_of(block);
   const auto summands = [&](std::int64_t columns) { return Summands{part(rest, rows * columns), columns}; };
@@ -167,12 +167,12 @@ void after_attention_backward(const AfterAttention& layer, const AfterAttentionG
     zero({{gradient.out, width * width}, {gradient.up, hidden * width}, {gradient.down, width * hidden}});
   }
   for (std::int64_t begin = 0; begin < shape.rows; begin += rows) {
-    const AfterChunk chunk{begin, std::min(rows, shape.rows - begin), out, up, down, sums};
-    workers.parallel_for(blocks_of(chunk.rows), [&](std::int64_t i, float* scratch) {
-      kernels<TransformerLayerKernels>().after_backward(layer, gradient, chunk, i, scratch);
+    const AfterSlice slice{begin, std::min(rows, shape.rows - begin), out, up, down, sums};
+    workers.parallel_for(blocks_of(slice.rows), [&](std::int64_t i, float* scratch) {
+      kernels<TransformerLayerKernels>().after_backward(layer, gradient, slice, i, scratch);
     });
-    add_blocks(sums, blocks_of(chunk.rows), parts);
-    add_weights(workers, {&up, &down, &out}, shape.dtype, chunk.rows, begin > 0);
+    add_blocks(sums, blocks_of(slice.rows), parts);
+    add_weights(workers, {&up, &down, &out}, shape.dtype, slice.rows, begin > 0);
   }
 }
 

@@ -158,7 +158,7 @@ inline void interleave(float* to, const std::uint16_t* even, const std::uint16_t
   }
 }
 
-// Rows of words as rows `begin` .. `begin` + rows - 1 of a chunk of `all`. `begin` is even; odd `rows` are followed by
+// Rows of words as rows `begin` .. `begin` + rows - 1 of a slice of `all`. `begin` is even; odd `rows` are followed by
 // a row of zeros.
 template <Float dtype>
 inline void put_summands(const Summands& to, std::int64_t all, std::int64_t begin, const float* words,

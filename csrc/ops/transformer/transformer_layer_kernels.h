@@ -9,7 +9,7 @@ namespace twohot::ops {
 
 constexpr std::int64_t layer_block = 48;   // rows of a block, which goes through a layer as one; a multiple of 24
 constexpr std::int64_t layer_panel = 64;   // columns of an operand that stand side by side in memory
-constexpr std::int64_t layer_chunk = 768;  // most rows whose operands wait for the products of weights; whole blocks
+constexpr std::int64_t layer_slice = 768;  // most rows whose operands wait for the products of weights; whole blocks
 
 // The operand of products that sum over rows: panels of up to layer_panel columns, each [depth, columns] words, which
 // are floats, or pairs of bfloat16 of two rows.
@@ -18,7 +18,7 @@ struct Summands {
   std::int64_t columns;
 };
 
-// gradient [left.columns, right.columns] (+)= left^T right, over the rows of a chunk.
+// gradient [left.columns, right.columns] (+)= left^T right, over the rows of a slice.
 struct WeightGradient {
   Summands left;
   Summands right;
@@ -27,15 +27,15 @@ struct WeightGradient {
 
 constexpr std::int64_t panels_of(std::int64_t columns) noexcept { return (columns + layer_panel - 1) / layer_panel; }
 
-// A chunk of rows on its way back: `rows` from row `begin` on.
-struct BeforeChunk {
+// A slice of rows on its way back: `rows` from row `begin` on.
+struct BeforeSlice {
   std::int64_t begin;
   std::int64_t rows;
   WeightGradient linear;
   float* sums;  // [blocks, 2 width]: of the norm's weight and bias
 };
 
-struct AfterChunk {
+struct AfterSlice {
   std::int64_t begin;
   std::int64_t rows;
   WeightGradient out;
@@ -53,12 +53,12 @@ struct TransformerLayerKernels {
   // Panel `panel` of a packed weight.
   void (*pack)(const float* weight, std::int64_t outputs, std::int64_t inputs, bool backward, Float dtype,
                float* packed, std::int64_t panel) noexcept;
-  // Block `block` of layer_block rows, of all or of a chunk; `scratch` has layer_scratch_floats().
+  // Block `block` of layer_block rows, of all or of a slice; `scratch` has layer_scratch_floats().
   void (*before)(const BeforeAttention&, std::int64_t block, float* scratch) noexcept;
   void (*after)(const AfterAttention&, std::int64_t block, float* scratch) noexcept;
-  void (*before_backward)(const BeforeAttention&, const BeforeAttentionGradient&, const BeforeChunk&,
+  void (*before_backward)(const BeforeAttention&, const BeforeAttentionGradient&, const BeforeSlice&,
                           std::int64_t block, float* scratch) noexcept;
-  void (*after_backward)(const AfterAttention&, const AfterAttentionGradient&, const AfterChunk&, std::int64_t block,
+  void (*after_backward)(const AfterAttention&, const AfterAttentionGradient&, const AfterSlice&, std::int64_t block,
                          float* scratch) noexcept;
   // The part of a weight's gradient that belongs to panel `tile` / panels of right of left, and the rest of right.
   void (*weight)(const WeightGradient&, Float dtype, std::int64_t rows, bool add, std::int64_t tile) noexcept;

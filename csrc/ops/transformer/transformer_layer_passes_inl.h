@@ -10,7 +10,7 @@
 
 namespace twohot::ops::TWOHOT_CAPABILITY {
 
-// The rows of a block, of all or of a chunk, and those that its products fill.
+// The rows of a block, of all or of a slice, and those that its products fill.
 struct Block {
   std::int64_t begin;
   std::int64_t rows;
@@ -125,13 +125,13 @@ void after_of(const AfterAttention& layer, std::int64_t index, float* scratch) n
 }
 
 template <Float dtype>
-void before_backward_of(const BeforeAttention& layer, const BeforeAttentionGradient& gradient, const BeforeChunk& chunk,
+void before_backward_of(const BeforeAttention& layer, const BeforeAttentionGradient& gradient, const BeforeSlice& slice,
                         std::int64_t index, float* scratch) noexcept {
   const LayerShape& shape = layer.shape;
-  const Block block(chunk.rows, index, shape, scratch);
-  const std::int64_t begin = chunk.begin + block.begin;
+  const Block block(slice.rows, index, shape, scratch);
+  const std::int64_t begin = slice.begin + block.begin;
   const std::int64_t width = shape.width;
-  float* const sums = chunk.sums + index * 2 * width;
+  float* const sums = slice.sums + index * 2 * width;
   std::fill_n(sums, 2 * width, 0.0f);
   float* const grad_output = take(scratch, layer_block * shape.hidden);
   float* const c = take(scratch, layer_block * width);
@@ -147,21 +147,21 @@ void before_backward_of(const BeforeAttention& layer, const BeforeAttentionGradi
         [&](std::int64_t i, Pair y) { put_words<dtype>(normed + r * words_of<dtype>(width), i, y); },
         [&](std::int64_t i, Pair g) { add(gradient.x + first, i, g); });
   }
-  put_summands<dtype>(chunk.linear.left, chunk.rows, block.begin, grad_output, block.rows);
-  put_summands<dtype>(chunk.linear.right, chunk.rows, block.begin, normed, block.rows);
+  put_summands<dtype>(slice.linear.left, slice.rows, block.begin, grad_output, block.rows);
+  put_summands<dtype>(slice.linear.right, slice.rows, block.begin, normed, block.rows);
 }
 
 template <Float dtype>
-void after_backward_of(const AfterAttention& layer, const AfterAttentionGradient& gradient, const AfterChunk& chunk,
+void after_backward_of(const AfterAttention& layer, const AfterAttentionGradient& gradient, const AfterSlice& slice,
                        std::int64_t index, float* scratch) noexcept {
   const LayerShape& shape = layer.shape;
-  const Block block(chunk.rows, index, shape, scratch);
-  const std::int64_t begin = chunk.begin + block.begin;
+  const Block block(slice.rows, index, shape, scratch);
+  const std::int64_t begin = slice.begin + block.begin;
   const std::int64_t width = shape.width;
   const std::int64_t hidden = shape.hidden;
   const std::int64_t narrow_words = words_of<dtype>(width);
   const std::int64_t wide_words = words_of<dtype>(hidden);
-  float* sums = chunk.sums + index * after_sums(shape);
+  float* sums = slice.sums + index * after_sums(shape);
   std::fill_n(sums, after_sums(shape), 0.0f);
   const LayerNormGradient hidden_norm{take(sums, hidden), take(sums, hidden)};
   float* const up_bias = take(sums, hidden);
@@ -196,9 +196,9 @@ void after_backward_of(const AfterAttention& layer, const AfterAttentionGradient
           put_words<dtype>(wide + r * wide_words, i, mine);
         });
   }
-  put_summands<dtype>(chunk.down.left, chunk.rows, block.begin, narrow, block.rows);
-  put_summands<dtype>(chunk.down.right, chunk.rows, block.begin, wide_normed, block.rows);
-  put_summands<dtype>(chunk.up.left, chunk.rows, block.begin, wide, block.rows);
+  put_summands<dtype>(slice.down.left, slice.rows, block.begin, narrow, block.rows);
+  put_summands<dtype>(slice.down.right, slice.rows, block.begin, wide_normed, block.rows);
+  put_summands<dtype>(slice.up.left, slice.rows, block.begin, wide, block.rows);
 
   multiply<dtype>(c, block.filled, wide, hidden, layer.up.backward, width);
   for (std::int64_t r = 0; r < block.rows; ++r) {
@@ -216,11 +216,11 @@ void after_backward_of(const AfterAttention& layer, const AfterAttentionGradient
           put_words<dtype>(narrow + r * narrow_words, i, g);
         });
   }
-  put_summands<dtype>(chunk.up.right, chunk.rows, block.begin, narrow_normed, block.rows);
-  put_summands<dtype>(chunk.out.left, chunk.rows, block.begin, narrow, block.rows);
+  put_summands<dtype>(slice.up.right, slice.rows, block.begin, narrow_normed, block.rows);
+  put_summands<dtype>(slice.out.left, slice.rows, block.begin, narrow, block.rows);
   over(block.rows * width,
        [&](std::int64_t i) { put_words<dtype>(narrow_normed, i, at<dtype>(layer.attended, begin * width + i)); });
-  put_summands<dtype>(chunk.out.right, chunk.rows, block.begin, narrow_normed, block.rows);
+  put_summands<dtype>(slice.out.right, slice.rows, block.begin, narrow_normed, block.rows);
 
   multiply<dtype>(c, block.filled, narrow, width, layer.out.backward, width);
   over(block.rows * width, [&](std::int64_t i) { put<dtype>(gradient.attended, begin * width + i, at(c, i)); });
@@ -255,15 +255,15 @@ constexpr TransformerLayerKernels transformer_layer_kernels() noexcept {
       [](const AfterAttention& layer, std::int64_t block, float* scratch) noexcept {
         with_layer_dtype(layer.shape.dtype, [&]<Float t>() { after_of<t>(layer, block, scratch); });
       },
-      [](const BeforeAttention& layer, const BeforeAttentionGradient& gradient, const BeforeChunk& chunk,
+      [](const BeforeAttention& layer, const BeforeAttentionGradient& gradient, const BeforeSlice& slice,
          std::int64_t block, float* scratch) noexcept {
         with_layer_dtype(layer.shape.dtype,
-                         [&]<Float t>() { before_backward_of<t>(layer, gradient, chunk, block, scratch); });
+                         [&]<Float t>() { before_backward_of<t>(layer, gradient, slice, block, scratch); });
       },
-      [](const AfterAttention& layer, const AfterAttentionGradient& gradient, const AfterChunk& chunk,
+      [](const AfterAttention& layer, const AfterAttentionGradient& gradient, const AfterSlice& slice,
          std::int64_t block, float* scratch) noexcept {
         with_layer_dtype(layer.shape.dtype,
-                         [&]<Float t>() { after_backward_of<t>(layer, gradient, chunk, block, scratch); });
+                         [&]<Float t>() { after_backward_of<t>(layer, gradient, slice, block, scratch); });
       },
       [](const WeightGradient& of, Float dtype, std::int64_t rows, bool add, std::int64_t tile) noexcept {
         with_layer_dtype(dtype, [&]<Float t>() { weight_of<t>(of, rows, add, tile); });

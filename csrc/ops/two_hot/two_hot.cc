@@ -44,7 +44,7 @@ double inverse(double x, Transform transform) noexcept {
 
 BinValues::BinValues(const Support& support, std::int64_t bins, bool readout, LabelKind labels) noexcept
     : antisymmetric(support.low == -support.high),
-      raw(support.readout_kind == ReadoutKind::raw || support.transform == Transform::linear),
+      readout_kind(support.transform == Transform::linear ? ReadoutKind::raw : support.readout_kind),
       transform(support.transform),
       low(static_cast<float>(support.low)),
       high(static_cast<float>(support.high)),
@@ -57,7 +57,7 @@ BinValues::BinValues(const Support& support, std::int64_t bins, bool readout, La
     const double down = support.high - static_cast<double>(bins - 1 - k) * step;
     const double center = (up + down) / 2;
     points[k] = static_cast<float>(inverse(center, transform));
-    all[k] = raw ? points[k] : static_cast<float>(center);
+    all[k] = readout_kind == ReadoutKind::raw ? points[k] : static_cast<float>(center);
   }
   std::fill_n(all + bins, padding, 0.0f);
   const std::int64_t half = bins / 2;

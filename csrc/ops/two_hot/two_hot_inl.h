@@ -1,4 +1,4 @@
-// The row loops of two_hot.h, compiled once for each instruction set: include after defining TWOHOT_CAPABILITY, the
+// The loops of two_hot.h, compiled once for each instruction set: include after defining TWOHOT_CAPABILITY, the
 // namespace that this copy lives in.
 #pragma once
 
@@ -371,7 +371,7 @@ inline void cross_entropy_block(const Logits& logits, const BinValues& values, c
   for (std::int64_t i = 0; i < count; i += lanes) {
     store(dots + i, log_normal(load<FloatVector>(sums + i)) - load<FloatVector>(dots + i));
     const FloatVector mean = load<FloatVector>(means + i) / load<FloatVector>(sums + i);
-    store(means + i, values.raw ? mean : inverse(mean, values.transform).value);
+    store(means + i, values.readout_kind == ReadoutKind::raw ? mean : inverse(mean, values.transform).value);
   }
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t r = begin + i;
@@ -396,7 +396,7 @@ inline void expectation_rows(const Logits& logits, const BinValues& values, cons
                              std::int64_t end) noexcept {
   Scratch scratch(logits.bins);
   const std::int64_t vectors = (logits.bins + lanes - 1) / lanes;
-  const Transform transform = values.raw ? Transform::linear : values.transform;
+  const Transform transform = values.readout_kind == ReadoutKind::raw ? Transform::linear : values.transform;
   Row group[max_group_rows];
   FloatVector parts[max_group_rows];
   float sums[max_group_rows];

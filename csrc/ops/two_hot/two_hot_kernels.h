@@ -1,4 +1,4 @@
-// What the dispatcher hands to the row loops of each instruction set.
+// What the dispatcher of two_hot.h hands to the loops of each instruction set.
 #pragma once
 
 #include <cstdint>
@@ -17,13 +17,13 @@ struct BinValues {
   float upper[max_bins / 2 + padding];  // its upper half
   float points[max_bins];               // f^-1 of the centers
   bool antisymmetric;                   // all[k] == -all[bins - 1 - k]
-  bool raw;                             // how it is read; linear bins are their own values
+  ReadoutKind readout_kind;             // raw for linear bins, which are their own values
   Transform transform;
   float low;
   float high;
   float per_bin;  // bins in one unit of transformed space
 
-  // Fills `all` and `upper` for a readout, `points` for raw labels.
+  // Fills `all` and `upper` for a readout, `points` for two_hot_raw labels.
   BinValues(const Support& support, std::int64_t bins, bool readout, LabelKind labels) noexcept;
 };
 

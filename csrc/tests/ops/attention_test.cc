@@ -39,10 +39,10 @@ void test_window(const AttentionKernels& form, Float dtype, const Shape& shape, 
   for (std::int64_t b = 0; b < batch; ++b) lengths.push_back(b == 0 ? steps : steps * b / (batch + 1));
   const auto view = [&](Numbers& x, std::int64_t h) { return Heads{x.bytes.data(), steps * h * size, h * size, size}; };
   const float scale = 0.25f;
-  const Window w{
+  const AttentionWindow w{
       dtype,          batch,   steps,   heads,  groups, size,  view(q, queries), view(k, heads),     view(v, heads),
       lengths.data(), nullptr, nullptr, window, sinks,  scale, softcap,          view(out, queries), lse.data()};
-  const WindowGradients gradients{view(grad_output, queries), view(dq, queries), view(dk, heads), view(dv, heads)};
+  const AttentionGradients gradients{view(grad_output, queries), view(dq, queries), view(dk, heads), view(dv, heads)};
   for (std::int64_t i = 0; i < batch * heads; ++i) {
     std::vector<float> scratch(static_cast<std::size_t>(scratch_floats(w, false)), std::nanf(""));
     form.forward(w, i, scratch.data());
@@ -193,8 +193,8 @@ void test_threads() {
     Numbers out(Float::float32, count), dq(out), dk(out), dv(out);
     std::vector<float> lse(static_cast<std::size_t>(batch * heads * steps));
     const auto view = [&](Numbers& x) { return Heads{x.bytes.data(), steps * heads * size, heads * size, size}; };
-    const Window w{Float::float32, batch,   steps,   heads, 1, size, view(q), view(k),   view(v),
-                   nullptr,        nullptr, nullptr, 0,     0, 0.2f, 0,       view(out), lse.data()};
+    const AttentionWindow w{Float::float32, batch,   steps,   heads, 1, size, view(q), view(k),   view(v),
+                            nullptr,        nullptr, nullptr, 0,     0, 0.2f, 0,       view(out), lse.data()};
     forward(w, threads);
     backward(w, {view(grad_output), view(dq), view(dk), view(dv)}, threads);
     for (const Numbers* each : {&dq, &dk, &dv})

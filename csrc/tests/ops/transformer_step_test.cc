@@ -74,7 +74,7 @@ std::vector<float> transformed(const TransformerStepKernels& form, Float dtype, 
   return output;
 }
 
-// The portable form is the truth here: tests/test_transformer_step.py holds each against float64.
+// The portable form is the truth here: tests/kernels/test_transformer_step.py holds each against float64.
 void test_transformer(const TransformerStepKernels& form) {
   for (const std::int64_t environments : {1, 8, 13, 40}) {
     for (const Float dtype : {Float::float32, Float::bfloat16}) {
@@ -116,7 +116,7 @@ std::vector<float> through_layers(const TransformerStepKernels& form, std::int64
   return output;
 }
 
-// The portable form is the truth here: tests/test_packed_mlp.py holds each against float64.
+// The portable form is the truth here: tests/nets/test_packed_mlp.py holds each against float64.
 void test_mlp(const TransformerStepKernels& form) {
   for (const std::int64_t rows : {1, 8, 13, 40}) {
     for (const bool norm : {false, true}) {

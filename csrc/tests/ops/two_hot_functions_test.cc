@@ -48,7 +48,8 @@ void test_threads() {
   // Below and above the number of elements from which threads are woken, and from which the gradient is streamed.
   for (const auto& [rows, bins] : {std::pair<std::int64_t, std::int64_t>{50, 101}, {3001, 128}, {1025, 4096}}) {
     for (const Float dtype : {Float::float32, Float::bfloat16}) {
-      Problem p(dtype, rows, bins, support_of(Transform::symlog, true, false), bins == 101 ? 0.75f : 0, 257);
+      Problem p(dtype, rows, bins, support_of(Transform::symlog, true, ReadoutKind::transformed),
+                bins == 101 ? 0.75f : 0, 257);
       p.offset = 11;
       p.masked = true;
       p.weighted = true;

@@ -47,14 +47,18 @@ inline const char* name(Transform transform) {
   return transform == Transform::linear ? "linear" : transform == Transform::symlog ? "symlog" : "signed_sqrt";
 }
 
-inline ReadoutKind readout_kind(bool raw) { return raw ? ReadoutKind::raw : ReadoutKind::transformed; }
+inline const char* name(ReadoutKind kind) { return kind == ReadoutKind::raw ? "raw" : "transformed"; }
 
-inline Support support_of(Transform transform, bool symmetric, bool raw) {
+inline const char* name(LabelKind kind) {
+  return kind == LabelKind::two_hot ? "two_hot" : kind == LabelKind::two_hot_raw ? "two_hot_raw" : "hl_gauss";
+}
+
+inline Support support_of(Transform transform, bool symmetric, ReadoutKind readout_kind) {
   if (transform == Transform::linear)
-    return {symmetric ? -10.0 : -3.3, symmetric ? 10.0 : 9.1, transform, readout_kind(raw)};
+    return {symmetric ? -10.0 : -3.3, symmetric ? 10.0 : 9.1, transform, readout_kind};
   if (transform == Transform::symlog)
-    return {symmetric ? -20.0 : -2.2, symmetric ? 20.0 : 11.3, transform, readout_kind(raw)};
-  return {symmetric ? -25.5 : -3.7, symmetric ? 25.5 : 300.0, transform, readout_kind(raw)};
+    return {symmetric ? -20.0 : -2.2, symmetric ? 20.0 : 11.3, transform, readout_kind};
+  return {symmetric ? -25.5 : -3.7, symmetric ? 25.5 : 300.0, transform, readout_kind};
 }
 
 inline void fill(Problem& p, RandomStream& random) {
@@ -102,7 +106,7 @@ inline float center(const Problem& p, std::int64_t bin) {
 // Results of cross_entropy, whose guards are looked at.
 inline Outputs classify(const TwoHotKernels& form, const Problem& p) {
   Outputs out(p);
-  const BinValues values(p.support, p.bins, true, p.label_kind());
+  const BinValues values(p.support, p.bins, true, p.label_kind);
   const CrossEntropy pass = cross_entropy_pass(p, out);
   form.cross_entropy(p.view(p.logits.data()), values, p.labels(), pass, 0, p.rows, false);
   CHECK(out.intact());
@@ -111,7 +115,7 @@ inline Outputs classify(const TwoHotKernels& form, const Problem& p) {
 
 inline Outputs expect(const TwoHotKernels& form, const Problem& p) {
   Outputs out(p);
-  const BinValues values(p.support, p.bins, true, p.label_kind());
+  const BinValues values(p.support, p.bins, true, p.label_kind);
   form.expectation(p.view(p.logits.data()), values, expectation_pass(p, out), 0, p.rows);
   CHECK(out.intact());
   return out;

@@ -17,8 +17,8 @@ void test_symmetric_distributions(const TwoHotKernels& form) {
   for (const Float dtype : dtypes) {
     for (const std::int64_t bins : {2, 3, 8, 17, 33, 255, 600, 4096}) {
       for (const Transform transform : {Transform::linear, Transform::symlog, Transform::signed_sqrt}) {
-        for (const bool raw : {false, true}) {
-          Problem p(dtype, 3, bins, {-7.7, 7.7, transform, readout_kind(raw)}, 0, 1);
+        for (const ReadoutKind readout_kind : {ReadoutKind::transformed, ReadoutKind::raw}) {
+          Problem p(dtype, 3, bins, {-7.7, 7.7, transform, readout_kind}, 0, 1);
           for (std::int64_t k = 0; k < (bins + 1) / 2; ++k) {
             const double z[] = {2.5, normal(random), 1000 * normal(random)};
             for (std::int64_t r = 0; r < 3; ++r) {

@@ -68,6 +68,7 @@ struct Problem {
           std::int64_t shift = 0)
       : support(support),
         sigma(sigma),
+        label_kind(sigma > 0 ? LabelKind::hl_gauss : LabelKind::two_hot),
         logits(dtype, rows * bins, shift, false),
         target(static_cast<std::size_t>(targets), 0.0f),
         mask(static_cast<std::size_t>(targets), 1),
@@ -77,12 +78,8 @@ struct Problem {
 
   Logits view(const void* data) const { return {data, logits.dtype(), rows, bins}; }
   Labels labels() const {
-    return {
-        target.data(), masked ? mask.data() : nullptr, static_cast<std::int64_t>(target.size()), offset, label_kind(),
-        sigma};
-  }
-  LabelKind label_kind() const {
-    return sigma > 0 ? LabelKind::hl_gauss : raw_labels ? LabelKind::two_hot_raw : LabelKind::two_hot;
+    return {target.data(), masked ? mask.data() : nullptr, static_cast<std::int64_t>(target.size()), offset, label_kind,
+            sigma};
   }
   std::size_t target_of(std::int64_t r) const {
     return static_cast<std::size_t>((r + offset) % static_cast<std::int64_t>(target.size()));
@@ -91,6 +88,7 @@ struct Problem {
 
   Support support;
   float sigma;
+  LabelKind label_kind;
   Array logits;
   std::vector<float> target;
   std::vector<std::uint8_t> mask;
@@ -98,7 +96,6 @@ struct Problem {
   std::int64_t rows;
   std::int64_t bins;
   std::int64_t offset = 0;
-  bool raw_labels = false;
   bool masked = false;
   bool weighted = false;
   float scale = 1;
@@ -181,7 +178,7 @@ inline RowTruth truth_of(const Problem& p, std::int64_t r) {
   double position = (std::clamp(transformed(y, s.transform), s.low, s.high) - s.low) / width;
   // The transform is right to 3 eps, the support's ends, the difference and the product to 1 each.
   double reach = 6 * epsilon * std::max(std::fabs(s.low), std::fabs(s.high)) / width;
-  if (p.raw_labels) {
+  if (p.label_kind == LabelKind::two_hot_raw) {
     const auto value_of = [&](double bin) { return inverse(s.low + bin * width, s.transform); };
     const double bin = std::min(std::floor(position), last - 1);
     const double below = value_of(bin);

@@ -66,7 +66,7 @@ void check_expectation_ways(const TwoHotKernels& form, const Problem& p, const B
 void check_against_truth(const Problem& p, const std::string& what) {
   std::vector<RowTruth> truth;
   for (std::int64_t r = 0; r < p.rows; ++r) truth.push_back(truth_of(p, r));
-  const BinValues values(p.support, p.bins, true, p.label_kind());
+  const BinValues values(p.support, p.bins, true, p.label_kind);
   const Float dtype = p.logits.dtype();
   for (const TwoHotKernels* each : forms<TwoHotKernels>()) {
     const TwoHotKernels& form = *each;
@@ -111,22 +111,22 @@ void test_against_doubles() {
     for (const Transform transform : {Transform::linear, Transform::symlog, Transform::signed_sqrt}) {
       for (const Float dtype : {Float::float32, Float::bfloat16, Float::float16}) {
         for (const int kind : {0, 1, 2, 3}) {
-          const bool raw = kind % 2 == 1;
+          const ReadoutKind readout_kind = kind % 2 == 1 ? ReadoutKind::raw : ReadoutKind::transformed;
           const float sigma = kind < 2 ? 0 : sigmas[number % 7];
           ++number;
           // 67 rows are one block of 64 and an odd number more.
           const std::int64_t rows = bins < 200 ? 67 : bins < 1000 ? 13 : 3;
-          Problem p(dtype, rows, bins, support_of(transform, number % 3 != 0, raw), sigma, number % 4 == 0 ? rows : 23,
-                    number % 5 % 2);
+          Problem p(dtype, rows, bins, support_of(transform, number % 3 != 0, readout_kind), sigma,
+                    number % 4 == 0 ? rows : 23, number % 5 % 2);
           p.offset = number % 2 == 0 ? 0 : 1 + number % 50;
           p.masked = number % 3 != 1;
           p.weighted = number % 5 != 2;
-          p.raw_labels = kind < 2 && number / 4 % 2 == 1;
+          if (kind < 2 && number / 4 % 2 == 1) p.label_kind = LabelKind::two_hot_raw;
           p.scale = number % 2 == 0 ? 1.0f : 0.3f;
           fill(p, random);
-          check_against_truth(p, std::to_string(bins) + " bins, " + name(transform) + ", " + name(dtype) + ", raw " +
-                                     std::to_string(raw) + ", sigma " + std::to_string(sigma) + ", raw labels " +
-                                     std::to_string(p.raw_labels));
+          check_against_truth(p, std::to_string(bins) + " bins, " + name(transform) + ", " + name(dtype) + ", " +
+                                     name(readout_kind) + ", " + name(p.label_kind) + ", sigma " +
+                                     std::to_string(sigma));
         }
       }
     }

@@ -186,7 +186,7 @@ void test_a_segment_that_cannot_be_begun() {
   CHECK(open_store(directory.path(), Mode::read)->stats().trajectories == 5);
 }
 
-// Names are of one form each, whoever gives them; whatever else there is, is no segment.
+// Names are of one form each, wherever they come from; any other file is no segment.
 void test_names() {
   for (const char* text : {"00000003-00000007", "9f3c01d2ab45e677-0000000a"})
     CHECK(SegmentName::of(text)->text() == text);

@@ -1,4 +1,4 @@
-// The index of trajectories: random calls against a simple model, and its laws.
+// The index of trajectories: random calls against a simple model, and its distributions.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

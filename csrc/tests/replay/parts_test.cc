@@ -1,4 +1,4 @@
-// The checksum, the pool of chunks and the sum tree.
+// The checksum, the pool of blocks and the sum tree.
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -23,7 +23,7 @@
 #include "core/huge_pages.h"
 #include "core/random.h"
 #include "replay/block_arena.h"
-#include "replay/chunk_pool.h"
+#include "replay/block_pool.h"
 #include "replay/sum_tree.h"
 #include "tests/support.h"
 
@@ -145,24 +145,24 @@ void test_blocks_of_an_arena() {
   std::memset(last.get(), 1, 100);
 }
 
-void test_chunks_are_used_again() {
-  const auto pool = std::make_shared<ChunkPool>(100);
-  const Chunk first = pool->take();
-  Chunk second = pool->take();
+void test_blocks_are_used_again() {
+  const auto pool = std::make_shared<BlockPool>(100);
+  const MemoryBlock first = pool->take();
+  MemoryBlock second = pool->take();
   CHECK(reinterpret_cast<std::uintptr_t>(first.get()) % 64 == 0);
   CHECK(std::abs(second.get() - first.get()) == 128);
   std::byte* given_back = second.get();
   second.reset();
   CHECK(pool->take().get() == given_back);
 
-  // All chunks of some slabs lie apart.
-  std::vector<Chunk> chunks;
+  // All blocks of some slabs lie apart.
+  std::vector<MemoryBlock> blocks;
   std::set<std::byte*> places;
   for (int i = 0; i < 40000; ++i) {
-    chunks.push_back(pool->take());
-    places.insert(chunks.back().get());
+    blocks.push_back(pool->take());
+    places.insert(blocks.back().get());
   }
-  CHECK(places.size() == chunks.size());
+  CHECK(places.size() == blocks.size());
   std::byte* before = nullptr;
   bool apart = true;
   for (std::byte* place : places) {
@@ -172,27 +172,27 @@ void test_chunks_are_used_again() {
   CHECK(apart);
 }
 
-void test_a_chunk_outlives_its_pool() {
-  auto pool = std::make_shared<ChunkPool>(1);
-  const Chunk chunk = pool->take();
+void test_a_block_outlives_its_pool() {
+  auto pool = std::make_shared<BlockPool>(1);
+  const MemoryBlock block = pool->take();
   pool.reset();
-  *chunk = std::byte{7};
-  CHECK(*chunk == std::byte{7});
+  *block = std::byte{7};
+  CHECK(*block == std::byte{7});
 }
 
-// Slabs of one chunk of 2 MB: beyond 64 MB of free ones they go, so that what comes back is what was given last.
+// Slabs of one block of 2 MB: beyond 64 MB of free ones they go, so that what comes back is what was given last.
 void test_slabs_go_back() {
   constexpr std::size_t bytes = std::size_t{2} << 20;
-  const auto pool = std::make_shared<ChunkPool>(bytes);
-  constexpr int retained = static_cast<int>(ChunkPool::retained_bytes / bytes);
-  std::vector<Chunk> chunks;
-  for (int i = 0; i < retained + 5; ++i) chunks.push_back(pool->take());
+  const auto pool = std::make_shared<BlockPool>(bytes);
+  constexpr int retained = static_cast<int>(BlockPool::retained_bytes / bytes);
+  std::vector<MemoryBlock> blocks;
+  for (int i = 0; i < retained + 5; ++i) blocks.push_back(pool->take());
   std::set<std::byte*> stay;
-  for (int i = 0; i < retained; ++i) stay.insert(chunks[static_cast<std::size_t>(i)].get());
-  for (Chunk& chunk : chunks) chunk.reset();
+  for (int i = 0; i < retained; ++i) stay.insert(blocks[static_cast<std::size_t>(i)].get());
+  for (MemoryBlock& block : blocks) block.reset();
   std::set<std::byte*> again;
-  for (Chunk& chunk : chunks) chunk = pool->take();
-  for (int i = 0; i < retained; ++i) again.insert(chunks[static_cast<std::size_t>(i)].get());
+  for (MemoryBlock& block : blocks) block = pool->take();
+  for (int i = 0; i < retained; ++i) again.insert(blocks[static_cast<std::size_t>(i)].get());
   CHECK(again == stay);
 }
 
@@ -263,8 +263,8 @@ int main() {
   test_a_child_destroys_nothing_of_its_parent();
   test_hash();
   test_blocks_of_an_arena();
-  test_chunks_are_used_again();
-  test_a_chunk_outlives_its_pool();
+  test_blocks_are_used_again();
+  test_a_block_outlives_its_pool();
   test_slabs_go_back();
   test_slabs_are_made_ahead();
   test_sum_tree();

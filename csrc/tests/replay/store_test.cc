@@ -101,20 +101,20 @@ void test_writer() {
   CHECK(store->stats().open_trajectories == 0);
 }
 
-// The rows of trajectories whose ends lie around the borders of chunks, in memory and in files, read in any part.
-void test_rows_over_chunk_borders() {
+// The rows of trajectories whose ends lie around the borders of blocks, in memory and in files, read in any part.
+void test_rows_over_block_borders() {
   constexpr std::size_t width = 20000;
   const TemporaryDirectory directory;
   for (const bool on_disk : {false, true}) {
     const auto store = std::make_shared<Store>(
         schema(width), steps(1000), 0,
         on_disk ? std::optional(DirectoryOptions{directory.path(), Mode::append, std::size_t{1} << 22}) : std::nullopt);
-    const auto rows = static_cast<int>(store->chunk_rows());
+    const auto rows = static_cast<int>(store->block_rows());
     CHECK(rows > 2 && rows < 10);
     Writer writer(store, 1);
     std::vector<int> lengths;
-    for (const int chunks : {1, 2, 3}) {
-      for (const int more : {-2, -1, 0, 1}) lengths.push_back(chunks * rows + more);
+    for (const int blocks : {1, 2, 3}) {
+      for (const int more : {-2, -1, 0, 1}) lengths.push_back(blocks * rows + more);
     }
     for (std::size_t i = 0; i < lengths.size(); ++i)
       live(writer, width, static_cast<std::int32_t>(1000 * i), lengths[i]);
@@ -145,18 +145,18 @@ void test_rows_over_chunk_borders() {
   }
 }
 
-// A chunk of rows never exceeds its share of a huge page, whatever the rounding of its columns.
-void test_chunk_size() {
+// A block of rows never exceeds its share of a huge page, whatever the rounding of its columns.
+void test_block_size() {
   for (const std::int64_t width : {1, 3, 43, 500, 3072}) {
     Schema wide = schema(width);
     for (const char* name : {"a", "b", "c"}) wide.step.push_back({name, DType::int8, {}});
     const Store store(wide, steps(1000000), 0);
-    const std::int64_t rows = store.chunk_rows();
+    const std::int64_t rows = store.block_rows();
     CHECK(store.layout().bytes(RowCounts{rows, rows}) <= std::size_t{1} << 19);
     CHECK(store.layout().bytes(RowCounts{rows, rows}) > (std::size_t{1} << 19) - (std::size_t{1} << 14));
   }
-  CHECK(Store(schema(1 << 20), steps(10), 0).chunk_rows() == 1);
-  CHECK(Store(schema(1), steps(10), 0).chunk_rows() == 11);
+  CHECK(Store(schema(1 << 20), steps(10), 0).block_rows() == 1);
+  CHECK(Store(schema(1), steps(10), 0).block_rows() == 11);
 }
 
 // A trial of 10 steps in chunks of 4 that share 2: steps 1-4, 3-6, 5-8, 7-10.
@@ -192,7 +192,7 @@ void test_chunks_of_a_trial() {
   CHECK(store->stats().trajectories == 7);
   const auto cut = store->snapshot().trajectories.back();
   CHECK(cut->length == 3 && cut->origin == 2);
-  // What follows starts anew.
+  // What follows is a new trajectory.
   live(writer, 1, 50, 2);
   CHECK(store->snapshot().trajectories.back()->origin == 0);
 }
@@ -339,8 +339,8 @@ int main() {
   test_schema();
   test_store();
   test_writer();
-  test_rows_over_chunk_borders();
-  test_chunk_size();
+  test_rows_over_block_borders();
+  test_block_size();
   test_chunks_of_a_trial();
   test_protected();
   test_packed_rows();

@@ -210,14 +210,14 @@ def _like_inputs(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tenso
     return dq, dk, dv
 
 
-def _native_window(q, k, v, lengths, cosine, sine, out, lse, **options) -> native.Window:
+def _native_window(q, k, v, lengths, cosine, sine, out, lse, **options) -> native.AttentionWindow:
     """What native code reads and writes; `lengths` must live as long."""
     _require_angles(cosine, sine)
     if k.dim() != 4 or q.dim() != 4 or q.shape[2] % max(k.shape[2], 1):
         refuse(k, "k", f"a tensor [B, L, K, D] with K a divisor of H, for queries {list(q.shape)}")
     batch, steps, heads, size = k.shape
     queries = (batch, steps, q.shape[2], size)
-    return native.Window(
+    return native.AttentionWindow(
         _strided(q, "q", q.dtype, *queries),
         _strided(k, "k", q.dtype, *k.shape),
         _strided(v, "v", q.dtype, *k.shape),

@@ -65,7 +65,7 @@ def fill_cross_entropy(
         scale=float(scale),
         loss=address(loss, "loss", torch.float32, len(critics.state), count),
         readout=address(readout, "readout", torch.float32, len(critics.state), count),
-        **_gradients(critics, gradients),
+        gradients=_gradients(critics, gradients),
         threads=torch.get_num_threads(),
     )
 
@@ -96,7 +96,7 @@ def fill_squared_error(
         scale=float(scale),
         loss=address(loss, "loss", torch.float32, len(critics.state), count),
         value=address(value, "value", torch.float32, len(critics.state), count),
-        **_gradients(critics, gradients),
+        gradients=_gradients(critics, gradients),
         threads=torch.get_num_threads(),
     )
 
@@ -195,11 +195,10 @@ def _rows(critics: Critics, rows: Rows) -> dict[str, Any]:
     }
 
 
-def _gradients(critics: Critics, gradients: Critics) -> dict[str, Any]:
+def _gradients(critics: Critics, gradients: Critics) -> native.EnsembleGradients:
     shapes = {name: () if x is None else tuple(x.shape) for name, x in critics._asdict().items()}
     addresses = _addresses(gradients, torch.float32, torch.float32, shapes)
     critic_stride, step_stride, feature_stride = gradients.state.stride()
     if feature_stride != 1:
         refuse(gradients.state, "gradients.state", "rows whose numbers follow each other")
-    found = {f"grad_{name}": at for name, at in addresses.items()}
-    return {"grad_critic_stride": critic_stride, "grad_step_stride": step_stride, **found}
+    return native.EnsembleGradients(critic_stride=critic_stride, step_stride=step_stride, **addresses)

@@ -1,4 +1,4 @@
-#include "replay/chunk_pool.h"
+#include "replay/block_pool.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -10,17 +10,17 @@ std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit
 
 }  // namespace
 
-ChunkPool::ChunkPool(std::size_t bytes)
-    : chunk_bytes_(round_up(std::max<std::size_t>(bytes, 1), 64)),
-      slab_bytes_(round_up(chunk_bytes_, huge_page)),
-      per_slab_(slab_bytes_ / chunk_bytes_),
+BlockPool::BlockPool(std::size_t bytes)
+    : block_bytes_(round_up(std::max<std::size_t>(bytes, 1), 64)),
+      slab_bytes_(round_up(block_bytes_, huge_page)),
+      per_slab_(slab_bytes_ / block_bytes_),
       source_(slab_bytes_) {}
 
-ChunkPool::~ChunkPool() {
+BlockPool::~BlockPool() {
   for (const auto& slab : slabs_) std::free(slab->memory);
 }
 
-Chunk ChunkPool::take() {
+MemoryBlock BlockPool::take() {
   std::unique_lock lock(mutex_);
   if (available_.empty()) {
     slabs_.reserve(slabs_.size() + 1);
@@ -28,29 +28,29 @@ Chunk ChunkPool::take() {
     auto slab = std::make_unique<Slab>();
     slab->free.reserve(per_slab_);
     slab->memory = static_cast<std::byte*>(source_.take());
-    for (std::size_t i = per_slab_; i-- > 0;) slab->free.push_back(slab->memory + i * chunk_bytes_);
-    free_bytes_ += per_slab_ * chunk_bytes_;
+    for (std::size_t i = per_slab_; i-- > 0;) slab->free.push_back(slab->memory + i * block_bytes_);
+    free_bytes_ += per_slab_ * block_bytes_;
     available_.push_back(slab.get());
     slabs_.push_back(std::move(slab));
   }
   Slab* slab = available_.back();
-  std::byte* chunk = slab->free.back();
+  std::byte* block = slab->free.back();
   slab->free.pop_back();
-  free_bytes_ -= chunk_bytes_;
+  free_bytes_ -= block_bytes_;
   if (slab->free.empty()) available_.pop_back();
   lock.unlock();
-  return Chunk(chunk, [pool = shared_from_this(), slab](std::byte* memory) { pool->give(slab, memory); });
+  return MemoryBlock(block, [pool = shared_from_this(), slab](std::byte* memory) { pool->give(slab, memory); });
 }
 
-void ChunkPool::give(Slab* slab, std::byte* chunk) noexcept {
+void BlockPool::give(Slab* slab, std::byte* block) noexcept {
   std::unique_ptr<Slab> leaving;
   {
     const std::lock_guard lock(mutex_);
     if (slab->free.empty()) available_.push_back(slab);
-    slab->free.push_back(chunk);
-    free_bytes_ += chunk_bytes_;
+    slab->free.push_back(block);
+    free_bytes_ += block_bytes_;
     if (slab->free.size() < per_slab_ || free_bytes_ <= retained_bytes) return;
-    free_bytes_ -= per_slab_ * chunk_bytes_;
+    free_bytes_ -= per_slab_ * block_bytes_;
     available_.erase(std::find(available_.begin(), available_.end(), slab));
     const auto found =
         std::find_if(slabs_.begin(), slabs_.end(), [slab](const auto& each) { return each.get() == slab; });
