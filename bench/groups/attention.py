@@ -43,11 +43,11 @@ TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 READS = ("reading the cache, as float32", "reading the cache, as int32")
 
 
-def _cache(dtype: torch.dtype, environments: int, length: int, size: int, seen: Tensor) -> KVCache:
+def _cache(dtype: torch.dtype, environments: int, length: int, size: int, position: Tensor) -> KVCache:
     cache = KVCache(1, environments, HEADS, size, length, dtype=dtype)
     cache.keys.normal_()
     cache.values.normal_()
-    cache.cache_position.copy_(seen)
+    cache.cache_position.copy_(position)
     return cache
 
 

@@ -14,8 +14,8 @@ class NoRunError(TwohotError, FileNotFoundError):
     """A directory that holds no run, or none that has logged anything yet."""
 
 
-class DamagedRunError(TwohotError, ValueError):
-    """A file of a run directory that cannot be read as what it should be."""
+class CorruptRunError(TwohotError, ValueError):
+    """A file of a run directory that is torn, changed or foreign."""
 
 
 class UsageError(TwohotError):
@@ -30,4 +30,4 @@ class CorruptReplayError(TwohotError, ValueError):
     """Files of a replay directory that are torn, changed or foreign."""
 
 
-__getattr__ = renamed_attributes(__name__, DamagedReplayError="CorruptReplayError")
+__getattr__ = renamed_attributes(__name__, DamagedReplayError="CorruptReplayError", DamagedRunError="CorruptRunError")

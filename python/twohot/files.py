@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from twohot.errors import DamagedRunError
+from twohot.errors import CorruptRunError
 
 DEEPEST = 32
 """Objects and lists inside of one another in a file that is read."""
@@ -51,7 +51,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def parse_json(data: bytes, *, finite: bool = True) -> Any:
-    """JSON from a file that may be damaged, or written by anybody.
+    """JSON from a file that may be corrupt, or written by anybody.
 
     Args:
         data: UTF-8. finite: refuse NaN and infinity.
@@ -78,17 +78,17 @@ def read_object(path: Path, remedy: str, *, finite: bool = True) -> dict[str, An
     """The JSON object in a file of a run; empty where there is no such file.
 
     Args:
-        path: of the file. remedy: what to do about a damaged one. finite: as for `parse_json`.
+        path: of the file. remedy: what to do about a corrupt one. finite: as for `parse_json`.
 
     Raises:
-        DamagedRunError: the file holds none.
+        CorruptRunError: the file holds none.
     """
     if not path.is_file():
         return {}
     try:
         data = parse_json(path.read_bytes(), finite=finite)
     except ValueError as error:
-        raise DamagedRunError(f"{path} is not JSON ({error}): {remedy}") from error
+        raise CorruptRunError(f"{path} is not JSON ({error}): {remedy}") from error
     if not isinstance(data, dict):
-        raise DamagedRunError(f"{path}: expected a JSON object, got {json.dumps(data)[:80]}: {remedy}")
+        raise CorruptRunError(f"{path}: expected a JSON object, got {json.dumps(data)[:80]}: {remedy}")
     return data

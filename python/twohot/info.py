@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twohot.errors import DamagedRunError
+from twohot.errors import CorruptRunError
 from twohot.files import read_object
 
 if TYPE_CHECKING:
@@ -98,12 +98,12 @@ def read_start(run: Path) -> dict[str, str]:
     """What `run.json` says of how a run was started and continued; empty where there is no such file.
 
     Raises:
-        DamagedRunError: the file holds something else.
+        CorruptRunError: the file holds something else.
     """
     path, remedy = run / START_NAME, "delete it: the report goes without it"
     start = read_object(path, remedy)
     if not all(isinstance(value, str) for value in start.values()):
-        raise DamagedRunError(f"{path}: expected a flat object of strings, got {json.dumps(start)[:80]}: {remedy}")
+        raise CorruptRunError(f"{path}: expected a flat object of strings, got {json.dumps(start)[:80]}: {remedy}")
     return start
 
 

@@ -1,4 +1,4 @@
-"""Trials of many rows at once against a vector of `TrialEnv`s, and the protocol of the suites made of them."""
+"""Trials of many environments at once against a vector of `TrialEnv`s, and the protocol of the suites made of them."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ CASES = [
 
 
 def both(suite, task, options):
-    """The vector of all rows at once, and the same trials one by one."""
+    """The vector of all trials at once, and the same trials one by one."""
     batched = envs.make_vector(suite, (task,), environments=ROWS, **options)
     assert isinstance(batched, BatchedTrials)
     options = {**options, "layout": envs.common_layout(suite, (task,), options.get("observation_size", 0))}
@@ -28,19 +28,19 @@ def both(suite, task, options):
     return batched, SyncVectorEnv(one_by_one, autoreset_mode=AutoresetMode.DISABLED)
 
 
-def assert_same(ours, theirs, rows):
-    """Infos count only in `rows`, as their masks say."""
+def assert_same(ours, theirs, counted):
+    """Infos count only where `counted`, as their masks say."""
     assert set(ours) == set(theirs)
     for name, value in ours.items():
         if name.startswith("_"):
             np.testing.assert_array_equal(value, theirs[name])
         else:
-            np.testing.assert_array_equal(value[rows], theirs[name][rows])
+            np.testing.assert_array_equal(value[counted], theirs[name][counted])
             assert value.dtype == theirs[name].dtype
 
 
 @pytest.mark.parametrize(("suite", "task", "options"), CASES)
-def test_all_rows_at_once_equal_trials_one_by_one(suite, task, options):
+def test_all_trials_at_once_equal_trials_one_by_one(suite, task, options):
     batched, single = both(suite, task, options)
     assert batched.single_observation_space == single.single_observation_space
     assert batched.single_action_space == single.single_action_space
@@ -84,7 +84,7 @@ def test_what_batched_trials_refuse():
         envs.make_vector("frozen_lake", ("4x4",), environments=2, split="test")
 
 
-def test_rows_that_have_ended_stand_still():
+def test_trials_that_have_ended_stand_still():
     batched = envs.make_vector("frozen_lake", ("4x4",), environments=3, attempts=2)
     batched.reset(seed=0)
     actions, ended = np.random.default_rng(0), np.zeros(3, bool)
@@ -106,7 +106,7 @@ def test_rows_that_have_ended_stand_still():
     assert not np.array_equal(again[0], shown[0])
 
 
-def test_a_seed_for_all_rows_counts_up():
+def test_a_seed_for_all_environments_counts_up():
     batched = envs.make_vector("frozen_lake", ("5x5",), environments=3)
     batched.reset(seed=5)
     lakes = batched.batch.lake.copy()

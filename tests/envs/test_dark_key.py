@@ -120,7 +120,7 @@ def test_every_task_has_its_size():
 
 @pytest.mark.parametrize("task", ["8x8", "5x5-onehot", "9x9-light", "5x5-shuffled", "5x5-short"])
 def test_rows_equal_single_environments(task):
-    batched_envs.check_rows_equal_single(dark_key, task, rows=3, steps=1100)
+    batched_envs.check_batch_equals_singles(dark_key, task, num_envs=3, steps=1100)
 
 
 def test_gymnasium_accepts_it():

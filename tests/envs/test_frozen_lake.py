@@ -130,7 +130,7 @@ def test_time_limits():
 
 @pytest.mark.parametrize("task", ["4x4", "5x5-hard", "7x7-recover"])
 def test_rows_equal_single_environments(task):
-    batched_envs.check_rows_equal_single(frozen_lake, task)
+    batched_envs.check_batch_equals_singles(frozen_lake, task)
 
 
 @pytest.mark.parametrize("task", ["5x5", "5x5-hard"])

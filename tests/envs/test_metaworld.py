@@ -87,7 +87,7 @@ def test_goals_are_drawn_once_for_a_seed(own_cache):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 torn", ("push-v3", 3), ("reach-v3", 4)])
-def test_a_damaged_cache_is_drawn_anew(own_cache, content):
+def test_a_corrupt_cache_is_drawn_again(own_cache, content):
     metaworld.goals("reach-v3", 3)
     (file,) = own_cache.path.rglob("*.npz")
     if isinstance(content, tuple):

@@ -69,7 +69,7 @@ def test_names():
 
 @pytest.mark.parametrize("task", ["passive-6", "active-6"])
 def test_rows_equal_single_environments(task):
-    batched_envs.check_rows_equal_single(tmaze, task)
+    batched_envs.check_batch_equals_singles(tmaze, task)
 
 
 def test_gymnasium_accepts_it():

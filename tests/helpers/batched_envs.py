@@ -1,4 +1,4 @@
-"""What holds for every environment that is written for many rows at once."""
+"""What holds for every natively vectorised environment."""
 
 import warnings
 
@@ -15,34 +15,34 @@ def check(env, *, renders=True) -> None:
         check_env(env, skip_render_check=not renders)
 
 
-def check_rows_equal_single(module, task, rows=5, steps=300) -> None:
-    """Each row of a batch plays as a single environment from the same seed does, whatever stands beside it."""
-    batch = module.make_batch(task, "train", rows)
-    singles = [module.make(task) for _ in range(rows)]
+def check_batch_equals_singles(module, task, num_envs=5, steps=300) -> None:
+    """Each environment of a batch plays as a single environment from the same seed does, whatever stands beside it."""
+    batch = module.make_batch(task, "train", num_envs)
+    singles = [module.make(task) for _ in range(num_envs)]
     randoms = []
-    for row, env in enumerate(singles):
-        observation, _ = env.reset(seed=row)
+    for index, env in enumerate(singles):
+        observation, _ = env.reset(seed=index)
         # gymnasium's own seeding, from which both sides must draw the same
-        randoms.append(np.random.Generator(np.random.PCG64(np.random.SeedSequence(row))))
-        batch.reset(row, randoms[row])
-        np.testing.assert_array_equal(batch.observe()[row], observation)
-    ends, draw = np.zeros(rows, int), np.random.default_rng(7)
+        randoms.append(np.random.Generator(np.random.PCG64(np.random.SeedSequence(index))))
+        batch.reset(index, randoms[index])
+        np.testing.assert_array_equal(batch.observe()[index], observation)
+    ends, draw = np.zeros(num_envs, int), np.random.default_rng(7)
     for _ in range(steps):
-        actions = draw.integers(batch.action_space.n, size=rows)
+        actions = draw.integers(batch.action_space.n, size=num_envs)
         reward, terminated, truncated = batch.step(actions)
         observations = batch.observe()
         assert observations.dtype == reward.dtype == np.float32
-        for row, env in enumerate(singles):
-            observation, *rest, info = env.step(int(actions[row]))
-            np.testing.assert_array_equal(observations[row], observation)
-            assert rest == [reward[row], terminated[row], truncated[row]]
-            assert info["success"] == batch.success[row]
-            if terminated[row] or truncated[row]:
-                ends[row] += 1
-                attempt = int(ends[row] % 3)
+        for index, env in enumerate(singles):
+            observation, *rest, info = env.step(int(actions[index]))
+            np.testing.assert_array_equal(observations[index], observation)
+            assert rest == [reward[index], terminated[index], truncated[index]]
+            assert info["success"] == batch.success[index]
+            if terminated[index] or truncated[index]:
+                ends[index] += 1
+                attempt = int(ends[index] % 3)
                 observation, _ = env.reset(options={"attempt": attempt})
-                batch.reset(row, randoms[row], new_task=attempt == 0)
-                np.testing.assert_array_equal(batch.observe()[row], observation)
+                batch.reset(index, randoms[index], new_task=attempt == 0)
+                np.testing.assert_array_equal(batch.observe()[index], observation)
     assert ends.all()
 
 

@@ -3,6 +3,18 @@
 import torch
 
 
+def action_logits(critics, state, action):
+    """Logits [C, M, G, N] of one action per step and discount; arguments as `CriticEnsemble.features`."""
+    weight, bias = critics.head
+    return torch.einsum("cmgh,cnh->cmgn", critics.features(state, action), weight) + bias[:, None, None]
+
+
+def all_logits(critics, state):
+    """Logits of every action: [C, M, G, A, N] for `state` [C, M, 1, hidden] of a CriticEnsemble."""
+    weight, bias = critics.head
+    return torch.einsum("cmgah,cnh->cmgan", critics.all_features(state), weight) + bias[:, None, None, None]
+
+
 def leaky_relu(x):
     return torch.where(x > 0, x, 0.01 * x)
 

@@ -21,7 +21,7 @@ from twohot.replay import Replay
 SMALL = {"segment_bytes": 12_000, "threads": 1}
 UNBOUNDED = {"capacity_steps": 10**9, "threads": 1}
 LIVES = 100_000
-LONGEST = 37
+MAX_LENGTH = 37
 
 
 class Child:
@@ -195,7 +195,7 @@ def share(directory, kills, seed, capacity):
         stored = set(numbers)
         assert len(stored) == len(numbers)
         total = sum(length_of(number) for life in told.values() for number in life)
-        assert replay.stats().steps > min(capacity, total) - LONGEST
+        assert replay.stats().steps > min(capacity, total) - MAX_LENGTH
     for life in told.values():
         there = [number in stored for number in life]
         assert there == sorted(there), "a trajectory is gone that is younger than one that is there"

@@ -9,6 +9,7 @@ import torch
 
 import twohot
 import twohot.losses
+from network_formulas import all_logits
 from small import quiet, with_epochs
 from twohot.envs import reset_where
 from twohot.inference.agent import ActingError, load_networks
@@ -149,7 +150,7 @@ def test_values_of_a_trajectory_are_those_of_one_full_pass(run):
         gained = torch.cat((torch.zeros(1), reward[:-1]))[None]
         with torch.no_grad():
             h = networks.encode({"observation": seen}, before, gained, torch.arange(length)[None])[0]
-            logits = networks.critics.all_logits(networks.critics.state_features(h))
+            logits = all_logits(networks.critics, networks.critics.state_features(h))
             q = twohot.losses.bin_expectation(logits, agent.config.agent.bins)  # [C, T, G, A]
             log_pi = networks.actor(h).log_pi
         state = (q.mean(0) * log_pi.exp()).sum(-1)

@@ -15,20 +15,20 @@ from twohot.losses import (
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-MOST = torch.finfo(torch.float32).max
+MAX = torch.finfo(torch.float32).max
 SUPPORTS = {
     "amago2": ValueBins.amago2(),
     "dreamerv3": ValueBins.dreamerv3(),
     "muzero": ValueBins.muzero(),
     "two bins": ValueBins(-1, 1, 2, "linear"),
-    "the largest, linear": ValueBins(-MOST / 2.01, MOST / 2.01, 101, "linear"),
+    "the largest, linear": ValueBins(-MAX / 2.01, MAX / 2.01, 101, "linear"),
     "the largest, symlog": ValueBins(-3.4e38, 3.4e38, 101),
-    "the largest, raw": ValueBins(-MOST / 2.01, MOST / 2.01, 101, "symlog", "raw", "raw"),
+    "the largest, raw": ValueBins(-MAX / 2.01, MAX / 2.01, 101, "symlog", "raw", "raw"),
     "the largest, roots": ValueBins(-3.4e38, 3.4e38, 101, "signed_sqrt"),
     "the smallest": ValueBins(-1e-30, 1e-30, 5, "linear"),
     "the most bins": ValueBins(-1e5, 1e5, 4096),
 }
-TARGETS = [0.0, -0.0, 1e-45, -1e-45, 1e-38, 1e-30, 1.0, -1.0, 1.5e30, 3e38, MOST, -MOST, math.inf, -math.inf, math.nan]
+TARGETS = [0.0, -0.0, 1e-45, -1e-45, 1e-38, 1e-30, 1.0, -1.0, 1.5e30, 3e38, MAX, -MAX, math.inf, -math.inf, math.nan]
 every_support = pytest.mark.parametrize("bins", SUPPORTS.values(), ids=SUPPORTS)
 
 

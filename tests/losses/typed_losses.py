@@ -1,4 +1,4 @@
-"""What a type checker makes of the public losses; `make types` checks it, nothing runs it."""
+"""What a type checker makes of the public losses; `make lint` checks it, nothing runs it."""
 
 from typing import TypeAlias
 

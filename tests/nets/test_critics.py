@@ -165,8 +165,9 @@ def test_values_of_choices_are_those_that_are_wanted() -> None:
     state = critics.state_features(h)
     wanted = torch.rand(STEPS, len(DISCOUNTS), 4, generator=torch.Generator().manual_seed(4)) < 0.4
     truth = linear_bin_expectation(critics.all_features(state), *critics.head, BINS).detach()
-    assert_accurate(critics.choice_values(state, wanted, BINS), truth * wanted, floor=64)
-    assert critics.choice_values(state, torch.zeros_like(wanted), BINS).eq(0).all()
+    values = ClassValues(len(DISCOUNTS), BINS)
+    assert_accurate(values.decode_choices(critics, state, wanted), truth * wanted, floor=64)
+    assert values.decode_choices(critics, state, torch.zeros_like(wanted)).eq(0).all()
 
 
 @pytest.mark.parametrize("kind", ["discrete", "box"])
@@ -184,7 +185,7 @@ def test_where_the_number_of_rows_is_fixed_nothing_else_changes(monkeypatch, kin
         state = critics.state_features(h)
         results["actions"] = values.decode_actions(critics, state, several, counts) * counts[:, None]
         if kind == "discrete":
-            results["choices"] = critics.choice_values(state, wanted, BINS) * wanted
+            results["choices"] = values.decode_choices(critics, state, wanted) * wanted
         return results
 
     free = found()

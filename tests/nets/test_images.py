@@ -19,7 +19,7 @@ from perturbation import DEVIATIONS, in_float64
 from twohot.nets.images import NETWORKS, ImageEncoder, RandomShift, ResidualBlock
 from twohot.spaces import SpaceError
 
-SMALLEST = {"impala": (15, 16), "nature": (36, 37), "drq": (15, 17)}
+MIN_SIZES = {"impala": (15, 16), "nature": (36, 37), "drq": (15, 17)}
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def by_formulas(module, x):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_an_image_encoder_equals_its_formula(network):
-    height, width = SMALLEST[network]
+    height, width = MIN_SIZES[network]
     module = perturb(ImageEncoder((height, width, 3), 5, network).double(), 0.05)
     x = images(2, height, width, 3)
     actual = module(x)
@@ -80,7 +80,7 @@ def test_networks_have_the_layers_of_their_papers(network, sizes):
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("side", [0, 1])
 def test_images_that_are_too_small_are_refused(network, side):
-    shape = list(SMALLEST[network])
+    shape = list(MIN_SIZES[network])
     shape[side] = 14 if network != "nature" else 35
     with pytest.raises(SpaceError, match=f"large enough for the '{network}' network, got"):
         ImageEncoder((*shape, 3), 4, network)

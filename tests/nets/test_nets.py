@@ -8,7 +8,7 @@ import torch
 from gymnasium.spaces import Discrete
 
 from compare import assert_accurate
-from network_formulas import layer_norm, leaky_relu, normal, perturb
+from network_formulas import action_logits, all_logits, layer_norm, leaky_relu, normal, perturb
 from small_spaces import flat
 from twohot.nets.actor import DiscreteActor
 from twohot.nets.critic import CriticEnsemble
@@ -409,7 +409,8 @@ def test_critics_equal_plain_networks_over_the_concatenation(layers):
     assert len(module.weights) == layers
     h = normal(3, 6, dtype=torch.float64)
     action = torch.randint(5, (3, 3), generator=torch.Generator().manual_seed(2))
-    logits, everything = module.logits(module.state_features(h), action), module.all_logits(module.state_features(h))
+    state = module.state_features(h)
+    logits, everything = action_logits(module, state, action), all_logits(module, state)
     assert logits.shape == (4, 3, 3, 7)
     assert everything.shape == (4, 3, 3, 5, 7)
     # The horizons are stored in float32, and discounts as Python floats.
@@ -427,11 +428,11 @@ def test_critics_equal_plain_networks_over_the_concatenation(layers):
 def test_all_logits_hold_the_logits_of_each_action():
     module = critics(dtype=torch.float32)
     state = module.state_features(normal(9, 6))
-    everything = module.all_logits(state)
+    everything = all_logits(module, state)
     for a in range(5):
         one = torch.full((9, 1), a)
-        assert torch.allclose(module.logits(state, one), everything[..., a, :], atol=1e-5)
-        assert torch.allclose(module.logits(state, one.expand(9, 3)), everything[..., a, :], atol=1e-5)
+        assert torch.allclose(action_logits(module, state, one), everything[..., a, :], atol=1e-5)
+        assert torch.allclose(action_logits(module, state, one.expand(9, 3)), everything[..., a, :], atol=1e-5)
     assert (everything[..., 0, :] - everything[..., 1, :]).abs().max() > 0.1
 
 
@@ -441,7 +442,7 @@ def test_gradients_of_critics_reach_the_parts_that_were_used():
     action = torch.tensor([[0, 1, 2], [0, 0, 0], [2, 1, 0]])
     grad_output = normal(4, 3, 3, 7, seed=3, dtype=torch.float64)
     parameters = [h, *module.parameters()]
-    actual = torch.autograd.grad(module.logits(module.state_features(h), action), parameters, grad_output)
+    actual = torch.autograd.grad(action_logits(module, module.state_features(h), action), parameters, grad_output)
     expected = torch.autograd.grad(
         sum(
             one_input_logits(module, c, h[m], DISCOUNTS[g], int(action[m, g])) @ grad_output[c, m, g]
@@ -458,7 +459,7 @@ def test_gradients_of_critics_reach_the_parts_that_were_used():
 
 def test_critics_start_apart():
     module = CriticEnsemble(6, 8, 2, 4, DISCOUNTS, Discrete(5), 7)
-    logits = module.all_logits(module.state_features(normal(2, 6)))
+    logits = all_logits(module, module.state_features(normal(2, 6)))
     assert (logits[0] - logits[1:]).abs().amin(0).max() > 1e-3
     logits = logits.flatten(1)
     assert torch.linalg.matrix_rank(logits) == 4

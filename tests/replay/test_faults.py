@@ -175,7 +175,7 @@ PREAMBLE = """if True:
 
 
 def run_script(path, script):
-    subprocess.run([sys.executable, "-c", PREAMBLE + script, str(path)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", PREAMBLE + script, str(path)], check=True, timeout=600)
 
 
 def test_many_segments_need_few_descriptors(tmp_path):

@@ -146,7 +146,7 @@ ENDINGS = {
 
 def run(script, *arguments):
     command = [sys.executable, "-c", f"{PREAMBLE}\n    {script.strip()}\n", *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 0, result.stderr
 
 

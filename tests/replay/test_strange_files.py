@@ -203,6 +203,6 @@ def test_a_file_that_may_not_be_read(place, suffix):
         min(home.glob(f"*{suffix}")).chmod(0)
         home.chmod(0o777)
         command = [sys.executable, "-c", script, str(home)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) == (4 if suffix == ".journal" else 2)

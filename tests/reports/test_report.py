@@ -418,7 +418,7 @@ def chromium(*arguments, profile):
         f"--user-data-dir={profile}",
         *arguments,
     ]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     return finished.stdout
 
 

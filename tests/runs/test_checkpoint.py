@@ -44,7 +44,7 @@ def test_damage_is_named(tmp_path: Path, replay: Replay, name: str, damage: str)
     else:
         data[-1] ^= 1
         file.write_bytes(data if damage == "flip" else data[:-1])
-    with pytest.raises(CheckpointError, match=rf"{name}: damaged .* remove .* to continue from the one before"):
+    with pytest.raises(CheckpointError, match=rf"{name}: corrupt .* remove .* to continue from the one before"):
         checkpoint.read_state(file.parent)
 
 

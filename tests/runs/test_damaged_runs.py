@@ -1,4 +1,4 @@
-"""Damaged and hostile files of a run: each ends in one sentence, wherever it is read."""
+"""Corrupt and hostile files of a run: each ends in one sentence, wherever it is read."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 import torch
 
+import twohot.errors
 from small import quiet, with_epochs
 from twohot import Agent
 from twohot.cli import main as cli
 from twohot.config import TrainConfig
 from twohot.config.files import from_json, to_json
-from twohot.errors import TwohotError
+from twohot.errors import CorruptRunError, TwohotError
 from twohot.reports.evaluation import evaluation_section
 from twohot.reports.report import write_report
 from twohot.reports.results import read_run
@@ -105,9 +106,14 @@ BENIGN = {*(("metrics.jsonl", damage) for damage in ("empty", "half", "zeros", "
 """A last row without its end is a torn one, and a configuration may hold an infinity."""
 
 
+def test_the_old_name_of_the_error_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="DamagedRunError is now CorruptRunError; 0.3 drops the old name"):
+        assert twohot.errors.DamagedRunError is CorruptRunError
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", WHO_READS)
-def test_a_damaged_file_ends_in_one_sentence(run: Path, name: str, damage: str) -> None:
+def test_a_corrupt_file_ends_in_one_sentence(run: Path, name: str, damage: str) -> None:
     file = run / name
     file.write_bytes(DAMAGES[damage](file.read_bytes()))
     for reader in WHO_READS[name]:
@@ -146,7 +152,7 @@ def test_every_flipped_bit_of_another_file_is_noticed(run: Path, stem: str) -> N
         flipped = bytearray(good)
         flipped[bit // 8] ^= 1 << bit % 8
         file.write_bytes(flipped)
-        with pytest.raises(CheckpointError, match=f"{stem}.safetensors: damaged .* or from the beginning"):
+        with pytest.raises(CheckpointError, match=f"{stem}.safetensors: corrupt .* or from the beginning"):
             checkpoint.read_state(file.parent)
 
 

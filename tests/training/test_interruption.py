@@ -170,7 +170,7 @@ def test_saving_by_the_clock_disturbs_nothing(whole: Path, tmp_path: Path, monke
     assert rows(run) == rows(whole)
 
 
-def test_without_a_damaged_unplanned_checkpoint_a_run_is_exact(tmp_path: Path, monkeypatch) -> None:
+def test_without_a_corrupt_unplanned_checkpoint_a_run_is_exact(tmp_path: Path, monkeypatch) -> None:
     """It goes on from the planned one, whose files of the replay are still there, for all that was evicted since."""
     eager(monkeypatch)
     whole, run = tmp_path / "whole", tmp_path / "run"

@@ -96,7 +96,7 @@ def test_killed_at_random_moments_and_resumed_ends_with_the_same_weights(
     for _ in range(3):
         size = metrics.stat().st_size if metrics.exists() else -1
         process = forked.training(config, run)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline and process.is_alive():
             if metrics.exists() and metrics.stat().st_size != size:
                 break
@@ -118,7 +118,7 @@ def test_killed_at_random_moments_and_resumed_ends_with_the_same_weights(
 def test_killed_while_a_checkpoint_is_written(whole: Path, tmp_path: Path, moment: str) -> None:
     run = tmp_path / "killed"
     process = forked.training(with_epochs(8), run, (moment, "epoch-000004"))
-    process.join(60)
+    process.join(600)
     assert process.exitcode == -signal.SIGKILL
     assert checkpoint.latest(run).name == ("epoch-000002" if moment == "before" else "epoch-000004")
     resume(run, quiet())
@@ -237,13 +237,13 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
         resume(run, quiet())
 
 
-def test_a_damaged_checkpoint_is_refused_and_the_one_before_serves(tmp_path: Path, whole: Path) -> None:
+def test_a_corrupt_checkpoint_is_refused_and_the_one_before_serves(tmp_path: Path, whole: Path) -> None:
     run = tmp_path / "run"
     train(with_epochs(4), run, quiet())
     newest = checkpoint.latest(run)
     file = newest / "optimizer.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(CheckpointError, match=r"optimizer\.safetensors: damaged"):
+    with pytest.raises(CheckpointError, match=r"optimizer\.safetensors: corrupt"):
         resume(run, quiet(), epochs=8)
     file.write_bytes(b"")
     for path in newest.iterdir():

@@ -29,20 +29,20 @@ from twohot.envs.wrappers.actions import common_action_space, legal_sample, pad_
 from twohot.errors import TwohotError
 from twohot.spaces import as_dict, as_dict_space, check_action_mask, check_action_space, shape_of
 
-ROWS, STEPS, ATTEMPTS = 4, 300, 2
+ENVIRONMENTS, STEPS, ATTEMPTS = 4, 300, 2
 """Environments side by side, steps of each, and attempts of a trial, in which one is played as in training."""
 OK, NOTE, WRONG = "ok", "note", "wrong"
 
 
 class Found(NamedTuple):
-    """A line of the check: a note is worth knowing, what is wrong has to be mended."""
+    """A line of the check: a note is worth knowing, what is wrong has to be fixed."""
 
     kind: Literal["ok", "note", "wrong"]
     text: str
 
 
 class _Played(NamedTuple):
-    """What some hundred steps came to: bytes of each step, rewards [steps, rows], and counts of episodes."""
+    """What a few hundred steps came to: bytes of each step, rewards [steps, environments], and counts of episodes."""
 
     steps: list[bytes]
     rewards: np.ndarray
@@ -74,7 +74,8 @@ def check(suite: str, task: str) -> Iterator[Found]:
         yield Found(WRONG, str(error))
         return
     yield Found(OK, f"it is made: observation {env.unwrapped.observation_space}, action {env.unwrapped.action_space}")
-    yield Found(OK, f"an agent sees {', '.join(f'{name} {_size(part)}' for name, part in seen.items())}")
+    parts = (f"{name} {part.dtype} {'x'.join(map(str, shape_of(part)))}" for name, part in seen.items())
+    yield Found(OK, f"an agent sees {', '.join(parts)}")
     yield from _gymnasium_says(env)
     try:
         yield from _alone(env)
@@ -85,10 +86,6 @@ def check(suite: str, task: str) -> Iterator[Found]:
         yield _drawing(suite, task)
     finally:
         env.close()
-
-
-def _size(space: gym.Space) -> str:
-    return f"{space.dtype} {'x'.join(map(str, shape_of(space)))}"
 
 
 def _gymnasium_says(env: gym.Env) -> Iterator[Found]:
@@ -139,15 +136,16 @@ def _as_trained(suite: str, task: str, layout: Layout) -> Iterator[Found]:
     """Steps of trials side by side, as training takes them: seeds, ends, rewards, successes and speed."""
     attempts = ATTEMPTS
     try:
-        vector = make_vector(suite, (task,), environments=ROWS, attempts=attempts, layout=layout)
-    except ValueError:  # rows that begin by autoreset have one
+        vector = make_vector(suite, (task,), environments=ENVIRONMENTS, attempts=attempts, layout=layout)
+    except ValueError:  # environments that begin by autoreset have one
         attempts = 1
-        vector = make_vector(suite, (task,), environments=ROWS, layout=layout)
+        vector = make_vector(suite, (task,), environments=ENVIRONMENTS, layout=layout)
     try:
         first, again = _play(vector), _play(vector)
     finally:
         vector.close()
-    yield Found(OK, f"{STEPS} steps of {ROWS} rows with {attempts} attempts a trial: {_speed(first)} steps a second")
+    speed = f"{ENVIRONMENTS * STEPS / first.seconds:,.0f} steps a second"
+    yield Found(OK, f"{STEPS} steps of {ENVIRONMENTS} environments with {attempts} attempts a trial: {speed}")
     differs = next(
         (step for step, pair in enumerate(zip(first.steps, again.steps, strict=True)) if len({*pair}) > 1), None
     )
@@ -176,19 +174,15 @@ def _as_trained(suite: str, task: str, layout: Layout) -> Iterator[Found]:
         yield Found(NOTE, "no info['success'] was true by random play: there are no success rates without one")
 
 
-def _speed(played: _Played) -> str:
-    return f"{ROWS * STEPS / played.seconds:,.0f}"
-
-
 def _play(vector: TrialEnvironments) -> _Played:
-    """Random steps of all rows from fixed seeds; trials that end begin again."""
+    """Random steps of all environments from fixed seeds; trials that end begin again."""
     policy, generator = UniformPolicy(vector.single_action_space), seeded_generator(0, 0)
-    observation, _ = vector.reset(seed=list(range(ROWS)))
+    observation, _ = vector.reset(seed=list(range(ENVIRONMENTS)))
     steps, rewards, counts = [_bytes(observation)], [], np.zeros(3, int)
     seconds = 0.0
     for _ in range(STEPS):
         shown = {name: torch.from_numpy(part) for name, part in as_dict(observation).items()}
-        actions = policy.act(None, shown, None, torch.zeros(ROWS), generator=generator).numpy()
+        actions = policy.act(None, shown, None, torch.zeros(ENVIRONMENTS), generator=generator).numpy()
         start = time.perf_counter()
         observation, reward, terminated, truncated, info = vector.step(actions)
         seconds += time.perf_counter() - start

@@ -38,9 +38,9 @@ class Scan:
         self._schema: Schema | None = None
         self.recorded = recorded
         self._ranges: dict[str, tuple[int, int]] = {}
-        """The least and largest values of lone integers among the observations, and of integer actions."""
-        self._most = np.zeros(0, np.int64)
-        """Largest value of each entry of an integer action."""
+        """The minimum and maximum of lone integers among the observations, and of integer actions."""
+        self._maximum = np.zeros(0, np.int64)
+        """Of each entry of an integer action."""
         self._one_hot = one_hot
         self.order: list[str] = []
         """Observations that are one vector where the environment shows one, in its order; else none."""
@@ -66,22 +66,22 @@ class Scan:
         self._one_hot = self._one_hot and one_hot(action)
         if action.dtype.kind in "iub":
             self._see("action", action)
-            most = action.max(0).ravel()
-            self._most = most if not self._most.size else np.maximum(self._most, most)
+            largest = action.max(0).ravel()
+            self._maximum = np.maximum(self._maximum, largest) if self._maximum.size else largest
 
     def _see(self, name: str, values: np.ndarray) -> None:
-        least, most = self._ranges.get(name, (0, 0))
-        self._ranges[name] = min(least, int(values.min())), max(most, int(values.max()))
+        minimum, maximum = self._ranges.get(name, (0, 0))
+        self._ranges[name] = min(minimum, int(values.min())), max(maximum, int(values.max()))
 
     def _count(self, name: str, parameter: str) -> int:
         """How many choices a column has that runs from 0, as far as was seen."""
-        least, most = self._ranges[name]
-        if least < 0 or most >= MAX_CHOICES:
+        minimum, maximum = self._ranges[name]
+        if minimum < 0 or maximum >= MAX_CHOICES:
             raise OfflineError(
-                f"{self.source}: {name}: expected choices from 0 to below {MAX_CHOICES}, got {least} to {most}: "
+                f"{self.source}: {name}: expected choices from 0 to below {MAX_CHOICES}, got {minimum} to {maximum}: "
                 f"{parameter} says what they are, or write them as floating-point numbers"
             )
-        return most + 1
+        return maximum + 1
 
     def choices(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Of each observation that becomes one-hot: how many choices its entries have, and the first of them."""
@@ -107,7 +107,8 @@ class Scan:
         features = FEATURES if context_features else 0
         choices, recorded = self.choices(), self.recorded.observation
         parts: dict[str, Space] = {name: self._part(name, given, choices.get(name)) for name in self.schema.observation}
-        if given is not None and is_vector(given) and _are_vectors(parts) and parts.keys() == recorded.keys():
+        vectors = len(parts) > 1 and all(part.dtype == np.float32 for part in parts.values())
+        if given is not None and is_vector(given) and vectors and parts.keys() == recorded.keys():
             self.order = list(recorded)
             parts = {OBSERVATION: spaces.Box(-np.inf, np.inf, (sum(shape_of(part)[0] for part in parts.values()),))}
         if features and is_vector(parts):
@@ -179,16 +180,11 @@ class Scan:
         elif self._one_hot:
             counts, single = np.array([size]), True
         else:
-            most = self._count("action", "recorded_action_space")
-            if about.dtype == "bool" or (about.dtype == "int8" and about.shape and most <= 2):
+            choices = self._count("action", "recorded_action_space")
+            if about.dtype == "bool" or (about.dtype == "int8" and about.shape and choices <= 2):
                 return spaces.MultiBinary(size)
-            counts, single = self._most.astype(np.int64) + 1, size == 1
+            counts, single = self._maximum.astype(np.int64) + 1, size == 1
         return spaces.Discrete(max(2, int(counts[0]))) if single else spaces.MultiDiscrete(counts)
-
-
-def _are_vectors(parts: dict[str, Space]) -> bool:
-    """Whether an observation is of several vectors."""
-    return len(parts) > 1 and all(part.dtype == np.float32 for part in parts.values())
 
 
 def fits(own: spaces.Dict, given: spaces.Dict) -> bool:

@@ -27,7 +27,7 @@ class ObservationReader:
         own: the environment's observation space. action: its action space, which a mask must fit.
         where: the environment in words, for errors.
         one_vector: whether a Dict or Tuple of nothing but vectors becomes one, in the order of the space.
-        leading: sizes of axes in front of each part's own, such as the rows of a vector environment.
+        leading: sizes of axes in front of each part's own, such as that of a vector's environments.
         part: makes a part from its name, space, `where` and `leading`.
 
     Attributes:
@@ -127,11 +127,11 @@ class ObservationReader:
     def _refuse(self, name: str, wanted: str, came: Any) -> NoReturn:
         part = f"observation {name!r}" if name else "the observation"
         raise ObservationError(
-            f"{self.where}: expected {wanted} as {part}, got {came}: mend the environment, or the space it declares"
+            f"{self.where}: expected {wanted} as {part}, got {came}: fix the environment, or the space it declares"
         )
 
 
-class SeenObservation(gym.Wrapper):
+class SeenObservation(gym.ObservationWrapper):
     """An environment whose observations are what an agent sees; see `ObservationReader`.
 
     Args:
@@ -147,13 +147,9 @@ class SeenObservation(gym.Wrapper):
         self.observation_space = self.reader.space
         self._read = self.reader.read
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        observation, info = self.env.reset(seed=seed, options=options)
-        return self._read(observation), info
-
-    def step(self, action):
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._read(observation), reward, terminated, truncated, info
+    def observation(self, observation: Any) -> Any:
+        """What the agent sees of it."""
+        return self._read(observation)
 
 
 def as_parts(observation: Any) -> dict[str, Any]:

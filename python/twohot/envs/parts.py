@@ -35,7 +35,7 @@ class Part:
 
     Args:
         name: "a/b" of part b of part a; "observation" if it is the whole. own: its space. where: the environment, in
-            words. leading: sizes of axes in front of the space's own, such as the rows of a vector environment.
+            words. leading: sizes of axes in front of the space's own, such as that of a vector's environments.
 
     Attributes:
         space: what an agent sees. flat: whether that is a float32 vector, which may stand beside others in one.
@@ -108,7 +108,7 @@ class Part:
         """Raise the error that names the part, what was expected and what came."""
         raise ObservationError(
             f"{self.where}: expected {wanted} in {_named(self.name)}, which is declared as {_brief(self.own)}, "
-            f"got {_described(value)}: mend the environment, or the space it declares"
+            f"got {_described(value)}: fix the environment, or the space it declares"
         )
 
 

@@ -45,7 +45,7 @@ def non_finite(suite: str, task: str, observation: Any, reward: float, step: int
     text = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
     return NonFiniteError(
         f"expected finite observations and rewards within float32 from {task_name(suite, task)}, got observation "
-        f"{text} and reward {reward} at step {step} of the trial: mend the environment or leave the task out"
+        f"{text} and reward {reward} at step {step} of the trial: fix the environment or leave the task out"
     )
 
 

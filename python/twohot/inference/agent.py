@@ -67,13 +67,13 @@ class Agent:
             path: a run directory, or one of its checkpoints (RUN/checkpoints/epoch-...). device, seed: as above.
 
         Raises:
-            CheckpointError: when there is none, or it is damaged.
+            CheckpointError: when there is none, or it is corrupt.
         """
         config, networks = load_networks(Path(path))
         return cls(networks, config, device=device, seed=seed)
 
     def make_environments(self, count: int = 1) -> Any:
-        """A vector environment of `count` rows that shows what the agent was trained on (`twohot.envs.make_vector`)."""
+        """`count` environments that show what the agent was trained on, as `twohot.envs.make_vector` makes them."""
         from twohot.data.spaces import agent_layout
         from twohot.envs import make_vector
 
@@ -85,7 +85,7 @@ class Agent:
 
         Args:
             environments: begin that many (B), whatever was before.
-            where: [B] bool, the rows that begin; the others go on. With neither, all rows begin.
+            where: [B] bool, the environments that begin; the others go on. With neither, all begin.
 
         Raises:
             ActingError: when there is nothing to begin, or `where` is no bool [B].
@@ -126,8 +126,8 @@ class Agent:
 
         Args:
             observation: [B, ...] of the observation space, or a dict of those.
-            reward: [B] raw reward of the last action; what rows hold that have just begun is not read, and where all
-                have it may be left out.
+            reward: [B] raw reward of the last action; not read of environments that have just begun, and where all have
+                it may be left out.
             greedy: take the most probable action instead of sampling one.
 
         Returns:
@@ -168,20 +168,20 @@ class Agent:
 
     def _rewarded(self, reward: Any) -> np.ndarray:
         """[B] float32, 0 where a trial has just begun."""
-        rows = len(self._began)
+        environments = len(self._began)
         if reward is None:
-            return np.zeros(rows, np.float32)
+            return np.zeros(environments, np.float32)
         try:
             array = read_array(reward)
-            if array.shape == (rows,) and array.dtype.kind in "biuf":
+            if array.shape == (environments,) and array.dtype.kind in "biuf":
                 array = np.where(self._began, 0, array)
-            return exact_array(array, np.dtype(np.float32), (rows,))
+            return exact_array(array, np.dtype(np.float32), (environments,))
         except ValueError as error:
-            raise ActingError(f"act: reward of {rows} environments: {error}") from error
+            raise ActingError(f"act: reward of {environments} environments: {error}") from error
 
     def _seen(self, observation: Any) -> dict[str, torch.Tensor]:
         named = dict(observation) if isinstance(observation, Mapping) else {OBSERVATION: observation}
-        rows = len(self._began)
+        environments = len(self._began)
         if set(named) != set(self.observation_space):
             raise ActingError(
                 f"act: expected observations {sorted(self.observation_space)}, got {sorted(map(str, named))}"
@@ -189,11 +189,11 @@ class Agent:
         tensors = {}
         for name, space in self.observation_space.items():
             try:
-                array = exact_array(named[name], dtype_of(space), (rows, *shape_of(space)))
+                array = exact_array(named[name], dtype_of(space), (environments, *shape_of(space)))
                 if isinstance(space, MultiBinary) and not ((array == 0) | (array == 1)).all():
                     raise ValueError("expected 0 or 1 in each entry, got others")
             except ValueError as error:
-                raise ActingError(f"act: observation {name!r} of {rows} environments: {error}") from error
+                raise ActingError(f"act: observation {name!r} of {environments} environments: {error}") from error
             tensors[name] = torch.from_numpy(array).to(self.device)
         return tensors
 
@@ -202,7 +202,7 @@ def load_networks(path: Path) -> tuple[TrainConfig, AgentNetworks]:
     """The configuration and networks of a run's newest checkpoint or of one checkpoint, on the CPU, in eval mode.
 
     Raises:
-        CheckpointError: when there is none, or it is damaged.
+        CheckpointError: when there is none, or it is corrupt.
     """
     if (path / "state.json").is_file():
         return _load(path)

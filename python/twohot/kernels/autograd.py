@@ -93,8 +93,8 @@ def differentiated_once(op: Any) -> Callable[..., Any]:
 def scaled(ctx: Any, saved: Sequence[Tensor], factor: Tensor) -> list[Tensor]:
     """The gradients that were `saved` x factor []: themselves where a look at it is free and finds 1.
 
-    Whoever keeps the graph gets copies, so that what was given out can be changed. Saved tensors come as an argument
-    because activation checkpointing hands them out once.
+    A caller that keeps the graph gets copies, so that what was given out can be changed. Saved tensors come as an
+    argument because activation checkpointing hands them out once.
     """
     if torch.compiler.is_compiling() or not is_eager_tensor(factor) or not factor.is_cpu:
         return [(gradient * factor).to(gradient.dtype) for gradient in saved]

@@ -107,14 +107,6 @@ class CriticEnsemble(nn.Module):
         """Weight [C, N, hidden] and bias [C, N] of the last layer."""
         return self.weights[-1].transpose(1, 2), self.biases[-1].squeeze(1)
 
-    def logits(self, state: Tensor, action: Tensor) -> Tensor:
-        """[C, M, G, N] logits of one action per step and discount; arguments as `features`."""
-        return self._head(self.features(state, action))
-
-    def all_logits(self, state: Tensor) -> Tensor:
-        """Logits of every action: [C, M, G, A, N] for `state` [C, M, 1, hidden]."""
-        return self._head(self.all_features(state))
-
     def cross_entropy(
         self, state: Tensor, action: Tensor, target: Tensor, bins: ValueBins, mask: Tensor, sigma: float | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -172,23 +164,9 @@ class CriticEnsemble(nn.Module):
         rows = self._rows(step, discount, action, state.dtype)
         return op.critics_output(*self._ensemble(state, rows), *rows)
 
-    def choice_values(self, state: Tensor, wanted: Tensor, bins: ValueBins) -> Tensor:
-        """Values [C, M, G, A] of the actions of a Discrete space that are `wanted` [M, G, A] (bool).
-
-        The others are 0, or computed as well (see `nonzero_indices`).
-        """
-        step, discount, action = nonzero_indices(wanted)
-        q = torch.zeros(self.critics, *wanted.shape, dtype=self._accumulate_dtype(state), device=state.device)
-        q[:, step, discount, action] = self.values(state, step, discount, action, bins)
-        return q
-
-    @staticmethod
-    def _accumulate_dtype(state: Tensor) -> torch.dtype:
-        return torch.promote_types(state.dtype, torch.float32)
-
     def _ensemble(self, state: Tensor, rows: Rows) -> Critics:
         """What `twohot.kernels.critics` computes these rows with; products run in the dtype of `state`."""
-        dtype = self._accumulate_dtype(state)
+        dtype = torch.promote_types(state.dtype, torch.float32)
         discount = (self.horizons * self.discount + self.bias).to(dtype)  # [C, G, hidden]
         table = self.action.rows if rows.action is None else self.action.table
         action = table.unflatten(-1, (self.critics, self.hidden)).transpose(0, 1)  # [C, A, hidden]
@@ -238,6 +216,3 @@ class CriticEnsemble(nn.Module):
             # In place where autograd keeps nothing: a fresh tensor of this size costs more in page faults than in work.
             x = torch.bmm(functional.leaky_relu(x, inplace=True), weight).add_(bias)
         return functional.leaky_relu(x, inplace=True).unflatten(1, rows)
-
-    def _head(self, x: Tensor) -> Tensor:
-        return torch.bmm(x.flatten(1, -2), self.weights[-1]).add_(self.biases[-1]).unflatten(1, x.shape[1:-1])

@@ -135,9 +135,6 @@ class ImageEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """images [M, H, W, C] uint8 to [M, outputs]."""
         # All 256 values of (x - 128) / 128 are exact in bfloat16. Permuted, [M, H, W, C] is torch's channels-last form.
-        pixels = images.to(_compute_dtype(self.project.weight)).sub_(128).div_(128).permute(0, 3, 1, 2)
+        dtype = autocast_dtype(self.project.weight.device) or self.project.weight.dtype
+        pixels = images.to(dtype).sub_(128).div_(128).permute(0, 3, 1, 2)
         return self.project(self.network(pixels).flatten(1))
-
-
-def _compute_dtype(weight: Tensor) -> torch.dtype:
-    return autocast_dtype(weight.device) or weight.dtype

@@ -44,7 +44,9 @@ class TransformerLayer(nn.Module):
         """x [B, L, E] to [B, L, E]."""
         dtype = fused.products_dtype(x, self.heads, self.up.weight.shape[0])
         if dtype is not None and self.norm_attention.weight.dtype == torch.float32:
-            return fused.run(x, dtype, self._settings(), self.folded())
+            dropout = self.dropout.p if self.training else 0.0
+            settings = fused.Settings(self.heads, self.rotary, self.norm_attention.eps, LEAKY_RELU_SLOPE, dropout)
+            return fused.run(x, dtype, settings, self.folded())
         return self.block(x, partial(causal_attention, rotary=self.rotary))
 
     def prefill(self, x: Tensor, lengths: Tensor, cache: KVCache, layer: int) -> Tensor:
@@ -58,10 +60,6 @@ class TransformerLayer(nn.Module):
         x = x + self.norm_attended(self.out(attended))
         hidden = self.norm_hidden(functional.leaky_relu(self.up(self.norm_feed_forward(x)), inplace=True))
         return x + self.dropout(self.down(hidden))
-
-    def _settings(self) -> fused.Settings:
-        dropout = self.dropout.p if self.training else 0.0
-        return fused.Settings(self.heads, self.rotary, self.norm_attention.eps, LEAKY_RELU_SLOPE, dropout)
 
     def folded(self) -> fused.Layer:
         """The weights as one layer needs them: gains over spectral norms, and scales of heads, multiplied in."""

@@ -7,6 +7,8 @@ state in the critics' first layer, for M steps [C, M, 1, hidden], and `features`
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +21,38 @@ from twohot.rl.popart import PopArt
 CriticHeads = CriticEnsemble | OutputCritics
 
 
-class ClassValues(nn.Module):
+class _Values(nn.Module, ABC):
+    """Values of actions, from those of R (step, discount, action)."""
+
+    def decode_actions(self, critics: CriticHeads, state: Tensor, action: Tensor, counts: Tensor) -> Tensor:
+        """Values [C, M, G] of actions [M, G, *action], without gradient, of steps where `counts` [M] is True.
+
+        Those of other steps are 0, or computed as well.
+        """
+        wanted = counts.unsqueeze(-1).expand(action.shape[:2])
+        step, discount = nonzero_indices(wanted)
+        value = self._values(critics, state, step, discount, action[step, discount])
+        q = value.new_zeros(critics.critics, *wanted.shape)
+        q[:, step, discount] = value
+        return q
+
+    def decode_choices(self, critics: CriticHeads, state: Tensor, wanted: Tensor) -> Tensor:
+        """Values [C, M, G, A] of the choices that are `wanted` [M, G, A] (bool), without gradient.
+
+        Those of others are 0, or computed as well.
+        """
+        step, discount, action = nonzero_indices(wanted)
+        value = self._values(critics, state, step, discount, action)
+        q = value.new_zeros(critics.critics, *wanted.shape)
+        q[:, step, discount, action] = value
+        return q
+
+    @abstractmethod
+    def _values(self, critics: CriticHeads, state: Tensor, step: Tensor, discount: Tensor, action: Tensor) -> Tensor:
+        """[C, R] in units of the multiplied return, without gradient; arguments as `CriticEnsemble.values`."""
+
+
+class ClassValues(_Values):
     """N classes of the return: two-hot labels, or HL-Gauss ones; the loss does not depend on the return's scale.
 
     PopArt's statistics are those of the targets too; an actor that maximises the values divides by them.
@@ -43,21 +76,8 @@ class ClassValues(nn.Module):
         weight, bias = critics.head
         return linear_bin_expectation(features, weight, bias, self.bins)
 
-    def decode_actions(self, critics: CriticHeads, state: Tensor, action: Tensor, counts: Tensor) -> Tensor:
-        """Values [C, M, G] of actions [M, G, *action], without gradient, of steps where `counts` [M] is True.
-
-        Those of other steps are 0, or computed as well.
-        """
-        wanted = counts.unsqueeze(-1).expand(action.shape[:2])
-        step, discount = nonzero_indices(wanted)
-        value = _with_actions(critics).values(state, step, discount, action[step, discount], self.bins)
-        q = value.new_zeros(critics.critics, *wanted.shape)
-        q[:, step, discount] = value
-        return q
-
-    def decode_choices(self, critics: CriticHeads, state: Tensor, wanted: Tensor) -> Tensor:
-        """Values [C, M, G, A] of the choices that are `wanted` [M, G, A] (bool), without gradient."""
-        return _with_actions(critics).choice_values(state, wanted, self.bins)
+    def _values(self, critics: CriticHeads, state: Tensor, step: Tensor, discount: Tensor, action: Tensor) -> Tensor:
+        return _with_actions(critics).values(state, step, discount, action, self.bins)
 
     def normalized(self, critics: CriticHeads, features: Tensor) -> Tensor:
         """As `decode`, less PopArt's mean and by its deviation."""
@@ -92,7 +112,7 @@ def _with_actions(critics: CriticHeads) -> CriticEnsemble:
     return critics
 
 
-class ScalarValues(nn.Module):
+class ScalarValues(_Values):
     """One number: the return less PopArt's mean, by its deviation; trained on its squared error.
 
     A factor and an offset for each discount stand after the critics' last layer, which all discounts share: they take
@@ -112,39 +132,19 @@ class ScalarValues(nn.Module):
         self.register_buffer("factor", torch.ones(len(popart.mean)))
         self.register_buffer("offset", torch.zeros(len(popart.mean)))
 
-    def _outputs(self, critics: CriticHeads, features: Tensor) -> Tensor:
-        weight, bias = critics.head
-        x = torch.bmm(features.flatten(1, -2), weight.mT).add_(bias.unsqueeze(1))
-        return x.squeeze(-1).unflatten(1, features.shape[1:-1])
-
     def normalized(self, critics: CriticHeads, features: Tensor) -> Tensor:
         """As `ClassValues.normalized`."""
-        x = self._outputs(critics, features).movedim(2, -1)
+        weight, bias = critics.head
+        x = torch.bmm(features.flatten(1, -2), weight.mT).add_(bias.unsqueeze(1))
+        x = x.squeeze(-1).unflatten(1, features.shape[1:-1]).movedim(2, -1)
         return (self.factor * x + self.offset).movedim(-1, 2)
 
     def decode(self, critics: CriticHeads, features: Tensor) -> Tensor:
         """As `ClassValues.decode`."""
         return self.popart.denormalize(self.normalized(critics, features).movedim(2, -1)).movedim(-1, 2)
 
-    def decode_actions(self, critics: CriticHeads, state: Tensor, action: Tensor, counts: Tensor) -> Tensor:
-        """As `ClassValues.decode_actions`."""
-        wanted = counts.unsqueeze(-1).expand(action.shape[:2])
-        step, discount = nonzero_indices(wanted)
-        value = self._values(critics.outputs(state, step, discount, action[step, discount]), discount)
-        q = value.new_zeros(critics.critics, *wanted.shape)
-        q[:, step, discount] = value
-        return q
-
-    def decode_choices(self, critics: CriticHeads, state: Tensor, wanted: Tensor) -> Tensor:
-        """As `ClassValues.decode_choices`."""
-        step, discount, action = nonzero_indices(wanted)
-        value = self._values(critics.outputs(state, step, discount, action), discount)
-        q = value.new_zeros(critics.critics, *wanted.shape)
-        q[:, step, discount, action] = value
-        return q
-
-    def _values(self, x: Tensor, discount: Tensor) -> Tensor:
-        """Values, in units of the multiplied return, of outputs x [..., R] for discounts [R]."""
+    def _values(self, critics: CriticHeads, state: Tensor, step: Tensor, discount: Tensor, action: Tensor) -> Tensor:
+        x = critics.outputs(state, step, discount, action)
         x = self.factor[discount] * x + self.offset[discount]
         return (self.popart.deviation[discount] * x + self.popart.mean[discount]).to(x.dtype)
 
@@ -167,7 +167,7 @@ def make_values(
     """Values of a kind, as the configuration names it: "two_hot", "hl_gauss" or "scalar".
 
     Args:
-        discounts: G. bins, sigma: of classes. deviation: the least and the greatest that PopArt divides by.
+        discounts: G. bins, sigma: of classes. deviation: the minimum and maximum that PopArt divides by.
     """
     popart = PopArt(discounts, minimum_deviation=deviation[0], maximum_deviation=deviation[1])
     if kind == "scalar":

@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-from twohot.config import (
-    AgentConfig,
-    CollectConfig,
-    EnvironmentConfig,
-    EvaluateConfig,
-    ObjectiveConfig,
-    OptimizerConfig,
-    ReplayConfig,
-    TrainConfig,
-)
-from twohot.presets.preset import Preset, small_agent
+from twohot import config
+from twohot.presets.preset import Preset, small_agent, small_objective
 
 PRESETS: dict[str, Preset] = {
     "dark-key": Preset(
         "Dark-Key-To-Door, 8 x 8, 500 steps a trial, by the paper's settings.",
-        TrainConfig(
+        config.TrainConfig(
             epochs=400,
             updates_per_epoch=500,
             window=500,
-            environment=EnvironmentConfig(suite="dark_key", tasks=("8x8",)),
-            agent=AgentConfig(width=128, feed_forward=512, context=500),
-            objective=ObjectiveConfig(reward_multiplier=100.0),
-            collect=CollectConfig(environments=24, steps_per_epoch=500, epsilon_steps=500_000, trial_epsilon_steps=500),
-            replay=ReplayConfig(capacity_steps=10_000_000),
-            evaluate=EvaluateConfig(every=25),
+            environment=config.EnvironmentConfig(suite="dark_key", tasks=("8x8",)),
+            agent=config.AgentConfig(width=128, feed_forward=512, context=500),
+            objective=config.ObjectiveConfig(reward_multiplier=100.0),
+            collect=config.CollectConfig(
+                environments=24, steps_per_epoch=500, epsilon_steps=500_000, trial_epsilon_steps=500
+            ),
+            replay=config.ReplayConfig(capacity_steps=10_000_000),
+            evaluate=config.EvaluateConfig(every=25),
         ),
     ),
     "dark-key-small": Preset(
         "Dark-Key-To-Door, 4 x 4, 100 steps a trial, a small agent; minutes on two cores.",
-        TrainConfig(
+        config.TrainConfig(
             epochs=83,
             updates_per_epoch=100,
             warmup_epochs=3,
             batch_size=16,
             window=100,
             threads=2,
-            environment=EnvironmentConfig(suite="dark_key", tasks=("4x4-short",)),
+            environment=config.EnvironmentConfig(suite="dark_key", tasks=("4x4-short",)),
             agent=small_agent(
                 context=100,
                 discount=0.9,
@@ -49,21 +42,13 @@ PRESETS: dict[str, Preset] = {
             ),
             # Rewards that are all 1 have no scale to be independent of, and maximising the critics learns faster than
             # imitation alone. The binary filter settles on one action too early.
-            objective=ObjectiveConfig(
-                actor="dependent",
-                filter="exponential",
-                filter_beta=50.0,
-                reward_multiplier=1.0,
-                action_samples=0,
-                target_action_samples=0,
-                target_rate=0.01,
-            ),
-            optimizer=OptimizerConfig(learning_rate=2e-3, warmup_updates=100, decay_updates=8000),
-            collect=CollectConfig(
+            objective=small_objective(actor="dependent", filter="exponential", filter_beta=50.0, reward_multiplier=1.0),
+            optimizer=config.OptimizerConfig(learning_rate=2e-3, warmup_updates=100, decay_updates=8000),
+            collect=config.CollectConfig(
                 environments=64, steps_per_epoch=100, epsilon_end=0.1, epsilon_steps=150_000, randomize_epsilon=False
             ),
-            replay=ReplayConfig(capacity_steps=400_000),
-            evaluate=EvaluateConfig(every=10, trials=32, final_trials=128),
+            replay=config.ReplayConfig(capacity_steps=400_000),
+            evaluate=config.EvaluateConfig(every=10, trials=32, final_trials=128),
         ),
     ),
 }

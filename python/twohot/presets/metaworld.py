@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from twohot.config import (
-    AgentConfig,
-    CollectConfig,
-    EnvironmentConfig,
-    EvaluateConfig,
-    ObjectiveConfig,
-    OptimizerConfig,
-    ReplayConfig,
-    TrainConfig,
-)
+from twohot import config
 from twohot.envs.suites.metaworld import ML10_TEST, ML10_TRAIN, ML45_TEST, ML45_TRAIN, MT10
 from twohot.presets.preset import Preset, small_agent
 
 
-def _paper(tasks: tuple[str, ...], epochs: int, held_out: tuple[str, ...] = ()) -> TrainConfig:
+def _paper(tasks: tuple[str, ...], epochs: int, held_out: tuple[str, ...] = ()) -> config.TrainConfig:
     """Three attempts of 500 steps, 40 actors; an epoch is 40 000 steps, and epsilon falls within a trial too."""
-    return TrainConfig(
+    return config.TrainConfig(
         epochs=epochs,
-        environment=EnvironmentConfig(suite="metaworld", tasks=tasks, attempts=3),
-        agent=AgentConfig(width=320),
-        objective=ObjectiveConfig(reward_multiplier=1.0),
-        optimizer=OptimizerConfig(learning_rate=5e-4, gradient_clip=2.0),
-        collect=CollectConfig(environments=40, epsilon_steps=2_000_000, trial_epsilon_steps=1500),
-        replay=ReplayConfig(capacity_steps=25_000_000, storage="disk"),
-        evaluate=EvaluateConfig(every=25, held_out_tasks=held_out, splits=("train", "test")),
+        environment=config.EnvironmentConfig(suite="metaworld", tasks=tasks, attempts=3),
+        agent=config.AgentConfig(width=320),
+        objective=config.ObjectiveConfig(reward_multiplier=1.0),
+        optimizer=config.OptimizerConfig(learning_rate=5e-4, gradient_clip=2.0),
+        collect=config.CollectConfig(environments=40, epsilon_steps=2_000_000, trial_epsilon_steps=1500),
+        replay=config.ReplayConfig(capacity_steps=25_000_000, storage="disk"),
+        evaluate=config.EvaluateConfig(every=25, held_out_tasks=held_out, splits=("train", "test")),
     )
 
 
@@ -46,20 +37,20 @@ PRESETS: dict[str, Preset] = {
     ),
     "metaworld-ml1-small": Preset(
         "Meta-World's reach with a hidden goal, a small agent; minutes on two cores.",
-        TrainConfig(
+        config.TrainConfig(
             epochs=20,
             updates_per_epoch=150,
             warmup_epochs=1,
             batch_size=16,
             window=64,
             threads=1,
-            environment=EnvironmentConfig(suite="metaworld", tasks=("reach-v3",), attempts=3),
+            environment=config.EnvironmentConfig(suite="metaworld", tasks=("reach-v3",), attempts=3),
             agent=small_agent(context=64, discount=0.99, training_discounts=(0.9,)),
-            objective=ObjectiveConfig(reward_multiplier=1.0, target_rate=0.01),
-            optimizer=OptimizerConfig(learning_rate=1e-3, warmup_updates=100),
-            collect=CollectConfig(environments=8, steps_per_epoch=500, epsilon_steps=60_000),
-            replay=ReplayConfig(capacity_steps=200_000),
-            evaluate=EvaluateConfig(every=10, trials=4, final_trials=16),
+            objective=config.ObjectiveConfig(reward_multiplier=1.0, target_rate=0.01),
+            optimizer=config.OptimizerConfig(learning_rate=1e-3, warmup_updates=100),
+            collect=config.CollectConfig(environments=8, steps_per_epoch=500, epsilon_steps=60_000),
+            replay=config.ReplayConfig(capacity_steps=200_000),
+            evaluate=config.EvaluateConfig(every=10, trials=4, final_trials=16),
         ),
     ),
 }

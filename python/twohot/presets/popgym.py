@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from twohot.config import (
-    AgentConfig,
-    CollectConfig,
-    EnvironmentConfig,
-    EvaluateConfig,
-    ObjectiveConfig,
-    OptimizerConfig,
-    ReplayConfig,
-    TrainConfig,
-)
+from twohot import config
 from twohot.envs import MULTITASK_27
 from twohot.losses import ValueBins
 from twohot.presets.preset import Preset, small_agent
@@ -19,7 +10,7 @@ from twohot.presets.preset import Preset, small_agent
 PRESETS: dict[str, Preset] = {
     "quickstart": Preset(
         "One small agent, six POPGym tasks with rewards spread over a factor of 1000; minutes on two cores.",
-        TrainConfig(
+        config.TrainConfig(
             epochs=40,
             updates_per_epoch=160,
             warmup_epochs=1,
@@ -27,7 +18,7 @@ PRESETS: dict[str, Preset] = {
             window=52,
             checkpoint_every=10,
             threads=1,
-            environment=EnvironmentConfig(
+            environment=config.EnvironmentConfig(
                 tasks=(
                     "RepeatFirstEasy",
                     "RepeatPreviousEasy",
@@ -39,34 +30,34 @@ PRESETS: dict[str, Preset] = {
                 reward_multipliers=(100.0, 10.0, 0.1, 3.0, 1.0, 0.3),
             ),
             agent=small_agent(context=52),
-            objective=ObjectiveConfig(
+            objective=config.ObjectiveConfig(
                 reward_multiplier=1000.0, action_samples=0, target_action_samples=1, target_rate=0.01
             ),
-            optimizer=OptimizerConfig(learning_rate=2e-3, warmup_updates=100),
-            collect=CollectConfig(environments=16, steps_per_epoch=260, epsilon_steps=80_000),
-            replay=ReplayConfig(capacity_steps=200_000),
-            evaluate=EvaluateConfig(every=5, trials=8, final_trials=64),
+            optimizer=config.OptimizerConfig(learning_rate=2e-3, warmup_updates=100),
+            collect=config.CollectConfig(environments=16, steps_per_epoch=260, epsilon_steps=80_000),
+            replay=config.ReplayConfig(capacity_steps=200_000),
+            evaluate=config.EvaluateConfig(every=5, trials=8, final_trials=64),
         ),
     ),
     "popgym": Preset(
         "One POPGym task with the paper's settings; name it with --environment.tasks.",
-        TrainConfig(
+        config.TrainConfig(
             window=2000,
-            agent=AgentConfig(context=2000),
-            objective=ObjectiveConfig(reward_multiplier=100.0, target_rate=0.0025),
-            optimizer=OptimizerConfig(warmup_updates=2000),
-            collect=CollectConfig(environments=24),
+            agent=config.AgentConfig(context=2000),
+            objective=config.ObjectiveConfig(reward_multiplier=100.0, target_rate=0.0025),
+            optimizer=config.OptimizerConfig(warmup_updates=2000),
+            collect=config.CollectConfig(environments=24),
         ),
     ),
     "popgym-multitask": Preset(
         "The paper's 27 POPGym games at once: two attempts, the first unscored (a GPU's work).",
-        TrainConfig(
+        config.TrainConfig(
             epochs=625,
             window=2000,
-            environment=EnvironmentConfig(
+            environment=config.EnvironmentConfig(
                 tasks=MULTITASK_27, attempts=2, unscored_attempts=1, observation_size=26, actions=26
             ),
-            agent=AgentConfig(
+            agent=config.AgentConfig(
                 context=2000,
                 bins=ValueBins.amago2(count=64),
                 training_discounts=(
@@ -75,10 +66,10 @@ PRESETS: dict[str, Preset] = {
                 ),
                 discount=0.999,
             ),
-            objective=ObjectiveConfig(reward_multiplier=200.0, target_rate=0.0025),
-            optimizer=OptimizerConfig(warmup_updates=2000),
-            collect=CollectConfig(environments=24),
-            evaluate=EvaluateConfig(every=25),
+            objective=config.ObjectiveConfig(reward_multiplier=200.0, target_rate=0.0025),
+            optimizer=config.OptimizerConfig(warmup_updates=2000),
+            collect=config.CollectConfig(environments=24),
+            evaluate=config.EvaluateConfig(every=25),
         ),
     ),
 }

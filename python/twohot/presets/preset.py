@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from twohot.config import AgentConfig, TrainConfig
+from twohot.config import AgentConfig, ObjectiveConfig, TrainConfig
 from twohot.losses import ValueBins
 
 FEW_REWARDS: dict[str, Any] = {
@@ -45,3 +45,8 @@ def small_agent(context: int, discount: float = 0.97, **settings) -> AgentConfig
         "bins": ValueBins.amago2(count=64),
     }
     return AgentConfig(context=context, discount=discount, **{**sizes, **settings})
+
+
+def small_objective(**settings) -> ObjectiveConfig:
+    """The objective of a small agent: values of all actions instead of samples, and targets that follow fast."""
+    return ObjectiveConfig(action_samples=0, target_action_samples=0, target_rate=0.01, **settings)

@@ -2,49 +2,42 @@
 
 from __future__ import annotations
 
-from twohot.config import (
-    AgentConfig,
-    CollectConfig,
-    EnvironmentConfig,
-    EvaluateConfig,
-    ObjectiveConfig,
-    OptimizerConfig,
-    ReplayConfig,
-    TrainConfig,
-)
+from twohot import config
 from twohot.presets.preset import Preset, small_agent
 
 PRESETS: dict[str, Preset] = {
     "tmaze": Preset(
         "A passive T-Maze of 1000 steps, by the paper's settings (a GPU's work).",
-        TrainConfig(
+        config.TrainConfig(
             epochs=400,
             window=1001,
-            environment=EnvironmentConfig(suite="tmaze", tasks=("passive-1000",)),
-            agent=AgentConfig(width=128, layers=2, feed_forward=512, context=1001, discount=0.9999),
-            objective=ObjectiveConfig(reward_multiplier=100.0),
-            collect=CollectConfig(environments=24, steps_per_epoch=1001, epsilon_end=0.001, epsilon_steps=2_000_000),
-            evaluate=EvaluateConfig(every=25),
+            environment=config.EnvironmentConfig(suite="tmaze", tasks=("passive-1000",)),
+            agent=config.AgentConfig(width=128, layers=2, feed_forward=512, context=1001, discount=0.9999),
+            objective=config.ObjectiveConfig(reward_multiplier=100.0),
+            collect=config.CollectConfig(
+                environments=24, steps_per_epoch=1001, epsilon_end=0.001, epsilon_steps=2_000_000
+            ),
+            evaluate=config.EvaluateConfig(every=25),
         ),
     ),
     "tmaze-small": Preset(
         "A passive T-Maze of 30 steps, a small agent; minutes on two cores.",
-        TrainConfig(
+        config.TrainConfig(
             epochs=30,
             updates_per_epoch=150,
             warmup_epochs=1,
             batch_size=24,
             window=31,
             threads=1,
-            environment=EnvironmentConfig(suite="tmaze", tasks=("passive-30",)),
+            environment=config.EnvironmentConfig(suite="tmaze", tasks=("passive-30",)),
             agent=small_agent(context=31, discount=0.99),
-            objective=ObjectiveConfig(
+            objective=config.ObjectiveConfig(
                 reward_multiplier=100.0, action_samples=0, target_action_samples=1, target_rate=0.01
             ),
-            optimizer=OptimizerConfig(learning_rate=2e-3, warmup_updates=100),
-            collect=CollectConfig(environments=16, steps_per_epoch=310, epsilon_end=0.01, epsilon_steps=60_000),
-            replay=ReplayConfig(capacity_steps=200_000),
-            evaluate=EvaluateConfig(every=10, trials=32, final_trials=128),
+            optimizer=config.OptimizerConfig(learning_rate=2e-3, warmup_updates=100),
+            collect=config.CollectConfig(environments=16, steps_per_epoch=310, epsilon_end=0.01, epsilon_steps=60_000),
+            replay=config.ReplayConfig(capacity_steps=200_000),
+            evaluate=config.EvaluateConfig(every=10, trials=32, final_trials=128),
         ),
     ),
 }

@@ -75,7 +75,7 @@ class Contents:
         return self.table()["id"]
 
     def actions(self) -> np.ndarray:
-        """Actions of all stored steps, [steps, *action shape], one trajectory behind the other, as `table`."""
+        """Actions of all stored steps, [steps, *action shape], one trajectory after the other, as `table`."""
         return self._native.actions()
 
     def get(self, trajectory: int) -> dict[str, Any]:

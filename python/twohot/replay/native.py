@@ -56,7 +56,7 @@ def make_native(
 ) -> _native.ReplayStore:
     """The native store of these arguments, those of `Replay.open`. Raises as that does."""
 
-    def given(name: Literal["capacity_steps", "capacity_bytes", "capacity_trajectories"]) -> int | None:
+    def given(name: str) -> int | None:
         value = capacity.get(name)
         return None if value is None else integer(name, value)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(eq=False)
 class Trajectories:
-    """Copies of the whole trajectories that `B` windows were drawn from, one behind the other, to be changed in place.
+    """Copies of the whole trajectories that `B` windows were drawn from, one after the other, to be changed in place.
 
     Trajectory b has the observation rows `observation_rows(b)` and the step rows `step_rows(b)`. Its length, its id and
     its last step's end stay as they are; a reward must stay finite.

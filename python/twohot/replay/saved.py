@@ -46,7 +46,7 @@ def write(path: Path, snapshot: dict[str, Any], schema: Schema, capacity: Capaci
         save_file(tensors, partial, metadata=metadata)
 
 
-def read(path: Path, changes: Capacities, threads: int) -> tuple[Schema, _native.ReplayStore, Capacities]:
+def read(path: Path, changes: Mapping[str, int], threads: int) -> tuple[Schema, _native.ReplayStore, Capacities]:
     """The saved schema, a store in memory with what was saved, and its capacity, the saved one with these changes.
 
     Raises OSError where the file cannot be read and CorruptReplayError, naming it, where it is no saved replay.
@@ -65,8 +65,7 @@ def read(path: Path, changes: Capacities, threads: int) -> tuple[Schema, _native
         if summed and metadata["checksum"] != _checksum(text, tensors):
             raise ValueError("it does not have its checksum: it was changed")
         about = json.loads(text)
-        schema, capacity = Schema.from_json(about["schema"]), capacities(**about["capacity"])
-        capacity.update(changes)
+        schema, capacity = Schema.from_json(about["schema"]), capacities(**{**about["capacity"], **changes})
         store = make_native(schema, capacity, None, mode="create", seed=0, threads=threads)
         _fill(store, schema, tensors, about["counters"])
     except OSError:

@@ -380,13 +380,8 @@ class Replay(Loadable, Contents):
         CorruptReplayError, naming it, where it is corrupt, no saved replay, or holds a trajectory larger than the
         capacity.
         """
-        changes = Capacities()
-        if capacity_steps is not None:
-            changes["capacity_steps"] = integer("capacity_steps", capacity_steps, 1)
-        if capacity_bytes is not None:
-            changes["capacity_bytes"] = integer("capacity_bytes", capacity_bytes, 1)
-        if capacity_trajectories is not None:
-            changes["capacity_trajectories"] = integer("capacity_trajectories", capacity_trajectories, 1)
+        given = capacities(capacity_steps, capacity_bytes, capacity_trajectories)
+        changes = {name: integer(name, value, 1) for name, value in given.items() if value is not None}
         schema, native, capacity = saved.read(absolute_path(path), changes, integer("threads", threads, 1))
         return cls(schema, native, capacity, None)
 

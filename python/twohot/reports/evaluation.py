@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from twohot.errors import DamagedRunError
+from twohot.errors import CorruptRunError
 from twohot.reports.markup import escape, missing, table
 from twohot.reports.results import NOTHING, format_number
 from twohot.runs.scores import EVALUATION_NAME
@@ -23,12 +23,12 @@ def evaluation_section(evaluation: Mapping[str, Any]) -> str:
     """What `evaluation.json` holds, as tables: tasks that were trained on, then those held out.
 
     Raises:
-        DamagedRunError: it holds something else.
+        CorruptRunError: it holds something else.
     """
     try:
         return _tables(evaluation)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-        raise DamagedRunError(
+        raise CorruptRunError(
             f"{EVALUATION_NAME}: not what an evaluation writes ({error!r}): evaluate the run again, or delete it"
         ) from error
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
-from twohot.errors import DamagedRunError
+from twohot.errors import CorruptRunError
 from twohot.reports import figures
 from twohot.reports.evaluation import evaluation_section
 from twohot.reports.figures import AGENT, COLLECT, PHASES, RANDOM, TOTAL, Line
@@ -115,8 +114,7 @@ def _learning(run: Run) -> str:
         name, error_name = f"evaluation/return/{task}", f"evaluation/return_std_error/{task}"
         steps, returns = run.series(name, "environment_steps")
         if steps:
-            errors = [cast("float", row.metrics.get(error_name, 0.0)) for row in run.rows if name in row.metrics]
-            lines.append(Line(steps, returns, AGENT, errors, marker=True))
+            lines.append(Line(steps, returns, AGENT, run.errors(name, error_name), marker=True))
         panels.append((task, figures.curves(f"Return on {task}", lines, "environment steps", side_by_side(len(tasks)))))
     caption = (
         "Mean raw return of each task over environment steps, each task on its own scale. Learning shows where the "
@@ -195,7 +193,7 @@ def _bins(run: Run) -> str:
     if not mass or not centers:
         return missing("No histogram over value bins has been logged yet; a critic that regresses a scalar has none.")
     if len(mass) != len(centers):
-        raise DamagedRunError(
+        raise CorruptRunError(
             f"metrics.jsonl: value/bin_histogram has {len(mass)} bins, but value/bin_centers has {len(centers)}"
         )
     updates = run.series("value/bin_histogram", "updates")[0][-1]

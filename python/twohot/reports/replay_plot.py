@@ -57,8 +57,8 @@ def plot(replay: Replay, path: str | Path | None = None, *, names: Mapping[int, 
     for axes, column, label in zip(panels, ("length", "return"), ("steps", "return"), strict=True):
         style(axes, label, 5, grid="x")
         for place, task in enumerate(shown.tolist()):
-            least, low, middle, high, most = np.percentile(rows[column][rows["task"] == task], (0, 20, 50, 80, 100))
-            axes.plot((least, most), (place, place), color=TOTAL, linewidth=0.8)
+            lowest, low, middle, high, highest = np.percentile(rows[column][rows["task"] == task], (0, 20, 50, 80, 100))
+            axes.plot((lowest, highest), (place, place), color=TOTAL, linewidth=0.8)
             axes.plot((low, high), (place, place), color=AGENT, linewidth=3, solid_capstyle="butt")
             axes.plot(middle, place, color=AGENT, marker="o", markersize=4.5, markeredgecolor="white")
     panels[0].set_ylim(max(len(shown), 1) - 0.5, -0.5)

@@ -84,6 +84,10 @@ class Run:
         rows = [row for row in self.rows if name in row.metrics]
         return [getattr(row, axis) for row in rows], [cast("float", row.metrics[name]) for row in rows]
 
+    def errors(self, name: str, error_name: str) -> list[float]:
+        """The standard error of each number of `series`, by its name; 0 where there is none."""
+        return [cast("float", row.metrics.get(error_name, 0.0)) for row in self.rows if name in row.metrics]
+
     def last(self, name: str) -> Any:
         """The latest value of a metric; None where it was never logged."""
         return next((row.metrics[name] for row in reversed(self.rows) if name in row.metrics), None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
 
 from twohot.reports import figures
 from twohot.reports.figures import AGENT, RANDOM, Line
@@ -64,7 +63,7 @@ def _panel(run: Run, title: str, names: Iterable[tuple[str, str]], columns: int)
     for name, colour in names:
         axis = "environment_steps" if describe(name).plot == "over environment steps" else "updates"
         x, y = run.series(name, axis)
-        errors = [cast("float", row.metrics.get(_error(name), 0.0)) for row in run.rows if name in row.metrics]
+        errors = run.errors(name, _error(name))
         band = [float(error) for error in errors] if any(errors) else None
         lines.append(Line(x, y, colour, band, marker=band is not None))
         random = run.last(_random(name))

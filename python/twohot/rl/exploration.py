@@ -123,7 +123,7 @@ class Exploration:
         if isinstance(self.action_space, spaces.MultiBinary):
             return self._flipped(actions, explore, action_mask)
         return np.where(
-            _like(explore, actions),
+            np.expand_dims(explore, tuple(range(1, actions.ndim))),
             random_choices(self.action_space, self.generator, len(actions), action_mask),
             actions,
         )
@@ -164,7 +164,3 @@ def random_choices(
         return generator.integers(choices, size=(rows, len(choices)))
     parts = np.split(scores, np.cumsum(choices)[:-1], axis=-1)
     return np.stack([part.argmax(-1) for part in parts], axis=-1)
-
-
-def _like(mask: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    return np.expand_dims(mask, tuple(range(1, actions.ndim)))

@@ -42,7 +42,7 @@ _MISFITS = (KeyError, TypeError, ValueError, AttributeError, IndexError, Overflo
 
 
 class CheckpointError(TwohotError, ValueError):
-    """A checkpoint that is missing, damaged, or made with another configuration."""
+    """A checkpoint that is missing, corrupt, or made with another configuration."""
 
 
 class _Position(NamedTuple):
@@ -157,7 +157,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     else:
         signed = _SIGNED.fullmatch(data)
         if signed is None or zlib.crc32(signed[1]) != int(signed[2], 16):
-            raise CheckpointError(f"{path}: damaged (it lacks its own CRC-32); {_advice(checkpoint)}")
+            raise CheckpointError(f"{path}: corrupt (it lacks its own CRC-32); {_advice(checkpoint)}")
     with reading(checkpoint):
         for name, expected in state["files"].items():
             if name != Path(name).name or not name.endswith(".safetensors"):
@@ -166,7 +166,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
             found = _fingerprint(path) if path.is_file() else {"bytes": 0, "crc32": 0}
             if found != expected:
                 raise CheckpointError(
-                    f"{path}: damaged (expected {expected['bytes']} bytes with CRC-32 {expected['crc32']:08x}, found "
+                    f"{path}: corrupt (expected {expected['bytes']} bytes with CRC-32 {expected['crc32']:08x}, found "
                     f"{found['bytes']} with {found['crc32']:08x}); {_advice(checkpoint)}"
                 )
     return state

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from twohot.errors import DamagedRunError, NoRunError
+from twohot.errors import CorruptRunError, NoRunError
 from twohot.files import parse_json
 from twohot.text import printable
 
@@ -322,7 +322,7 @@ class MetricsWriter:
 
     Args:
         directory: the run directory, made where it is missing.
-        resume_offset: what `offset()` gave when the checkpoint was written. Rows behind it are dropped, because they
+        resume_offset: what `offset()` gave when the checkpoint was written. Rows after it are dropped, because they
             will be computed again; TensorBoard drops its points past the last row that stays. Without it rows are
             appended.
 
@@ -431,8 +431,8 @@ def read_metrics(directory: str | os.PathLike[str]) -> list[Row]:
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             if number == torn:
                 break
-            raise DamagedRunError(
-                f"{path}, line {number}, is not a metrics row ({error}): mend or delete that line, then try again"
+            raise CorruptRunError(
+                f"{path}, line {number}, is not a metrics row ({error}): fix or delete that line, then try again"
             ) from error
     return rows
 
@@ -451,14 +451,14 @@ def _parse_row(line: bytes) -> Row:
 
 
 def _truncate(path: Path, resume_offset: int | None) -> None:
-    """Cut the file at the end of a row: at `resume_offset`, or where None, behind its last whole line."""
+    """Cut the file at the end of a row: at `resume_offset`, or where None, after its last whole line."""
     if not path.exists():
-        raise DamagedRunError(f"cannot resume at byte {resume_offset}: {path} does not exist")
+        raise CorruptRunError(f"cannot resume at byte {resume_offset}: {path} does not exist")
     content = path.read_bytes()
     if resume_offset is None:
         resume_offset = content.rfind(b"\n") + 1
     if not 0 <= resume_offset <= len(content) or content[:resume_offset][-1:] not in (b"", b"\n"):
-        raise DamagedRunError(
+        raise CorruptRunError(
             f"cannot resume at byte {resume_offset}: no row of {path} ends there (it has {len(content)} bytes); "
             "the checkpoint belongs to another run, or the file was edited"
         )

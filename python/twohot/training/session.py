@@ -24,7 +24,7 @@ from twohot.replay import Replay
 from twohot.replay.relabel import Relabel
 from twohot.runs import checkpoint
 from twohot.runs import replay as run_replay
-from twohot.runs.metrics import Kind as Row
+from twohot.runs.metrics import Kind as RowKind
 from twohot.runs.metrics import MetricsWriter
 from twohot.runs.scores import EVALUATION_NAME, Kind, TaskScore, report, score_metrics
 from twohot.spaces import space_to_json
@@ -122,7 +122,7 @@ class Session:
             learned = self._learn(progress) if epoch >= config.warmup_epochs else {}
             last = epoch + 1 == config.epochs
             scores = self._evaluate(last) if last or (epoch + 1) % config.evaluate.every == 0 else {}
-            rows: dict[Row, dict[str, Any]] = {"collect": collected, "update": learned, "evaluation": scores}
+            rows: dict[RowKind, dict[str, Any]] = {"collect": collected, "update": learned, "evaluation": scores}
             self._write(rows)
             self.epoch, self.current = epoch + 1, Epoch()
             progress.epoch(self.epoch, self.rollout.environment_steps, self.learner.updates, rows)
@@ -246,7 +246,7 @@ class Session:
         options["workers"] = self.environments.workers
         return evaluate_all(policy, config.environment, config.evaluate, **options)
 
-    def _write(self, rows: dict[Row, dict[str, Any]]) -> None:
+    def _write(self, rows: dict[RowKind, dict[str, Any]]) -> None:
         self.seconds += self.current.seconds()
         if rows["update"]:
             rows["update"] |= self.current.time_fractions()

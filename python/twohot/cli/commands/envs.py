@@ -25,7 +25,7 @@ class EnvsOptions:
     suite: tyro.conf.Positional[str] = ""
     """A suite whose tasks to list."""
     check: tuple[str, ...] | None = None
-    """Play an environment for some hundred steps and say what is wrong with it: `module:Id-v0` or an id of gymnasium,
+    """Play an environment for a few hundred steps and say what is wrong with it: `module:Id-v0` or an id of gymnasium,
     or a suite and a task of it. The exit code is 1 where anything is wrong."""
 
 

@@ -74,7 +74,7 @@ def evaluate(options: EvaluateOptions, directories: Sequence[Path], output: Cons
 
     Raises:
         UsageError: the runs' agents do not play the same tasks.
-        CheckpointError, ConfigurationError: a run has no checkpoint, or a damaged one; or no such device.
+        CheckpointError, ConfigurationError: a run has no checkpoint, or a corrupt one; or no such device.
     """
     device = usable_device(options.device)
     scores, played = {}, None

@@ -49,7 +49,7 @@ class ReplayInfoOptions:
 
 @dataclass(frozen=True)
 class ReplayVerifyOptions:
-    """Read every trajectory and compare it with its checksum; the exit code is 1 where anything is damaged."""
+    """Read every trajectory and compare it with its checksum; the exit code is 1 where anything is corrupt."""
 
     directory: tyro.conf.Positional[Path]
     """A replay's directory."""
@@ -67,7 +67,7 @@ class ReplayRepairOptions:
 class ReplayImportOptions:
     """Add trajectories from files to a replay, which is made where there is none; nothing that is read executes.
 
-    All are read and checked before the first is added: where one is damaged, nothing is added.
+    All are read and checked before the first is added: where one is corrupt, nothing is added.
     """
 
     format: tyro.conf.Positional[Literal["amago", "minari", "npz"]]
@@ -81,7 +81,7 @@ class ReplayImportOptions:
     discrete: bool = False
     """amago: actions are one-hot rows; store their index."""
     capacity_steps: int | None = None
-    """Of a replay that is made: its most steps; without it nothing ever leaves."""
+    """Of a replay that is made: its capacity in steps; without it nothing ever leaves."""
     protect: bool = False
     """The trajectories never leave, though they count towards the capacity."""
 
@@ -123,7 +123,7 @@ def _info(arguments: list[str], output: Console) -> int:
             for field, about in fields.items():
                 print(f"  {kind} {printable(field)}: {_describe(about)}")
         print(f"  action: {_describe(replay.schema.action)}")
-        rows = Table("task", *("trajectories", "steps", "median length", "median return", "least", "most"))
+        rows = Table("task", *("trajectories", "steps", "median length", "median return", "min", "max"))
         for task in np.unique(table["task"]):
             mine = table["task"] == task
             lengths, returns = table["length"][mine], table["return"][mine]

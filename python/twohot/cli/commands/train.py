@@ -132,7 +132,7 @@ def _finish(run: Path, work: Callable) -> int:
     except OSError as error:
         if isinstance(error, TwohotError) or not (run / "config.json").exists():
             raise
-        raise TwohotError(f"{error}; what was committed is safe: mend that, then {advice}") from error
+        raise TwohotError(f"{error}; what was committed is safe: fix that, then {advice}") from error
     print_results(output, results_table(run))
     output.print(f"Report: {printable(write_report(run))}", soft_wrap=True)
     return 0

@@ -1,4 +1,4 @@
-"""Environments that step many at once themselves: gymnasium's vector entry points, and a user's own `VectorEnv`.
+"""Natively vectorised environments: gymnasium's vector entry points, and a user's own `VectorEnv`.
 
 An environment that has ended must show its true last observation and then the first of the next episode, and no
 transition may lead from one to the other. How that is done depends on the autoreset mode: see `VectorBatch`.

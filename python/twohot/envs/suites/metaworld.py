@@ -150,14 +150,15 @@ def goals(name: str, seed: int = 0) -> dict[str, np.ndarray]:
     Returns:
         "train" and "test": float64, (50, size), where a row places the object and the goal.
     """
-    path = _cache() / f"{name}-seed{seed}-metaworld{metadata.version('metaworld')}.npz"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twohot" / "metaworld"
+    path = cache / f"{name}-seed{seed}-metaworld{metadata.version('metaworld')}.npz"
     try:
         with opened(path) as saved:
             found = {split: saved[split] for split in ("train", "test")}
             if saved["name"] == name and saved["seed"] == seed and all(len(rows) == GOALS for rows in found.values()):
                 return found
     except (OSError, FormatError):
-        pass  # not there yet, or damaged: drawn again
+        pass  # not there yet, or corrupt: drawn again
     from metaworld import ML1
 
     benchmark = ML1(name, seed=seed)
@@ -172,10 +173,6 @@ def goals(name: str, seed: int = 0) -> dict[str, np.ndarray]:
     except OSError:
         pass  # a cache that cannot be written costs time only
     return drawn
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twohot" / "metaworld"
 
 
 # Simulations without an owner, by class and render mode, least recently used first.

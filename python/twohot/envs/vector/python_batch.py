@@ -169,10 +169,10 @@ class PythonBatch(EnvBatch):
 
     def _make(self, task: int) -> _Game:
         game = _Game(make_task(self.suite, self.tasks[task], self.split))
-        for name, own, most, option in (
+        for name, own, maximum, option in (
             ("observation entries", game.size, self._observation.shape[1], "observation_size"),
             ("actions", len(game.actions), int(self.action_space.n), "actions"),
         ):
-            if own > most:
-                raise ValueError(f"expected at most {most} {name}, got {own} from {game.env}: raise {option}")
+            if own > maximum:
+                raise ValueError(f"expected at most {maximum} {name}, got {own} from {game.env}: raise {option}")
         return game

@@ -103,10 +103,10 @@ def check_actions(actions: Any, space: gym.Space, *leading: int) -> np.ndarray:
                 whole = array.astype(np.int64)
             array, fits = whole, bool((whole == array).all())
         if isinstance(space, spaces.MultiDiscrete):
-            most = space.nvec
+            choices = space.nvec
         else:
-            most = space.n if isinstance(space, spaces.Discrete) else 2
-        fits = fits and not ((array < 0) | (array >= most)).any()
+            choices = space.n if isinstance(space, spaces.Discrete) else 2
+        fits = fits and not ((array < 0) | (array >= choices)).any()
     if not fits:
         raise ActionError(f"expected actions {[*leading, *(space.shape or ())]} of {space}, got {shown(actions)}")
     return array

@@ -34,7 +34,7 @@ def told_success(info: Mapping[str, Any]) -> bool | None:
             return value
         told = as_numbers(value)
         if told is None or told.size != 1:
-            raise InfoError(f"info[{name!r}]: expected one truth value, got {shown(value)}: mend the environment")
+            raise InfoError(f"info[{name!r}]: expected one truth value, got {shown(value)}: fix the environment")
         return bool(told.item() > 0)
     return None
 

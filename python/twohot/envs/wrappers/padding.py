@@ -128,7 +128,7 @@ def mask_entries(own: gym.Space, common: gym.Space) -> tuple[np.ndarray, np.ndar
     )
 
 
-class PadObservation(gym.Wrapper):
+class PadObservation(gym.ObservationWrapper):
     """Appends zeros to a flat observation until it has `size + spare` entries. Every step returns a new array.
 
     Args:
@@ -156,21 +156,13 @@ class PadObservation(gym.Wrapper):
             np.pad(space.low.astype(np.float32), padding), np.pad(space.high.astype(np.float32), padding)
         )
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        observation, info = self.env.reset(seed=seed, options=options)
-        return self._pad(observation), info
-
-    def step(self, action):
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._pad(observation), reward, terminated, truncated, info
-
-    def _pad(self, observation: np.ndarray) -> np.ndarray:
+    def observation(self, observation: np.ndarray) -> np.ndarray:
         padded = np.zeros(self._size, np.float32)
         padded[: self._own_size] = observation
         return padded
 
 
-class PadParts(gym.Wrapper):
+class PadParts(gym.ObservationWrapper):
     """Brings an observation of parts, or an image, to a Dict space that `common_observation_space` gave.
 
     Every step returns a new dict of new arrays.
@@ -196,15 +188,7 @@ class PadParts(gym.Wrapper):
             for name, part in space.spaces.items()
         }
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        observation, info = self.env.reset(seed=seed, options=options)
-        return self._pad(observation), info
-
-    def step(self, action):
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._pad(observation), reward, terminated, truncated, info
-
-    def _pad(self, observation: Any) -> dict[str, np.ndarray]:
+    def observation(self, observation: Any) -> dict[str, np.ndarray]:
         parts = {OBSERVATION: observation} if self._single else observation
         return {name: write(parts.get(name)) for name, write in self._writers.items()}
 

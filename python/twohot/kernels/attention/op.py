@@ -45,8 +45,8 @@ def decode_attention_op(
         [B, H, D] in the dtype of `q`, without a gradient.
 
     Raises:
-        TypeError, ValueError: for tensors that are not what is said here, and where an environment has seen fewer than
-            0 steps, which is not asked of a GPU: there it has seen 0.
+        TypeError, ValueError: for tensors that are not what is said here, and for a negative cache position (not
+            checked on a GPU, where it counts as 0).
     """
     name = choose_decode(q.device, q.dtype, keys.dtype, q.shape[-1]).name
     if name == "native":
@@ -84,7 +84,8 @@ def _decode_natively(q, k, v, keys, values, cache_position, sinks, softcap, scal
         refuse(keys, "keys", f"a tensor [B, K, L, D] with K a divisor of H, for queries {list(q.shape)}")
     environments, heads, rows, size = keys.shape
     dtype, cache_dtype, new = q.dtype, keys.dtype, (environments, heads, size)
-    q, k, v = (_contiguous_heads(x) for x in (q, k, v))
+    # Only the last two dimensions, [H, D], have to be contiguous in memory.
+    q, k, v = (x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous() for x in (q, k, v))
     out = torch.empty(q.shape, dtype=dtype, device="cpu")
     native.decode_attention(
         address(keys, "keys", cache_dtype, environments, heads, rows, size),
@@ -112,11 +113,6 @@ def _decode_natively(q, k, v, keys, values, cache_position, sinks, softcap, scal
         threads=torch.get_num_threads(),
     )
     return out
-
-
-def _contiguous_heads(x: Tensor) -> Tensor:
-    """[B, H, D] whose last two dimensions are contiguous in memory, copied where they do not."""
-    return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
 
 
 _decode_body = operation_body(decode_attention_op)

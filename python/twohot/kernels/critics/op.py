@@ -191,8 +191,8 @@ def critics_expectation(
     """Readout [C, R] of all critics' rows, without gradient; arguments as `critics_cross_entropy`."""
     critics, rows = Critics(state, table, action_weight, weights, biases, head, head_bias), Rows(step, entry, action)
     readout = torch.empty(state.shape[0], step.shape[0], dtype=biases.dtype, device=state.device)
-    fill = native.fill_expectation if native.runs(critics) else tiled.fill_readout
-    fill(critics, rows, (low, high, transform, readout_kind), readout=readout)
+    support = (low, high, transform, readout_kind)
+    (native if native.runs(critics) else tiled).fill_expectation(critics, rows, support, readout=readout)
     return readout
 
 

@@ -15,8 +15,7 @@ from twohot.kernels.activation import LEAKY_RELU_SLOPE
 from twohot.kernels.backend import choose_two_hot
 from twohot.kernels.critics.types import Critics, Rows
 from twohot.kernels.row_tiles import row_tiles, tile_size
-from twohot.kernels.two_hot import reference
-from twohot.kernels.two_hot.op import fill_cross_entropy, fill_expectation
+from twohot.kernels.two_hot import op, reference
 from twohot.kernels.two_hot.reference import Support
 
 # Numbers in one tile of features: enough for matrix products at full speed, few enough for the cache of a core.
@@ -111,7 +110,7 @@ def two_hot_loss(
     low, high, transform, readout_kind = support
     if choose_two_hot(logits.device, logits.dtype, logits.shape[1]).name != "reference":
         arguments = (logits, target, mask, None, scale, *support, labels, sigma)
-        fill_cross_entropy(*arguments, loss=loss, readout=readout, gradient=logits)
+        op.fill_cross_entropy(*arguments, loss=loss, readout=readout, gradient=logits)
         return
     label = reference.labels_of(target, low, high, logits.shape[1], transform, labels, sigma)
     counts = torch.ones_like(target) if mask is None else mask.to(target.dtype)
@@ -171,14 +170,14 @@ def _add_product(total: Tensor, x: Tensor, g: Tensor) -> None:
         total += torch.mm(x.t(), g)
 
 
-def fill_readout(critics: Critics, rows: Rows, support: Support, *, readout: Tensor) -> None:
+def fill_expectation(critics: Critics, rows: Rows, support: Support, *, readout: Tensor) -> None:
     """As `native.fill_expectation`."""
     plain = choose_two_hot(critics.head.device, critics.head.dtype, critics.head.shape[2]).name == "reference"
     for logits, c, tile in _logits(critics, rows):
         if plain:
             readout[c, tile] = reference.bin_expectation(logits.to(readout.dtype), *support)
         else:
-            fill_expectation(logits, *support, readout=readout[c, tile])
+            op.fill_expectation(logits, *support, readout=readout[c, tile])
 
 
 def fill_output(critics: Critics, rows: Rows, *, output: Tensor) -> None:

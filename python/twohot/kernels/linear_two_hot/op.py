@@ -34,8 +34,7 @@ def tiles(hidden: Tensor, bins: int) -> Iterator[tuple[int, slice]]:
 
 
 def _tile_rows(rows: int, bins: int) -> int:
-    max_rows = max(256, _TILE_ELEMENTS // bins)
-    return tile_size(rows, -(-rows // max_rows))
+    return tile_size(rows, -(-rows // max(256, _TILE_ELEMENTS // bins)))
 
 
 def _logits(buffer: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -85,21 +84,8 @@ def _fill(
             results = {name: x.new_empty(len(index)) for name, x in results.items()}
         factor = None if row_weight is None else row_weight[here] if index is None else row_weight[here][index]
         logits = _logits(buffer, h, weight[head], None if bias is None else bias[head])
-        gradient = logits if any(wanted) else None
-        fill_cross_entropy(
-            logits,
-            own,
-            None,
-            factor,
-            scale,
-            *support,
-            labels,
-            sigma,
-            offset=offset,
-            loss=results.get("loss"),
-            readout=results.get("readout"),
-            gradient=gradient,
-        )
+        options = {"offset": offset, "gradient": logits if any(wanted) else None, **results}
+        fill_cross_entropy(logits, own, None, factor, scale, *support, labels, sigma, **options)
         for name, out in outputs.items():
             if index is not None:
                 out[here] = 0
@@ -166,23 +152,8 @@ def linear_cross_entropy_op(
 
 
 @linear_cross_entropy_op.register_fake
-def _(
-    hidden,
-    weight,
-    bias,
-    target,
-    mask,
-    row_weight,
-    mean,
-    low,
-    high,
-    transform,
-    readout_kind,
-    labels,
-    sigma,
-    with_readout,
-    wanted,
-):
+def _(hidden, weight, *others):
+    *_, with_readout, wanted = others
     rows = hidden.shape[0] * hidden.shape[1]
     readout = hidden.new_empty(rows if with_readout else 0, dtype=torch.float32)
     return hidden.new_empty((), dtype=torch.float32), readout, *_fake_gradients(hidden, weight, wanted)
@@ -226,21 +197,9 @@ def linear_cross_entropy_rows_op(
     rows = hidden.shape[0] * hidden.shape[1]
     loss = hidden.new_empty(rows, dtype=torch.float32)
     readout = hidden.new_empty(rows if with_readout else 0, dtype=torch.float32)
+    support = (low, high, transform, readout_kind)
     outputs = {"loss": loss, "readout": readout if with_readout else None}
-    _fill(
-        hidden,
-        weight,
-        bias,
-        target,
-        mask,
-        None,
-        1.0,
-        (low, high, transform, readout_kind),
-        labels,
-        sigma,
-        [False] * 3,
-        **outputs,
-    )
+    _fill(hidden, weight, bias, target, mask, None, 1.0, support, labels, sigma, [False] * 3, **outputs)
     return loss, readout
 
 
@@ -267,19 +226,8 @@ def linear_cross_entropy_rows_backward_op(
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of sum_r grad_output[r] loss[r] for hidden, weight and bias, [0] where not wanted."""
-    return _fill(
-        hidden,
-        weight,
-        bias,
-        target,
-        mask,
-        grad_output,
-        1.0,
-        (low, high, transform, "transformed"),
-        labels,
-        sigma,
-        wanted,
-    )
+    support = (low, high, transform, "transformed")
+    return _fill(hidden, weight, bias, target, mask, grad_output, 1.0, support, labels, sigma, wanted)
 
 
 @linear_cross_entropy_rows_backward_op.register_fake

@@ -63,7 +63,7 @@ def read_amago(
     A file has `_OBS_KEY_<name>` [T + 1, ...], `actions` [T, A] float32 (discrete ones as one-hot rows), `rews` [T, 1],
     `dones` [T, 1] (terminated), `time_idxs` [T + 1, 1] and `rl2s` [T + 1, 1 + A], the previous reward and action, which
     a replay derives (amago/hindsight.py). A trajectory without a termination is truncated; what the official code
-    saved in chunks stays in chunks. Behind a vectorised environment that resets itself, the last observation is the
+    saved in chunks stays in chunks. From a vectorised environment that resets itself, the last observation is the
     first of what followed: the official code writes it so.
 
     Args:

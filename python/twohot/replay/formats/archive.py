@@ -16,7 +16,7 @@ from twohot.replay.formats.trajectory import FormatError
 _SUFFIX = ".npy"
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 LARGE, TIMES = 1 << 30, 100
-"""An archive that says it holds more than so many bytes, and so many times its own, is not read."""
+"""An archive that claims more bytes than `LARGE`, and more than `TIMES` its own, is not read."""
 
 
 def check_size(path: Path, claimed: int) -> None:

@@ -1,4 +1,4 @@
-"""Plain .npz files: one trajectory in each, or many one behind the other."""
+"""Plain .npz files: one trajectory in each, or many, one after the other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_npz(path: str | Path, *, fields: Collection[str] | None = None) -> Iter
     Keys of a file with one trajectory of T steps: `observation/<name>` [T + 1, ...] each, or a lone `observation`;
     `action` [T, ...]; `reward` [T]; `terminated` [T]; and, if there are any, `truncated` [T] (else the last step is,
     unless it is terminated), `task` (an integer, else 0) and arrays `step/<name>` [T, ...]. With a key `length`
-    [N] the arrays hold N trajectories one behind the other, sum(length) rows each and sum(length + 1) of the
+    [N] the arrays hold N trajectories one after the other, sum(length) rows each and sum(length + 1) of the
     observations, and `task` has N numbers. Other keys are ignored.
 
     Args:

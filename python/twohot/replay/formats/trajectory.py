@@ -108,7 +108,7 @@ def label(source: str, task: Any) -> int:
 
 
 def _columns(source: str, kind: str, named: Mapping[str, Any], rows: int) -> dict[str, np.ndarray]:
-    """Arrays of so many rows that a replay can hold."""
+    """Arrays of `rows` rows that a replay can hold."""
     columns = {name: _column(source, f"{kind} {name!r}", values) for name, values in named.items()}
     for name, values in columns.items():
         if values.ndim == 0 or len(values) != rows:
