@@ -88,10 +88,10 @@ void bind_images(py::module_& module) {
   module.def("max_pool_backward", &max_pool_backward, "shape"_a, py::kw_only(), "grad_output"_a, "argmax"_a, "grad_x"_a,
              "threads"_a, "The derivative of max_pool().");
   module.def("residual_norm", &residual_norm, "shape"_a, "groups"_a, py::kw_only(), "weight"_a, "bias"_a, "epsilon"_a,
-             "x"_a, "residual"_a, "sum"_a, "out"_a, "threads"_a, "sum = x + residual, out = group_norm(sum).");
+             "x"_a, "residual"_a, "total"_a, "out"_a, "threads"_a, "total = x + residual, out = group_norm(total).");
   module.def("residual_norm_backward", &residual_norm_backward, "shape"_a, "groups"_a, py::kw_only(), "weight"_a,
-             "bias"_a, "epsilon"_a, "grad_output"_a, "sum"_a, "grad_sum"_a, "grad_weight"_a, "grad_bias"_a, "threads"_a,
-             "The derivative of residual_norm().");
+             "bias"_a, "epsilon"_a, "grad_output"_a, "total"_a, "grad_sum"_a, "grad_weight"_a, "grad_bias"_a,
+             "threads"_a, "The derivative of residual_norm().");
 }
 
 }  // namespace twohot

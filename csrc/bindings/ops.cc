@@ -98,7 +98,7 @@ void bind_ops(py::module_& module) {
   module.def("expectation", &expectation, "logits"_a, "dtype"_a, "rows"_a, "bins"_a, "support"_a, py::kw_only(),
              "grad_output"_a = 0, "readout"_a = 0, "gradient"_a = 0, "threads"_a,
              "The readout of rows of logits, and its gradient.");
-  module.def("empty_from_pool", &empty_from_pool, "bytes"_a,
+  module.def("empty_from_pool", &empty_from_pool, "size"_a,
              "An uninitialised array of bytes whose memory is kept for the next caller when the array goes.");
   module.def(
       "release_pool", [] { BufferPool::global().release(); },

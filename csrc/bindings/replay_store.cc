@@ -140,10 +140,10 @@ void bind_replay_store(py::module_& module) {
            "capacity_bytes"_a, "capacity_trajectories"_a, "seed"_a, "threads"_a, "directory"_a, "mode"_a,
            "segment_bytes"_a, "durable"_a, "keep_evicted"_a, "skip_corrupt"_a)
       .def("add", &add, "observation"_a, "action"_a, "reward"_a, "terminated"_a, "truncated"_a, "step"_a, "task"_a,
-           "protect"_a, "origin"_a, "id"_a)
+           "protect"_a, "origin"_a, "trajectory"_a)
       .def("table", &table)
       .def("actions", &actions)
-      .def("get", &get, "id"_a)
+      .def("get", &get, "trajectory"_a)
       .def("snapshot", &snapshot)
       .def("stats", &stats)
       .def("set_priorities", &set_priorities, "ids"_a, "priorities"_a)

@@ -104,15 +104,15 @@ void mlp_step(std::uintptr_t input, std::uintptr_t output, std::int64_t rows, co
 
 void bind_transformer_step(py::module_& module) {
   using namespace py::literals;
-  module.def("transformer_step", &transformer_step, "input"_a, "output"_a, "environments"_a, "width"_a,
-             "feed_forward"_a, "parameters"_a, py::kw_only(), "epsilon"_a, "slope"_a, "keys"_a, "values"_a,
-             "cache_dtype"_a, "layers"_a, "heads"_a, "rows"_a, "size"_a, "sinks"_a = 0, "cache_position"_a,
-             "cosine"_a = 0, "sine"_a = 0, "threads"_a,
+  module.def("transformer_step", &transformer_step, "x"_a, "output"_a, "environments"_a, "width"_a, "feed_forward"_a,
+             "parameters"_a, py::kw_only(), "epsilon"_a, "slope"_a, "keys"_a, "values"_a, "cache_dtype"_a, "layers"_a,
+             "heads"_a, "rows"_a, "size"_a, "sinks"_a = 0, "cache_position"_a, "cosine"_a = 0, "sine"_a = 0,
+             "threads"_a,
              "One cached step of a whole Transformer. Parameters are addresses: weight and bias of each layer's norm "
              "before attention, qkv, out, norm, norm, up, norm and down, then of the last norm; linear weights are "
              "[outputs / 32, inputs, 32].");
-  module.def("mlp_step", &mlp_step, "input"_a, "output"_a, "rows"_a, "sizes"_a, "parameters"_a, py::kw_only(),
-             "epsilon"_a, "slope"_a, "threads"_a,
+  module.def("mlp_step", &mlp_step, "x"_a, "output"_a, "rows"_a, "sizes"_a, "parameters"_a, py::kw_only(), "epsilon"_a,
+             "slope"_a, "threads"_a,
              "Linear layers with leaky ReLU between them, of `sizes` inputs, outputs, outputs ...; parameters as for "
              "transformer_step, with those of a norm after the last layer or without.");
 }

@@ -42,7 +42,7 @@ class ReplayStore:
         task: int,
         protect: bool,
         origin: int,
-        id: int | None,
+        trajectory: int | None,
     ) -> int: ...
     def sample(
         self,
@@ -69,7 +69,7 @@ class ReplayStore:
     def pack(self, drawn: dict[str, Any], length: int, lookahead: int, pad_left: bool, out: dict[str, Any]) -> None: ...
     def table(self) -> dict[str, np.ndarray]: ...
     def actions(self) -> np.ndarray: ...
-    def get(self, id: int) -> dict[str, Any]: ...
+    def get(self, trajectory: int) -> dict[str, Any]: ...
     def snapshot(self) -> dict[str, Any]: ...
     def stats(self) -> dict[str, int]: ...
     def set_priorities(self, ids: np.ndarray, priorities: np.ndarray) -> int: ...
@@ -227,7 +227,7 @@ def causal_attention_backward(
     """Reads output and lse, and writes the gradients."""
 
 def transformer_step(
-    input: int,
+    x: int,
     output: int,
     environments: int,
     width: int,
@@ -256,7 +256,7 @@ def transformer_step(
     """
 
 def mlp_step(
-    input: int,
+    x: int,
     output: int,
     rows: int,
     sizes: Sequence[int],
@@ -451,11 +451,11 @@ def residual_norm(
     epsilon: float,
     x: int,
     residual: int,
-    sum: int,
+    total: int,
     out: int,
     threads: int,
 ) -> None:
-    """sum = x + residual, out = group_norm(sum), each [M, H, W, C] float32."""
+    """total = x + residual, out = group_norm(total), each [M, H, W, C] float32."""
 
 def residual_norm_backward(
     shape: Sequence[int],
@@ -465,13 +465,13 @@ def residual_norm_backward(
     bias: int,
     epsilon: float,
     grad_output: int,
-    sum: int,
+    total: int,
     grad_sum: int,
     grad_weight: int,
     grad_bias: int,
     threads: int,
 ) -> None: ...
-def empty_from_pool(bytes: int) -> np.ndarray:
+def empty_from_pool(size: int) -> np.ndarray:
     """An uninitialised array of bytes whose memory is kept for the next caller when the array goes."""
 
 def release_pool() -> None:

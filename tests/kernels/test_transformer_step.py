@@ -137,7 +137,7 @@ def test_packing_fills_panels_up():
 def test_the_native_step_checks_its_arguments():
     x = torch.zeros(1 << 12)
     given = {
-        **dict.fromkeys(("input", "output", "keys", "values", "cache_position"), x.data_ptr()),
+        **dict.fromkeys(("x", "output", "keys", "values", "cache_position"), x.data_ptr()),
         **{"environments": 1, "width": 16, "feed_forward": 16, "parameters": [x.data_ptr()] * 18, "epsilon": 1e-5},
         **{"slope": 0.0, "cache_dtype": "float32", "layers": 1, "heads": 1, "rows": 4, "size": 16, "threads": 1},
     }

@@ -204,8 +204,8 @@ def _read(kind: str, place: str, fields: Collection[str] | None) -> Iterator[Tra
             problems = replay.verify()  # of a copy nobody could tell any more
             if problems:
                 raise OfflineError(f"{problems[0]}: `{repair_command(place)}` keeps all that is intact")
-            for id in replay.ids().tolist():
-                trajectory = replay.get(id)
+            for number in replay.ids().tolist():
+                trajectory = replay.get(number)
                 kept = trajectory["observation"]
                 missing = sorted(set(fields or ()) - set(kept))
                 if missing:

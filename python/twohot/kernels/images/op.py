@@ -92,7 +92,7 @@ class _ResidualNorm(torch.autograd.Function):
         x, residual = _channels_last(x), _channels_last(residual)
         total, out = torch.empty_like(x), torch.empty_like(x)
         ctx.groups, ctx.epsilon = groups, epsilon
-        _call(native.residual_norm, ctx, (weight, bias), x=x, residual=residual, sum=total, out=out)
+        _call(native.residual_norm, ctx, (weight, bias), x=x, residual=residual, total=total, out=out)
         ctx.save_for_backward(total, weight, bias)
         return out
 
@@ -106,7 +106,7 @@ class _ResidualNorm(torch.autograd.Function):
             native.residual_norm_backward,
             ctx,
             (weight, bias),
-            sum=total,
+            total=total,
             grad_output=_channels_last(grad_output),
             **gradients,
         )
@@ -115,12 +115,12 @@ class _ResidualNorm(torch.autograd.Function):
 
 def _call(function, ctx, parameters: tuple[Tensor, Tensor], **arrays: Tensor) -> None:
     weight, bias = (parameter.contiguous() for parameter in parameters)
-    shape, found = arrays["sum"].shape, {}
+    shape, found = arrays["total"].shape, {}
     for name, x in arrays.items():
         one = name in ("grad_weight", "grad_bias")
         found[name] = address(x, name, torch.float32, shape[1]) if one else _address(x, name, shape)
     function(
-        _shape(arrays["sum"]),
+        _shape(arrays["total"]),
         ctx.groups,
         weight=address(weight, "weight", torch.float32, shape[1]),
         bias=address(bias, "bias", torch.float32, shape[1]),
