@@ -271,20 +271,25 @@ def test_tensors_that_do_not_fit_are_named(run: Path, stem: str, change: str) ->
 
 def test_another_format_is_refused_by_its_number(run: Path) -> None:
     (run / "checkpoints/epoch-000002/state.json").write_text('{"format": 3, "files": {}}')
-    with pytest.raises(CheckpointError, match="format 3, this version reads 1 and 2"):
+    with pytest.raises(CheckpointError, match="format 3, this version reads 2"):
         Agent.from_checkpoint(run)
 
 
-@pytest.mark.parametrize("signed", [False, True])
-def test_the_format_of_before_is_read_where_it_is_one(run: Path, signed: bool) -> None:
-    """Its state has no checksum and is that of a planned checkpoint; one with a checksum has another format."""
-    path = run / "checkpoints/epoch-000002/state.json"
-    state = json.loads(path.read_text()) | {"format": 1}
-    for name in ("unplanned", "continued", *(() if signed else ("crc32",))):
+def test_the_format_of_before_is_signed_and_then_read(run: Path) -> None:
+    """Its state has no checksum and is that of a planned checkpoint."""
+    path = run / "checkpoints/epoch-000002"
+    state = json.loads((path / "state.json").read_text()) | {"format": 1}
+    for name in ("unplanned", "continued", "crc32"):
         del state[name]
-    path.write_text(json.dumps(state, indent=1))
+    (path / "state.json").write_text(json.dumps(state, indent=1))
     for name in ("resume", "act"):
-        assert bool(sentence(lambda read=READERS[name]: read(run))) is signed
+        said = sentence(lambda read=READERS[name]: read(run))
+        assert said.endswith(f"add one with: python -m twohot.runs.checkpoint {path}")
+    checkpoint.sign(path)
+    for name in ("resume", "act"):
+        READERS[name](run)
+    with pytest.raises(CheckpointError, match="expected format 1, got 2"):
+        checkpoint.sign(path)
 
 
 @pytest.mark.parametrize("line", [b'{"kind": "update"}', b"\xff", b"[" * 100_000, b"{}", b""])

@@ -18,6 +18,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from twohot.errors import TwohotError
-from twohot.files import parse_json, sync
+from twohot.files import atomic_write, parse_json, sync
 from twohot.replay import Replay
 from twohot.runs import replay as run_replay
 from twohot.tensors import require_alike
@@ -147,17 +148,19 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         version = state["format"]
     except (ValueError, KeyError, TypeError):
         version = FORMAT  # whatever it is, it has not its checksum
-    if version == 1 and "crc32" not in state:  # all were planned, and the state has no checksum
-        state = {"unplanned": None, "continued": [], **state}
-    elif version not in (1, FORMAT):
+    if version == 1:
         raise CheckpointError(
-            f"{checkpoint}: format {version!r}, this version reads 1 and {FORMAT}: use the version that wrote it, or "
+            f"{checkpoint}: format 1, of version 0.1, whose state has no checksum; where nothing has changed it, add "
+            f"one with: python -m twohot.runs.checkpoint {shlex.quote(str(checkpoint))}"
+        )
+    if version != FORMAT:
+        raise CheckpointError(
+            f"{checkpoint}: format {version!r}, this version reads {FORMAT}: use the version that wrote it, or "
             "start a new run"
         )
-    else:
-        signed = _SIGNED.fullmatch(data)
-        if signed is None or zlib.crc32(signed[1]) != int(signed[2], 16):
-            raise CheckpointError(f"{path}: corrupt (it lacks its own CRC-32); {_advice(checkpoint)}")
+    signed = _SIGNED.fullmatch(data)
+    if signed is None or zlib.crc32(signed[1]) != int(signed[2], 16):
+        raise CheckpointError(f"{path}: corrupt (it lacks its own CRC-32); {_advice(checkpoint)}")
     with reading(checkpoint):
         for name, expected in state["files"].items():
             if name != Path(name).name or not name.endswith(".safetensors"):
@@ -170,6 +173,21 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
                     f"{found['bytes']} with {found['crc32']:08x}); {_advice(checkpoint)}"
                 )
     return state
+
+
+def sign(checkpoint: Path) -> None:
+    """Make a checkpoint of format 1, whose state has no checksum, one of this format.
+
+    Raises:
+        CheckpointError: for a checkpoint of another format.
+    """
+    path = checkpoint / "state.json"
+    with reading(checkpoint):
+        state = parse_json(path.read_bytes())
+        if state["format"] != 1 or "crc32" in state:
+            raise ValueError(f"expected format 1, got {state['format']!r}")
+    with atomic_write(path) as partial:
+        partial.write_bytes(signed({"unplanned": None, "continued": [], **state, "format": FORMAT}))
 
 
 @contextmanager
@@ -242,3 +260,8 @@ def _fingerprint(path: Path) -> dict[str, int]:
         while chunk := file.read(1 << 22):
             crc = zlib.crc32(chunk, crc)
     return {"bytes": path.stat().st_size, "crc32": crc}
+
+
+if __name__ == "__main__":
+    for given in sys.argv[1:]:
+        sign(Path(given))
