@@ -288,7 +288,7 @@ def test_the_format_of_before_is_signed_and_then_read(run: Path) -> None:
     checkpoint.sign(path)
     for name in ("resume", "act"):
         READERS[name](run)
-    with pytest.raises(CheckpointError, match="expected format 1, got 2"):
+    with pytest.raises(CheckpointError, match="expected format 1, got 2; it is as it was"):
         checkpoint.sign(path)
 
 

@@ -185,7 +185,7 @@ def sign(checkpoint: Path) -> None:
     with reading(checkpoint):
         state = parse_json(path.read_bytes())
         if state["format"] != 1 or "crc32" in state:
-            raise ValueError(f"expected format 1, got {state['format']!r}")
+            raise CheckpointError(f"{checkpoint}: expected format 1, got {state['format']!r}; it is as it was")
     with atomic_write(path) as partial:
         partial.write_bytes(signed({"unplanned": None, "continued": [], **state, "format": FORMAT}))
 
@@ -263,5 +263,8 @@ def _fingerprint(path: Path) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    for given in sys.argv[1:]:
-        sign(Path(given))
+    try:
+        for given in sys.argv[1:] or sys.exit("usage: python -m twohot.runs.checkpoint CHECKPOINT..."):
+            sign(Path(given))
+    except (CheckpointError, OSError) as error:
+        sys.exit(f"twohot: {error}")
