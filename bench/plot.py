@@ -1,5 +1,7 @@
 """Draw bench/results/<group>.csv as an SVG beside it, which git ignores: medians as bars, p20 to p80 as whiskers.
 
+Of several processors, the one that was measured last is drawn.
+
 python -m bench.plot rollout learner
 """
 
@@ -11,7 +13,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from bench.harness.results import RESULTS
+from bench.harness.results import RESULTS, by_processor, processor
 
 
 def headline(rows: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -26,7 +28,8 @@ def headline(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 def plot(name: str) -> Path:
     """One panel for each unit in the results of a group; of a comparison, for each case, with multiples of twohot."""
     with (RESULTS / f"{name}.csv").open(newline="") as file:
-        rows = headline(list(csv.DictReader(file)))
+        *_, last = by_processor(list(csv.DictReader(file))).values()
+    rows = headline(last)
     if not rows:
         sys.exit(f"{name}: no figure to draw, for every case failed")
     parts: dict[str, list[dict[str, str]]] = {}
@@ -47,7 +50,7 @@ def plot(name: str) -> Path:
         panel.set_xlabel(title)
         panel.spines[["top", "right"]].set_visible(False)
     threads = " or ".join(sorted({row["threads"] for row in rows}))
-    figure.suptitle(f"{name}: {rows[0]['cpu']}, {threads} thread(s)", fontsize=10)
+    figure.suptitle(f"{name}: {processor(rows[0])}, {threads} thread(s)", fontsize=10)
     output = RESULTS / f"{name}.svg"
     figure.savefig(output)
     return output

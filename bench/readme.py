@@ -12,37 +12,54 @@ from pathlib import Path
 
 from bench.groups import find_groups
 from bench.harness.group import ROOT, Table
-from bench.harness.results import read
-from bench.tables import cell, table
+from bench.harness.measure import Record
+from bench.harness.results import by_processor, processor, read
+from bench.tables import cell, number, table
 
 HEADLINES = (
-    ("loss, value and gradient, 172,032 x 128 logits", "losses", "two-hot: loss, gradient, readout", "twohot"),
-    ("a batch of 24 windows of 256 steps, vectors", "replay", "S1, B 24", "twohot in memory"),
-    ("the same, images", "replay", "S2, B 24", "twohot in memory"),
-    (
-        "attention, 24 x 256 steps, both passes",
-        "attention",
-        "training: float32, 24 x 256 steps, 8 heads of 32",
-        "twohot",
-    ),
-    ("a policy's step with its memory, 16 actors", "attention", "whole cached step: 16 environments", "twohot"),
-    ("a learner's step, 8 x 128 steps", "learner", "step: B 8 L 128 G 7 C 4, 6 actions", "twohot"),
-    ("a learner's step, 24 x 256 steps", "learner", "step: B 24 L 256 G 7 C 4, 6 actions", "twohot"),
-    ("collecting with 16 actors", "rollout", "collecting, 16 actors, width 128 x 3", "twohot"),
+    ("loss, value and gradient, 172,032 x 128 logits", "two-hot: loss, gradient, readout", "twohot"),
+    ("a batch of 24 windows of 256 steps, vectors", "S1, B 24", "twohot in memory"),
+    ("the same, images", "S2, B 24", "twohot in memory"),
+    ("attention, 24 x 256 steps, both passes", "training: float32, 24 x 256 steps, 8 heads of 32", "twohot"),
+    ("a policy's step with its memory, 16 actors", "whole cached step: 16 environments", "twohot"),
+    ("a learner's step, 8 x 128 steps", "step: B 8 L 128 G 7 C 4, 6 actions", "twohot"),
+    ("a learner's step, 24 x 256 steps", "step: B 24 L 256 G 7 C 4, 6 actions", "twohot"),
+    ("collecting with 16 actors", "collecting, 16 actors, width 128 x 3", "twohot"),
 )
-"""What the README shows: its words, the group, the case, and which provider is ours."""
+"""What the README shows: its words, the case, and which provider is ours."""
 OWN_FORMS = ("twohot", "copy", "C gather", "the products", "numpy", "plain PyTorch")
 """How the names of providers begin that no other library stands for: ours, limits, plain code in our lines."""
 
 
-def summary() -> list[str]:
+SIDE_BY_SIDE = (
+    ("a learner's step: times faster in bfloat16", "float32, against our bfloat16"),
+    ("a learner's step: time of the official code's", "time, against the official code"),
+    ("a learner's step in bfloat16: time of the official code's in bfloat16", "bfloat16, against the official code's"),
+    ("a learner's step in bfloat16: time of the official code's in float32", "official code's float32"),
+    ("a learner's step: peak memory of the official code's", "peak memory, against the official code"),
+    ("the quickstart's step, ms", "quickstart's step"),
+    ("acting, environment steps/s", "acting"),
+    ("two-hot loss, gradient, readout: times faster in bfloat16", "two-hot: float32, against bfloat16"),
+    ("one step of attention, float32: times reading the cache", "one step: float32.*against reading"),
+    ("one step of attention, bfloat16: times reading the cache", "one step: bfloat16.*against reading"),
+    ("attention over windows, float32: times faster than SDPA", "training: float32.*SDPA, against twohot"),
+    ("attention over windows, bfloat16: times faster than SDPA", "training: bfloat16.*SDPA, against twohot"),
+)
+"""What is set side by side for each kind of processor: words, and the goals that they stand for."""
+KINDS = ("avx512_bf16", "amx_bf16")
+"""Kinds of processors that have a column, measured or not."""
+GROUPS = ("losses", "replay", "attention", "learner", "rollout", "environments")
+"""Whose results the README sums up."""
+
+
+def summary(records: list[Record]) -> list[str]:
     """What each part takes beside the official code and beside the best of the others, and how many goals are met."""
     head = ["", "unit", "twohot", "official AMAGO", "best of the others"]
     body = []
-    for words, group, case, name in HEADLINES:
+    for words, case, name in HEADLINES:
         own = {
             row["provider"]: row
-            for row in read(group)
+            for row in records
             if row["case"] == case and row["unit"] and row["mode"] != "as is" and row["threads"] == "2"
         }
         if name not in own:
@@ -56,15 +73,44 @@ def summary() -> list[str]:
         named = "" if other is None else f"{cell(other, 'p50')} ({re.split(r', | [0-9]', other['provider'])[0]})"
         body.append([words, own[name]["unit"], cell(own[name], "p50"), cell(official or {}, "p50"), named])
     goals = []
-    for name in ("losses", "replay", "attention", "learner", "rollout", "environments"):
-        rows = [row for row in read(name) if row["case"] == "goal"]
+    for name in GROUPS:
+        rows = [row for row in by_processor(read(name))[processor(records[0])] if row["case"] == "goal"]
         met = sum(row["met"] == "yes" for row in rows)
         goals.append(f"[{name}](docs/results.md) {met} of {len(rows)}")
     return [
         *table(head, body),
         "",
-        "Medians on two threads of a shared CPU, huge pages for everybody; of steps/s, more is better. Goals that were "
-        f"set beforehand and are met: {', '.join(goals)}.",
+        f"Medians on two threads of a shared CPU ({processor(records[0])}), huge pages for everybody; of steps/s, more "
+        f"is better. Goals that were set beforehand and are met: {', '.join(goals)}.",
+    ]
+
+
+def side_by_side(records: list[Record]) -> list[str]:
+    """Goals of all kinds of processors in one table: the least and the largest figure, and how many are met."""
+    kinds = list(dict.fromkeys([*KINDS, *(row["instructions"] for row in records)]))
+    body = []
+    for words, pattern in SIDE_BY_SIDE:
+        found = [row for row in records if row["case"] == "goal" and re.search(pattern, row["provider"])]
+        cells = []
+        for kind in kinds:
+            rows = [row for row in found if row["instructions"] == kind and row["met"] != "not measured"]
+            rows = [row for row in rows if row["mode"] != "as is"]
+            if not rows:
+                cells.append("")
+                continue
+            values = sorted((row["p50"] for row in rows), key=float)
+            spread = " to ".join(dict.fromkeys(number(value) for value in (values[0], values[-1])))
+            asked = ", ".join(dict.fromkeys(row["target"] for row in rows))
+            met = sum(row["met"] == "yes" for row in rows)
+            cells.append(f"{spread} (asked {asked}: {met} of {len(rows)})")
+        body.append([words, *cells])
+    names = {row["instructions"]: row["cpu"] for row in records}
+    head = ["", *(f"{names.get(kind, '')} {kind}".strip() for kind in kinds)]
+    return [
+        *table(head, body),
+        "",
+        "The least and the largest figure of all shapes, what was asked for, and how many of them are met. An empty "
+        "cell: `python -m bench.run` has not measured it there.",
     ]
 
 
@@ -86,13 +132,30 @@ def written(tables: list[Table]) -> dict[Path, str]:
         if not place:
             raise SystemExit(f"{each.page}: expected <!-- table:{each.name} --> ... <!-- end -->, got neither")
         start, end = place.span(1)
-        texts[path] = text[:start] + "\n" + "\n".join(each.write()) + "\n\n" + text[end:]
+        texts[path] = text[:start] + "\n" + "\n".join(lines(each)) + "\n\n" + text[end:]
     return texts
+
+
+def lines(each: Table) -> list[str]:
+    """The lines of a table, under the name of each processor where there are several."""
+    records = [row for name in each.results for row in read(name)]
+    if each.processors == "all":
+        return each.write(records)
+    parts = by_processor(records)
+    first, *others = parts
+    if each.processors == "first" or not others:
+        return each.write(parts[first])
+    found = [["On " + name + ":", "", *each.write(rows)] for name, rows in parts.items()]
+    return [line for part in found for line in (*part, "")][:-1]
 
 
 def main() -> int:
     tables = [each for group in find_groups().values() for each in group.tables]
-    texts = written([*tables, Table("summary", summary, page="README.md")])
+    own = (
+        Table("summary", summary, GROUPS, "README.md", "first"),
+        Table("processors", side_by_side, GROUPS, processors="all"),
+    )
+    texts = written([*tables, *own])
     changed = [path for path, text in texts.items() if path.read_text() != text]
     if "--check" in sys.argv[1:]:
         for path in changed:

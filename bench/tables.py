@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.harness.results import Record, read
+from bench.harness.measure import Record
+from bench.harness.results import processor
 
 
 def conditions(row: Record) -> str:
     """What the figures depend on, in one line."""
-    return f"{row['cpu']}, torch {row['torch']}, Python {row['python']}, commit {row['commit']}"
+    return f"{processor(row)}, torch {row['torch']}, Python {row['python']}, commit {row['commit']}"
 
 
 def table(head: list[str], rows: list[list[str]]) -> list[str]:
@@ -65,11 +66,10 @@ def figure_row(row: Record) -> list[str]:
     return [f"{row['case']}: {row['provider']}", number(row["p50"]), spread, row["unit"], against]
 
 
-def figures(*names: str) -> Callable[[], list[str]]:
-    """Median and percentiles of every row of some results files."""
+def figures(*names: str) -> Callable[[list[Record]], list[str]]:
+    """Median and percentiles of every row of some groups."""
 
-    def write() -> list[str]:
-        records = [row for name in names for row in read(name)]
+    def write(records: list[Record]) -> list[str]:
         goals = [row for row in records if row["case"] == "goal"]
         records = [row for row in records if row["case"] != "goal" and row["unit"]]
         body = [figure_row(row) for row in records]

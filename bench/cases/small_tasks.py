@@ -21,8 +21,7 @@ import numpy as np
 
 from bench.harness.compare import NOT_INSTALLED
 from bench.harness.group import ROOT
-from bench.harness.measure import Row, percentiles
-from bench.harness.results import read
+from bench.harness.measure import Record, Row, percentiles
 from bench.tables import cell, conditions, goals_table, table
 from twohot.config.files import load_config, to_json
 from twohot.envs.suites import dark_key, frozen_lake
@@ -176,9 +175,8 @@ def trained_beside_the_official_code(task: Task) -> list[Row]:
     return [*result, *rows(task, RANDOM, random, trained=False), *goals(task, ours, official)]
 
 
-def write_table() -> list[str]:
+def write_table(records: list[Record]) -> list[str]:
     """For each task, who got how much in which attempt after which training; and the goals."""
-    records = [row for group in TASKS for row in read(group)]
     goals = [row for row in records if row["case"] == "goal"]
     measured = [row for row in records if row["case"] != "goal"]
     lines: list[str] = []

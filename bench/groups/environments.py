@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from bench.harness.group import Group, Table
-from bench.harness.measure import Row, interleaved, percentiles
-from bench.harness.results import Record, read
+from bench.harness.measure import Record, Row, interleaved, percentiles
 from bench.tables import cell, conditions, goals_table, table
 
 ACTORS = 16
@@ -193,9 +192,8 @@ def _run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
 
 
-def write_table() -> list[str]:
+def write_table(records: list[Record]) -> list[str]:
     """A row for each benchmark: bare, as trials, and into replay; and the goals."""
-    records = read("environments")
     goals = [row for row in records if row["case"] == "goal"]
     cases: dict[str, dict[str, Record]] = {}
     for row in records:
@@ -230,6 +228,6 @@ GROUP = Group(
         *(f"envs/test_{suite}.py" for suite in ("metaworld", "procgen", "atari", "popgym", "babyai")),
     ),
     cases=(environment_steps_per_second, metaworld_start),
-    tables=(Table("environments", write_table),),
+    tables=(Table("environments", write_table, ("environments",)),),
     long=True,
 )

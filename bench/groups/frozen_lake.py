@@ -16,6 +16,6 @@ GROUP = Group(
     measures="trains Meta-Frozen-Lake, and by the official code for as long: half an hour on two cores",
     gates=("bench/test_small_tasks.py", "envs/test_frozen_lake.py", "learning/test_learner.py"),
     cases=(frozen_lake_beside_the_official_code,),
-    tables=(Table("small_tasks", write_table, page="README.md"),),
+    tables=(Table("small_tasks", write_table, tuple(TASKS), "README.md", "first"),),
     long=True,
 )

@@ -24,8 +24,7 @@ from bench.cases.replay_costs import CASES, THREADS
 from bench.harness.compare import Comparison, Figures, Goal, Provider, goal_rows, in_process, measure_times, rows
 from bench.harness.disk import scratch
 from bench.harness.group import Group, Table
-from bench.harness.measure import Row
-from bench.harness.results import Record, read
+from bench.harness.measure import Record, Row
 from bench.tables import cell, conditions, figure_row, goals_table, number, table
 from twohot.replay import Batch, Replay
 
@@ -236,9 +235,8 @@ def replay_costs() -> list[Row]:
     return result
 
 
-def write_table() -> list[str]:
+def write_table(records: list[Record]) -> list[str]:
     """A table for each set of trajectories and batch size, one of what else a replay costs, and one of the goals."""
-    records = read("replay")
     goals = [row for row in records if row["case"] == "goal"]
     measured = [row for row in records if row["case"] != "goal"]
     comparisons = [row for row in measured if row["unit"] == "ms"]
@@ -287,7 +285,7 @@ GROUP = Group(
     measures="replay beside every baseline: about five minutes, 8 GB of memory and 12 GB of disk",
     gates=("replay/test_replay.py", "replay/test_properties.py"),
     cases=(replay_beside_baselines, replay_costs),
-    tables=(Table("replay", write_table),),
+    tables=(Table("replay", write_table, ("replay",)),),
 )
 
 

@@ -98,5 +98,5 @@ GROUP = Group(
     measures="collecting, beside the official code where docs/official.md set it up: a minute",
     gates=("envs/test_envs.py", "data/test_rollout.py", "attention/test_attention.py"),
     cases=(rollout_steps_per_second, collecting_beside_the_official_code),
-    tables=(Table("speed", figures("rollout", "quickstart")),),
+    tables=(Table("speed", figures("rollout", "quickstart"), ("rollout", "quickstart")),),
 )

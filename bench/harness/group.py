@@ -5,19 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from bench.harness.measure import Row, SeedResult
+from bench.harness.measure import Record, Row, SeedResult
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Lines of Markdown between `<!-- table:NAME -->` and `<!-- end -->` of a page, written from the results."""
+    """Lines of Markdown between `<!-- table:NAME -->` and `<!-- end -->` of a page, written from the results.
+
+    Args:
+        write: the lines for some rows.
+        results: the results files that have them.
+        processors: whether there is a table for each processor, for the first one alone, or one for the rows of all.
+    """
 
     name: str
-    write: Callable[[], list[str]]
+    write: Callable[[list[Record]], list[str]]
+    results: tuple[str, ...]
     page: str = "docs/results.md"
+    processors: Literal["each", "first", "all"] = "each"
 
 
 @dataclass(frozen=True)

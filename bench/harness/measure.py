@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Record = dict[str, str]
+"""A row as read from disk."""
+
 
 @dataclass(frozen=True)
 class Row:

@@ -13,12 +13,10 @@ from pathlib import Path
 import torch
 
 from bench.harness.group import ROOT
-from bench.harness.measure import Row, SeedResult
+from bench.harness.measure import Record, Row, SeedResult
+from bench.harness.processor import model_and_instructions
 
 RESULTS = ROOT / "bench" / "results"
-
-Record = dict[str, str]
-"""A row as read from disk."""
 
 
 def measured_conditions() -> Record:
@@ -26,9 +24,10 @@ def measured_conditions() -> Record:
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    cpu, instructions = model_and_instructions()
     return {
-        "cpu": names[0] if names else platform.processor(),
+        "cpu": cpu,
+        "instructions": instructions,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": version("numpy"),
@@ -36,30 +35,49 @@ def measured_conditions() -> Record:
     }
 
 
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []
+def processor(row: Record) -> str:
+    """What the row was measured on: the model, and the newest instructions that it has."""
+    return f"{row['cpu']}, {row['instructions']}"
+
+
+def by_processor(rows: Sequence[Record]) -> dict[str, list[Record]]:
+    """The rows of each processor."""
+    found: dict[str, list[Record]] = {}
+    for row in rows:
+        found.setdefault(processor(row), []).append(row)
+    return found
 
 
 def write(folder: Path, name: str, rows: Sequence[Row | SeedResult], conditions: Record) -> None:
-    """One CSV for each kind of row in the group, in place of what `folder` had, and the same on the screen."""
+    """One CSV for each kind of row in the group, and the same on the screen.
+
+    The rows take the place of those that this processor had in `folder`; those of other processors stay.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for kind, suffix in ((Row, ""), (SeedResult, "_returns")):
-        (folder / f"{name}{suffix}.csv").unlink(missing_ok=True)
+        path = folder / f"{name}{suffix}.csv"
+        kept = [row for row in _stored(path) if processor(row) != processor(conditions)]
         own = [row for row in rows if isinstance(row, kind)]
-        if not own:
+        path.unlink(missing_ok=True)
+        if not own and not kept:
             continue
-        with (folder / f"{name}{suffix}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, [*asdict(own[0]), *conditions], lineterminator="\n")
+        with path.open("w", newline="") as file:
+            names = dict.fromkeys([*(asdict(own[0]) if own else kept[0]), *conditions])
+            writer = csv.DictWriter(file, names, lineterminator="\n")
             writer.writeheader()
-            writer.writerows({**asdict(row), **conditions} for row in own)
+            writer.writerows([*kept, *({**asdict(row), **conditions} for row in own)])
         print("\n".join(f"  {row}" for row in own))
 
 
+def _stored(path: Path) -> list[Record]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def read(name: str) -> list[Record]:
-    """The rows of one results file.
+    """The rows of one results file, of every processor.
 
     Raises:
         SystemExit: where there is none, or it holds a failure: a page has no place for either.
@@ -67,8 +85,7 @@ def read(name: str) -> list[Record]:
     path = RESULTS / f"{name}.csv"
     if not path.exists():
         raise SystemExit(f"{path}: no results; write them with: python -m bench.run {name.removesuffix('_returns')}")
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = _stored(path)
     failed = [row for row in rows if row.get("mode") == "failed" or row["gate"] != "passed"]
     if failed:
         raise SystemExit(f"{path}: a case or its tests failed, or were skipped: {next(iter(failed[0].values()))}")

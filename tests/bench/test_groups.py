@@ -124,7 +124,9 @@ def test_tables_stand_where_a_page_has_a_place_for_them(monkeypatch, tmp_path) -
     monkeypatch.setattr(readme, "ROOT", tmp_path)
     page = "a\n<!-- table:one -->\nold\n<!-- end -->\nb\n<!-- table:two -->\n<!-- end -->\n"
     (tmp_path / "page.md").write_text(page)
-    one, two = (Table(name, lambda name=name: [f"| {name} |"], page="page.md") for name in ("one", "two"))
+    monkeypatch.setattr(readme, "read", lambda name: [{"cpu": "chip", "instructions": "avx2", "text": name}])
+    tables = (Table(name, lambda rows: [f"| {rows[0]['text']} |"], (name,), "page.md") for name in ("one", "two"))
+    one, two = tables
     (text,) = readme.written([one, two]).values()
     assert text == page.replace("old\n", "\n| one |\n\n").replace("two -->\n", "two -->\n\n| two |\n\n")
     with pytest.raises(SystemExit, match=r"page\.md: expected <!-- table:three"):
@@ -266,7 +268,7 @@ def test_the_page_shows_comparisons_and_goals(comparison, monkeypatch, tmp_path)
         written += goal_rows(comparison, mode, 2, figures, Figures({"twohot": [80.0]}))
     results.write(tmp_path, "losses", written, {**results.measured_conditions(), "gate": "passed"})
     monkeypatch.setattr(results, "RESULTS", tmp_path)
-    lines = losses.write_table()
+    lines = losses.write_table(results.read("losses"))
     assert "**copies** (2 x 3), in ms:" in lines
     assert "| who | 2 threads | x twohot | x floor | 1 thread | no huge pages | x twohot | extra MB |" in lines
     assert "| twohot | 2 | 1 | 1 | 4 | 4 | 1 | 80 |" in lines
@@ -277,11 +279,36 @@ def test_the_page_shows_comparisons_and_goals(comparison, monkeypatch, tmp_path)
     assert "Met: 3 of 5 with huge pages; 2 of 5 as is." in lines
 
 
-def test_results_replace_those_of_their_own_group_alone(tmp_path) -> None:
-    for name in ("toy", "toy_returns", "toy_other"):
-        (tmp_path / f"{name}.csv").write_text("before")
-    results.write(tmp_path, "toy", [], {})
-    assert [path.name for path in tmp_path.iterdir()] == ["toy_other.csv"]
+CHIPS = ({"cpu": "old", "instructions": "avx2"}, {"cpu": "old", "instructions": "amx_bf16"})
+
+
+def test_results_replace_those_of_their_own_group_and_processor_alone(tmp_path) -> None:
+    row, seed = Row("case", "ours", "train", 1.0, 2.0, 3.0, "ms"), SeedResult("task", 1.0, 0, 0.9, 0.1, 0.1, 0.1, 8)
+    for name in ("toy", "other"):
+        for chip in CHIPS:
+            results.write(tmp_path, name, [row, seed], chip)
+    results.write(tmp_path, "toy", [replace(row, p50=2.5)], CHIPS[0])
+    assert [(row["instructions"], row["p50"]) for row in written(tmp_path / "toy.csv")] == [
+        ("amx_bf16", "2.0"),
+        ("avx2", "2.5"),
+    ]
+    assert [row["instructions"] for row in written(tmp_path / "toy_returns.csv")] == ["amx_bf16"]
+    results.write(tmp_path, "toy", [], CHIPS[1])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.csv", "other_returns.csv", "toy.csv"]
+    assert len(written(tmp_path / "other.csv")) == 2
+
+
+def test_each_processor_has_a_table_or_a_column(monkeypatch) -> None:
+    goal = {"case": "goal", "provider": "acting: 16 rows", "mode": "collect", "target": ">= 2"}
+    rows = [{**goal, **chip, "p50": p50, "met": met} for chip, p50, met in zip(CHIPS, "13", ("no", "yes"), strict=True)]
+    monkeypatch.setattr(readme, "read", lambda name: rows)
+    table = Table("any", lambda own: [f"{len(own)} of {own[0]['p50']}"], ("any",))
+    assert readme.lines(table) == ["On old, avx2:", "", "1 of 1", "", "On old, amx_bf16:", "", "1 of 3"]
+    assert readme.lines(replace(table, processors="first")) == ["1 of 1"]
+    together = readme.lines(Table("any", readme.side_by_side, ("any",), processors="all"))
+    assert together[0] == "|  | avx512_bf16 | old amx_bf16 | old avx2 |"
+    (acting,) = (line for line in together if "acting" in line)
+    assert acting.endswith("|  | 3 (asked >= 2: 1 of 1) | 1 (asked >= 2: 0 of 1) |")
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="counts what Linux counts")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,14 +52,16 @@ def fake(path: Path, seconds: float | None):
 def test_steps_in_turn_and_what_the_goals_make_of_them(monkeypatch, tmp_path) -> None:
     ours, eager = fake(tmp_path / "a.py", 2.0), fake(tmp_path / "b.py", 6.0)
     dead = fake(tmp_path / "c.py", None)
-    known = dict(zip((learner.OURS, learner.HALF, *learner.OFFICIAL), (ours, dead, eager, None), strict=True))
+    known = dict.fromkeys(learner.OFFICIAL_HALF)
+    known |= dict(zip((learner.OURS, learner.HALF, *learner.OFFICIAL), (ours, dead, eager, None), strict=True))
     monkeypatch.setattr(learner, "commands", lambda: known)
     against = learner.OfficialComparison(LearnerWorkload(2, 8), 2.5, learner.OFFICIAL, half=True)
     figures, memory = learner.measure(against.workload, against.names, rounds=3)
     assert figures.values[learner.OURS] == [2.0] * 3
     assert figures.values["official, eager"] == [6.0] * 3
     assert figures.values[learner.PRODUCTS] == [against.workload.flops / 1e9] * 3
-    assert figures.missing == {learner.HALF: "MemoryError: no room", "official, compiled": "not installed"}
+    absent = dict.fromkeys(("official, compiled", *learner.OFFICIAL_HALF), "not installed")
+    assert figures.missing == {learner.HALF: "MemoryError: no room", **absent}
     assert memory.values == {learner.OURS: [30.0], "official, eager": [30.0]}
     found = {row.provider: row for row in rows(against.comparison(), "huge pages", 2, figures, memory)}
     assert found[learner.OURS].extra_mb == 30
@@ -67,7 +70,7 @@ def test_steps_in_turn_and_what_the_goals_make_of_them(monkeypatch, tmp_path) ->
     assert found["official, compiled"].mode == "not installed"
     assert found[f"{learner.HALF}: MemoryError: no room"].mode == "failed"
     goals = goal_rows(against.comparison(), "huge pages", 2, figures, memory)
-    assert [goal.met for goal in goals] == ["yes", "no", "no", "not measured", "not measured"]
+    assert [goal.met for goal in goals] == ["yes", "no", "no", *["not measured"] * 3]
     assert goals[0].p50 == pytest.approx(1 / 3)
 
 
@@ -80,11 +83,12 @@ def test_without_the_official_code_ours_is_measured_all_the_same() -> None:
 def test_the_official_code_is_where_the_variables_say(monkeypatch) -> None:
     monkeypatch.setenv("TWOHOT_OFFICIAL_PYTHON", "/official/python")
     monkeypatch.setenv("TWOHOT_OFFICIAL_CHECKOUT", "/official/amago")
-    eager, compiled = (learner.commands()[name] for name in learner.OFFICIAL)
+    eager, compiled, _, half = (learner.commands()[name] for name in (*learner.OFFICIAL, *learner.OFFICIAL_HALF))
     assert eager.command[0] == compiled.command[0] == "/official/python"
     assert eager.environment["PYTHONPATH"] == "/official/amago"
     assert eager.environment["TORCHDYNAMO_DISABLE"] == "1"
     assert "TORCHDYNAMO_DISABLE" not in compiled.environment
+    assert half == replace(compiled, precision="bfloat16")
 
 
 AMAGO = {

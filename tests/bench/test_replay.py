@@ -234,7 +234,7 @@ def test_the_readme_shows_windows_costs_and_goals(monkeypatch, tmp_path) -> None
     written += case.rows("opening", "huge pages", Figures({"warm": [3.0]}))
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     results.write(tmp_path, "replay", written, {**results.measured_conditions(), "gate": "passed"})
-    lines = replay.write_table()
+    lines = replay.write_table(results.read("replay"))
     assert "**S1, B 24** (vectors):" in lines
     assert "| who | ms | p20 to p80 | x twohot | x floor | GB/s |" in lines
     assert "| twohot | 4 | 4 to 4 | 1 | 2 | 2.5 |" in lines
