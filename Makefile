@@ -14,7 +14,7 @@ TRITON := triton==3.9.0
 # cannot say so.
 PROCGEN := procgen-mirror==0.10.7 ; python_version >= "3.11" and python_version < "3.13"
 
-.PHONY: help train test lint cpp-test fuzz fuzz-build format bench gpu readme wheel resolve clean
+.PHONY: help train test lint cpp-test fuzz fuzz-build format bench gpu gpu-rehearsal gpu-wheels readme wheel resolve clean
 
 help:
 	@echo "make train   train the quickstart agent (about 5 minutes on two cores) and write its report"
@@ -22,7 +22,8 @@ help:
 	@echo "make fuzz    random calls of native code, under AddressSanitizer"
 	@echo "make format  format the sources"
 	@echo "make bench   measure what takes minutes, into bench/results"
-	@echo "make gpu     test and measure the kernels on the GPU of this machine"
+	@echo "make gpu     test and measure the kernels on the GPU of this machine, in 8 minutes; PYTHON=python3: with that one"
+	@echo "make gpu-rehearsal  all of it that needs neither GPU nor network"
 	@echo "make readme  write the tables of README and docs/results.md from bench/results"
 	@echo "make wheel   build a wheel into dist/"
 	@echo "make resolve ask whether all extras go together on every Python that is supported"
@@ -89,10 +90,19 @@ bench: $(VENV)/.ready
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
 	$(BIN)/python -m bench.run
 
-gpu: $(VENV)/.ready
-	$(BIN)/python -c "import torch; exit(None if torch.cuda.is_available() else 'make gpu: torch sees no CUDA or ROCm device')"
-	$(BIN)/python -m pytest -m gpu
-	$(BIN)/python -m bench.run gpu
+# With PYTHON=... it takes that interpreter as it is: nothing is installed and nothing is downloaded.
+GPU_PYTHON := $(if $(filter file,$(origin PYTHON)),$(BIN)/python,$(PYTHON))
+
+gpu: $(if $(filter file,$(origin PYTHON)),$(VENV)/.ready)
+	$(GPU_PYTHON) -m bench.gpu
+
+gpu-rehearsal: $(if $(filter file,$(origin PYTHON)),$(VENV)/.ready)
+	$(GPU_PYTHON) -m bench.gpu --rehearse
+
+# Run where there is a network: what bench/gpu.py needs and a machine without one often lacks goes there with the checkout.
+gpu-wheels:
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+	    --dest build/gpu-wheels gymnasium Farama-Notifications
 
 readme: $(VENV)/.ready
 	$(BIN)/python -m bench.readme

@@ -13,12 +13,12 @@ from twohot.agent import AgentNetworks
 from twohot.config import AgentConfig, ObjectiveConfig, OptimizerConfig
 from twohot.data.spaces import replay_schema
 from twohot.learning.learner import Learner
-from twohot.replay import Replay
+from twohot.replay import Batch, Replay
 from twohot.spaces import as_dict_space
 
 
-def learner_and_batch(workload: LearnerWorkload) -> tuple[Learner, object]:
-    """A learner with the settings of the official MultiTaskAgent, and the batch of the workload."""
+def learner_and_batch(workload: LearnerWorkload, device: str = "cpu") -> tuple[Learner, Batch]:
+    """A learner with the settings of the official MultiTaskAgent on a device, and the batch of the workload."""
     observation = spaces.Box(-np.inf, np.inf, (32,), np.float32)
     if workload.kind == "images":
         observation = spaces.Box(0, 255, (64, 64, 3), np.uint8)
@@ -27,13 +27,13 @@ def learner_and_batch(workload: LearnerWorkload) -> tuple[Learner, object]:
     config = AgentConfig(
         context=workload.length, critics=workload.critics, training_discounts=tuple(others), discount=discount
     )
-    agent = AgentNetworks(config, observation, action).eval()
+    agent = AgentNetworks(config, observation, action).eval().to(device)
     objective = ObjectiveConfig(target_action_samples=1, critic_subset=min(2, workload.critics))
     learner = Learner(agent, objective, OptimizerConfig(precision=workload.precision))
-    return learner, batch_of(workload, observation, action)
+    return learner, batch_of(workload, observation, action).to(device)
 
 
-def batch_of(workload: LearnerWorkload, observation: spaces.Box, action: spaces.Space) -> object:
+def batch_of(workload: LearnerWorkload, observation: spaces.Box, action: spaces.Space) -> Batch:
     """The batch of the workload in our layout."""
     arrays = workload.arrays()
     replay = Replay.create(replay_schema(as_dict_space(observation), action), capacity_steps=1)

@@ -5,35 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.cases import gpu_attention
 from bench.groups import attention
-from bench.harness import compare, gpu_timing
+from bench.harness import compare
 from bench.harness.compare import Figures, Provider, goal_rows
 
 pytestmark = pytest.mark.bench
-
-
-def test_cases_of_a_gpu_run_and_agree(monkeypatch) -> None:
-    def milliseconds(work) -> float:
-        work()
-        return 1.0
-
-    monkeypatch.setattr(gpu_timing, "milliseconds", milliseconds)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a processor")
-    for providers in (
-        gpu_attention.window_providers(torch.float32, 9, 16, "cpu", sequences=2),
-        gpu_attention.step_providers(torch.bfloat16, 3, 8, 16, "cpu"),
-    ):
-        gpu_attention.agree(providers, torch.bfloat16)
-        rows = gpu_timing.timed_rows("case", providers, "shape", next(iter(providers)))
-        assert [row.provider for row in rows] == list(providers)
-        assert rows[0].mode == "a processor"
-        providers["torch SDPA"] = lambda ours=providers["twohot"]: tuple(x if x is None else x + 1 for x in ours())
-        with pytest.raises(RuntimeError, match="torch SDPA differs from twohot: readout off by"):
-            gpu_attention.agree(providers, torch.bfloat16)
-    with pytest.raises(RuntimeError, match="no CUDA or ROCm device is here"):
-        gpu_attention.attention_on_a_gpu()
 
 
 def test_memory_that_grows_faster_than_windows_misses_the_goal(monkeypatch) -> None:

@@ -373,6 +373,7 @@ def test_an_agent_needs_something_to_see_and_a_choice(observation, action, messa
 
 POISONS = {
     "NaN reward": lambda batch: batch.reward.view(-1)[0].fill_(math.nan),
+    "infinite reward": lambda batch: batch.reward.view(-1)[0].fill_(math.inf),
     "NaN observation": lambda batch: batch.observation["observation"][0, 0, 0].fill_(math.nan),
 }
 
@@ -385,7 +386,10 @@ def test_a_loss_that_is_not_finite_changes_nothing_that_is_learnt(poison):
     moments = copy.deepcopy(learner.optimizer.state_dict()["state"])
     batch = make_batch(2)
     poison(batch)
-    with pytest.raises(NonFiniteLossError, match=r"update 1: the gradient norm is nan .*--optimizer\.learning-rate"):
+    with pytest.raises(
+        NonFiniteLossError,
+        match=r"update 1: (the gradient norm is nan|a target is infinite) .*--optimizer\.learning-rate",
+    ):
         learner.step(batch)
     after = state(learner.agent)
     for name, _ in learner.agent.named_parameters():

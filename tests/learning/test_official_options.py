@@ -140,7 +140,9 @@ def test_critics_with_an_output_for_each_choice_learn_act_and_are_looked_at():
 # The networks in front of the actor and the critics
 
 
-def test_moving_averages_equal_their_formula():
+@pytest.mark.parametrize("on_cpu", [True, False], ids=["cpu", "as on a gpu"])
+def test_moving_averages_equal_their_formula(on_cpu, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "is_cpu", on_cpu)
     module, generator = MovingNormalization(3), torch.Generator().manual_seed(0)
     mean, square = [0.0] * 3, [1.0] * 3
     steady = torch.tensor([5.0, -2.0, 0.0], dtype=torch.float64)

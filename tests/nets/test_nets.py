@@ -130,9 +130,13 @@ def test_mlp_equals_explicit_layers():
 # Timestep encoder
 
 
+@pytest.mark.parametrize("on_cpu", [True, False], ids=["cpu", "as on a gpu"])
 @pytest.mark.parametrize("scale", [1.0, 1e-2, 1e4])
-def test_running_normalization_equals_numpy_over_everything_seen(scale):
+def test_running_normalization_equals_numpy_over_everything_seen(scale, on_cpu, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "is_cpu", on_cpu)
     module = RunningNormalization(3)
+    module.update(torch.full((4, 3), 7.0), torch.zeros(4, dtype=torch.bool))
+    assert (module.count, module.mean.tolist(), module.variance.tolist()) == (0, [0] * 3, [1] * 3)
     generator = np.random.default_rng(0)
     seen = []
     for rows in (1, 5, 0, 40, 2):

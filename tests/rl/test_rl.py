@@ -712,6 +712,29 @@ def test_one_value_needs_no_dimension_of_discounts():
     assert "discounts=1" in repr(many)
 
 
+@pytest.mark.parametrize("fraction", [0.0, 0.4, 1.0])
+def test_a_gpu_that_is_not_waited_for_counts_the_same_targets(monkeypatch, fraction):
+    looking, blind = PopArt(3), PopArt(3)
+    heads, others = heads_of_every_kind(3)[0], heads_of_every_kind(3)[0]
+    for i in range(3):
+        targets = 5 + 10 * normal(4, 6, 3, seed=i)
+        mask = torch.rand(4, 6, generator=torch.Generator().manual_seed(i)) < fraction
+        targets[~mask] = NAN
+        looking.update(targets, mask, heads)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "is_cpu", False)
+            blind.update(targets, mask, others, check=False)
+            if fraction == 1:
+                blind.update(targets, None, others, check=False)
+                looking.update(targets, None, heads)
+    assert blind.batches == looking.batches
+    assert_accurate(blind.mean, looking.mean, floor=64)
+    assert_accurate(blind.variance, looking.variance, floor=1024)
+    for head, other in zip(heads, others, strict=True):
+        for x, y in zip(head, other, strict=True):
+            assert_accurate(y, x, floor=1024)
+
+
 def test_statistics_are_saved_and_continue():
     popart, other = PopArt(3), PopArt(3)
     for i in range(3):

@@ -98,7 +98,7 @@ class Learner:
             clipping (a scalar tensor).
 
         Raises:
-            NonFiniteLossError: when the gradient norm is not finite; nothing but the statistics of the
+            NonFiniteLossError: when the gradient norm or a target is not finite; nothing but the statistics of the
                 observations has changed, and the agent is in eval mode.
         """
         agent = self.agent
@@ -120,11 +120,16 @@ class Learner:
         finally:
             agent.eval()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
-        if not torch.isfinite(norm):
+        target = None if losses.target is None else torch.cat(targets)
+        finite = norm.isfinite()
+        if target is not None:  # an infinite one counts as the last class, whose loss is finite
+            finite = finite & (target.isfinite() | ~batch.mask.unsqueeze(-1)).all()
+        if not finite:  # a GPU is waited for here, and nowhere else
+            what = "a target is infinite" if norm.isfinite() else f"the gradient norm is {norm.item()}"
             critic = "" if losses.critic is None else f", critic loss {losses.critic.item():.4g}"
             raise NonFiniteLossError(
-                f"update {self.updates}: the gradient norm is {norm.item()} (actor loss {losses.actor.item():.4g}"
-                f"{critic}); lower --optimizer.learning-rate or the reward multipliers"
+                f"update {self.updates}: {what} (actor loss {losses.actor.item():.4g}{critic}); "
+                f"lower --optimizer.learning-rate or the reward multipliers"
             )
         if self.objective.target_update == "before_step":
             agent.update_targets(self.objective.target_rate)
@@ -134,7 +139,7 @@ class Learner:
         agent.iterate_spectral_norms()
         if self.objective.target_update == "after_step":
             agent.update_targets(self.objective.target_rate)
-        if losses.target is not None:
-            agent.values.update(torch.cat(targets), batch.mask)
+        if target is not None:
+            agent.values.update(target, batch.mask)
         self.updates += 1
         return losses, norm

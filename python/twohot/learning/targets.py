@@ -61,7 +61,7 @@ def action_values(
         if known is not None:
             same = (action == known[0].unsqueeze(1)).all(-1)  # [M, G]
             q[-1] = torch.where(same, known[1].to(q[-1].dtype), q[-1])
-    return torch.stack(q, dim=-1), state.new_tensor(1 / samples, dtype=q[0].dtype)
+    return torch.stack(q, dim=-1), state.new_full((), 1 / samples, dtype=q[0].dtype)
 
 
 def _with_known(q: Tensor, index: Tensor, value: Tensor) -> Tensor:

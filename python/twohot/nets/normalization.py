@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from twohot.rl.popart import update_moments
+from twohot.rl.popart import masked_moments, update_moments
 
 
 class RunningNormalization(nn.Module):
@@ -33,15 +33,19 @@ class RunningNormalization(nn.Module):
     @torch.no_grad()
     def update(self, x: Tensor, mask: Tensor) -> None:
         """Merge the rows of x [..., size] where mask [...] (bool) is True (Chan et al. 1979)."""
-        rows = x[mask].to(torch.float64)
-        if rows.shape[0] == 0:
-            return
-        variance, mean = torch.var_mean(rows, dim=0, correction=0)
-        total = self.count + rows.shape[0]
-        weight = rows.shape[0] / total
+        count: int | Tensor
+        if x.is_cpu:
+            rows = x[mask].to(torch.float64)
+            if rows.shape[0] == 0:
+                return
+            variance, mean = torch.var_mean(rows, dim=0, correction=0)
+            count = rows.shape[0]
+        else:
+            count, mean, variance = masked_moments(x.to(torch.float64), mask)
+        total = self.count + count
+        weight = count / total.clamp(min=1)
         delta = mean - self.mean
-        if self.count > 0:
-            variance = self.variance * (1 - weight) + variance * weight + delta.square() * weight * (1 - weight)
+        variance = self.variance * (1 - weight) + variance * weight + delta.square() * weight * (1 - weight)
         self.mean.copy_(self.mean + delta * weight)
         self.variance.copy_(variance)
         self.count.copy_(total)
@@ -84,11 +88,13 @@ class MovingNormalization(nn.Module):
     @torch.no_grad()
     def update(self, x: Tensor, mask: Tensor) -> None:
         """Count the rows of x [..., size] where mask [...] (bool) is True as one batch, if there are any."""
-        rows = x[mask].to(torch.float64)
-        if rows.shape[0] == 0:
-            return
-        self.batches += 1
-        mean, variance = update_moments(self.mean, self.variance, self.batches, rows, self.rate)
+        rows, chosen = x.to(torch.float64), mask
+        if x.is_cpu:
+            rows, chosen = rows[mask], None
+            if rows.shape[0] == 0:
+                return
+        self.batches += 1 if chosen is None else chosen.any()
+        mean, variance = update_moments(self.mean, self.variance, self.batches, rows, self.rate, chosen)
         self.mean.copy_(mean)
         self.variance.copy_(variance)
 

@@ -101,8 +101,8 @@ class ClassValues(_Values):
         return loss, value.unflatten(1, mask.shape)
 
     def update(self, target: Tensor, mask: Tensor) -> None:
-        """Count targets [B, L, G] of the steps where mask [B, L] is True."""
-        self.popart.update(target, mask)
+        """Count targets [B, L, G] of the steps where mask [B, L] is True: those of a loss that was finite."""
+        self.popart.update(target, mask, check=False)
 
 
 def _with_actions(critics: CriticHeads) -> CriticEnsemble:
@@ -158,7 +158,7 @@ class ScalarValues(_Values):
 
     def update(self, target: Tensor, mask: Tensor) -> None:
         """As `ClassValues.update`; no value changes."""
-        self.popart.update(target, mask, [(self.factor, self.offset)])
+        self.popart.update(target, mask, [(self.factor, self.offset)], check=False)
 
 
 def make_values(

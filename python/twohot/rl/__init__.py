@@ -13,7 +13,7 @@ from twohot.rl.advantages import (
     no_filter,
 )
 from twohot.rl.ensembles import subset_value
-from twohot.rl.popart import PopArt, preserve_outputs, update_moments
+from twohot.rl.popart import PopArt, masked_moments, preserve_outputs, update_moments
 from twohot.rl.returns import td_targets
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "filtered_behavior_cloning",
     "leaky_ramp_filter",
     "masked_mean",
+    "masked_moments",
     "no_filter",
     "preserve_outputs",
     "subset_value",

@@ -12,8 +12,27 @@ from torch import Tensor, nn
 from twohot.tensors import require_device, require_floating, require_tensor
 
 
+def masked_moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How many rows of x [..., *shape] the mask [...] (bool) counts, and their mean and variance [*shape].
+
+    Without a number of rows that depends on data: a GPU would have to be waited for. 0 where no row counts; one that
+    does not may hold NaN.
+    """
+    leading = tuple(range(mask.dim()))
+    rows = mask.reshape(mask.shape + (1,) * (x.dim() - mask.dim()))
+    count = mask.sum()
+    divisor = count.clamp(min=1)
+    mean = x.masked_fill(~rows, 0).sum(leading) / divisor
+    return count, mean, (x - mean).masked_fill(~rows, 0).square().sum(leading) / divisor
+
+
 def update_moments(
-    mean: Tensor, variance: Tensor, batches: int | Tensor, targets: Tensor, beta: float
+    mean: Tensor,
+    variance: Tensor,
+    batches: int | Tensor,
+    targets: Tensor,
+    beta: float,
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance of the targets after one more batch.
 
@@ -26,6 +45,8 @@ def update_moments(
         mean, variance: [...] before the batch.
         batches: T, how many there are with this one; at T = 1 the old statistics count for nothing.
         targets: [M, ...] the targets of the batch, M at least 1. beta: rate in (0, 1) of the long run.
+        mask: bool, True where a target counts, over the leading dimensions of `targets`, however many; None for all.
+            Where none counts, the statistics stay as they are.
 
     Returns:
         The new mean and variance.
@@ -33,9 +54,19 @@ def update_moments(
     batches = torch.as_tensor(batches, dtype=mean.dtype, device=mean.device)
     step = beta / -torch.expm1(batches * math.log1p(-beta))
     targets = targets.to(mean.dtype)
-    difference = targets.mean(0) - mean
-    spread = targets.var(0, correction=0)
-    return mean + step * difference, (1 - step) * (variance + step * difference.square()) + step * spread
+    count = None
+    if mask is None:
+        average, spread = targets.mean(0), targets.var(0, correction=0)
+    else:
+        count, average, spread = masked_moments(targets, mask)
+    difference = average - mean
+    moved = mean + step * difference, (1 - step) * (variance + step * difference.square()) + step * spread
+    if count is None:
+        return moved
+    new_mean, new_variance = (
+        torch.where(count > 0, new, old) for new, old in zip(moved, (mean, variance), strict=True)
+    )
+    return new_mean, new_variance
 
 
 def preserve_outputs(
@@ -138,7 +169,14 @@ class PopArt(nn.Module):
         return (self.deviation * x + self.mean).to(torch.promote_types(x.dtype, torch.float32))
 
     @torch.no_grad()
-    def update(self, targets: Tensor, mask: Tensor | None = None, heads: Iterable[tuple[Tensor, Tensor]] = ()) -> None:
+    def update(
+        self,
+        targets: Tensor,
+        mask: Tensor | None = None,
+        heads: Iterable[tuple[Tensor, Tensor]] = (),
+        *,
+        check: bool = True,
+    ) -> None:
         """Count one batch of targets, and rescale last layers so that no denormalised prediction changes.
 
         Call it before the forward pass, or after the optimiser's step: it writes into the layers. An optimiser's own
@@ -150,6 +188,8 @@ class PopArt(nn.Module):
             heads: (weight, bias) of each layer that predicts normalised values, also of target networks: weight
                 [..., G, E] and bias [..., G], with any leading dimensions of an ensemble; or a weight [..., G], a
                 factor for each discount after a layer that all discounts share.
+            check: look at the targets, for which a GPU is waited for. A caller who knows that those that count are
+                finite can spare that.
 
         Raises:
             ValueError: when a target that counts is not finite, or so large that its square is not, or a shape, dtype
@@ -167,21 +207,24 @@ class PopArt(nn.Module):
         heads = list(heads)
         for weight, bias in heads:
             self._check_head(weight, bias)
-        counted = targets.reshape(-1, *self.mean.shape) if mask is None else targets[mask]
-        if len(counted) == 0:
-            return
-        broken = int(counted.isfinite().logical_not().sum())
+        if check or targets.is_cpu:
+            targets, mask = targets.reshape(-1, *self.mean.shape) if mask is None else targets[mask], None
+            if len(targets) == 0:
+                return
+        elif mask is None:
+            mask = torch.ones(leading, dtype=torch.bool, device=targets.device)
+        broken = int(targets.isfinite().logical_not().sum()) if check else 0
         if broken:
             raise ValueError(
-                f"PopArt.update: expected finite targets, got {broken} of {counted.numel()} that are NaN or infinite; "
+                f"PopArt.update: expected finite targets, got {broken} of {targets.numel()} that are NaN or infinite; "
                 f"mask the steps that have none"
             )
         mean, deviation = self.mean.clone(), self.deviation
-        batches = self.batches + 1
-        new_mean, new_variance = update_moments(mean, self.variance, batches, counted, self.beta)
-        if not (new_mean.isfinite() & new_variance.isfinite()).all():
+        batches = self.batches + (1 if mask is None else mask.any())
+        new_mean, new_variance = update_moments(mean, self.variance, self.batches + 1, targets, self.beta, mask)
+        if check and not (new_mean.isfinite() & new_variance.isfinite()).all():
             raise ValueError(
-                f"PopArt.update: expected targets whose squares {mean.dtype} holds, got up to {counted.abs().max():.3g}"
+                f"PopArt.update: expected targets whose squares {mean.dtype} holds, got up to {targets.abs().max():.3g}"
             )
         self.batches.copy_(batches)
         self.mean.copy_(new_mean)
