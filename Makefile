@@ -60,7 +60,8 @@ cpp-test: cpp-test-plain cpp-test-address,undefined cpp-test-thread
 
 cpp-build-%: $(VENV)/.tools
 	$(BIN)/cmake -S . -B build/cpp-$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DTWOHOT_PYTHON=OFF \
-	    -DTWOHOT_TESTS=ON -DTWOHOT_WERROR=ON -DTWOHOT_SANITIZE=$(if $(filter plain,$*),,$*) > /dev/null
+	    -DTWOHOT_TESTS=ON -DTWOHOT_EMULATED_TILES=ON -DTWOHOT_WERROR=ON \
+	    -DTWOHOT_SANITIZE=$(if $(filter plain,$*),,$*) > /dev/null
 	$(BIN)/cmake --build build/cpp-$* > /dev/null
 
 cpp-test-%: cpp-build-%

@@ -1,9 +1,11 @@
 #include "bindings/ops.h"
 
 #include <pybind11/numpy.h>
+#include <pybind11/stl.h>
 
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "bindings/addresses.h"
 #include "bindings/attention.h"
@@ -13,6 +15,7 @@
 #include "bindings/transformer_layer.h"
 #include "bindings/transformer_step.h"
 #include "core/buffer_pool.h"
+#include "ops/simd/dispatch.h"
 #include "ops/two_hot/two_hot.h"
 
 namespace twohot {
@@ -106,7 +109,20 @@ void bind_ops(py::module_& module) {
   module.def(
       "pool_cached_bytes", [] { return BufferPool::global().cached_bytes(); },
       "Bytes that are kept for empty_from_pool() and that nobody uses.");
-  module.def("cpu_capability", &ops::capability, "Which compiled form of the kernels this processor runs.");
+  module.def(
+      "cpu_capability", [] { return ops::name_of(ops::chosen().capability); },
+      "Which compiled form of the kernels this process runs.");
+  module.def("cpu_capability_reason", [] { return ops::chosen().reason; }, "Why it runs that form.");
+  module.def(
+      "cpu_capabilities",
+      [] {
+        std::vector<const char*> names;
+        for (const ops::Capability each : ops::capabilities) {
+          if (ops::supported(each)) names.push_back(ops::name_of(each));
+        }
+        return names;
+      },
+      "The compiled forms that this processor runs, from the least to the best, then those for tests.");
 }
 
 }  // namespace twohot

@@ -480,5 +480,11 @@ def release_pool() -> None:
 def pool_cached_bytes() -> int:
     """Bytes that are kept for empty_from_pool() and that nobody uses."""
 
-def cpu_capability() -> Literal["avx512_bf16", "avx512", "avx2", "portable"]:
-    """Which compiled form of the kernels this processor runs."""
+def cpu_capability() -> Literal["portable", "avx2", "avx512", "avx512_bf16", "amx", "amx_emulated"]:
+    """Which compiled form of the kernels this process runs."""
+
+def cpu_capability_reason() -> str:
+    """Why it runs that form."""
+
+def cpu_capabilities() -> list[str]:
+    """The compiled forms that this processor runs, from the least to the best, then those for tests."""

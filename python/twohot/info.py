@@ -119,4 +119,4 @@ def _native() -> str:
         from twohot import _native
     except ImportError as error:
         return f"cannot be imported: {error}"
-    return f"{_native.__file__}, {_native.cpu_capability()} kernels"
+    return f"{_native.__file__}, {_native.cpu_capability()} kernels ({_native.cpu_capability_reason()})"

@@ -1,4 +1,4 @@
-"""The numbers of native code in each form that it is compiled in, up to this processor's best."""
+"""The numbers of native code in each form that it is compiled in and that this processor runs."""
 
 from __future__ import annotations
 
@@ -11,22 +11,29 @@ import pytest
 
 from twohot import _native
 
-FORMS = ("portable", "avx2", "avx512", "avx512_bf16")
-FILES = ("test_attention_native.py", "test_two_hot_native.py")
+TESTS = Path(__file__).parent.parent
+FILES = (
+    *("kernels/test_attention_native.py", "kernels/test_two_hot_native.py"),
+    *("kernels/test_transformer_layer.py", "nets/test_critics.py"),
+)
 NUMBERS = (
-    *("accurate", "lose_nothing", "nan", "threads", "select"),
-    *("exact", "any_numbers", "equal_logits", "minus_infinity", "counts", "capability"),
+    *("accurate", "lose_nothing", "nan", "threads", "select", "exact", "any_numbers", "equal_logits"),
+    *("minus_infinity", "counts", "capability", "gradient and not functorch", "rows"),
 )
 
 
-@pytest.mark.parametrize("capability", FORMS[:-1])
+def test_tiles_are_tested_on_every_processor() -> None:
+    """Development compiles the form that emulates them."""
+    assert "amx_emulated" in _native.cpu_capabilities()
+
+
+@pytest.mark.parametrize("capability", _native.cpu_capabilities())
 def test_every_compiled_form(capability: str) -> None:
-    """The tests of numbers, in a process that does without newer instructions: none fails, none is skipped."""
-    best = _native.cpu_capability()
-    if os.environ.get("TWOHOT_CPU_CAPABILITY") or FORMS.index(capability) >= FORMS.index(best):
-        pytest.skip(f"this run has {best} at most")
+    """The tests of numbers, in a process that runs this form: none fails, none is skipped."""
+    if os.environ.get("TWOHOT_CPU_CAPABILITY") or capability == _native.cpu_capability():
+        pytest.skip(f"this run is in {_native.cpu_capability()}")
     environment = {**os.environ, "TWOHOT_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": "1"}
-    files = [str(Path(__file__).with_name(name)) for name in FILES]
+    files = [str(TESTS / name) for name in FILES]
     command = [sys.executable, "-m", "pytest", "-q", "-x", *files, "-k", " or ".join(NUMBERS), "-p", "no:cacheprovider"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-3000:]

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "ops/attention/attention_kernels.h"
+#include "ops/simd/pairs.h"
 #include "ops/simd/vector_math.h"
 
 namespace twohot::ops::TWOHOT_CAPABILITY {
@@ -66,26 +67,29 @@ struct RowOf {
 
 inline void widen_row(float* to, const void* from, std::int64_t start, std::int64_t size, Float dtype) noexcept {
   if (dtype == Float::float32) {
-    std::memcpy(to, static_cast<const float*>(from) + start, static_cast<std::size_t>(size) * sizeof(float));
+    const float* numbers = static_cast<const float*>(from) + start;
+    for (std::int64_t i = 0; i < size; i += lanes) store(to + i, load<FloatVector>(numbers + i));
     return;
   }
   const std::uint16_t* halves = static_cast<const std::uint16_t*>(from) + start;
   for (std::int64_t i = 0; i < size; i += lanes) store(to + i, widen(halves + i, dtype));
 }
 
-// As widen_row(), back; `size` is a multiple of 2 * lanes, or of head_size_step with a `from` that goes on.
+// As widen_row(), back.
 inline void narrow_row(void* to, std::int64_t start, const float* from, std::int64_t size, Float dtype) noexcept {
   if (dtype == Float::float32) {
-    std::memcpy(static_cast<float*>(to) + start, from, static_cast<std::size_t>(size) * sizeof(float));
+    float* numbers = static_cast<float*>(to) + start;
+    for (std::int64_t i = 0; i < size; i += lanes) store(numbers + i, load<FloatVector>(from + i));
     return;
   }
-  std::uint16_t halves[max_head_size + lanes];
-  for (std::int64_t i = 0; i < size; i += 2 * lanes) {
-    narrow(halves + i, load<FloatVector>(from + i), load<FloatVector>(from + i + lanes), dtype);
-  }
-  const std::uint16_t not_a_number = dtype == Float::bfloat16 ? 0x7fc0 : 0x7e00;
-  for (std::int64_t i = 0; i < size; ++i) halves[i] = std::isnan(from[i]) ? not_a_number : halves[i];
-  std::memcpy(static_cast<std::uint16_t*>(to) + start, halves, static_cast<std::size_t>(size) * sizeof(std::uint16_t));
+  auto* halves = reinterpret_cast<char*>(static_cast<std::uint16_t*>(to) + start);
+  const auto narrow_all = [&]<Float half>() {
+    for (std::int64_t i = 0; i < size; i += two_vectors) {
+      store_pair<half>(halves + i * bytes<half>, load_pair<Float::float32>(floats(from + i), size - i), size - i);
+    }
+  };
+  if (dtype == Float::bfloat16) return narrow_all.template operator()<Float::bfloat16>();
+  narrow_all.template operator()<Float::float16>();
 }
 
 // (x1, x2) to (x1 cos - x2 sin, x2 cos + x1 sin), the halves of a row; `way` is -1 for the way back.
@@ -130,10 +134,11 @@ inline bool any_above(FloatVector scores, float bound) noexcept {
 #endif
 }
 
-// Goes over `count` vectors of rows of keys and values, or over the `rest` < lanes rows that are left.
+// Goes over `count` vectors of rows of keys and values, or over the `rest` < lanes rows that are left. Not inlined:
+// what is around it would take registers from its loops.
 template <Float dtype, int fixed, int count, bool whole>
-inline void attend(Running<RowOf<dtype, fixed>::max_vectors>& state, const char* keys, const char* values,
-                   std::int64_t size, std::int64_t rest, float softcap) noexcept {
+[[gnu::noinline]] void attend(Running<RowOf<dtype, fixed>::max_vectors>& state, const char* keys, const char* values,
+                              std::int64_t size, std::int64_t rest, float softcap) noexcept {
   using Row = RowOf<dtype, fixed>;
   const int vectors = fixed == 0 ? static_cast<int>(size) / lanes : Row::max_vectors;
   const std::int64_t stride = (fixed == 0 ? size : fixed) * bytes_of(dtype);

@@ -1,7 +1,7 @@
 #include "ops/attention/attention_decode_inl.h"
 #include "ops/attention/attention_window_inl.h"
 
-#include "ops/simd/dispatch.h"
+#include "ops/simd/capability.h"
 
 namespace twohot::ops {
 

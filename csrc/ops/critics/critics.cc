@@ -16,7 +16,6 @@ namespace {
 
 // Bytes of a tile's features: little enough that they and the weights of a layer stay in the cache of a core.
 constexpr std::int64_t tile_bytes = std::int64_t{1} << 17;
-constexpr std::int64_t max_tile_rows = 480;
 // Rows of a slice, at least: each costs sums as large as the weights. The number of slices does not depend on threads,
 // so that results do not.
 constexpr std::int64_t slice_rows = 2048;
@@ -32,10 +31,10 @@ CriticLayout layout_of(const CriticKernels& kernels, const Ensemble& e) noexcept
                       e.entries,
                       e.actions,
                       0,
-                      kernels.pairs && e.dtype == Float::bfloat16};
+                      kernels.pair_rows > 0 && e.dtype == Float::bfloat16};
   const std::int64_t fitting = tile_bytes / (layout.width * (layout.pairs ? 2 : 4));
-  layout.rows =
-      std::max(std::min(fitting, max_tile_rows) / kernels.product_rows, std::int64_t{1}) * kernels.product_rows;
+  const std::int64_t step = layout.pairs ? kernels.pair_rows : kernels.product_rows;
+  layout.rows = std::max(std::min(fitting, max_tile_rows) / step, std::int64_t{1}) * step;
   return layout;
 }
 

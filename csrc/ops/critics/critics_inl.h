@@ -7,7 +7,8 @@
 
 #include "ops/critics/critics_kernels.h"
 #include "ops/critics/critics_matmul_inl.h"
-#include "ops/simd/dispatch.h"
+#include "ops/simd/capability.h"
+#include "ops/simd/scratch.h"
 
 namespace twohot::ops::TWOHOT_CAPABILITY {
 
@@ -32,7 +33,7 @@ class Tile {
   void take(std::int64_t begin, std::int64_t count) noexcept {
     begin_ = begin;
     count_ = count;
-    filled_ = (count + product_rows - 1) / product_rows * product_rows;
+    filled_ = round_up(count, product_rows<pairs>);
   }
 
   void forward() const noexcept {
@@ -46,19 +47,19 @@ class Tile {
       const float* bias = floats(layout_.bias(layer));
       const float slope = pass_.ensemble.slope;
       product(features(layer), layout_.width, packed_ + layout_.forward(layer), layout_.width, filled_,
-              [&](std::int64_t panel, std::int64_t r, const FloatVector(&sums)[product_rows][2]) {
+              [&](std::int64_t panel, std::int64_t r, const FloatVector(&sums)[product_rows<pairs>][2]) {
                 const Pair add = load_pair(bias + panel * panel_columns);
                 const auto out = [&](std::int64_t i) {
                   return Pair{leaky(sums[i][0] + add.first, slope), leaky(sums[i][1] + add.second, slope)};
                 };
-                for (std::int64_t i = 0; i < product_rows; i += 2) to.put(panel, r + i, out(i), out(i + 1));
+                for (std::int64_t i = 0; i < product_rows<pairs>; i += 2) to.put(panel, r + i, out(i), out(i + 1));
               });
     }
     const float* bias = floats(layout_.bias(layout_.depth));
     product(features(layout_.depth), layout_.width, packed_ + layout_.forward(layout_.depth), layout_.bins, filled_,
-            [&](std::int64_t panel, std::int64_t r, const FloatVector(&sums)[product_rows][2]) {
+            [&](std::int64_t panel, std::int64_t r, const FloatVector(&sums)[product_rows<pairs>][2]) {
               const Pair add = load_pair(bias + panel * panel_columns);
-              for (std::int64_t i = 0; i < product_rows; ++i) {
+              for (std::int64_t i = 0; i < product_rows<pairs>; ++i) {
                 store_pair(logits() + (r + i) * bins() + panel * panel_columns, Pair{sums[i][0], sums[i][1]} + add,
                            bins() - panel * panel_columns);
               }
@@ -89,9 +90,9 @@ class Tile {
       const Panels<pairs> to = gradients(layer % 2);
       float* const grad_bias = sums + layout_.bias_sums(layer - 1);
       product(gradient, columns, packed_ + layout_.backward(layer), layout_.width, filled_,
-              [&](std::int64_t panel, std::int64_t r, const FloatVector(&products)[product_rows][2]) {
+              [&](std::int64_t panel, std::int64_t r, const FloatVector(&products)[product_rows<pairs>][2]) {
                 Pair total = load_pair(grad_bias + panel * panel_columns);
-                for (std::int64_t i = 0; i < product_rows; i += 2) {
+                for (std::int64_t i = 0; i < product_rows<pairs>; i += 2) {
                   const Pair above = through(x, panel, r + i, products[i]);
                   const Pair below = through(x, panel, r + i + 1, products[i + 1]);
                   to.put(panel, r + i, above, below);
@@ -105,9 +106,9 @@ class Tile {
     const Panels<pairs> x = features(0);
     add_outer_product(sums + layout_.weight_sums(0), x, layout_.width, gradient, columns, filled_);
     product(gradient, columns, packed_ + layout_.backward(0), layout_.width, filled_,
-            [&](std::int64_t panel, std::int64_t r, const FloatVector(&products)[product_rows][2]) {
-              const std::int64_t count = std::min(product_rows, count_ - r);
-              Pair g[product_rows];
+            [&](std::int64_t panel, std::int64_t r, const FloatVector(&products)[product_rows<pairs>][2]) {
+              const std::int64_t count = std::min(product_rows<pairs>, count_ - r);
+              Pair g[product_rows<pairs>];
               for (std::int64_t i = 0; i < count; ++i) g[i] = through(x, panel, r + i, products[i]);
               first_backward(panel, begin_ + r, count, g, sums);
             });
@@ -126,7 +127,9 @@ class Tile {
   }
   Panels<pairs> gradients(std::int64_t i) const noexcept { return {matrix(i), layout_.rows, layout_.width, true}; }
   Panels<pairs> features(std::int64_t layer) const noexcept {
-    return {matrix(training_ ? 2 + layer : layer % 2), layout_.rows, layout_.width, training_};
+    // Tiles of the transpose are made of rows.
+    const bool across = training_ && !in_tiles<pairs>;
+    return {matrix(training_ ? 2 + layer : layer % 2), layout_.rows, layout_.width, across};
   }
 
   // What of a gradient g of features passes their leaky ReLU.
@@ -249,8 +252,11 @@ class Tile {
 // Invokes fn() with whether products are of pairs.
 template <class Fn>
 inline void with_pairs(const CriticLayout& layout, const Fn& fn) noexcept {
-  if constexpr (pair_products) {
-    if (layout.pairs) return fn.template operator()<true>();
+  if constexpr (multiplies_bfloat16) {
+    if (layout.pairs) {
+      const TileScope tiles;
+      return fn.template operator()<true>();
+    }
   }
   fn.template operator()<false>();
 }

@@ -8,6 +8,8 @@
 
 namespace twohot::ops {
 
+constexpr std::int64_t max_tile_rows = 480;
+
 // Sizes of what the loops work on, in words of 32 bits: a float32, or two bfloat16 where `pairs`. The width and the
 // bins of an ensemble are filled up with zeros to whole panels, the columns that products take together.
 struct CriticLayout {
@@ -70,7 +72,7 @@ struct CriticKernels {
   const char* name;
   std::int64_t columns;       // of a panel
   std::int64_t product_rows;  // that products take together; tiles are a multiple of it
-  bool pairs;                 // whether there are products of bfloat16
+  std::int64_t pair_rows;     // the same of products of bfloat16; 0: there are none
 
   void (*pack)(const Ensemble&, const CriticLayout&, std::int64_t critic, bool with_backward,
                std::uint32_t* to) noexcept;

@@ -8,22 +8,24 @@
 #include <cstdint>
 #include <cstring>
 
-#include "ops/simd/float.h"
+#include "ops/critics/critics_kernels.h"
 #include "ops/simd/pairs.h"
+#include "ops/simd/tiles.h"
+#include "ops/simd/transpose.h"
 #include "ops/simd/vector_math.h"
 
 namespace twohot::ops::TWOHOT_CAPABILITY {
 
 constexpr std::int64_t panel_columns = 2 * lanes;
-// Sums of a tile fill the registers: 32 of AVX-512, else 16.
-constexpr std::int64_t product_rows = lanes == 16 ? 12 : 6;
-constexpr std::int64_t outer_rows = lanes == 16 ? 8 : 4;
+template <bool pairs>
+constexpr bool in_tiles = pairs && multiplies_tiles;
 
-#if defined(__AVX512BF16__)
-constexpr bool pair_products = true;
-#else
-constexpr bool pair_products = false;
-#endif
+// Rows that products take together. Sums fill the registers, 32 of AVX-512, else 16; or they are four tiles.
+template <bool pairs>
+constexpr std::int64_t product_rows = in_tiles<pairs> ? 2 * tile_side
+                                      : lanes == 16   ? 12
+                                                      : 6;
+constexpr std::int64_t outer_rows = lanes == 16 ? 8 : 4;
 
 inline Pair operator*(float x, Pair y) noexcept { return {x * y.first, x * y.second}; }
 
@@ -88,13 +90,11 @@ struct Panels {
     } else {
       auto* const above = reinterpret_cast<std::uint16_t*>(row(panel, r));
       auto* const below = reinterpret_cast<std::uint16_t*>(row(panel, r + 1));
-      narrow(above, x.first, x.second, Float::bfloat16);
-      narrow(below, y.first, y.second, Float::bfloat16);
+      store_pair<Float::bfloat16>(reinterpret_cast<char*>(above), x);
+      store_pair<Float::bfloat16>(reinterpret_cast<char*>(below), y);
       if (across == nullptr) return;
       std::uint32_t* const to = across + (panel * rows + r) / 2 * panel_columns;
-      for (std::int64_t i = 0; i < panel_columns; i += lanes) {
-        store(to + i, integers(load<Halves>(above + i)) | integers(load<Halves>(below + i)) << 16);
-      }
+      for (std::int64_t i = 0; i < panel_columns; i += lanes) store(to + i, row_pairs(above + i, below + i));
     }
   }
 };
@@ -102,6 +102,7 @@ struct Panels {
 // sum + left * right, over both numbers of each word where pairs.
 template <bool pairs>
 inline FloatVector multiply_add(FloatVector sum, std::uint32_t left, FloatVector right) noexcept {
+  static_assert(!in_tiles<pairs>);
   const Words word = Words{} + left;
 #if defined(__AVX512BF16__)
   if constexpr (pairs) return _mm512_dpbf16_ps(sum, (__m512bh)word, (__m512bh)right);
@@ -125,31 +126,59 @@ inline void add_products(FloatVector (&sums)[rows][2], const std::uint32_t* left
   }
 }
 
-// sums = a tile of left, from its first row on, times a panel of right. Not inlined: what callers do with the sums
-// would take registers from the loop.
+// sums = product_rows rows of left, from its first row on, times a panel of right. Not inlined: what callers do with
+// the sums would take registers from the loop.
 template <bool pairs>
-[[gnu::noinline]] void product_tile(FloatVector (&sums)[product_rows][2], const std::uint32_t* left,
+[[gnu::noinline]] void product_tile(FloatVector (&sums)[product_rows<pairs>][2], const std::uint32_t* left,
                                     std::int64_t next_panel, const std::uint32_t* right, std::int64_t panels) noexcept {
   constexpr std::int64_t words = Panels<pairs>::row_words;
-  FloatVector tile[product_rows][2] = {};
-  for (std::int64_t p = 0; p < panels; ++p, left += next_panel, right += words * panel_columns) {
-    add_products<pairs>(tile, left, words, 1, right, words);
+  if constexpr (in_tiles<pairs>) {
+    multiply_tiles<2, 2>(reinterpret_cast<float*>(sums), panel_columns, {left, tile_side, next_panel, tile_words},
+                         {right, panel_columns, words * panel_columns, tile_side}, panels, false);
+  } else {
+    FloatVector tile[product_rows<pairs>][2] = {};
+    for (std::int64_t p = 0; p < panels; ++p, left += next_panel, right += words * panel_columns) {
+      add_products<pairs>(tile, left, words, 1, right, words);
+    }
+    std::memcpy(sums, tile, sizeof tile);
   }
-  std::memcpy(sums, tile, sizeof tile);
 }
 
-// each(panel, r, sums) for tiles of product_rows rows from r on of left [rows, inner] times right [inner, outer].
+// each(panel, r, sums) for product_rows rows from r on of left [rows, inner] times right [inner, outer].
 template <bool pairs, class Each>
 inline void product(const Panels<pairs>& left, std::int64_t inner, const std::uint32_t* right, std::int64_t outer,
                     std::int64_t rows, Each each) noexcept {
   constexpr std::int64_t words = Panels<pairs>::row_words;
   const std::int64_t panels = inner / panel_columns;
   for (std::int64_t panel = 0; panel < outer / panel_columns; ++panel) {
-    for (std::int64_t r = 0; r < rows; r += product_rows) {
-      FloatVector sums[product_rows][2];
+    for (std::int64_t r = 0; r < rows; r += product_rows<pairs>) {
+      FloatVector sums[product_rows<pairs>][2];
       product_tile<pairs>(sums, left.row(0, r), left.rows * words, right + panel * panels * words * panel_columns,
                           panels);
       each(panel, r, sums);
+    }
+  }
+}
+
+// add_outer_product() by tiles: those of each panel of left are transposed once.
+template <bool pairs>
+inline void add_tile_outer_product(float* sums, const Panels<pairs>& left, std::int64_t inner,
+                                   const Panels<pairs>& right, std::int64_t outer, std::int64_t rows) noexcept {
+  constexpr std::int64_t deep = panel_columns * tile_side;  // words of a panel in a tile's depth, both left and right
+  alignas(64) float transposed[(max_tile_rows + 1) / 2 * panel_columns];
+  const TileOperand columns{transposed, tile_side, deep, tile_words};
+  for (std::int64_t i = 0; i < inner; i += panel_columns) {
+    for (std::int64_t r = 0; r < rows; r += 2 * tile_side) {
+      const auto* halves = reinterpret_cast<const std::uint16_t*>(left.row(i / panel_columns, r));
+      for (std::int64_t column = 0; column < panel_columns; column += tile_side) {
+        transpose_pairs(transposed + r / 2 * panel_columns + column * tile_side, tile_side, halves + column,
+                        panel_columns, rows - r);
+      }
+    }
+    for (std::int64_t panel = 0; panel < outer / panel_columns; ++panel) {
+      multiply_tiles<2, 2>(sums + (panel * inner + i) * panel_columns, panel_columns, columns,
+                           {right.across + panel * right.rows / 2 * panel_columns, panel_columns, deep, tile_side},
+                           rows / (2 * tile_side), true);
     }
   }
 }
@@ -158,18 +187,22 @@ inline void product(const Panels<pairs>& left, std::int64_t inner, const std::ui
 template <bool pairs>
 inline void add_outer_product(float* sums, const Panels<pairs>& left, std::int64_t inner, const Panels<pairs>& right,
                               std::int64_t outer, std::int64_t rows) noexcept {
-  const std::int64_t per_panel = left.rows / (pairs ? 2 : 1) * panel_columns;
-  for (std::int64_t panel = 0; panel < outer / panel_columns; ++panel) {
-    for (std::int64_t i = 0; i < inner; i += outer_rows) {
-      float* const to = sums + (panel * inner + i) * panel_columns;
-      FloatVector tile[outer_rows][2];
-      for (std::int64_t r = 0; r < outer_rows; ++r) {
-        for (int v = 0; v < 2; ++v) tile[r][v] = load<FloatVector>(to + r * panel_columns + v * lanes);
-      }
-      add_products<pairs>(tile, left.across + i / panel_columns * per_panel + i % panel_columns, 1, panel_columns,
-                          right.across + panel * per_panel, rows / (pairs ? 2 : 1));
-      for (std::int64_t r = 0; r < outer_rows; ++r) {
-        for (int v = 0; v < 2; ++v) store(to + r * panel_columns + v * lanes, tile[r][v]);
+  if constexpr (in_tiles<pairs>) {
+    add_tile_outer_product(sums, left, inner, right, outer, rows);
+  } else {
+    const std::int64_t per_panel = left.rows / (pairs ? 2 : 1) * panel_columns;
+    for (std::int64_t panel = 0; panel < outer / panel_columns; ++panel) {
+      for (std::int64_t i = 0; i < inner; i += outer_rows) {
+        float* const to = sums + (panel * inner + i) * panel_columns;
+        FloatVector tile[outer_rows][2];
+        for (std::int64_t r = 0; r < outer_rows; ++r) {
+          for (int v = 0; v < 2; ++v) tile[r][v] = load<FloatVector>(to + r * panel_columns + v * lanes);
+        }
+        add_products<pairs>(tile, left.across + i / panel_columns * per_panel + i % panel_columns, 1, panel_columns,
+                            right.across + panel * per_panel, rows / (pairs ? 2 : 1));
+        for (std::int64_t r = 0; r < outer_rows; ++r) {
+          for (int v = 0; v < 2; ++v) store(to + r * panel_columns + v * lanes, tile[r][v]);
+        }
       }
     }
   }

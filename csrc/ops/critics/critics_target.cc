@@ -1,6 +1,6 @@
 #include "ops/critics/critics_inl.h"
 
-#include "ops/simd/dispatch.h"
+#include "ops/simd/capability.h"
 
 namespace twohot::ops {
 
@@ -9,8 +9,8 @@ const CriticKernels& compiled_kernels<CriticKernels, Capability::TWOHOT_CAPABILI
   using namespace TWOHOT_CAPABILITY;
   static constexpr CriticKernels kernels{name_of(Capability::TWOHOT_CAPABILITY),
                                          panel_columns,
-                                         product_rows,
-                                         pair_products,
+                                         product_rows<false>,
+                                         multiplies_bfloat16 ? product_rows<true> : 0,
                                          pack_critic,
                                          infer_rows,
                                          train_rows};

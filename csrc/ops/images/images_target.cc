@@ -1,6 +1,6 @@
 #include "ops/images/images_inl.h"
 
-#include "ops/simd/dispatch.h"
+#include "ops/simd/capability.h"
 
 namespace twohot::ops {
 

@@ -1,52 +1,52 @@
 // Which of the compiled forms of a kernel this processor runs.
 #pragma once
 
-#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "ops/simd/capability.h"
 
 namespace twohot::ops {
 
-// The instruction sets that CMakeLists.txt compiles each *_target.cc for, from the least to the best; dispatch.cc says
-// what a processor needs for each.
-#ifdef TWOHOT_X86
-#define TWOHOT_EACH_CAPABILITY(X) X(portable) X(avx2) X(avx512) X(avx512_bf16)
-#else
-#define TWOHOT_EACH_CAPABILITY(X) X(portable)
-#endif
+// What decides which forms run, and which of them pay.
+struct Processor {
+  std::string_view vendor;           // as cpuid says it; empty where there is no cpuid
+  bool avx2;                         // and FMA
+  bool avx512;                       // its F, VL, BW and DQ
+  bool avx512_bf16;                  // dot products of pairs
+  bool amx;                          // tiles and their dot products of pairs
+  bool (*permits_tiles)() noexcept;  // asks the kernel of the system for them
+};
 
-#define TWOHOT_LISTED(capability) capability,
-enum class Capability : std::uint8_t { TWOHOT_EACH_CAPABILITY(TWOHOT_LISTED) };
-#undef TWOHOT_LISTED
+struct Choice {
+  Capability capability;
+  std::string reason;
+};
 
-#define TWOHOT_LISTED(capability) Capability::capability,
-constexpr Capability capabilities[] = {TWOHOT_EACH_CAPABILITY(TWOHOT_LISTED)};
-#undef TWOHOT_LISTED
+// The form that pays most of those that run: tiles where they are permitted, and dot products of pairs only where they
+// are faster than float32's, which on Intel they are not. `wanted`, a name or empty, is the best that may be taken,
+// whether it pays or not. It follows from what the processor is, not from timing: a run's bits depend on it. Tiles are
+// asked for only where nothing else decides.
+Choice choose(const Processor& processor, std::string_view wanted);
 
-#define TWOHOT_LISTED(capability) #capability,
-constexpr const char* capability_names[] = {TWOHOT_EACH_CAPABILITY(TWOHOT_LISTED)};
-#undef TWOHOT_LISTED
-
-constexpr const char* name_of(Capability capability) noexcept {
-  return capability_names[static_cast<std::uint8_t>(capability)];
-}
-
-// Whether this processor runs it.
+// Whether this processor runs a form.
 bool supported(Capability capability) noexcept;
 
-// The best that this processor runs. The environment variable TWOHOT_CPU_CAPABILITY picks a lesser one; it is read
+// choose() for this processor, where the environment variable TWOHOT_CPU_CAPABILITY says what is wanted; it is read
 // once.
-Capability best_capability() noexcept;
-
-// The kernels of an operation for one instruction set: a table of functions, which its *_kernels.h declares and its
-// *_target.cc fills.
-template <class Table, Capability capability>
-const Table& compiled_kernels() noexcept;
+const Choice& chosen() noexcept;
 
 template <class Table>
-const Table& kernels(Capability capability = best_capability()) noexcept {
+const Table& kernels(Capability capability = chosen().capability) noexcept {
   switch (capability) {
 #define TWOHOT_LISTED(listed) \
   case Capability::listed: return compiled_kernels<Table, Capability::listed>();
-    TWOHOT_EACH_CAPABILITY(TWOHOT_LISTED)
+    TWOHOT_EACH_INSTRUCTION_SET(TWOHOT_LISTED)
+#ifdef TWOHOT_WITH_AMX_EMULATED
+    TWOHOT_LISTED(amx_emulated)
+#else
+    case Capability::amx_emulated: break;
+#endif
 #undef TWOHOT_LISTED
   }
   return compiled_kernels<Table, Capability::portable>();

@@ -18,15 +18,21 @@
 
 namespace twohot::ops::TWOHOT_CAPABILITY {
 
-#if defined(__AVX512F__)
-constexpr int lanes = 16;
-constexpr int exp_unroll = 4;  // vectors whose exponentials are interleaved, to hide latency
+#if defined(__AVX512F__) || defined(TWOHOT_EMULATED_TILES)
+#define TWOHOT_LANES 16
 #elif defined(__AVX__)
-constexpr int lanes = 8;
-constexpr int exp_unroll = 2;
+#define TWOHOT_LANES 8
 #else
-constexpr int lanes = 4;
-constexpr int exp_unroll = 2;
+#define TWOHOT_LANES 4
+#endif
+constexpr int lanes = TWOHOT_LANES;
+constexpr int exp_unroll = lanes == 16 ? 4 : 2;  // vectors whose exponentials are interleaved, to hide latency
+
+// Whether bfloat16 is multiplied in pairs, by vectors or by tiles.
+#if defined(__AVX512BF16__) || defined(TWOHOT_EMULATED_TILES)
+constexpr bool multiplies_bfloat16 = true;
+#else
+constexpr bool multiplies_bfloat16 = false;
 #endif
 
 typedef float FloatVector __attribute__((vector_size(lanes * sizeof(float))));
@@ -47,6 +53,12 @@ inline void store(void* to, T v) noexcept {
 }
 
 inline FloatVector splat(float x) noexcept { return FloatVector{} + x; }
+
+// first, first + 1, ...
+inline Integers counted(std::int32_t first) noexcept {
+  static constexpr std::int32_t from_zero[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return load<Integers>(from_zero) + first;
+}
 
 inline FloatVector select(Integers condition, FloatVector yes, FloatVector no) noexcept { return condition ? yes : no; }
 
@@ -71,9 +83,9 @@ inline FloatVector copysign(FloatVector magnitude, FloatVector sign) noexcept {
 }
 
 inline FloatVector reverse(FloatVector v) noexcept {
-#if defined(__AVX512F__)
+#if TWOHOT_LANES == 16
   return __builtin_shufflevector(v, v, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-#elif defined(__AVX__)
+#elif TWOHOT_LANES == 8
   return __builtin_shufflevector(v, v, 7, 6, 5, 4, 3, 2, 1, 0);
 #else
   return __builtin_shufflevector(v, v, 3, 2, 1, 0);
@@ -84,14 +96,14 @@ inline FloatVector reverse(FloatVector v) noexcept {
 template <class Combine>
 inline float reduce(FloatVector v, Combine combine) noexcept {
   typedef float Four __attribute__((vector_size(16)));
-#if defined(__AVX512F__)
+#if TWOHOT_LANES == 16
   typedef float Eight __attribute__((vector_size(32)));
   const Eight eight = combine(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7),
                               __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
-#elif defined(__AVX__)
+#elif TWOHOT_LANES == 8
   const FloatVector eight = v;
 #endif
-#if defined(__AVX__)
+#if TWOHOT_LANES >= 8
   const Four four =
       combine(__builtin_shufflevector(eight, eight, 0, 1, 2, 3), __builtin_shufflevector(eight, eight, 4, 5, 6, 7));
 #else
@@ -154,6 +166,30 @@ inline FloatVector exp_negative(FloatVector x) noexcept {
   FloatVector one[1] = {x};
   exp_negative(one);
   return one[0];
+}
+
+constexpr float coarse_exp2_series[] = {5.500906e-2f, 2.4221097e-1f, 6.932829e-1f, 1.0f};
+
+// 2^x, exactly 1 at 0, to an error of 1.4e-7 of it before rounding; `coarse`, to 1.1e-4, a seventeenth of what rounding
+// to bfloat16 may lose. 0 below -150; numbers below 2^-126 may be 0.
+template <bool coarse = false>
+inline FloatVector exp2(FloatVector x) noexcept {
+  const auto series = [](FloatVector f) {
+    if constexpr (!coarse) return exp2_fraction(f);
+    FloatVector p = splat(coarse_exp2_series[0]);
+    for (int term = 1; term < 4; ++term) p = p * f + coarse_exp2_series[term];
+    return p;
+  };
+#if defined(__AVX512F__)
+  const FloatVector bounded = max(splat(-200.0f), x);  // NaN stays; infinities have no fraction
+  const FloatVector n = _mm512_maskz_roundscale_ps(0xffff, bounded, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  return _mm512_maskz_scalef_ps(0xffff, series(bounded - n), n);
+#else
+  constexpr float biased = rounding + 127.0f;          // leaves the exponent's bits of a power of two
+  const FloatVector bounded = max(splat(-127.0f), x);  // whose power is 0
+  const FloatVector power = bounded + biased;
+  return series(bounded - (power - biased)) * (FloatVector)((Words)power << 23);
+#endif
 }
 
 // expm1(x) for x >= 0 to 2 ulp; infinity beyond float32.
@@ -278,6 +314,15 @@ inline Integers bfloat16_bits(FloatVector value) noexcept {
   const Integers bits = (Integers)value;
   const Integers nearest = bits + 0x7fff + ((bits >> 16) & 1);
   return (nearest >> 16) & 0xffff;
+}
+
+// bfloat16 of any numbers.
+inline Halves bfloat16_halves(FloatVector value) noexcept {
+#if defined(__AVX512BF16__)
+  return (Halves)_mm512_cvtneps_pbh((__m512)value);
+#else
+  return low_halves(value == value ? bfloat16_bits(value) : Integers{} + 0x7fc0);
+#endif
 }
 
 inline Integers float16_bits(FloatVector value) noexcept {

@@ -7,8 +7,10 @@
 #include <cmath>
 #include <cstdint>
 
-#include "ops/attention/attention_matmul_inl.h"
+#include "ops/simd/matmul.h"
 #include "ops/simd/pairs.h"
+#include "ops/simd/scratch.h"
+#include "ops/simd/transpose.h"
 #include "ops/transformer/transformer_layer_kernels.h"
 
 namespace twohot::ops::TWOHOT_CAPABILITY {
@@ -127,8 +129,8 @@ struct Dropout {
   float scale;
 
   FloatVector operator()(FloatVector x, std::uint32_t index) const noexcept {
-    static constexpr std::uint32_t counted[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return select((Integers)(hash(load<Words>(counted) + index, seed) >= dropped), x * scale, FloatVector{});
+    const Words indices = (Words)counted(0) + index;
+    return select((Integers)(hash(indices, seed) >= dropped), x * scale, FloatVector{});
   }
 
   // Numbers whose first has this index.
@@ -153,9 +155,14 @@ inline void multiply(float* c, std::int64_t rows, const float* words, std::int64
 
 // Halves of two rows as pairs.
 inline void interleave(float* to, const std::uint16_t* even, const std::uint16_t* odd, std::int64_t size) noexcept {
-  for (std::int64_t i = 0; i < size; i += lanes) {
-    store(to + i, (Words)integers(load<Halves>(even + i)) | ((Words)integers(load<Halves>(odd + i)) << 16));
-  }
+  for (std::int64_t i = 0; i < size; i += lanes) store(to + i, row_pairs(even + i, odd + i));
+}
+
+// Words of depth of the products of weights, over all rows of a slice: for tiles, with zeros up to whole ones.
+template <Float dtype>
+inline std::int64_t summed_words(std::int64_t rows) noexcept {
+  if constexpr (!in_pairs<dtype>) return rows;
+  return multiplies_tiles ? round_up(rows, 2 * tile_side) / 2 : (rows + 1) / 2;
 }
 
 // Rows of words as rows `begin` .. `begin` + rows - 1 of a slice of `all`. `begin` is even; odd `rows` are followed by
@@ -164,15 +171,42 @@ template <Float dtype>
 inline void put_summands(const Summands& to, std::int64_t all, std::int64_t begin, const float* words,
                          std::int64_t rows) noexcept {
   constexpr std::int64_t step = in_pairs<dtype> ? 2 : 1;
+  const std::int64_t depth = summed_words<dtype>(all);
   for (std::int64_t j = 0; j < to.columns; j += layer_panel) {
     const std::int64_t columns = std::min(layer_panel, to.columns - j);
-    float* out = to.words + j * ((all + step - 1) / step) + begin / step * columns;
+    float* const panel = to.words + j * depth;
+    float* out = panel + begin / step * columns;
     for (std::int64_t r = 0; r < rows; r += step, out += columns) {
       if constexpr (in_pairs<dtype>) {
         const auto* halves = reinterpret_cast<const std::uint16_t*>(words) + r * to.columns + j;
         interleave(out, halves, halves + to.columns, columns);
       } else {
         std::copy_n(words + r * to.columns + j, columns, out);
+      }
+    }
+    if (begin + rows == all) std::fill(out, panel + depth * columns, 0.0f);
+  }
+}
+
+// put_summands() of a left side: for tiles, panels are [depth / 16, columns, 16] words.
+template <Float dtype>
+inline void put_left_summands(const Summands& to, std::int64_t all, std::int64_t begin, const float* words,
+                              std::int64_t rows) noexcept {
+  if constexpr (!in_pairs<dtype> || !multiplies_tiles) {
+    put_summands<dtype>(to, all, begin, words, rows);
+  } else {
+    static_assert(layer_block % tile_side == 0);  // 8 words
+    const std::int64_t depth = summed_words<dtype>(all);
+    const std::int64_t end = begin + rows == all ? depth : (begin + rows) / 2;
+    for (std::int64_t k = begin / 2, count; k < end; k += count) {
+      count = std::min(tile_side - k % tile_side, end - k);
+      const std::int64_t row = 2 * k - begin;
+      const auto* halves = reinterpret_cast<const std::uint16_t*>(words) + row * to.columns;
+      for (std::int64_t j = 0; j < to.columns; j += tile_side) {
+        const std::int64_t first = j / layer_panel * layer_panel;
+        const std::int64_t columns = std::min(layer_panel, to.columns - first);
+        float* const out = to.words + first * depth + (k / tile_side * columns + j - first) * tile_side + k % tile_side;
+        transpose_pairs(out, tile_side, halves + j, to.columns, rows - row, count);
       }
     }
   }
@@ -201,11 +235,15 @@ void weight_of(const WeightGradient& of, std::int64_t rows, bool add, std::int64
   const std::int64_t j = tile % panels * layer_panel;
   const std::int64_t left_columns = std::min(layer_panel, of.left.columns - i);
   const std::int64_t right_columns = std::min(layer_panel, of.right.columns - j);
-  const std::int64_t depth = in_pairs<dtype> ? (rows + 1) / 2 : rows;
+  const std::int64_t depth = summed_words<dtype>(rows);
   const float* left = of.left.words + i * depth;
   const float* right = of.right.words + j * depth;
   float* to = of.gradient + i * of.right.columns + j;
-  if (right_columns % (max_vectors * lanes) == 0) {
+  if constexpr (in_pairs<dtype> && multiplies_tiles) {
+    tile_product(to, of.right.columns, left_columns / tile_side, right_columns / tile_side,
+                 {left, tile_side, left_columns * tile_side, tile_words},
+                 {right, right_columns, right_columns * tile_side, tile_side}, depth / tile_side, add);
+  } else if (right_columns % (max_vectors * lanes) == 0) {
     weight_tiles<in_pairs<dtype>, max_vectors>(of, left, left_columns, right, right_columns, to, depth, add);
   } else {
     weight_tiles<in_pairs<dtype>, layer_width_step / lanes>(of, left, left_columns, right, right_columns, to, depth,

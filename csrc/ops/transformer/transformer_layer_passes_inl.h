@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "ops/simd/dispatch.h"
+#include "ops/simd/capability.h"
 #include "ops/simd/scratch.h"
 #include "ops/transformer/transformer_layer_inl.h"
 
@@ -147,7 +147,7 @@ void before_backward_of(const BeforeAttention& layer, const BeforeAttentionGradi
         [&](std::int64_t i, Pair y) { put_words<dtype>(normed + r * words_of<dtype>(width), i, y); },
         [&](std::int64_t i, Pair g) { add(gradient.x + first, i, g); });
   }
-  put_summands<dtype>(slice.linear.left, slice.rows, block.begin, grad_output, block.rows);
+  put_left_summands<dtype>(slice.linear.left, slice.rows, block.begin, grad_output, block.rows);
   put_summands<dtype>(slice.linear.right, slice.rows, block.begin, normed, block.rows);
 }
 
@@ -196,9 +196,9 @@ void after_backward_of(const AfterAttention& layer, const AfterAttentionGradient
           put_words<dtype>(wide + r * wide_words, i, mine);
         });
   }
-  put_summands<dtype>(slice.down.left, slice.rows, block.begin, narrow, block.rows);
+  put_left_summands<dtype>(slice.down.left, slice.rows, block.begin, narrow, block.rows);
   put_summands<dtype>(slice.down.right, slice.rows, block.begin, wide_normed, block.rows);
-  put_summands<dtype>(slice.up.left, slice.rows, block.begin, wide, block.rows);
+  put_left_summands<dtype>(slice.up.left, slice.rows, block.begin, wide, block.rows);
 
   multiply<dtype>(c, block.filled, wide, hidden, layer.up.backward, width);
   for (std::int64_t r = 0; r < block.rows; ++r) {
@@ -217,7 +217,7 @@ void after_backward_of(const AfterAttention& layer, const AfterAttentionGradient
         });
   }
   put_summands<dtype>(slice.up.right, slice.rows, block.begin, narrow_normed, block.rows);
-  put_summands<dtype>(slice.out.left, slice.rows, block.begin, narrow, block.rows);
+  put_left_summands<dtype>(slice.out.left, slice.rows, block.begin, narrow, block.rows);
   over(block.rows * width,
        [&](std::int64_t i) { put_words<dtype>(narrow_normed, i, at<dtype>(layer.attended, begin * width + i)); });
   put_summands<dtype>(slice.out.right, slice.rows, block.begin, narrow_normed, block.rows);
@@ -239,6 +239,7 @@ inline void dropout_numbers(float* to, const float* from, std::int64_t begin, st
 template <class Fn>
 inline void with_layer_dtype(Float dtype, const Fn& fn) noexcept {
   if (dtype == Float::float32) return fn.template operator()<Float::float32>();
+  const TileScope tiles;
   fn.template operator()<Float::bfloat16>();
 }
 

@@ -1,6 +1,6 @@
 #include "ops/transformer/transformer_layer_passes_inl.h"
 
-#include "ops/simd/dispatch.h"
+#include "ops/simd/capability.h"
 
 namespace twohot::ops {
 

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "ops/attention/attention_kernels.h"
-#include "ops/simd/dispatch.h"
+#include "ops/simd/capability.h"
 #include "ops/simd/vector_math.h"
 #include "ops/transformer/transformer_step_kernels.h"
 

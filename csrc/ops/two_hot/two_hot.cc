@@ -97,6 +97,4 @@ void expectation(const Logits& logits, const Support& support, const Expectation
   });
 }
 
-const char* capability() noexcept { return name_of(best_capability()); }
-
 }  // namespace twohot::ops

@@ -76,8 +76,4 @@ struct Expectation {
 // As cross_entropy().
 void expectation(const Logits& logits, const Support& support, const Expectation& pass, int threads);
 
-// Which of the compiled forms this processor runs: "avx512_bf16", "avx512", "avx2" or "portable". The environment
-// variable TWOHOT_CPU_CAPABILITY picks a lesser one; it is read once.
-const char* capability() noexcept;
-
 }  // namespace twohot::ops

@@ -1,7 +1,11 @@
 // What the tests of CPU kernels share: checks that say what was looked at, and every form that this machine runs.
 #pragma once
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <string>
 #include <vector>
@@ -36,6 +40,32 @@ std::vector<const Table*> forms() {
     if (supported(capability)) found.push_back(&kernels<Table>(capability));
   }
   return found;
+}
+
+// run(name) in each form that this machine has, in a process of its own, for a form is chosen once in a process. The
+// exit status of a test, which has no threads yet.
+template <class Run>
+int in_each_form(const Run& run) {
+  int failures = 0;
+  for (const Capability capability : capabilities) {
+    if (!supported(capability)) continue;
+    const char* name = name_of(capability);
+    std::fflush(stdout);
+    const pid_t child = fork();
+    if (child == 0) {
+      setenv("TWOHOT_CPU_CAPABILITY", name, 1);
+      CHECK(chosen().capability == capability);
+      run(name);
+      std::printf("%s: ", name);
+      const int status = report();
+      std::fflush(stdout);
+      _exit(status);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    failures += status != 0;
+  }
+  return failures;
 }
 
 }  // namespace twohot::ops::tests

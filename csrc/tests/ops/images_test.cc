@@ -1,13 +1,8 @@
 // Pools and residual norms in every form that this machine runs, against plain loops, and the same bits for any number
 // of threads. Each array ends where it ends, so that the address sanitizer sees what goes beyond.
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <limits>
 #include <string>
 #include <vector>
@@ -125,29 +120,15 @@ void norm(const Images& s, std::int64_t groups) {
   }
 }
 
-int run(const char* capability) {
-  setenv("TWOHOT_CPU_CAPABILITY", capability, 1);
+void run(const char* capability) {
   for (const Images& s : {Images{1, 3, 3, 16}, Images{3, 4, 7, 32}, Images{18, 5, 6, 16}, Images{2, 13, 12, 48}}) {
     at = std::string(capability) + ", " + std::to_string(s.height) + " x " + std::to_string(s.width);
     pool(s);
     norm(s, 4);
     norm(s, 1);
   }
-  std::printf("%s: %d passed, %d failed\n", capability, passed, failed);
-  return failed == 0 ? 0 : 1;
 }
 
 }  // namespace
 
-// Which form runs is decided once in a process.
-int main() {
-  int failures = 0;
-  for (const char* capability : {"portable", "avx2", "best"}) {
-    const pid_t child = fork();
-    if (child == 0) _exit(run(capability) + 2 * (std::fflush(stdout) != 0));
-    int status = 0;
-    waitpid(child, &status, 0);
-    failures += status != 0;
-  }
-  return failures;
-}
+int main() { return in_each_form(run); }

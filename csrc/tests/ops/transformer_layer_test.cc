@@ -1,16 +1,11 @@
 // A Transformer's layer in every form that this machine runs: outputs against plain loops in double, gradients against
 // differences of outputs along a random direction, and the same bits for any number of threads. Each array ends where
 // it ends, so that the address sanitizer sees what goes beyond.
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -321,8 +316,7 @@ void before(const LayerShape& shape) {
   CHECK(error < (half ? 0.05 : 1e-5) * std::sqrt(rows));
 }
 
-int run(const char* capability) {
-  setenv("TWOHOT_CPU_CAPABILITY", capability, 1);
+void run(const char* capability) {
   for (const Float dtype : {Float::float32, Float::bfloat16}) {
     for (const auto& [rows, width, hidden] :
          {std::array<std::int64_t, 3>{1, 32, 32}, {51, 64, 96}, {97, 96, 64}, {900, 32, 64}}) {
@@ -332,21 +326,8 @@ int run(const char* capability) {
       before({rows, width, hidden, dtype, epsilon});
     }
   }
-  std::printf("%s: %d passed, %d failed\n", capability, passed, failed);
-  return failed == 0 ? 0 : 1;
 }
 
 }  // namespace
 
-// Which form runs is decided once in a process.
-int main() {
-  int failures = 0;
-  for (const char* capability : {"portable", "avx2", "avx512", "best"}) {
-    const pid_t child = fork();
-    if (child == 0) _exit(run(capability) + 2 * (std::fflush(stdout) != 0));
-    int status = 0;
-    waitpid(child, &status, 0);
-    failures += status != 0;
-  }
-  return failures;
-}
+int main() { return in_each_form(run); }

@@ -1,11 +1,6 @@
-// The functions of two_hot.h: choice among the forms, threads, nothing to do, sums.
-#include <sys/wait.h>
-#include <unistd.h>
-
+// The functions of two_hot.h: threads, nothing to do, sums.
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <initializer_list>
 #include <string>
 #include <thread>
@@ -17,34 +12,9 @@
 namespace twohot::ops::tests {
 namespace {
 
-// What capability() says under `wanted`, asked in a child since a process reads the variable once.
-bool picks(const char* wanted, const std::string& expected) {
-  std::fflush(stdout);
-  const pid_t child = fork();
-  if (child == 0) {
-    setenv("TWOHOT_CPU_CAPABILITY", wanted, 1);
-    _exit(expected == capability() ? 0 : 1);
-  }
-  int status = 1;
-  return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
-void test_capability() {
-  at = "capability";
-  for (const TwoHotKernels* form : forms<TwoHotKernels>()) CHECK(picks(form->name, form->name));
-  CHECK(picks("", forms<TwoHotKernels>().back()->name));
-  CHECK(picks("none such", forms<TwoHotKernels>().back()->name));
-}
-
 void test_threads() {
   at = "threads";
   RandomStream random(13);
-  const TwoHotKernels* chosen = nullptr;
-  for (const TwoHotKernels* form : forms<TwoHotKernels>()) {
-    if (std::string(capability()) == form->name) chosen = form;
-  }
-  CHECK(chosen != nullptr);
-  if (chosen == nullptr) return;
   // Below and above the number of elements from which threads are woken, and from which the gradient is streamed.
   for (const auto& [rows, bins] : {std::pair<std::int64_t, std::int64_t>{50, 101}, {3001, 128}, {1025, 4096}}) {
     for (const Float dtype : {Float::float32, Float::bfloat16}) {
@@ -55,8 +25,8 @@ void test_threads() {
       p.weighted = true;
       fill(p, random);
       for (std::int64_t i = 0; i < rows * bins && bins == 4096; ++i) p.logits.set(i, p.logits[i % (bins * 7)]);
-      const Outputs classified = classify(*chosen, p);
-      const Outputs expected = expect(*chosen, p);
+      const Outputs classified = classify(kernels<TwoHotKernels>(), p);
+      const Outputs expected = expect(kernels<TwoHotKernels>(), p);
       const Logits view = p.view(p.logits.data());
       const auto run = [&](int threads) {
         Outputs out(p);
@@ -117,7 +87,6 @@ void test_sum() {
 
 int main() {
   using namespace twohot::ops::tests;
-  test_capability();  // forks, hence before there are threads
   test_threads();
   test_nothing_to_do();
   test_sum();

@@ -68,6 +68,15 @@ void test_functions() {
   CHECK(errors(exp_negative, exp, -4, -85.99f).absolute < 1e-8);
   CHECK(errors(exp_negative, exp, -4, -85.99f).ulp < 66);
   CHECK(errors(exp_negative, zero, -86.00001f, -endless).absolute == 0);
+  // Of its value: 1.4e-7 of the polynomial's, and a rounding of the power; the short one's alone.
+  const auto power = [](math::FloatVector x) { return math::exp2(x); };
+  const auto coarse = [](math::FloatVector x) { return math::exp2<true>(x); };
+  for (const float end : {-125.9f, 127.4f}) {
+    CHECK(errors(power, exp2, std::copysign(0x1p-40f, end), end).ulp < 3);
+    CHECK(errors(coarse, exp2, std::copysign(0x1p-40f, end), end).ulp < 1.1e-4 * 0x1p24);
+  }
+  CHECK(errors(power, zero, -151, -endless).absolute == 0);
+  CHECK(errors(coarse, zero, -151, -endless).absolute == 0);
   const auto expm1 = [](double x) { return std::expm1(x); };
   CHECK(errors(math::expm1_positive, expm1, 0x1p-126f, 88.72283f).ulp < 2);
   CHECK(errors(math::log_normal, log, 0x1p-126f, 0.99999f).ulp < 2);
@@ -83,6 +92,7 @@ void test_functions() {
     return f(math::splat(x))[math::lanes - 1];
   };
   CHECK(lane(exp_negative, 0) == 1 && lane(exp_negative, -0.0f) == 1);
+  CHECK(lane(power, 0) == 1 && lane(coarse, 0) == 1 && lane(power, -endless) == 0 && lane(coarse, -endless) == 0);
   CHECK(lane(math::expm1_positive, 0) == 0 && lane(math::log_normal, 1) == 0 && lane(math::log1p_positive, 0) == 0);
   CHECK(lane(math::erf, 0) == 0 && lane(math::square_root, 0) == 0);
   CHECK(lane(math::expm1_positive, 88.73f) == endless && lane(math::expm1_positive, endless) == endless);
@@ -91,6 +101,7 @@ void test_functions() {
     at = "NaN " + std::to_string(bits);
     const float x = std::bit_cast<float>(bits);
     CHECK(std::isnan(lane(exp_negative, x)));
+    CHECK(std::isnan(lane(power, x)) && std::isnan(lane(coarse, x)));
     CHECK(std::isnan(lane(math::expm1_positive, x)));
     CHECK(std::isnan(lane(math::log_normal, x)));
     CHECK(std::isnan(lane(math::log1p_positive, x)));

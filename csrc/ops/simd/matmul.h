@@ -1,24 +1,17 @@
-// Matrix products of small tiles for attention_window_inl.h, for one instruction set: include after defining
-// TWOHOT_CAPABILITY.
+// Matrix products of attention and of a Transformer's layer: include after defining TWOHOT_CAPABILITY.
 #pragma once
 
 #include <cstdint>
-#include <cstring>
-#include <utility>
 
+#include "ops/simd/tiles.h"
 #include "ops/simd/vector_math.h"
 
 namespace twohot::ops::TWOHOT_CAPABILITY {
 
-#if defined(__AVX512BF16__)
-constexpr bool multiplies_bfloat16 = true;
-#else
-constexpr bool multiplies_bfloat16 = false;
-#endif
-
 // c + a b; for words that are pairs of bfloat16, c + a1 b1 + a2 b2.
 template <bool pairs>
 inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) noexcept {
+  static_assert(!pairs || !multiplies_tiles);
 #if defined(__AVX512BF16__)
   if constexpr (pairs) return (FloatVector)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
 #endif
@@ -67,51 +60,28 @@ inline void product_columns(float* c, std::int64_t c_row, std::int64_t rows, con
 }
 
 // c [rows, columns] = (c +) a b with b(k, column) = b[k * b_depth + column]. Rows are filled up to a multiple of 24,
-// which a and c must have; columns are a multiple of lanes. Not inlined, for it takes long to compile and long to run.
+// which a and c must have; columns are a multiple of lanes. Tiles, which a TileScope gives, take a depth that is a
+// multiple of 16 and a left side whose words are side by side. Not inlined, for it takes long to compile and long to
+// run.
 template <bool pairs>
 [[gnu::noinline]] void product(float* c, std::int64_t c_row, std::int64_t rows, std::int64_t columns, const Left& left,
                                const float* b, std::int64_t b_depth, std::int64_t depth, bool add) noexcept {
-  std::int64_t j = 0;
-  for (; j + max_vectors * lanes <= columns; j += max_vectors * lanes) {
-    product_columns<pairs, max_vectors>(c + j, c_row, rows, left, b + j, b_depth, depth, add);
-  }
-  const std::int64_t rest = (columns - j) / lanes;
-  if constexpr (max_vectors > 2) {
-    if (rest == 3) product_columns<pairs, 3>(c + j, c_row, rows, left, b + j, b_depth, depth, add);
-    if (rest == 2) product_columns<pairs, 2>(c + j, c_row, rows, left, b + j, b_depth, depth, add);
-  }
-  if (rest == 1) product_columns<pairs, 1>(c + j, c_row, rows, left, b + j, b_depth, depth, add);
-}
-
-template <int step, bool second, int... l>
-inline FloatVector exchange(FloatVector a, FloatVector b, std::integer_sequence<int, l...>) noexcept {
-  if constexpr (second) return __builtin_shufflevector(a, b, ((l & step) != 0 ? lanes + l : l + step)...);
-  return __builtin_shufflevector(a, b, ((l & step) != 0 ? lanes + l - step : l)...);
-}
-
-template <int step = 1>
-inline void transpose_lanes(FloatVector* rows) noexcept {
-  constexpr auto every = std::make_integer_sequence<int, lanes>{};
-  for (int r = 0; r < lanes; ++r) {
-    if ((r & step) != 0) continue;
-    const FloatVector a = rows[r];
-    const FloatVector b = rows[r + step];
-    rows[r] = exchange<step, false>(a, b, every);
-    rows[r + step] = exchange<step, true>(a, b, every);
-  }
-  if constexpr (2 * step < lanes) transpose_lanes<2 * step>(rows);
-}
-
-// to[j * to_row + i] = from[i * from_row + j] for words i < rows, j < columns, both multiples of lanes.
-inline void transpose(float* to, std::int64_t to_row, const float* from, std::int64_t from_row, std::int64_t rows,
-                      std::int64_t columns) noexcept {
-  for (std::int64_t i = 0; i < rows; i += lanes) {
-    for (std::int64_t j = 0; j < columns; j += lanes) {
-      FloatVector block[lanes];
-      for (int r = 0; r < lanes; ++r) block[r] = load<FloatVector>(from + (i + r) * from_row + j);
-      transpose_lanes(block);
-      for (int r = 0; r < lanes; ++r) store(to + (j + r) * to_row + i, block[r]);
+  if constexpr (pairs && multiplies_tiles) {
+    const std::int64_t row_tiles = (rows + tile_side - 1) / tile_side;
+    const TileOperand first{left.words, left.a_row, tile_side, tile_side * left.a_row};
+    const TileOperand second{b, b_depth, tile_side * b_depth, tile_side};
+    tile_product(c, c_row, row_tiles, columns / tile_side, first, second, depth / tile_side, add);
+  } else {
+    std::int64_t j = 0;
+    for (; j + max_vectors * lanes <= columns; j += max_vectors * lanes) {
+      product_columns<pairs, max_vectors>(c + j, c_row, rows, left, b + j, b_depth, depth, add);
     }
+    const std::int64_t rest = (columns - j) / lanes;
+    if constexpr (max_vectors > 2) {
+      if (rest == 3) product_columns<pairs, 3>(c + j, c_row, rows, left, b + j, b_depth, depth, add);
+      if (rest == 2) product_columns<pairs, 2>(c + j, c_row, rows, left, b + j, b_depth, depth, add);
+    }
+    if (rest == 1) product_columns<pairs, 1>(c + j, c_row, rows, left, b + j, b_depth, depth, add);
   }
 }
 
