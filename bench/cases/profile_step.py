@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -23,8 +24,18 @@ WORKLOAD = LearnerWorkload(24, 256)
 ROUNDS = 5
 
 
+PARTS: tuple[tuple[Any, str, str], ...] = (
+    (AgentNetworks, "encode", ENCODING),
+    (objective, "targets", TARGETS),
+    (ClassValues, "loss", CRITICS),
+    (objective, "advantages", ACTOR),
+    (torch.Tensor, "backward", BACKWARD),
+)
+"""What is called for each part: owner, name, and the part; none calls another."""
+
+
 @contextmanager
-def timed(seconds: dict[str, float]) -> Iterator[None]:
+def timed(seconds: dict[str, float], parts: tuple[tuple[Any, str, str], ...] = PARTS) -> Iterator[None]:
     """Within, the parts of a step add the time that they take to `seconds`."""
 
     def adding(part: str, function: Callable) -> Callable:
@@ -36,13 +47,9 @@ def timed(seconds: dict[str, float]) -> Iterator[None]:
 
         return call
 
-    with (
-        patch.object(AgentNetworks, "encode", adding(ENCODING, AgentNetworks.encode)),
-        patch.object(objective, "targets", adding(TARGETS, objective.targets)),
-        patch.object(ClassValues, "loss", adding(CRITICS, ClassValues.loss)),
-        patch.object(objective, "advantages", adding(ACTOR, objective.advantages)),
-        patch.object(torch.Tensor, "backward", adding(BACKWARD, torch.Tensor.backward)),
-    ):
+    with ExitStack() as stack:
+        for owner, name, part in parts:
+            stack.enter_context(patch.object(owner, name, adding(part, getattr(owner, name))))
         yield
 
 

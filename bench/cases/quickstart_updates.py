@@ -14,13 +14,13 @@ from twohot.agent import AgentNetworks
 from twohot.data.spaces import replay_schema
 from twohot.learning.learner import Learner
 from twohot.presets import PRESETS
-from twohot.replay import Replay
+from twohot.replay import Batch, Replay
 
 
-def learner_updates_per_second() -> list[Row]:
-    """Updates/s of the quickstart's learner on one batch, and of a large matrix product for scale."""
+def learner_and_batch(threads: int) -> tuple[Learner, Batch]:
+    """The quickstart's learner, and a batch of windows without padding."""
     config = PRESETS["quickstart"].config
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(threads)
     size, actions, length = 17, 4, config.window + 20
     torch.manual_seed(0)
     agent = AgentNetworks(config.agent, Box(-np.inf, np.inf, (size,)), Discrete(actions)).eval()
@@ -36,9 +36,19 @@ def learner_updates_per_second() -> list[Row]:
             np.zeros(length, bool),
             index % 6,
         )
-    batch = replay.sample(
-        config.batch_size, config.window, out=replay.batch(config.batch_size, config.window, torch=True)
-    )
+    out = replay.batch(config.batch_size, config.window, torch=True)
+    return learner, replay.sample(config.batch_size, config.window, out=out)
+
+
+def shape_of(learner: Learner) -> str:
+    """Of the quickstart's updates."""
+    config, agent = PRESETS["quickstart"].config, learner.agent.config
+    return f"B {config.batch_size} L {config.window} G {len(agent.discounts)} C {agent.critics}"
+
+
+def learner_updates_per_second() -> list[Row]:
+    """Updates/s of the quickstart's learner on one batch, and of a large matrix product for scale."""
+    learner, batch = learner_and_batch(PRESETS["quickstart"].config.threads)
     left, right = torch.randn(2048, 2048), torch.randn(2048, 2048)
 
     def timed(work: Callable[[], object], repeats: int) -> float:
@@ -54,8 +64,7 @@ def learner_updates_per_second() -> list[Row]:
         },
         rounds=11,
     )
-    shape = f"B {config.batch_size} L {config.window} G {len(config.agent.discounts)} C {config.agent.critics}"
     return [
-        Row("learner", "quickstart update", "train", *percentiles(figures["update"]), "updates/s", shape),
+        Row("learner", "quickstart update", "train", *percentiles(figures["update"]), "updates/s", shape_of(learner)),
         Row("learner", "torch.mm 2048", "limit", *percentiles(figures["matrix product"]), "GFLOP/s", "float32"),
     ]

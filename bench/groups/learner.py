@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from bench.cases.profile_step import where_the_time_goes
+from bench.cases.quickstart_profile import where_the_quickstarts_time_goes
 from bench.cases.quickstart_updates import learner_updates_per_second
 from bench.harness.compare import NOT_INSTALLED, Comparison, Figures, Goal, goal_rows, rows
 from bench.harness.group import Group, Table
@@ -196,7 +197,13 @@ def write_profile(records: list[Record]) -> list[str]:
 GROUP = Group(
     measures="the learner's step, beside the official code where docs/official.md set it up: 15 minutes",
     gates=("learning/test_objectives.py", "learning/test_learner.py", "nets/test_critics.py"),
-    cases=(learner_updates_per_second, step_beside_the_official_code, growth_of_the_step, where_the_time_goes),
+    cases=(
+        learner_updates_per_second,
+        where_the_quickstarts_time_goes,
+        step_beside_the_official_code,
+        growth_of_the_step,
+        where_the_time_goes,
+    ),
     tables=(
         Table("learner", write_table, ("learner",)),
         Table("profile", write_profile, ("learner",), "docs/learner.md"),

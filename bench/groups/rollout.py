@@ -94,9 +94,43 @@ def rollout_steps_per_second() -> list[Row]:
     ]
 
 
+def acting_steps_per_second() -> list[Row]:
+    """Steps/s of the quickstart's policy alone, on random observations: 16, 64 and 256 rows, one thread."""
+    from gymnasium.spaces import Box, Discrete
+
+    from twohot.agent import AgentNetworks
+    from twohot.nets.frozen import freeze
+    from twohot.presets import PRESETS
+
+    config = PRESETS["quickstart"].config
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    size = 17
+    policy = freeze(AgentNetworks(config.agent, Box(-np.inf, np.inf, (size,)), Discrete(4)).eval())
+
+    def acting(rows: int) -> Callable[[], float]:
+        state, generator = policy.initial_state(rows), torch.Generator().manual_seed(0)
+        seen, reward = {"observation": torch.randn(rows, size)}, torch.randn(rows)
+        steps = 2 * config.agent.context
+
+        def rate() -> float:
+            action, start = torch.zeros(rows, dtype=torch.int64), time.perf_counter()
+            for _ in range(steps):
+                action = policy.act(state, seen, action, reward, generator=generator)
+            return rows * steps / (time.perf_counter() - start)
+
+        return rate
+
+    shape = f"width {config.agent.width} x {config.agent.layers}, context {config.agent.context}"
+    figures = interleaved({f"{rows} rows": acting(rows) for rows in (16, 64, 256)}, rounds=25, warm=3)
+    return [
+        Row("acting alone", name, "collect", *percentiles(values), "steps/s", shape) for name, values in figures.items()
+    ]
+
+
 GROUP = Group(
     measures="collecting, beside the official code where docs/official.md set it up: a minute",
     gates=("envs/test_envs.py", "data/test_rollout.py", "attention/test_attention.py"),
-    cases=(rollout_steps_per_second, collecting_beside_the_official_code),
+    cases=(acting_steps_per_second, rollout_steps_per_second, collecting_beside_the_official_code),
     tables=(Table("speed", figures("rollout", "quickstart"), ("rollout", "quickstart")),),
 )

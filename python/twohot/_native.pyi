@@ -272,6 +272,84 @@ def mlp_step(
     last or nothing.
     """
 
+class StepInputs:
+    """What a timestep encoder sees of each of `rows`, side by side: `columns` numbers, then `actions` of them.
+
+    Addresses may be 0 where there is none. Observations are float32, (address, numbers of a row) each; the symlog of
+    the reward comes after them. `affine` are mean, deviation and bound of the columns, or nothing. The previous action
+    is a choice (int64) or float32 numbers, and counts 0 where `time` (int64) is 0. All memory must live as long.
+
+    Raises ValueError for sizes that do not add up, and for choices and times that are out of range.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        actions: int,
+        observation: Sequence[tuple[int, int]],
+        *,
+        reward: int,
+        affine: Sequence[int],
+        choice: int,
+        action: int,
+        time: int,
+    ) -> None: ...
+    @property
+    def rows(self) -> int: ...
+    def fill(self, output: int) -> None:
+        """Write [rows, columns + actions]."""
+
+class PolicyStep:
+    """A timestep encoder, a Transformer and an actor; sizes and parameters as for `mlp_step` and `transformer_step`.
+
+    The memory of parameters must live as long. `floor` and `ceiling` are bounds of the probability of a choice.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder_sizes: Sequence[int],
+        encoder_parameters: Sequence[int],
+        encoder_epsilon: float,
+        width: int,
+        feed_forward: int,
+        heads: int,
+        layers: int,
+        parameters: Sequence[int],
+        epsilon: float,
+        actor_sizes: Sequence[int],
+        actor_parameters: Sequence[int],
+        slope: float,
+        floor: float,
+        ceiling: float,
+    ) -> None: ...
+    def step(
+        self,
+        inputs: StepInputs,
+        *,
+        positions: int,
+        times: int,
+        keys: int,
+        values: int,
+        cache_dtype: str,
+        rows: int,
+        sinks: int,
+        cache_position: int,
+        cosine: int,
+        sine: int,
+        h: int = 0,
+        x: int = 0,
+        uniform: int = 0,
+        action: int = 0,
+        threads: int,
+    ) -> bool:
+        """One cached step of each environment: h, the actor's outputs x or choices of theirs, where it has an address.
+
+        Positions are of times 0 to `times` - 1, or where that is 0 of each environment's step. False, and nothing done,
+        where they lack a time.
+        """
+
 class Ensemble:
     """Critics as addresses of CPU memory, which the caller has checked; dtype is float32 or bfloat16."""
 

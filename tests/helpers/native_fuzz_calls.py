@@ -5,6 +5,8 @@ from gymnasium import spaces
 
 from native_fuzz import Draw
 from twohot import attention, info, losses
+from twohot.agent import AgentNetworks
+from twohot.config import AgentConfig
 from twohot.kernels.attention import op as attention_op
 from twohot.kernels.critics import op as critics_op
 from twohot.kernels.images import op as images_op
@@ -13,7 +15,7 @@ from twohot.kernels.transformer_layer import op as layer_op
 from twohot.kernels.two_hot import op as two_hot_op
 from twohot.losses import ValueBins
 from twohot.nets.critic import CriticEnsemble
-from twohot.nets.frozen import freeze_network
+from twohot.nets.frozen import freeze, freeze_network
 from twohot.nets.linear import MLP
 from twohot.nets.packed import PackedMLP
 from twohot.nets.timestep import TimestepEncoder
@@ -446,6 +448,29 @@ def encoders(draw: Draw):
     return _without_spoiling(encode, arguments, "encoder")
 
 
+def policies(draw: Draw):
+    torch.manual_seed(draw.size(*range(9)))
+    seen = spaces.Dict({"a": spaces.Box(-1, 1, (3,)), "b": spaces.Box(-1, 1, (2, 2))})
+    action = draw.choice(spaces.Discrete(4), spaces.Box(-1, 1, (3,)))
+    config = AgentConfig(width=32, layers=draw.size(1, 2), heads=2, feed_forward=32, context=3, critics=1)
+    policy, rows = freeze(AgentNetworks(config, seen, action)), draw.size(1, 3)
+
+    def act(policy, a, b, previous_action, previous_reward, time):
+        state = policy.initial_state(rows)
+        state.time = time
+        return policy.act(state, {"a": a, "b": b}, previous_action, previous_reward, greedy=True)
+
+    arguments = {
+        "policy": policy,
+        "a": draw.normal(rows, 3),
+        "b": draw.normal(rows, 2, 2),
+        "previous_action": _actions(draw, action, rows),
+        "previous_reward": draw.normal(rows),
+        "time": draw.integers(90, rows),
+    }
+    return _without_spoiling(act, arguments, "policy")
+
+
 def memory(draw: Draw):
     megabytes = draw.size(1, 2)
 
@@ -462,5 +487,5 @@ def memory(draw: Draw):
 CASES = (
     *(two_hot_losses, expectations, linear_losses, whole_windows, cached_steps, filled_caches),
     *(critics_losses, critics_values, critics_operations, two_hot_operations, linear_operations, attention_operations),
-    *(pools, residual_norms, layers, layer_operations, dropouts, transformer_steps, mlps, encoders, memory),
+    *(pools, residual_norms, layers, layer_operations, dropouts, transformer_steps, mlps, encoders, policies, memory),
 )

@@ -154,3 +154,55 @@ def test_the_native_step_checks_its_arguments():
     ):
         with pytest.raises(ValueError, match=sentence):
             _native.transformer_step(**{**given, **wrong})
+
+
+def test_the_native_step_of_a_policy_checks_its_arguments():
+    x = torch.zeros(1 << 12)
+    at, numbers = x.data_ptr(), torch.ones(2, dtype=torch.int64)
+    given = {"rows": 2, "columns": 3, "actions": 4, "observation": [(at, 2)], "reward": at, "affine": [at] * 3}
+    given |= {"choice": numbers.data_ptr(), "action": 0, "time": numbers.data_ptr()}
+    inputs = _native.StepInputs(**given)
+    assert inputs.rows == 2
+    late = torch.tensor([0, -1])
+    for wrong, sentence in (
+        ({"observation": [(at, 3)]}, "observation: expected 3 numbers, reward included, got 4"),
+        ({"observation": [(0, 2)]}, "got a zero"),
+        ({"affine": [at, 0, at]}, "got a zero"),
+        ({"action": at}, "got a zero"),
+        ({"time": 0}, "got a zero"),
+        ({"actions": 1}, "previous_action: expected choices of 0 to 0, got 1"),
+        ({"time": late.data_ptr()}, "time: expected at least 0"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            _native.StepInputs(**{**given, **wrong})
+    with pytest.raises(ValueError, match="address of the output"):
+        inputs.fill(0)
+    sizes = {"encoder_sizes": [7, 16], "encoder_parameters": [at] * 4, "width": 16, "feed_forward": 16, "heads": 1}
+    sizes |= {"layers": 1, "parameters": [at] * 18, "actor_sizes": [16, 4], "actor_parameters": [at] * 2}
+    sizes |= {"slope": 0.0, "floor": 0.1, "ceiling": 1.0, "encoder_epsilon": 1e-5, "epsilon": 1e-5}
+    for wrong, sentence in (
+        ({"encoder_sizes": [7, 32]}, "an encoder with `width` outputs"),
+        ({"actor_sizes": [32, 4]}, "an actor with as many inputs"),
+        ({"actor_sizes": [16]}, "expected sizes >= 1"),
+        ({"layers": 2}, "expected 34 addresses of parameters, got 18"),
+        ({"floor": 2.0}, "expected floor <= ceiling"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            _native.PolicyStep(**{**sizes, **wrong})
+    policy, action = _native.PolicyStep(**sizes), torch.full((2,), -1)
+    step = {"positions": at, "times": 2, "keys": at, "values": at, "cache_dtype": "float32", "rows": 4, "sinks": 0}
+    step |= {"cache_position": numbers.data_ptr(), "cosine": 0, "sine": 0, "action": action.data_ptr(), "threads": 1}
+    assert policy.step(inputs, **step)
+    assert action.tolist() == [0, 0]
+    assert not policy.step(inputs, **{**step, "times": 1})
+    for wrong, sentence in (
+        ({"action": 0}, "expected the addresses of h, and of x or action"),
+        ({"x": at}, "expected the addresses of h, and of x or action"),
+        ({"keys": 0}, "got a zero"),
+        ({"rows": 0}, "0 <= sinks < rows"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            policy.step(inputs, **{**step, **wrong})
+    fewer = _native.StepInputs(**{**given, "actions": 0, "choice": 0})
+    with pytest.raises(ValueError, match="expected inputs of 7 numbers, got 3"):
+        policy.step(fewer, **step)

@@ -24,7 +24,7 @@ if sys.platform != "linux":
 from small import AGENT
 from waits import waits_on_a_gpu
 
-ONCE = ["_local_scalar_dense in learning/learner.py, step"]
+ONCE = ["_local_scalar_dense in learning/learner.py, _step"]
 VECTOR = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 CHOICE, CHOICES, NUMBERS = spaces.Discrete(4), spaces.MultiDiscrete([2, 3]), spaces.Box(-1.0, 1.0, (2,))
 SEEN = spaces.Dict(

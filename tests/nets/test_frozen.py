@@ -22,7 +22,7 @@ from twohot.nets.frozen import (
     freeze_network,
     sample,
 )
-from twohot.nets.packed import MAX_ROWS, native
+from twohot.nets.packed import MAX_ROWS, PackedPolicy
 from twohot.nets.policies import Categorical, Categoricals
 from twohot.nets.transformer import Transformer
 from twohot.spaces import ACTION_MASK
@@ -119,17 +119,97 @@ def test_a_frozen_step_equals_the_full_forward_pass(case, backend, monkeypatch):
         torch.testing.assert_close(found.log_prob(action), log_prob, rtol=1e-4, atol=1e-4)
 
 
+@pytest.fixture
+def policy_calls(monkeypatch):
+    """The outputs of each native call of a whole policy."""
+    made, call = [], PackedPolicy.__call__
+
+    def counted(self, *arguments, **options):
+        made.append(set(options) - {"by_time"})
+        return call(self, *arguments, **options)
+
+    monkeypatch.setattr(PackedPolicy, "__call__", counted)
+    return made
+
+
 @pytest.mark.parametrize("space", ACTIONS.values(), ids=ACTIONS)
-def test_on_a_cpu_a_step_is_three_native_calls(space, mlp_calls, monkeypatch):
-    steps, call = [], native.transformer_step
-    monkeypatch.setattr(
-        native, "transformer_step", lambda *given, **options: steps.append(1) or call(*given, **options)
-    )
+def test_on_a_cpu_a_step_is_one_native_call(space, mlp_calls, policy_calls):
     agent = make({}, VECTORS, space)
     seen, action, reward, _ = windows(agent, 13, 1)
     policy = freeze(agent)
     policy.act(policy.initial_state(13), {k: x[:, 0] for k, x in seen.items()}, action[:, 0], reward[:, 0])
-    assert (len(mlp_calls), len(steps)) == (2, 1)
+    assert not mlp_calls
+    assert policy_calls == [{"uniform", "action"} if isinstance(space, Discrete) else {"x"}]
+
+
+def acted(policy, window, greedy):
+    """Actions [rows, steps, ...] of a policy that acts through a window."""
+    seen, action, reward, _ = window
+    state, generator = policy.initial_state(len(reward)), torch.Generator().manual_seed(3)
+    actions = []
+    for t in range(reward.shape[1]):
+        given = {k: x[:, t] for k, x in seen.items()}, action[:, t], reward[:, t]
+        actions.append(policy.act(state, *given, greedy=greedy, generator=generator))
+    assert (state.time == reward.shape[1]).all()
+    return torch.stack(actions, 1)
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_all_networks_together_act_as_one_by_one(case, greedy):
+    agent = make(*case)
+    policy, window = freeze(agent), windows(agent, 30, 9)
+    found = acted(policy, window, greedy)
+    policy._together = None
+    plain = acted(policy, window, greedy)
+    assert found.dtype == plain.dtype
+    if found.is_floating_point():
+        torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
+    else:
+        assert (found == plain).float().mean() > 0.99
+
+
+def test_a_choice_has_its_clipped_probability():
+    agent, rows = make({"probability_floor": 0.05, "probability_ceiling": 0.6}, VECTORS, ACTIONS["choice"]), MAX_ROWS
+    (seen, action, reward, _), policy = windows(agent, 1, 1), freeze(agent)
+    given = (
+        {k: x[:, 0].repeat_interleave(rows, 0) for k, x in seen.items()},
+        action[0].expand(rows),
+        reward[0].expand(rows),
+    )
+    h = policy.encode_step(policy.initial_state(rows), *given)
+    expected = policy.actor.acting(h[:1]).probabilities[0]
+    assert expected.min() > 0.04
+    generator, counts = torch.Generator().manual_seed(0), torch.zeros(5)
+    for _ in range(40):
+        counts += policy.act(policy.initial_state(rows), *given, generator=generator).bincount(minlength=5)
+    chi_square = ((counts - counts.sum() * expected).square() / (counts.sum() * expected)).sum()
+    assert chi_square < 25  # of 4 degrees of freedom: exceeded once in 20 000 seeds
+
+
+@torch.no_grad()
+def test_late_times_have_their_positions(policy_calls):
+    for kind in ("fixed", "learned", "rotary"):
+        agent = make({"positions": kind}, VECTORS, ACTIONS["choice"])
+        (seen, action, reward, _), policy = windows(agent, 3, 1), freeze(agent)
+        given = {k: x[:, 0] for k, x in seen.items()}, action[:, 0], reward[:, 0]
+        for times in ([0, 1, 2], [0, 63, 64], [200, 7, 64], [MAX_CACHED_TIMES, 1, 0]):
+            states = [policy.initial_state(3) for _ in range(2)]
+            for state in states:
+                state.time[:] = torch.tensor(times)
+            h = policy.encode_step(states[0], *given)
+            embedded = policy.timestep_encoder(*given, states[1].time)
+            torch.testing.assert_close(h, policy.trajectory_encoder.step(embedded, states[1].time, states[1].cache))
+    assert all(outputs == {"h"} for outputs in policy_calls)
+
+
+def test_threads_change_no_action():
+    agent, before, found = make({}, VECTORS, ACTIONS["numbers"]), torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(acted(freeze(agent), windows(agent, 70, 3), True))
+    torch.set_num_threads(before)
+    assert all(torch.equal(found[0], other) for other in found[1:])
 
 
 @pytest.mark.parametrize("rows", [MAX_ROWS, MAX_ROWS + 1])
@@ -142,7 +222,7 @@ def test_of_many_rows_an_mlp_is_large_products(rows, mlp_calls):
     torch.testing.assert_close(h, agent.encode(*window), rtol=1e-5, atol=1e-5)
     log_pi = policy.actor.acting(h[:, 1]).log_pi
     torch.testing.assert_close(log_pi, agent.actor(h[:, 1]).log_pi[:, -1], rtol=1e-5, atol=1e-5)
-    assert len(mlp_calls) == (3 if rows == MAX_ROWS else 0)
+    assert len(mlp_calls) == (1 if rows == MAX_ROWS else 0)
 
 
 @pytest.mark.parametrize("name", ["fixed", "learned", "gru", "feedforward", "image", "moving average", "odd sizes"])
@@ -223,7 +303,7 @@ def test_positions_are_kept_in_a_table():
     ):
         time = torch.tensor(times, dtype=torch.int64)
         torch.testing.assert_close(frozen._positions(time), frozen.plain.positions(time), rtol=0, atol=2e-7)
-    assert len(frozen._kept) == MAX_CACHED_TIMES
+    assert len(frozen.table) == MAX_CACHED_TIMES
 
 
 def test_probabilities_in_numpy_are_those_of_torch():

@@ -45,9 +45,9 @@ inline FloatVector lane_sums(FloatVector* rows) noexcept {
   return rows[0];
 }
 
-// A row of `dtype` as vectors of float32. Heads of 32 and 64, which agents have, get code of their own; `fixed` is 0
-// for the others. With it, bfloat16 comes in pairs, even elements first, odd elements second, which costs one
-// instruction a vector; element() translates between this order and that of memory.
+// A row of `dtype` as vectors of float32. Heads of 16 (float32), 32 and 64, which agents have, get code of their own;
+// `fixed` is 0 for the others. With it, bfloat16 comes in pairs, even elements first, odd elements second, which costs
+// one instruction a vector; element() translates between this order and that of memory.
 template <Float dtype, int fixed>
 struct RowOf {
   static constexpr int max_vectors = (fixed == 0 ? static_cast<int>(max_head_size) : fixed) / lanes;
@@ -253,6 +253,7 @@ template <Float dtype>
 void decode_heads_of(const Ring& ring, const DecodeStep& step, std::int64_t begin, std::int64_t end) noexcept {
   for (std::int64_t i = begin; i < end; ++i) {
     switch (ring.size) {
+      case 16: decode_head<dtype, dtype == Float::float32 ? 16 : 0>(ring, step, i / ring.heads, i % ring.heads); break;
       case 32: decode_head<dtype, 32>(ring, step, i / ring.heads, i % ring.heads); break;
       case 64: decode_head<dtype, 64>(ring, step, i / ring.heads, i % ring.heads); break;
       default: decode_head<dtype, 0>(ring, step, i / ring.heads, i % ring.heads);

@@ -1,4 +1,5 @@
-// One step of the networks that act (python/twohot/nets/packed.py) on the CPU: a whole Transformer, an MLP.
+// One step of the networks that act (python/twohot/nets/packed.py) on the CPU: a whole Transformer, an MLP, a policy of
+// both.
 #pragma once
 
 #include <cstdint>
@@ -72,5 +73,54 @@ struct MlpStep {
 // As transformer_step(). Preconditions, which the binding checks: at least one layer, each takes what the one before
 // gives, and with a norm the last outputs are a multiple of head_size_step.
 void mlp_step(const MlpStep& step, std::span<const StepLinear> layers, int threads);
+
+// Numbers [rows, size].
+struct StepNumbers {
+  const float* data;
+  std::int64_t size;
+};
+
+// What stands side by side in a row of a timestep encoder's input: `columns` numbers, the last of which may be the
+// symlog of the previous reward, and the `actions` numbers of the previous action, 0 where time is.
+struct StepInputs {
+  std::int64_t rows;
+  std::int64_t columns;
+  std::int64_t actions;
+  std::span<const StepNumbers> observation;
+  const float* reward;  // [rows], or null
+  // Of the columns, min(max((x - mean) / deviation, -bound), bound); null leaves them.
+  const float* mean;
+  const float* deviation;
+  const float* bound;
+  const std::int64_t* choice;  // [rows] 0 .. actions - 1, the number that is 1; or null and
+  const float* action;         // [rows, actions]
+  const std::int64_t* time;    // [rows]
+};
+
+// output [rows, columns + actions]. Precondition, which the binding checks: the sizes add up.
+void step_inputs(const StepInputs& inputs, float* output) noexcept;
+
+// A timestep encoder, a Transformer and an actor, one after the other for each block of environments.
+struct PolicyStep {
+  StepInputs inputs;
+  MlpStep encoder;         // input and output are not read, here and in the others
+  const float* positions;  // [times, width], or [rows, width] where times is 0: added to embeddings; null: nothing is
+  std::int64_t times;      // more than any time
+  TransformerStep transformer;
+  MlpStep actor;
+  float* h;  // [rows, width], or null
+  float* x;  // [rows, outputs of the actor], or null
+  // Where outputs are logits of a choice: their probabilities are clipped to floor and ceiling, and an action is drawn
+  // by a uniform number in [0, 1), or is the most probable where there is none.
+  float floor;
+  float ceiling;
+  const float* uniform;  // [rows]
+  std::int64_t* action;  // [rows], or null; then x is null
+};
+
+// As transformer_step() and mlp_step(), whose preconditions hold for each; the encoder's outputs are `width`, which the
+// actor takes.
+void policy_step(const PolicyStep& step, std::span<const StepLinear> encoder, std::span<const StepLayer> layers,
+                 std::span<const StepLinear> actor, int threads);
 
 }  // namespace twohot::ops

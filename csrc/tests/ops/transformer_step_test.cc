@@ -127,9 +127,120 @@ void test_mlp(const TransformerStepKernels& form) {
   }
 }
 
+// A whole policy is its networks one after the other, whatever the number of threads.
+void test_policy() {
+  constexpr std::int64_t width = 16, columns = 4, actions = 3, choices = 5, times = 6, ring_rows = 4;
+  RandomStream random(3);
+  std::vector<std::vector<float>> parameters;
+  parameters.reserve(100);
+  const auto numbers = [&](std::int64_t count) {
+    std::vector<float> made;
+    for (std::int64_t i = 0; i < count; ++i) made.push_back((static_cast<float>(random.below(256)) - 128) / 128);
+    parameters.push_back(made);
+    return static_cast<const float*>(parameters.back().data());
+  };
+  const auto norm = [&] { return StepNorm{numbers(width), numbers(width)}; };
+  const auto linear = [&](std::int64_t inputs, std::int64_t outputs) {
+    const std::int64_t filled = round_up(outputs, panel);
+    return StepLinear{numbers(filled * inputs), numbers(filled), inputs, outputs};
+  };
+  const std::vector<StepLinear> encoder{linear(columns + actions, 20), linear(20, width)};
+  const std::vector<StepLinear> actor{linear(width, choices)};
+  const StepNorm encoder_norm = norm();
+  const StepLayer layer{norm(),
+                        linear(width, 3 * width),
+                        linear(width, width),
+                        norm(),
+                        norm(),
+                        linear(width, width),
+                        norm(),
+                        linear(width, width),
+                        {}};
+  const StepNorm last = norm();
+  for (const std::int64_t rows : {1, 8, 13, 40}) {
+    const auto floats = [&](std::int64_t of) { return std::vector<float>(static_cast<std::size_t>(rows * of), 1.0f); };
+    std::vector<std::int64_t> choice, time, positions;
+    std::vector<float> uniform, deviation(columns, 2.0f), bound(columns, 0.5f);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      choice.push_back(r % actions);
+      time.push_back(r % times);
+      positions.push_back(r % 7);
+      uniform.push_back(static_cast<float>(r) / static_cast<float>(rows));
+    }
+    const std::vector<StepNumbers> seen{{numbers(rows), 1}, {numbers(2 * rows), 2}};
+    const StepInputs inputs{rows,          columns,          actions,          seen,
+                            numbers(rows), numbers(columns), deviation.data(), bound.data(),
+                            choice.data(), nullptr,          time.data()};
+    const float* table = numbers(times * width);
+    std::vector<float> keys = floats(ring_rows * width), values = floats(ring_rows * width);
+    const auto reset = [&] {
+      keys.assign(keys.size(), 0.5f);
+      values.assign(values.size(), 0.25f);
+    };
+    StepLayer own = layer;
+    own.ring = {keys.data(), values.data(), Float::float32, rows, 1, ring_rows, width, 0};
+    const MlpStep first{rows, nullptr, 0.01f, &encoder_norm, 1e-5f, nullptr};
+    const TransformerStep second{rows,    width, width, nullptr, positions.data(), nullptr,
+                                 nullptr, last,  1e-5f, 0.01f,   nullptr};
+    const MlpStep third{rows, nullptr, 0.01f, nullptr, 0, nullptr};
+
+    reset();
+    std::vector<float> features = floats(columns + actions), embedded = floats(width), h = floats(width);
+    std::vector<float> x = floats(choices);
+    step_inputs(inputs, features.data());
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const float* row = features.data() + r * (columns + actions);
+      for (std::int64_t i = 0; i < columns; ++i) CHECK(std::fabs(row[i]) <= 0.5f);
+      for (std::int64_t a = 0; a < actions; ++a) CHECK(row[columns + a] == (r % times > 0 && a == r % actions));
+    }
+    MlpStep one = first;
+    one.input = features.data();
+    one.output = embedded.data();
+    mlp_step(one, encoder, 1);
+    for (std::int64_t i = 0; i < rows * width; ++i) {
+      embedded[static_cast<std::size_t>(i)] += table[i / width % times * width + i % width];
+    }
+    TransformerStep two = second;
+    two.input = embedded.data();
+    two.output = h.data();
+    transformer_step(two, {&own, 1}, 1);
+    MlpStep three = third;
+    three.input = h.data();
+    three.output = x.data();
+    mlp_step(three, actor, 1);
+
+    for (const int threads : {1, 3}) {
+      std::vector<float> found_h = floats(width), found_x = floats(choices);
+      PolicyStep step{inputs,         first,          table, times, second,         third,
+                      found_h.data(), found_x.data(), 0.1f,  0.5f,  uniform.data(), nullptr};
+      reset();
+      policy_step(step, encoder, {&own, 1}, actor, threads);
+      CHECK(found_h == h);
+      CHECK(found_x == x);
+      std::vector<std::int64_t> drawn(static_cast<std::size_t>(rows), -1), likely = drawn;
+      step.h = step.x = nullptr;
+      step.action = drawn.data();
+      reset();
+      policy_step(step, encoder, {&own, 1}, actor, threads);
+      step.uniform = nullptr;
+      step.action = likely.data();
+      reset();
+      policy_step(step, encoder, {&own, 1}, actor, threads);
+      for (std::size_t r = 0; r < drawn.size(); ++r) {
+        CHECK(drawn[r] >= 0 && drawn[r] < choices);
+        const float* row = x.data() + r * choices;
+        // Clipped, the largest may be as probable as others before it.
+        CHECK(row[likely[r]] >= std::min(*std::max_element(row, row + choices), row[0]));
+        if (uniform[r] == 0) CHECK(drawn[r] == 0);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
+  test_policy();
   for (const TransformerStepKernels* form : forms<TransformerStepKernels>()) {
     at = form->name;
     test_transformer(*form);

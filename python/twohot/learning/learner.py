@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from typing import TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from twohot._moved import renamed_method
 from twohot.agent import AgentNetworks
 from twohot.config import ObjectiveConfig, OptimizerConfig
 from twohot.errors import TwohotError
+from twohot.kernels.threads import one_torch_thread
 from twohot.learning import Losses, check_objective, compute_losses
 from twohot.replay import Batch
 from twohot.tensors import require_alike
@@ -46,6 +49,7 @@ class Learner:
             self.parameters, lr=optimizer.learning_rate, weight_decay=optimizer.weight_decay, fused=True
         )
         self._losses = torch.compile(compute_losses, dynamic=False) if optimizer.compile else compute_losses
+        self._parts = list(_parts(agent))
         self.updates = 0
         """Gradient steps taken."""
 
@@ -101,13 +105,33 @@ class Learner:
             NonFiniteLossError: when the gradient norm or a target is not finite; nothing but the statistics of the
                 observations has changed, and the agent is in eval mode.
         """
+        with one_torch_thread(self._numbers(batch)):
+            return self._step(batch)
+
+    def _numbers(self, batch: Batch) -> int:
+        """Of the largest tensor that torch's operations work on; many where its threads are not to be touched."""
+        if not batch.mask.is_cpu or self.config.compile:
+            return sys.maxsize
+        config, rows = self.agent.config, batch.time.numel()
+        hidden = max(config.width, config.encoder_hidden, config.critics * config.head_hidden)
+        return max(rows * hidden, *(seen.numel() for seen in batch.observation.values()))
+
+    def _set_training(self, mode: bool) -> None:
+        """As the agent's `train(mode)`, which takes a hundredth of a small update, without looking for its parts."""
+        for part in self._parts:
+            if type(part).train is nn.Module.train:
+                part.__dict__["training"] = mode
+            else:
+                part.train(mode)
+
+    def _step(self, batch: Batch) -> tuple[Losses, Tensor]:
         agent = self.agent
         real = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask), dim=1)
         agent.timestep_encoder.update_statistics(batch.observation, batch.previous_reward, real)
         self.optimizer.zero_grad(set_to_none=True)  # before the activations need the memory
         microbatches, targets = self.microbatches(batch), []
         use_bfloat16 = self.config.precision == "bfloat16"
-        agent.train()
+        self._set_training(True)
         try:
             for microbatch in microbatches:
                 with torch.autocast(batch.reward.device.type, torch.bfloat16, enabled=use_bfloat16):
@@ -118,7 +142,7 @@ class Learner:
                 total.backward()
                 targets.append(losses.target)
         finally:
-            agent.eval()
+            self._set_training(False)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
         target = None if losses.target is None else torch.cat(targets)
         finite = norm.isfinite()
@@ -143,3 +167,11 @@ class Learner:
             agent.values.update(target, batch.mask)
         self.updates += 1
         return losses, norm
+
+
+def _parts(module: nn.Module) -> Iterator[nn.Module]:
+    """A module and all below it, but for what is below one that has a `train` of its own."""
+    yield module
+    if type(module).train is nn.Module.train:
+        for child in module.children():
+            yield from _parts(child)

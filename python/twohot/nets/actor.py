@@ -27,12 +27,17 @@ def bounded_log_softmax(logits: Tensor, legal: Tensor | None, floor: float, ceil
             None for all.
     """
     if legal is None:
-        probability = functional.softmax(logits, dim=-1).clamp(floor, ceiling)
+        probability = _softmax(logits).clamp(floor, ceiling)
         return (probability / probability.sum(-1, keepdim=True)).log()
-    probability = functional.softmax(logits.masked_fill(~legal, -math.inf), dim=-1).clamp(floor, ceiling)
+    probability = _softmax(logits.masked_fill(~legal, -math.inf)).clamp(floor, ceiling)
     total = probability.masked_fill(~legal, 0).sum(-1, keepdim=True)
     # Filled before the logarithm too: the gradient of log 0 would be NaN.
     return (probability.masked_fill(~legal, 1) / total).log().masked_fill(~legal, -math.inf)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Over the last dimension, made the first: torch is slow along a short last one."""
+    return functional.softmax(logits.movedim(-1, 0), dim=0).movedim(0, -1).contiguous()
 
 
 def _in_float32(x: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Freeze, then act: a copy of an agent's networks that changes no more, made for few rows without gradients.
 
-Weights are folded and packed once. On a CPU the timestep encoder of vectors, the Transformer with its memory, and the
-actor are then a native call each, and what is small between them goes through numpy: operations of torch take longer to
-begin, and some wake its threads even for little.
+Weights are folded and packed once. On a CPU a step of up to `MAX_ROWS` environments is then one native call, where the
+timestep encoder sees vectors alone and the memory is a Transformer: from observations to the choice of an action, or to
+the parameters of the policy. Of other networks each is a call of its own, and what is small between them goes
+through numpy: operations of torch take longer to begin, and some wake its threads even for little.
 """
 
 from __future__ import annotations
@@ -17,20 +18,24 @@ import torch
 from torch import Tensor, nn
 
 from twohot.attention import KVCache
+from twohot.kernels.addresses import address, optional_address
+from twohot.kernels.backend import native
 from twohot.nets.actor import Actor, BetaActor, DiscreteActor, GaussianMixtureActor, MultiActor, TanhGaussianActor
 from twohot.nets.interfaces import ActorNetwork, Cache, TimestepNetwork, TrajectoryNetwork
 from twohot.nets.linear import MLP, FoldedLinear, SigmaLinear
-from twohot.nets.packed import PackedMLP, PackedTransformer
+from twohot.nets.packed import MAX_ROWS, PackedMLP, PackedPolicy, PackedTransformer, Weights
 from twohot.nets.policies import Categorical, Categoricals, Policy, draw_numbers
-from twohot.nets.positions import SinusoidalPositions
 from twohot.nets.timestep import TimestepEncoder
 from twohot.nets.transformer import Transformer, require_time
 from twohot.spaces import ACTION_MASK
 
 MAX_ELEMENTS = 4096
 """Elements of a tensor up to which numpy is faster than torch."""
+_NUMPY_DTYPES = {torch.float32: np.float32, torch.int64: np.int64}
 MAX_CACHED_TIMES = 16_384
 """Times up to which positions are kept."""
+FIRST_TIMES = 64
+"""Times whose positions are computed at first."""
 
 
 @dataclass
@@ -103,6 +108,10 @@ class FrozenPolicy:
     def __init__(self, timestep_encoder: Any, trajectory_encoder: Any, actor: Any, device: torch.device) -> None:
         self.timestep_encoder, self.trajectory_encoder, self.actor = timestep_encoder, trajectory_encoder, actor
         self.device = device
+        self._together = _packed_policy(timestep_encoder, trajectory_encoder, actor)
+
+    def __reduce__(self) -> tuple:
+        return FrozenPolicy, (self.timestep_encoder, self.trajectory_encoder, self.actor, self.device)
 
     def initial_state(self, environments: int) -> ActingState:
         """Memory for acting in `environments` (B) fresh trials."""
@@ -118,10 +127,26 @@ class FrozenPolicy:
         previous_reward: Tensor,
     ) -> Tensor:
         """h [B, E] of the next step of each environment; moves `state` on. Arguments as `act`."""
-        embedded = self.timestep_encoder(observation, previous_action, previous_reward, state.time)
-        h = self.trajectory_encoder.step(embedded, state.time, state.cache)
+        given = observation, previous_action, previous_reward, state.time
+        if self._together is not None and state.time.shape[0] <= MAX_ROWS:
+            h = torch.empty(state.time.shape[0], self._together.width)
+            self._step_together(state, given, h=h)
+            return h
+        h = self.trajectory_encoder.step(self.timestep_encoder(*given), state.time, state.cache)
         state.time += 1
         return h
+
+    def _step_together(self, state: ActingState, given: tuple, **outputs: Tensor | None) -> None:
+        """A step of all networks by native code, which writes the outputs; moves `state` on."""
+        assert self._together is not None
+        memory = self.trajectory_encoder
+        inputs, kept = self.timestep_encoder.inputs(*given)
+        if not self._together(inputs, memory.table, state.cache, **outputs):
+            table = memory.positions_of(state.time)
+            self._together(inputs, table, state.cache, by_time=table is memory.table, **outputs)
+        del kept
+        state.cache.advance()
+        state.time += 1
 
     @torch.no_grad()
     def act(
@@ -145,9 +170,35 @@ class FrozenPolicy:
         Returns:
             [B, *action]; int64 for choices.
         """
-        h = self.encode_step(state, observation, previous_action, previous_reward)
-        policy = self.actor.acting(h, observation.get(ACTION_MASK))
+        mask, rows = observation.get(ACTION_MASK), state.time.shape[0]
+        if self._together is not None and rows <= MAX_ROWS:
+            given = observation, previous_action, previous_reward, state.time
+            if self._together.chooses and mask is None:
+                uniform = None if greedy else torch.empty(rows).uniform_(generator=generator)
+                action = torch.empty(rows, dtype=torch.int64)
+                self._step_together(state, given, uniform=uniform, action=action)
+                return action
+            x = torch.empty(rows, self._together.outputs)
+            self._step_together(state, given, x=x)
+            policy = self.actor.plain.acting_policy(x, mask)
+        else:
+            policy = self.actor.acting(self.encode_step(state, observation, previous_action, previous_reward), mask)
         return policy.mode() if greedy else sample(policy, generator)
+
+
+def _packed_policy(timestep_encoder: Any, trajectory_encoder: Any, actor: Any) -> PackedPolicy | None:
+    """What steps through all three at once; None where there is no such form of them."""
+    if not (
+        type(timestep_encoder) is FrozenTimestepEncoder and timestep_encoder.of_vectors and timestep_encoder.packed
+    ):
+        return None
+    if not (type(trajectory_encoder) is FrozenTransformer and trajectory_encoder.packed):
+        return None
+    if trajectory_encoder.plain.inputs is not None or not (type(actor) is FrozenActor and actor.packed):
+        return None
+    plain = actor.plain
+    bounds = (plain.floor, plain.ceiling) if type(plain) is DiscreteActor else None
+    return PackedPolicy(timestep_encoder.packed, trajectory_encoder.packed, actor.packed, bounds)
 
 
 class FrozenTimestepEncoder:
@@ -159,12 +210,13 @@ class FrozenTimestepEncoder:
         if inputs is not None and self.of_vectors:  # the first layers are one of everything side by side
             tables = [] if action is None else [action.table.T]
             layers = [(torch.cat([inputs.weight, *tables], dim=1), inputs.bias), *layers]
-            self.size = inputs.in_features
+            self.size, self.actions = inputs.in_features, 0 if action is None else len(action.table)
         self.packed = PackedMLP(layers, encoder.norm) if PackedMLP.runs(layers, encoder.norm) else None
         packed = [encoder.hidden, *([inputs] if inputs is not None and self.of_vectors else [])] if self.packed else []
         self.plain = frozen_copy(encoder, packed)
-        if self.packed and self.plain.normalization is not None:
-            self.affine = [each.to(torch.float32).numpy() for each in self.plain.normalization.affine()]
+        normalization = self.plain.normalization if self.of_vectors else None
+        affine = () if normalization is None else normalization.affine()
+        self.affine = Weights([each.float().clone() for each in affine], [each.numel() for each in affine])
 
     def __call__(
         self, observation: dict[str, Tensor], previous_action: Tensor, previous_reward: Tensor, time: Tensor
@@ -173,49 +225,63 @@ class FrozenTimestepEncoder:
         given = observation, previous_action, previous_reward, time
         if self.packed is None:
             return self.plain(*given)
-        return self.packed(self._side_by_side(*given) if self.of_vectors else self.plain.first_layer(*given))
+        if not self.of_vectors:
+            return self.packed(self.plain.first_layer(*given))
+        inputs, kept = self.inputs(*given)
+        seen = torch.empty(len(time), self.size + self.actions)
+        inputs.fill(seen.data_ptr())
+        del kept
+        return self.packed(seen)
 
-    def _side_by_side(
+    def inputs(
         self, observation: dict[str, Tensor], previous_action: Tensor, previous_reward: Tensor, time: Tensor
-    ) -> Tensor:
-        """[B, size + entries of an action]: the normalised features, and the previous action as a vector."""
-        plain, shown, size = self.plain, self.plain.previous_action, self.size
-        entries = 0 if shown is None else len(shown.table)
-        out = np.zeros((len(time), size + entries), np.float32)
-        column = 0
+    ) -> tuple[native.StepInputs, list[Tensor | None]]:
+        """What native code puts side by side: the normalised numbers, and the previous action as a vector.
+
+        With tensors that must live until it has.
+        """
+        plain, shown, rows = self.plain, self.plain.previous_action, time.shape[0]
+        vectors, kept = [], [time]
         for name in plain.vectors:
-            vector = observation[name].numpy()
-            if len(vector) != len(out):
-                raise ValueError(f"observation {name!r}: expected {len(out)} rows, as time has, got {len(vector)}")
-            vector = vector.reshape(len(out), -1)
-            out[:, column : column + vector.shape[1]] = vector
-            column += vector.shape[1]
+            vector = observation[name]
+            if vector.shape[0] != rows:
+                raise ValueError(f"observation {name!r}: expected {rows} rows, as time has, got {len(vector)}")
+            vector = _of_dtype(vector, torch.float32)
+            shape = vector.shape
+            vectors.append((address(vector, name, torch.float32, *shape), shape[1:].numel()))
+            kept.append(vector)
+        reward = choice = action = None
         if plain.show_reward:
-            reward = previous_reward.numpy()
-            out[:, column] = np.copysign(np.log1p(np.abs(reward)), reward)
-            column += 1
-        if column != size:
-            raise ValueError(f"observation: expected {size} numbers, reward included, got {column}")
-        if plain.normalization is not None:
-            features, (mean, deviation, bound) = out[:, :size], self.affine
-            features -= mean
-            features /= deviation
-            np.clip(features, -bound, bound, out=features)
+            reward = _of_dtype(previous_reward, torch.float32)
         if shown is not None:
-            began = time.numpy() > 0
-            if began.ndim != 1 or len(previous_action) != len(out):
-                raise ValueError(f"expected {len(out)} previous actions, as many as times, got {len(previous_action)}")
-            if shown.chooses:
-                if previous_action.is_floating_point() or previous_action.dim() != 1:
-                    got = f"{previous_action.dtype} {list(previous_action.shape)}"
-                    raise ValueError(f"previous_action: expected integers [B], got {got}")
-                choice = previous_action.numpy().astype(np.int64)
-                if choice.view(np.uint64).max(initial=0) >= entries:  # below 0, too
-                    raise ValueError(f"previous_action: expected choices of 0 to {entries - 1}, got {choice.tolist()}")
-                out[np.arange(len(out)), size + choice] = began
+            if previous_action.shape[0] != rows:
+                raise ValueError(f"expected {rows} previous actions, as many as times, got {len(previous_action)}")
+            if not shown.chooses:
+                action = _of_dtype(shown.vector(previous_action), torch.float32)
+            elif previous_action.is_floating_point() or previous_action.dim() != 1:
+                got = f"{previous_action.dtype} {list(previous_action.shape)}"
+                raise ValueError(f"previous_action: expected integers [B], got {got}")
             else:
-                out[:, size:] = shown.vector(previous_action).numpy() * began[:, None]
-        return torch.from_numpy(out)
+                choice = _of_dtype(previous_action, torch.int64)
+        inputs = native.StepInputs(
+            rows,
+            self.size,
+            self.actions,
+            vectors,
+            reward=optional_address(reward, "previous_reward", torch.float32, rows),
+            affine=self.affine.pointers,
+            choice=optional_address(choice, "previous_action", torch.int64, rows),
+            action=optional_address(action, "previous_action", torch.float32, rows, self.actions),
+            time=address(time, "time", torch.int64, rows),
+        )
+        return inputs, [*kept, reward, choice, action]
+
+
+def _of_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x, contiguous and of a dtype of native code; by numpy, since torch takes longer to begin."""
+    if x.dtype is not dtype:
+        x = torch.from_numpy(x.numpy().astype(_NUMPY_DTYPES[dtype]))
+    return x if x.is_contiguous() else x.contiguous()
 
 
 class FrozenTransformer:
@@ -225,7 +291,9 @@ class FrozenTransformer:
         self.packed = PackedTransformer(transformer) if PackedTransformer.runs(transformer) else None
         self.plain = frozen_copy(transformer, transformer.layers if self.packed else ())
         self.initial_cache = self.plain.initial_cache
-        self._kept = torch.empty(0, transformer.width)
+        added = self.packed is not None and self.plain.positions.rotary is None
+        self.table = self.plain.positions(torch.arange(FIRST_TIMES)) if added else None
+        """Positions of times 0, 1 ... as far as they were computed, for times recur; None where nothing is added."""
 
     def step(self, x: Tensor, time: Tensor, cache: KVCache) -> Tensor:
         """As `Transformer.step`."""
@@ -237,14 +305,18 @@ class FrozenTransformer:
         return h
 
     def _positions(self, time: Tensor) -> Tensor:
-        """Positions of times [B]; those that are computed are kept in a table, for times recur."""
-        positions = self.plain.positions
+        """Positions of times [B], or a scalar."""
+        found = self.positions_of(time)
+        return found.index_select(0, time) if found is self.table else found
+
+    def positions_of(self, time: Tensor) -> Tensor:
+        """`table`, with all of these times; or where one is late, or there is none, what is added at times [B]."""
         last = int(time.numpy().max(initial=0))
-        if type(positions) is not SinusoidalPositions or last >= MAX_CACHED_TIMES:
-            return positions(time)
-        if last >= len(self._kept):
-            self._kept = positions(torch.arange(min(2 * last + 64, MAX_CACHED_TIMES)))
-        return self._kept.index_select(0, time)
+        if self.table is None or last >= MAX_CACHED_TIMES:
+            return self.plain.positions(time)
+        if last >= len(self.table):
+            self.table = self.plain.positions(torch.arange(min(2 * last, MAX_CACHED_TIMES)))
+        return self.table
 
 
 class FrozenActor:

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from twohot.kernels.backend import without_autocast
+
+
+class _Scaled(torch.autograd.Function):
+    """g / (u^T W v) W, whose derivatives are a few operations; composed, they would be many."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, gain: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        sigma = torch.dot(u, torch.mv(weight, v))
+        factor = gain / sigma
+        ctx.save_for_backward(weight, u, v, sigma, factor)
+        return weight * factor
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        weight, u, v, sigma, factor = ctx.saved_tensors
+        grad_gain = torch.dot(grad_output.flatten(), weight.flatten()) / sigma
+        grad_weight = torch.outer(u * (grad_gain * factor), v)
+        return torch.sub(grad_output * factor, grad_weight), grad_gain, None, None
 
 
 class SigmaLinear(nn.Module):
@@ -35,14 +55,14 @@ class SigmaLinear(nn.Module):
     @torch.no_grad()
     def iterate(self) -> None:
         """One step of power iteration on u and v."""
-        self.u.copy_(functional.normalize(self.weight @ self.v, dim=0))
-        self.v.copy_(functional.normalize(self.weight.T @ self.u, dim=0))
+        for weight, x, to in ((self.weight, self.v, self.u), (self.weight.T, self.u, self.v)):
+            y = torch.mv(weight, x)
+            torch.div(y, torch.linalg.vector_norm(y).clamp_(min=1e-12), out=to)
 
     def effective_weight(self) -> Tensor:
         """[outputs, inputs] g / sigma(W) W, differentiable in g and W."""
         with without_autocast(self.weight.device):
-            sigma = torch.dot(self.u, self.weight @ self.v)
-            return self.weight * (self.gain / sigma)
+            return _Scaled.apply(self.weight, self.gain, self.u, self.v)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., inputs] to [..., outputs]."""

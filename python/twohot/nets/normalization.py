@@ -38,8 +38,8 @@ class RunningNormalization(nn.Module):
             rows = x[mask].to(torch.float64)
             if rows.shape[0] == 0:
                 return
-            variance, mean = torch.var_mean(rows, dim=0, correction=0)
-            count = rows.shape[0]
+            mean, count = rows.mean(0), rows.shape[0]
+            variance = (rows - mean).square_().mean(0)  # `var` goes through columns number by number
         else:
             count, mean, variance = masked_moments(x.to(torch.float64), mask)
         total = self.count + count

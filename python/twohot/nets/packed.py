@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from twohot.attention import KVCache
 from twohot.kernels.activation import LEAKY_RELU_SLOPE
 from twohot.kernels.addresses import address, optional_address
 from twohot.kernels.backend import choose_decode, native
+from twohot.kernels.threads import native_threads
 from twohot.nets.transformer import Transformer, TransformerLayer
 
 PANEL = 32
@@ -90,7 +92,7 @@ class PackedMLP:
             self.weights.pointers,
             epsilon=self.epsilon,
             slope=LEAKY_RELU_SLOPE,
-            threads=torch.get_num_threads(),
+            threads=native_threads(),
         )
         return out
 
@@ -133,11 +135,7 @@ class PackedTransformer:
 
     def __call__(self, x: Tensor, cache: KVCache) -> Tensor:
         """x [B, E] with positions to h [B, E]; appends to the cache, does not advance it."""
-        x, environments, rows = x.contiguous(), len(x), cache.keys.shape[3]
-        size, kind = self.width // self.heads, cache.keys.dtype
-        kind = kind if kind in _CACHES else torch.float32
-        held = self.layers, environments, self.heads, rows, size
-        cosine, sine = cache.rotation()
+        x, environments = x.contiguous(), len(x)
         out = torch.empty_like(x)
         native.transformer_step(
             address(x, "x", torch.float32, environments, self.width),
@@ -148,20 +146,109 @@ class PackedTransformer:
             self.weights.pointers,
             epsilon=self.epsilon,
             slope=LEAKY_RELU_SLOPE,
-            keys=address(cache.keys, "cache.keys", kind, *held),
-            values=address(cache.values, "cache.values", kind, *held),
-            cache_dtype=_CACHES[kind],
+            **self.cache_arguments(cache, environments),
             layers=self.layers,
             heads=self.heads,
-            rows=rows,
-            size=size,
-            sinks=cache.sinks,
-            cache_position=address(cache.cache_position, "cache_position", torch.int64, environments),
-            cosine=optional_address(cosine, "cosine", torch.float32, environments, size // 2),
-            sine=optional_address(sine, "sine", torch.float32, environments, size // 2),
-            threads=torch.get_num_threads(),
+            size=self.width // self.heads,
+            threads=native_threads(),
         )
         return out
+
+    def cache_arguments(self, cache: KVCache, environments: int) -> dict[str, Any]:
+        """What native code is told of a cache for so many environments.
+
+        Raises:
+            ValueError: for a cache of another Transformer or number of environments.
+        """
+        rows, kind, size = cache.keys.shape[3], cache.keys.dtype, self.width // self.heads
+        kind = kind if kind in _CACHES else torch.float32
+        held = self.layers, environments, self.heads, rows, size
+        cosine, sine = cache.rotation()
+        return {
+            "keys": address(cache.keys, "cache.keys", kind, *held),
+            "values": address(cache.values, "cache.values", kind, *held),
+            "cache_dtype": _CACHES[kind],
+            "rows": rows,
+            "sinks": cache.sinks,
+            "cache_position": address(cache.cache_position, "cache_position", torch.int64, environments),
+            "cosine": optional_address(cosine, "cosine", torch.float32, environments, size // 2),
+            "sine": optional_address(sine, "sine", torch.float32, environments, size // 2),
+        }
+
+
+class PackedPolicy:
+    """A timestep encoder of vectors, a Transformer and an actor in one native call for one step.
+
+    Args:
+        encoder, transformer, actor: packed. bounds: of a probability before all are normalised again, where the actor's
+            outputs are logits of one choice; None elsewhere.
+    """
+
+    def __init__(
+        self,
+        encoder: PackedMLP,
+        transformer: PackedTransformer,
+        actor: PackedMLP,
+        bounds: tuple[float, float] | None,
+    ) -> None:
+        self.transformer, self.width, self.outputs = transformer, transformer.width, actor.sizes[-1]
+        self.chooses = bounds is not None
+        floor, ceiling = bounds or (0.0, 1.0)
+        self._weights = encoder.weights, transformer.weights, actor.weights  # must live as long as the next
+        self._native = native.PolicyStep(
+            encoder_sizes=encoder.sizes,
+            encoder_parameters=encoder.weights.pointers,
+            encoder_epsilon=encoder.epsilon,
+            width=transformer.width,
+            feed_forward=transformer.feed_forward,
+            heads=transformer.heads,
+            layers=transformer.layers,
+            parameters=transformer.weights.pointers,
+            epsilon=transformer.epsilon,
+            actor_sizes=actor.sizes,
+            actor_parameters=actor.weights.pointers,
+            slope=LEAKY_RELU_SLOPE,
+            floor=floor,
+            ceiling=ceiling,
+        )
+
+    def __call__(
+        self,
+        inputs: native.StepInputs,
+        positions: Tensor | None,
+        cache: KVCache,
+        *,
+        by_time: bool = True,
+        h: Tensor | None = None,
+        x: Tensor | None = None,
+        uniform: Tensor | None = None,
+        action: Tensor | None = None,
+    ) -> bool:
+        """Fill h [B, E], and the actor's outputs x [B, outputs] or an action [B] int64: those that are wanted.
+
+        Appends to the cache, does not advance it.
+
+        Args:
+            inputs: of the encoder. positions: of times 0, 1 ..., [T, E]; or with `by_time` False of each step, [B, E].
+            uniform: [B] numbers in [0, 1) that actions are drawn by; None takes the most probable ones.
+
+        Returns:
+            False where positions lack a time; then nothing is done.
+        """
+        environments, known = inputs.rows, 0 if positions is None else positions.shape[0]
+        return self._native.step(
+            inputs,
+            positions=optional_address(
+                positions, "positions", torch.float32, known if by_time else environments, self.width
+            ),
+            times=known if by_time else 0,
+            **self.transformer.cache_arguments(cache, environments),
+            h=optional_address(h, "h", torch.float32, environments, self.width),
+            x=optional_address(x, "x", torch.float32, environments, self.outputs),
+            uniform=optional_address(uniform, "uniform", torch.float32, environments),
+            action=optional_address(action, "action", torch.int64, environments),
+            threads=native_threads(),
+        )
 
 
 def _runs(weight: Tensor, size: int) -> bool:

@@ -137,7 +137,9 @@ class TimestepEncoder(TimestepNetwork):
             mask: [...] bool, True where a step is real. On a CPU, images, grids and tokens of other steps are not
                 read, which saves their time. None: all are real.
         """
-        return self.norm(self.hidden(self.first_layer(observation, previous_action, previous_reward, time, mask)))
+        x = self.first_layer(observation, previous_action, previous_reward, time, mask)
+        # As rows: of more dimensions torch's linear layers return views, which autograd copies where they are changed.
+        return self.norm(self.hidden(x.reshape(-1, x.shape[-1]))).unflatten(0, x.shape[:-1])
 
     def first_layer(
         self,

@@ -158,7 +158,8 @@ class Transformer(TrajectoryNetwork):
         """x [B, L, E] embeddings, time [B, L] index of each step in its trial; returns h [B, L, E]."""
         require_time(x, time)
         x = self.mapped(x) + self.positions(time)
-        x = fused.dropout(x, self.dropout.p) if self.training and fused.drops_out(x) else self.dropout(x)
+        drops = self.training and self.dropout.p > 0 and fused.drops_out(x)
+        x = fused.dropout(x, self.dropout.p) if drops else self.dropout(x)
         for layer in self.layers:
             x = checkpoint(layer, x, use_reentrant=False) if self.recompute else layer(x)
         return self.norm(x)

@@ -15,6 +15,7 @@ from twohot.kernels.attention import reference
 from twohot.kernels.autograd import differentiable, differentiated_once
 from twohot.kernels.backend import choose_attention, choose_decode, is_eager_tensor, native
 from twohot.kernels.dtypes import DTYPE_NAMES
+from twohot.kernels.threads import native_threads
 from twohot.kernels.torch_private import operation_body
 
 
@@ -110,7 +111,7 @@ def _decode_natively(q, k, v, keys, values, cache_position, sinks, softcap, scal
         scale=scale,
         softcap=softcap,
         output=out.data_ptr(),
-        threads=torch.get_num_threads(),
+        threads=native_threads(),
     )
     return out
 
@@ -246,7 +247,7 @@ def _native_forward(q, k, v, lengths, cosine, sine, out, lse, **options) -> None
     if out.numel():
         lengths = _native_lengths(lengths)
         window = _native_window(q, k, v, lengths, cosine, sine, out, lse, **options)
-        native.causal_attention(window, torch.get_num_threads())
+        native.causal_attention(window, native_threads())
 
 
 def _native_backward(q, k, v, lengths, cosine, sine, out, lse, grad_output, gradients, **options) -> None:
@@ -260,7 +261,7 @@ def _native_backward(q, k, v, lengths, cosine, sine, out, lse, grad_output, grad
             _strided(dq, "dq", q.dtype, *q.shape),
             _strided(dk, "dk", q.dtype, *k.shape),
             _strided(dv, "dv", q.dtype, *k.shape),
-            torch.get_num_threads(),
+            native_threads(),
         )
 
 

@@ -13,6 +13,7 @@ from twohot.kernels.addresses import address, optional_address, refuse
 from twohot.kernels.backend import choose_two_hot, native
 from twohot.kernels.critics.types import Critics, Rows
 from twohot.kernels.dtypes import PRODUCT_DTYPE_NAMES
+from twohot.kernels.threads import native_threads
 from twohot.kernels.two_hot.op import native_support
 from twohot.kernels.two_hot.reference import Support
 
@@ -66,7 +67,7 @@ def fill_cross_entropy(
         loss=address(loss, "loss", torch.float32, len(critics.state), count),
         readout=address(readout, "readout", torch.float32, len(critics.state), count),
         gradients=_gradients(critics, gradients),
-        threads=torch.get_num_threads(),
+        threads=native_threads(),
     )
 
 
@@ -97,7 +98,7 @@ def fill_squared_error(
         loss=address(loss, "loss", torch.float32, len(critics.state), count),
         value=address(value, "value", torch.float32, len(critics.state), count),
         gradients=_gradients(critics, gradients),
-        threads=torch.get_num_threads(),
+        threads=native_threads(),
     )
 
 
@@ -110,7 +111,7 @@ def fill_expectation(critics: Critics, rows: Rows, support: Support, *, readout:
         **_rows(critics, rows),
         support=native_support(*support),
         readout=address(readout, "readout", torch.float32, len(critics.state), count),
-        threads=torch.get_num_threads(),
+        threads=native_threads(),
     )
 
 
@@ -118,7 +119,7 @@ def fill_output(critics: Critics, rows: Rows, *, output: Tensor) -> None:
     """Fill output [C, R]."""
     critics, rows, count = _contiguous(critics), _contiguous(rows), len(rows.step)
     output_at = address(output, "output", torch.float32, len(critics.state), count)
-    arguments = {**_rows(critics, rows), "output": output_at, "threads": torch.get_num_threads()}
+    arguments = {**_rows(critics, rows), "output": output_at, "threads": native_threads()}
     native.critics_output(_ensemble(critics), count, **arguments)
 
 

@@ -12,6 +12,7 @@ from twohot.kernels.addresses import address
 from twohot.kernels.autograd import require_one_derivative
 from twohot.kernels.backend import images_run_natively, is_eager_tensor, native
 from twohot.kernels.images import reference
+from twohot.kernels.threads import native_threads
 
 
 def max_pool(x: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class _MaxPool(torch.autograd.Function):
             x=_address(x, "x", x.shape),
             out=out.data_ptr(),
             argmax=argmax.data_ptr(),
-            threads=torch.get_num_threads(),
+            threads=native_threads(),
         )
         ctx.save_for_backward(argmax)
         return out.permute(0, 3, 1, 2)
@@ -81,7 +82,7 @@ class _MaxPool(torch.autograd.Function):
             grad_output=_address(grad_output, "grad_output", (images, channels, height, width)),
             argmax=address(argmax, "argmax", torch.uint8, *argmax.shape),
             grad_x=grad_x.data_ptr(),
-            threads=torch.get_num_threads(),
+            threads=native_threads(),
         )
         return grad_x.permute(0, 3, 1, 2)
 
@@ -125,6 +126,6 @@ def _call(function, ctx, parameters: tuple[Tensor, Tensor], **arrays: Tensor) ->
         weight=address(weight, "weight", torch.float32, shape[1]),
         bias=address(bias, "bias", torch.float32, shape[1]),
         epsilon=ctx.epsilon,
-        threads=torch.get_num_threads(),
+        threads=native_threads(),
         **found,
     )

@@ -21,6 +21,7 @@ from twohot.kernels.attention import reference
 from twohot.kernels.autograd import require_one_derivative
 from twohot.kernels.backend import autocast_dtype, choose_attention, is_eager_tensor, native
 from twohot.kernels.dtypes import PRODUCT_DTYPE_NAMES
+from twohot.kernels.threads import native_threads
 from twohot.kernels.torch_private import operation_body
 
 WIDTH_STEP = 32
@@ -130,7 +131,7 @@ class _Dropout(torch.autograd.Function):
 
     @staticmethod
     def run(ctx, x: Tensor) -> Tensor:
-        x, threads = x.contiguous(), torch.get_num_threads()
+        x, threads = x.contiguous(), native_threads()
         out = torch.empty_like(x)
         at = address(x, "x", torch.float32, *x.shape)
         native.dropout(out.data_ptr(), at, x.numel(), **ctx.options, threads=threads)
@@ -145,7 +146,7 @@ class _Dropout(torch.autograd.Function):
 def _pack(weight: Tensor, dtype: torch.dtype, backward: bool) -> Tensor:
     """A weight [outputs, inputs] as the products of this processor read it."""
     packed = torch.empty(weight.numel(), dtype=torch.float32, device="cpu")
-    options = {"backward": backward, "dtype": PRODUCT_DTYPE_NAMES[dtype], "threads": torch.get_num_threads()}
+    options = {"backward": backward, "dtype": PRODUCT_DTYPE_NAMES[dtype], "threads": native_threads()}
     native.pack_weight(weight.data_ptr(), *weight.shape, packed=packed.data_ptr(), **options)
     return packed
 
@@ -210,7 +211,7 @@ class _Passes:
             inputs=inputs,
             outputs=outputs,
             epsilon=self.settings.epsilon,
-            threads=torch.get_num_threads(),
+            threads=native_threads(),
             **options,
         )
 

@@ -18,6 +18,7 @@ from twohot.kernels.backend import is_eager_tensor, native, runs_triton
 from twohot.kernels.dtypes import DTYPE_NAMES
 from twohot.kernels.memory import empty_from_pool
 from twohot.kernels.reduction import count_valid_rows, per_valid_row
+from twohot.kernels.threads import native_threads
 from twohot.kernels.two_hot.reference import LABELS
 
 
@@ -99,7 +100,7 @@ def fill_cross_entropy(
         loss=optional_address(loss, "loss", torch.float32, rows),
         readout=optional_address(readout, "readout", torch.float32, rows),
         gradient=optional_address(gradient, "gradient", logits.dtype, rows, bins),
-        threads=torch.get_num_threads(),
+        threads=native_threads(),
     )
 
 
@@ -144,7 +145,7 @@ def fill_expectation(
         grad_output=optional_address(grad_output, "grad_output", torch.float32, rows),
         readout=optional_address(readout, "readout", torch.float32, rows),
         gradient=optional_address(gradient, "gradient", logits.dtype, rows, bins),
-        threads=torch.get_num_threads(),
+        threads=native_threads(),
     )
 
 
