@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import partial
+from itertools import product
 from pathlib import Path
 from unittest.mock import patch
 
@@ -56,6 +57,7 @@ ATTENTION = (
     decode_kernel.decode_kernel,
     decode_kernel.join_kernel,
 )
+WINDOW_KERNELS = ("forward", "query", "key")
 KERNELS = (kernel.cross_entropy_kernel, kernel.expectation_kernel, kernel.scale_kernel, *ATTENTION)
 
 
@@ -133,10 +135,10 @@ def expectation(bins: int, dtype: torch.dtype, *, kind: str, low: float = -10.0,
     )
 
 
-def window(which: str, size: int, dtype: torch.dtype, precision: str, rich: bool) -> None:
+def window(which: str, size: int, dtype: torch.dtype, precision: str, rich: bool, steps: int = 256) -> None:
     """One kernel of attention over windows; `rich`: lengths, a window with sinks, softcap and rotation."""
-    q, k = meta(4, 256, 8, size, dtype=dtype), meta(4, 256, 2, size, dtype=dtype)
-    lse, angle = meta(4, 8, 256), meta(256, size // 2)
+    q, k = meta(4, steps, 8, size, dtype=dtype), meta(4, steps, 2, size, dtype=dtype)
+    lse, angle = meta(4, 8, steps), meta(steps, size // 2)
     inputs = (q, k, k, meta(4, dtype=torch.int64) if rich else None, (angle, angle) if rich else (None, None))
     options = {"precision": precision, "scale": 0.125, "lse": lse, "softcap": 5.0 if rich else 0.0}
     options |= {"window": 100 if rich else 0, "sinks": 4 if rich else 0}
@@ -148,9 +150,10 @@ def window(which: str, size: int, dtype: torch.dtype, precision: str, rich: bool
         attention_kernel.launch_key_gradient(*inputs, grad_output=q, delta=lse, dk=k, dv=k, **options)
 
 
-def decode(size: int, dtype: torch.dtype) -> None:
-    q, k, ring = meta(16, 8, size), meta(16, 2, size), meta(16, 2, 1024, size, dtype=dtype)
-    angle, cache_position = meta(16, size // 2), meta(16, dtype=torch.int64)
+def decode(size: int, dtype: torch.dtype, environments: int = 16) -> None:
+    q, k = meta(environments, 8, size), meta(environments, 2, size)
+    ring = meta(environments, 2, 1024, size, dtype=dtype)
+    angle, cache_position = meta(environments, size // 2), meta(environments, dtype=torch.int64)
     options = {"out": q, "sinks": 4, "softcap": 5.0, "scale": 0.125}
     with patch.object(decode_kernel, "launch_join"):
         decode_kernel.launch_decode(q, k, k, ring, ring, cache_position, (angle, angle), **options)
@@ -159,16 +162,20 @@ def decode(size: int, dtype: torch.dtype) -> None:
 def attention_cases() -> dict[str, Callable[[], None]]:
     found: dict[str, Callable[[], None]] = {}
     kinds = {"bf16": (torch.bfloat16, "ieee"), "fp32": (torch.float32, "ieee"), "tf32": (torch.float32, "tf32")}
+    for (size, steps), kind, which in product(((32, 16), (64, 64)), ("bf16", "tf32"), WINDOW_KERNELS):
+        name = f"D={size} {kind} {which} of windows of {steps} steps"
+        found[name] = partial(window, which, size, *kinds[kind], False, steps)
     for size in (16, 32, 64, 128, 256):
         for kind, (dtype, precision) in kinds.items():
             if size > TRITON_FLOAT32_HEAD_SIZE and dtype == torch.float32:
                 continue
-            for which in ("forward", "query", "key"):
+            for which in WINDOW_KERNELS:
                 for rich in (False, True):
                     name = f"D={size} {kind} {which} of windows" + " with everything" * rich
                     found[name] = partial(window, which, size, dtype, precision, rich)
         for dtype in (torch.float32, torch.bfloat16):
             found[f"D={size} {DTYPES[dtype]} step"] = partial(decode, size, dtype)
+            found[f"D={size} {DTYPES[dtype]} step in one part"] = partial(decode, size, dtype, 256)
         parts = meta(128, 8, size), meta(128, 8), meta(128, 8), meta(16, 8, size)
         found[f"D={size} fp32 join of a step's parts"] = partial(decode_kernel.launch_join, *parts)
     return found

@@ -28,7 +28,15 @@ def main() -> int:
     def answer(**values: object) -> None:
         print(json.dumps(values), file=answers, flush=True)
 
-    for case in import_module(module).cases(device == "cpu")[first:]:
+    try:
+        cases = import_module(module).cases(device == "cpu")
+    except ImportError as error:
+        lacks = f"{error.name} is not installed (make gpu-wheels)" if isinstance(error, ModuleNotFoundError) else error
+        row = GpuRow(module.rpartition(".")[2], "", "", note=f"left out: {lacks}")
+        answer(rows=[asdict(row)])
+        answer(done=True)
+        return 0
+    for case in cases[first:]:
         answer(case=case.case, shape=case.shape, seconds=case.seconds)
         if sys.stdin.readline().strip() != "run":
             continue

@@ -21,19 +21,6 @@ struct ScoreGradients {
   float* gradients;
 };
 
-// Two rows as pairs, which are of both: `even` + i and so on are words.
-#if defined(__AVX512BF16__)
-inline __m512i round_rows(FloatVector even, FloatVector odd) noexcept {
-  return (__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even);
-}
-
-inline __m512i interleaved(__m512i rows) noexcept {
-  static constexpr std::uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                              8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  return _mm512_maskz_permutexvar_epi16(0xffffffff, load<__m512i>(order), rows);
-}
-#endif
-
 // Of a tile of queries and a block of keys: P = exp(S - lse), dS = P (dP - delta) cap', for S and dP in the products
 // `scores` and `gradients`, where tiles leave the rows of P and dS. What products of 24 columns go over beyond
 // `columns`, and of a row beyond the last, is 0.
@@ -93,12 +80,12 @@ inline void score_gradients(const AttentionWindow& w, float* scores, float* grad
       if constexpr (pairs) {
         const Entries even = entries(r, i);
         const Entries odd = r + 1 < rows ? entries(r + 1, i) : Entries{};
-        const __m512i d = round_rows(even.d, odd.d);
+        const auto d = (Integers)_mm512_cvtne2ps_pbh((__m512)odd.d, (__m512)even.d);
         float* const along = to.along + r * (key_tile / 2) + i / 2;
         store(along, load<__m256i>(&d));
         store(along + key_tile / 2, load<__m256i>(reinterpret_cast<const char*>(&d) + sizeof(__m256i)));
         store(d_row + i, interleaved(d));
-        store(p_row + i, interleaved(round_rows(even.p, odd.p)));
+        store(p_row + i, narrow_both<Float::bfloat16>({even.p, odd.p}));
         continue;
       }
 #endif

@@ -52,7 +52,8 @@ inline void store(void* to, T v) noexcept {
   std::memcpy(to, &v, sizeof v);
 }
 
-inline FloatVector splat(float x) noexcept { return FloatVector{} + x; }
+// x - 0 is x, so that this is a load; 0 + x, which is 0 for -0, would be an addition.
+inline FloatVector splat(float x) noexcept { return x - FloatVector{}; }
 
 // first, first + 1, ...
 inline Integers counted(std::int32_t first) noexcept {
@@ -364,14 +365,66 @@ inline void narrow(std::uint16_t* to, FloatVector a, FloatVector b, Float dtype)
 #endif
 }
 
-// Writes past the caches, for outputs larger than them; `to` is aligned to the vector. End a run of them with fence().
-inline void store_non_temporal(float* to, FloatVector v) noexcept {
+// Vectors of half-precision numbers in one of their own, as two neighbouring vectors of float32. bfloat16 comes in
+// pairs: even numbers first, odd numbers second, which costs one instruction a vector.
+struct Widened {
+  FloatVector first;
+  FloatVector second;
+};
+
+template <Float dtype>
+inline Widened widen_both(const std::uint16_t* from) noexcept {
+  if constexpr (dtype == Float::float16) return {widen(from, dtype), widen(from + lanes, dtype)};
+  const Integers words = load<Integers>(from);
+  return {(FloatVector)(words << 16), (FloatVector)(words & static_cast<std::int32_t>(0xffff0000))};
+}
+
+// Where widen_both() of a row puts number k.
+template <Float dtype>
+constexpr std::int64_t widened_place(std::int64_t k) noexcept {
+  return dtype == Float::float16 ? k : k / (2 * lanes) * (2 * lanes) + k % 2 * lanes + k % (2 * lanes) / 2;
+}
+
+#if defined(__AVX512BW__)
+// The first half of what are sixteen bits each, between its second half.
+inline Integers interleaved(Integers halves) noexcept {
+  static constexpr std::uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                              8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return (Integers)_mm512_maskz_permutexvar_epi16(0xffffffff, load<__m512i>(order), (__m512i)halves);
+}
+#endif
+
+// Back, for numbers that are no NaN: to nearest even.
+template <Float dtype>
+inline Integers narrow_both(Widened x) noexcept {
+#if defined(__AVX512BF16__)
+  if constexpr (dtype == Float::bfloat16) {
+    return interleaved((Integers)_mm512_maskz_cvtne2ps_pbh(0xffffffff, x.second, x.first));
+  }
+#else
+  if constexpr (dtype == Float::bfloat16) return bfloat16_bits(x.first) | (bfloat16_bits(x.second) << 16);
+#endif
 #if defined(__AVX512F__)
-  _mm512_stream_ps(to, v);
+  typedef std::int32_t Eight __attribute__((vector_size(32)));
+  constexpr int rounding_mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  const auto low = (Eight)_mm512_maskz_cvtps_ph(0xffff, x.first, rounding_mode);
+  const auto high = (Eight)_mm512_maskz_cvtps_ph(0xffff, x.second, rounding_mode);
+  return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#else
+  std::uint16_t halves[2 * lanes];
+  narrow(halves, x.first, x.second, dtype);
+  return load<Integers>(halves);
+#endif
+}
+
+// Writes past the caches, for outputs larger than them; `to` is aligned to the vector. End a run of them with fence().
+inline void store_non_temporal(void* to, FloatVector v) noexcept {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(static_cast<float*>(to), v);
 #elif defined(__AVX__)
-  _mm256_stream_ps(to, v);
+  _mm256_stream_ps(static_cast<float*>(to), v);
 #elif defined(__SSE2__)
-  _mm_stream_ps(to, v);
+  _mm_stream_ps(static_cast<float*>(to), v);
 #else
   store(to, v);
 #endif

@@ -68,7 +68,7 @@ BinValues::BinValues(const Support& support, std::int64_t bins, bool readout, La
 void cross_entropy(const Logits& logits, const Support& support, const Labels& labels, const CrossEntropy& pass,
                    int threads) {
   const BinValues values(support, logits.bins, pass.readout != nullptr, labels.kind);
-  const bool large = logits.rows * logits.bins * 4 >= large_bytes;
+  const bool large = logits.rows * logits.bins * bytes_of(logits.dtype) >= large_bytes;
   parallel_for(logits, threads, [&](std::int64_t begin, std::int64_t end) {
     kernels<TwoHotKernels>().cross_entropy(logits, values, labels, pass, begin, end, large);
   });

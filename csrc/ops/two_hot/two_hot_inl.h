@@ -51,6 +51,9 @@ struct Row {
 
   float operator[](std::int64_t k) const noexcept {
     if (dtype == Float::float32) return static_cast<const float*>(entries)[k];
+    if (dtype == Float::bfloat16) {
+      return std::bit_cast<float>(static_cast<std::uint32_t>(static_cast<const std::uint16_t*>(entries)[k]) << 16);
+    }
     return widen(static_cast<const std::uint16_t*>(entries) + k / lanes * lanes, dtype)[k % lanes];
   }
 };
@@ -134,8 +137,16 @@ inline FloatVector exponentials(const Row& row, std::int64_t vectors, float maxi
   return parts[0];
 }
 
+// What bins add to the readout, in the order of their exponentials: all, and the upper half.
+struct ReadoutValues {
+  const float* all;
+  const float* upper;
+  bool antisymmetric;
+};
+
 // Parts of sum_k e[k] values[k].
-inline FloatVector moments(const float* e, const BinValues& values, std::int64_t bins, std::int64_t vectors) noexcept {
+inline FloatVector moments(const float* e, const ReadoutValues& values, std::int64_t bins,
+                           std::int64_t vectors) noexcept {
   FloatVector parts[accumulators] = {};
   if (values.antisymmetric) {
     const std::int64_t half = bins / 2;
@@ -218,14 +229,15 @@ inline FloatVector raw_position(FloatVector target, FloatVector near, const BinV
 }
 
 // sum_k label_k (z_k - maximum), and label_k sum subtracted from e_k. A label of 0 keeps an infinite logit out.
+template <class Rows>
 inline float apply_two_hot(const Row& z, float* e, float maximum, float sum, float position,
                            std::int64_t bins) noexcept {
   const std::int64_t lower = std::min(static_cast<std::int64_t>(position), bins - 2);
   const float share = position - static_cast<float>(lower);
   const float below = share < 1 ? (1 - share) * (z[lower] - maximum) : 0.0f;
   const float above = share > 0 ? share * (z[lower + 1] - maximum) : 0.0f;
-  e[lower] -= (1 - share) * sum;
-  e[lower + 1] -= share * sum;
+  e[Rows::place(lower)] -= (1 - share) * sum;
+  e[Rows::place(lower + 1)] -= share * sum;
   return below + above;
 }
 
@@ -297,9 +309,74 @@ inline void fill_row(const Logits& logits, std::int64_t r, void* out, float valu
   }
 }
 
-inline void cross_entropy_block(const Logits& logits, const BinValues& values, const Labels& labels,
-                                const CrossEntropy& pass, std::int64_t begin, std::int64_t count, bool non_temporal,
-                                Scratch& scratch) noexcept {
+// Rows of any dtype and number of bins, whose exponentials stand in order.
+struct AnyRows {
+  static constexpr bool in_order = true;
+  static std::int64_t place(std::int64_t k) noexcept { return k; }
+  static FloatVector maxima(const Row& row, std::int64_t vectors) noexcept {
+    return TWOHOT_CAPABILITY::maxima(row, vectors);
+  }
+  static FloatVector exponentials(const Row& row, std::int64_t vectors, float maximum, float* e) noexcept {
+    return TWOHOT_CAPABILITY::exponentials(row, vectors, maximum, e);
+  }
+  static void write(const Logits& logits, std::int64_t r, void* out, bool non_temporal, const float* e,
+                    float factor) noexcept {
+    write_row(logits, r, out, non_temporal, [&](std::int64_t v) { return load<FloatVector>(e + v * lanes) * factor; });
+  }
+};
+
+// Rows in half precision that are whole vectors of it, whose exponentials stand as widen_both() puts them.
+template <Float dtype>
+struct HalfRows {
+  static constexpr bool in_order = dtype == Float::float16;
+  static std::int64_t place(std::int64_t k) noexcept { return widened_place<dtype>(k); }
+  static Widened entries(const Row& row, std::int64_t v) noexcept {
+    return widen_both<dtype>(static_cast<const std::uint16_t*>(row.entries) + v * lanes);
+  }
+  static FloatVector maxima(const Row& row, std::int64_t vectors) noexcept {
+    FloatVector first = splat(-std::numeric_limits<float>::infinity());
+    FloatVector second = first;
+    for (std::int64_t v = 0; v < vectors; v += 2) {
+      const Widened x = entries(row, v);
+      first = max(x.first, first);
+      second = max(x.second, second);
+    }
+    return max(first, second);
+  }
+  static FloatVector exponentials(const Row& row, std::int64_t vectors, float maximum, float* e) noexcept {
+    constexpr float log2e = 1.44269504f;
+    FloatVector first{};
+    FloatVector second{};
+    for (std::int64_t v = 0; v < vectors; v += 2) {
+      const Widened x = entries(row, v);
+      const FloatVector a = exp2((x.first - maximum) * log2e);
+      const FloatVector b = exp2((x.second - maximum) * log2e);
+      store(e + v * lanes, a);
+      store(e + (v + 1) * lanes, b);
+      first += a;
+      second += b;
+    }
+    return first + second;
+  }
+  static void write(const Logits& logits, std::int64_t r, void* out, bool non_temporal, const float* e,
+                    float factor) noexcept {
+    std::uint16_t* const to = static_cast<std::uint16_t*>(out) + r * logits.bins;
+    for (std::int64_t k = 0; k < logits.bins; k += 2 * lanes) {
+      const Integers halves =
+          narrow_both<dtype>({load<FloatVector>(e + k) * factor, load<FloatVector>(e + k + lanes) * factor});
+      if (non_temporal) {
+        store_non_temporal(to + k, (FloatVector)halves);
+      } else {
+        store(to + k, halves);
+      }
+    }
+  }
+};
+
+template <class Rows>
+inline void cross_entropy_block(const Logits& logits, const BinValues& values, const ReadoutValues& readouts,
+                                const Labels& labels, const CrossEntropy& pass, std::int64_t begin, std::int64_t count,
+                                bool non_temporal, Scratch& scratch) noexcept {
   const std::int64_t vectors = (logits.bins + lanes - 1) / lanes;
   alignas(64) float positions[row_batch] = {};
   alignas(64) float sums[row_batch];
@@ -332,13 +409,15 @@ inline void cross_entropy_block(const Logits& logits, const BinValues& values, c
     };
     each([&](std::int64_t i, std::int64_t g, float*) {
       group[g] = row_of(logits, begin + i, labels.kind == LabelKind::hl_gauss, scratch.z(g));
-      parts[g] = maxima(group[g], vectors);
+      parts[g] = Rows::maxima(group[g], vectors);
     });
     each([&](std::int64_t, std::int64_t g, float*) { largest[g] = maximum(parts[g]); });
-    each([&](std::int64_t, std::int64_t g, float* e) { parts[g] = exponentials(group[g], vectors, largest[g], e); });
+    each([&](std::int64_t, std::int64_t g, float* e) {
+      parts[g] = Rows::exponentials(group[g], vectors, largest[g], e);
+    });
     each([&](std::int64_t i, std::int64_t g, float*) { sums[i] = sum(parts[g]); });
     if (pass.readout != nullptr) {
-      each([&](std::int64_t, std::int64_t g, float* e) { parts[g] = moments(e, values, logits.bins, vectors); });
+      each([&](std::int64_t, std::int64_t g, float* e) { parts[g] = moments(e, readouts, logits.bins, vectors); });
       each([&](std::int64_t i, std::int64_t g, float*) { means[i] = sum(parts[g]); });
     }
     each([&](std::int64_t i, std::int64_t g, float* e) {
@@ -348,7 +427,7 @@ inline void cross_entropy_block(const Logits& logits, const BinValues& values, c
       } else if (labels.kind == LabelKind::hl_gauss) {
         dots[i] = apply_hl_gauss(group[g], e, scratch.cdf(), largest[g], sums[i], p, logits.bins, labels.sigma);
       } else {
-        dots[i] = apply_two_hot(group[g], e, largest[g], sums[i], p, logits.bins);
+        dots[i] = apply_two_hot<Rows>(group[g], e, largest[g], sums[i], p, logits.bins);
       }
     });
     if (pass.gradient == nullptr) continue;
@@ -361,9 +440,7 @@ inline void cross_entropy_block(const Logits& logits, const BinValues& values, c
       } else if (positions[i] != positions[i] || coefficient != coefficient) {
         fill_row(logits, r, pass.gradient, std::numeric_limits<float>::quiet_NaN());
       } else {
-        const float* e = scratch.e(i - first);
-        write_row(logits, r, pass.gradient, non_temporal,
-                  [&](std::int64_t v) { return load<FloatVector>(e + v * lanes) * coefficient; });
+        Rows::write(logits, r, pass.gradient, non_temporal, scratch.e(i - first), coefficient);
       }
     }
   }
@@ -383,11 +460,29 @@ inline void cross_entropy_block(const Logits& logits, const BinValues& values, c
 inline void cross_entropy_rows(const Logits& logits, const BinValues& values, const Labels& labels,
                                const CrossEntropy& pass, std::int64_t begin, std::int64_t end, bool large) noexcept {
   Scratch scratch(logits.bins);
-  const bool non_temporal = large && logits.dtype == Float::float32 && logits.bins % lanes == 0 &&
-                            reinterpret_cast<std::uintptr_t>(pass.gradient) % sizeof(FloatVector) == 0 &&
-                            pass.gradient != logits.data;
-  for (std::int64_t r = begin; r < end; r += row_batch) {
-    cross_entropy_block(logits, values, labels, pass, r, std::min(row_batch, end - r), non_temporal, scratch);
+  const std::int64_t halves = logits.dtype == Float::float32 ? 1 : 2;
+  const bool whole = logits.bins % (halves * lanes) == 0;
+  const bool non_temporal = large && whole && pass.gradient != logits.data &&
+                            reinterpret_cast<std::uintptr_t>(pass.gradient) % sizeof(FloatVector) == 0;
+  const auto rows = [&]<class Rows>() {
+    alignas(64) float values_in_order[Rows::in_order ? 1 : max_bins];
+    ReadoutValues readouts{values.all, values.upper, values.antisymmetric};
+    if constexpr (!Rows::in_order) {
+      for (std::int64_t k = 0; k < logits.bins; ++k) values_in_order[Rows::place(k)] = values.all[k];
+      readouts.all = values_in_order;
+      readouts.upper = values_in_order + logits.bins / 2;
+    }
+    for (std::int64_t r = begin; r < end; r += row_batch) {
+      cross_entropy_block<Rows>(logits, values, readouts, labels, pass, r, std::min(row_batch, end - r), non_temporal,
+                                scratch);
+    }
+  };
+  if (logits.dtype == Float::float32 || !whole || labels.kind == LabelKind::hl_gauss) {
+    rows.template operator()<AnyRows>();
+  } else if (logits.dtype == Float::bfloat16) {
+    rows.template operator()<HalfRows<Float::bfloat16>>();
+  } else {
+    rows.template operator()<HalfRows<Float::float16>>();
   }
   if (non_temporal) fence();
 }
@@ -413,7 +508,7 @@ inline void expectation_rows(const Logits& logits, const BinValues& values, cons
     each([&](std::int64_t g) { parts[g] = exponentials(group[g], vectors, maximum(parts[g]), scratch.e(g)); });
     each([&](std::int64_t g) {
       sums[g] = sum(parts[g]);
-      parts[g] = moments(scratch.e(g), values, logits.bins, vectors);
+      parts[g] = moments(scratch.e(g), {values.all, values.upper, values.antisymmetric}, logits.bins, vectors);
     });
     each([&](std::int64_t g) { means[g] = sum(parts[g]) / sums[g]; });
     for (std::int64_t g = 0; g < count; ++g) {

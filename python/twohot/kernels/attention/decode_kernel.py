@@ -1,8 +1,8 @@
 """Triton kernels of one step of attention against rings of keys and values, for NVIDIA and AMD, and their launcher.
 
-A program goes over a part of one query head's ring, so that few environments fill the chip, too; a second kernel joins
-the parts. The new key and value go to the ring and, because programs do not wait for each other, are read from the
-arguments.
+A program goes over a part of one query head's ring, so that few environments fill the chip, too (flash-decoding, Dao et
+al. 2023); where there are several parts, a second kernel joins them. The new key and value go to the ring and, because
+programs do not wait for each other, are read from the arguments.
 """
 
 from __future__ import annotations
@@ -34,12 +34,24 @@ def load_step(p_x, p_cosine, p_sine, o_d, D: tl.constexpr):
 
 
 @triton.jit
+def store_part(p_sum, p_top, p_total, o_part, b_sum, b_top, b_total, o_d, D: tl.constexpr):
+    """Store what `join_kernel` needs of a part: [1, BD], [1, 1], [1, 1]."""
+    o_one = tl.arange(0, 1)[None, :]
+    tl.store(p_sum + o_part * D + o_d, b_sum, mask=o_d < D)
+    tl.store(p_top + o_part + o_one, b_top)
+    tl.store(p_total + o_part + o_one, b_total)
+
+
+@triton.jit
 def decode_kernel(
-    p_q, p_k, p_v, p_keys, p_values, p_cache_position, p_cosine, p_sine, p_sum, p_top, p_total,
+    p_q, p_k, p_v, p_keys, p_values, p_cache_position, p_cosine, p_sine, p_out, p_sum, p_top, p_total,
     scale, cap, H, R, SINKS, CHUNK, q_batch, q_head, k_batch, k_head, v_batch, v_head,
     D: tl.constexpr, GROUPS: tl.constexpr, CAPPED: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Of a part of the rows in use: top = max s, total = sum 2^(s - top), sum 2^(s - top) v; s in units of log 2."""
+    """Of a part of the rows in use: top = max s, total = sum 2^(s - top), sum 2^(s - top) v; s in units of log 2.
+
+    Where a part is all, there is `p_out`, for the sum over the total, and no place for parts.
+    """
     i_row = tl.program_id(0).to(tl.int64)
     i_part = tl.program_id(1).to(tl.int64)
     i_b, i_h = i_row // H, i_row % H
@@ -84,11 +96,10 @@ def decode_kernel(
         b_total = b_total * b_factor + tl.sum(b_p, 0, keep_dims=True)
         b_sum = b_sum * b_factor + tl.sum(b_p * b_v, 0, keep_dims=True)
         b_top = b_new
-    o_part = i_row * tl.num_programs(1) + i_part
-    o_one = tl.arange(0, 1)[None, :]
-    tl.store(p_sum + o_part * D + o_d, b_sum, mask=m_d)
-    tl.store(p_top + o_part + o_one, b_top)
-    tl.store(p_total + o_part + o_one, b_total)
+    if p_out is not None:
+        tl.store(p_out + i_row * D + o_d, (b_sum / b_total).to(p_out.dtype.element_ty), mask=m_d)
+    else:
+        store_part(p_sum, p_top, p_total, i_row * tl.num_programs(1) + i_part, b_sum, b_top, b_total, o_d, D)
 
 
 @triton.jit
@@ -137,8 +148,7 @@ def launch_decode(
     parts = min(triton.cdiv(rows, 2 * ROWS_AT_ONCE), max(PROGRAMS // (environments * heads), 1))
     chunk = triton.cdiv(rows, parts * ROWS_AT_ONCE) * ROWS_AT_ONCE
     block = max(triton.next_power_of_2(size), 16)
-    sums = torch.empty(environments * heads, parts, size, dtype=torch.float32, device=q.device)
-    tops, totals = torch.empty(2, environments * heads, parts, dtype=torch.float32, device=q.device)
+    sums, tops, totals = _places(q, parts) if parts > 1 else (None, None, None)
     cosine, sine = angles
     strides = {
         f"{n}_{what}": x.stride(i)
@@ -150,7 +160,8 @@ def launch_decode(
             decode_kernel,
             (environments * heads, parts),
             **{"p_q": q, "p_k": k, "p_v": v, "p_keys": keys, "p_values": values, "p_cache_position": cache_position},
-            **{"p_cosine": cosine, "p_sine": sine, "p_sum": sums, "p_top": tops, "p_total": totals},
+            **{"p_cosine": cosine, "p_sine": sine, "p_out": out if parts == 1 else None},
+            **{"p_sum": sums, "p_top": tops, "p_total": totals},
             **{"scale": scale, "cap": softcap, "H": heads, "R": rows, "SINKS": sinks, "CHUNK": chunk},
             **strides,
             D=size,
@@ -161,7 +172,15 @@ def launch_decode(
             num_warps=4,
             enable_fp_fusion=True,
         )
-    launch_join(sums, tops, totals, out)
+    if sums is not None and tops is not None and totals is not None:
+        launch_join(sums, tops, totals, out)
+
+
+def _places(q: Tensor, parts: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the parts of each head go: sums [B H, parts, D], tops and totals [B H, parts]."""
+    rows, size = q.shape[0] * q.shape[1], q.shape[2]
+    tops, totals = torch.empty(2, rows, parts, dtype=torch.float32, device=q.device)
+    return torch.empty(rows, parts, size, dtype=torch.float32, device=q.device), tops, totals
 
 
 def launch_join(sums: Tensor, tops: Tensor, totals: Tensor, out: Tensor) -> None:

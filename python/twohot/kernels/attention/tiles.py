@@ -12,6 +12,8 @@ from torch import Tensor
 from twohot.kernels.triton_device import wave_size
 
 SIZES = (16, 32, 64, 128, 256)
+NUMBERS_OF_A_WARP = 1024
+"""Of the sums of a short window's block, which are two for keys: more spill registers, fewer leave warps idle."""
 
 
 class TileKey(NamedTuple):
@@ -107,6 +109,12 @@ def tile(
     rich = angles[0] is not None or options["softcap"] > 0 or options["window"] > 0
     kind = precision if q.dtype == torch.float32 else "half_precision"
     m, n, warps = TILES[TileKey(amd, rich, kind)][which][SIZES.index(block)]
+    steps = max(triton.next_power_of_2(q.shape[1]), SIZES[0])
+    if steps < max(m, n):
+        # A short window is one small block: more programs fit on a multiprocessor, and none computes what is masked.
+        m, n = min(m, steps), min(n, steps)
+        numbers = max(m, n) * max(min(m, n), block) * (2 if which == "key" else 1)
+        warps = min(warps, max(numbers // NUMBERS_OF_A_WARP, 1))
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     return {
         "PRECISION": precision if kind != "half_precision" else "upcast" if interpreted else "ieee",
