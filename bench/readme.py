@@ -38,7 +38,7 @@ SIDE_BY_SIDE = (
     ("a learner's step in bfloat16: time of the official code's in float32", "official code's float32"),
     ("a learner's step: peak memory of the official code's", "peak memory, against the official code"),
     ("the quickstart's step, ms", "quickstart's step"),
-    ("acting, environment steps/s", "acting"),
+    ("acting alone, steps/s", "acting alone"),
     ("two-hot loss, gradient, readout: times faster in bfloat16", "two-hot: float32, against bfloat16"),
     ("one step of attention, float32: times reading the cache", "one step: float32.*against reading"),
     ("one step of attention, bfloat16: times reading the cache", "one step: bfloat16.*against reading"),
