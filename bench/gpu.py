@@ -26,14 +26,15 @@ import time
 from pathlib import Path
 
 from bench.harness import in_place
-from bench.harness.in_place import ROOT
+from bench.harness.in_place import ROOT, end, run
 
 BUDGET = 480.0
 """Seconds."""
 TESTS_SHARE = 0.35
 """Of the budget, at most, for the tests."""
 MODULES = "bench.cases."
-SECTIONS = ("gpu_losses", "gpu_attention", "gpu_learner", "gpu_collecting")
+SECTIONS = {"gpu_losses": 170, "gpu_attention": 120, "gpu_learner": 30, "gpu_collecting": 0}
+"""What is measured, in this order, and the seconds that are kept for what comes after."""
 FIGURES = ("p20", "p50", "p80", "unit", "launch_ms", "share_of_limit", "limit", "speedup", "rate", "rate_unit")
 CONDITIONS = ("gate", "commit", "cpu", "python", "torch", "triton", "cuda", "numpy")
 COLUMNS = ("device", "case", "shape", "provider", *FIGURES, "note", *CONDITIONS)
@@ -57,6 +58,10 @@ class Budget:
 
     def fits(self, seconds: float) -> bool:
         return seconds <= self.left
+
+    def keeping(self, seconds: float) -> Budget:
+        """What is left but for these."""
+        return Budget(self.left - seconds)
 
 
 class Results:
@@ -118,7 +123,7 @@ def correctness(known: dict[str, str], budget: Budget, rehearse: bool) -> str:
     """Run the tests of the kernels; says what came of it, for the column `gate`."""
     if not known["pytest"]:
         return "no pytest: each case's own comparison alone"
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-v", "--durations=0", *TESTS]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-v", "-rN", *TESTS]
     if rehearse:
         command += ["--collect-only", "-q"]
     elif known["xdist"]:
@@ -140,23 +145,6 @@ def correctness(known: dict[str, str], budget: Budget, rehearse: bool) -> str:
         print("\n".join(each for each in output.splitlines() if re.search(r"\b(FAILED|ERROR)\b|^E  ", each))[-4000:])
     cut = f", cut after {seconds:.0f} s" if code is None else ""
     return f"{outcomes['PASSED']} tests passed{f', {failed} failed' if failed else ''}{cut}"
-
-
-def run(command: list[str], seconds: float, **changes: str) -> tuple[str, int | None]:
-    """What a command prints, and its exit code; None where it was ended because its time was up."""
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
-    with subprocess.Popen(command, cwd=ROOT, env=in_place.environment(**changes), **options) as process:
-        try:
-            return process.communicate(timeout=seconds)[0], process.returncode
-        except subprocess.TimeoutExpired:
-            end(process)
-            return process.communicate()[0], None
-
-
-def end(process: subprocess.Popen) -> None:
-    """End a process and what it started."""
-    if process.poll() is None:
-        os.killpg(process.pid, 9)
 
 
 def ahead_of_time(seconds: float) -> str:
@@ -265,8 +253,8 @@ def main() -> int:
     device = REHEARSAL if options.rehearse else known["device"]
     path = options.results or ROOT / ("build/gpu-rehearsal.csv" if options.rehearse else "bench/results/gpu.csv")
     results = Results(path, {**conditions(known), "gate": gate, "device": device})
-    for section in SECTIONS:
-        measure(section, "cpu" if options.rehearse else "cuda", budget, results)
+    for section, kept in SECTIONS.items():
+        measure(section, "cpu" if options.rehearse else "cuda", budget.keeping(kept), results)
     took = f"{seconds - budget.left:.0f} of {seconds:.0f} s"
     print(f"\n{device}; {gate}; {took}\n\n{table(results.new)}\n\n{path}")
     wrong = [row for row in results.new if str(row.get("note")).startswith("failed")]

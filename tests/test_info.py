@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import twohot
+from twohot import _native
 from twohot.info import PACKAGES, attention_info, describe_run, environment_info
 
 
@@ -57,6 +58,7 @@ def test_facts_agree_with_the_description_of_a_run():
     assert list(found) == ["twohot", "python", "native module", *PACKAGES, "cpu", "gpu", "huge pages"]
     assert found["twohot"] == described["version"]
     assert found["python"] == f"{described['python']} on {described['platform']}"
+    assert found["native module"].endswith(f"{_native.cpu_capability()} kernels ({_native.cpu_capability_reason()})")
     assert (found["torch"], found["cpu"]) == (described["torch"], described["cpu"])
 
 

@@ -87,9 +87,8 @@ def waits_of(size: tuple[int, int], device: str) -> dict[str, Work | str]:
                 learner.step(batch)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        waits = [str(each.message) for each in found if "synchroniz" in str(each.message)]
-        for each in found:
-            print(f"  {each.filename}:{each.lineno}: {str(each.message)[:100]}", flush=True)
+        waits = [each for each in found if "called a synchronizing" in str(each.message)]
+        print("\n".join(f"  waits in {each.filename}:{each.lineno}" for each in waits), flush=True)
         return len(waits)
 
     return {"twohot": count}

@@ -39,10 +39,10 @@ print(json.dumps(facts))
 """
 
 
-def environment(**changes: str) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The variables of a process that finds this checkout, and what came in wheels."""
     paths = [str(ROOT / "python"), str(ROOT), *unpacked(), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "THP_MEM_ALLOC_ENABLE": "1", **changes}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "THP_MEM_ALLOC_ENABLE": "1"}
 
 
 def unpacked() -> list[str]:
@@ -92,13 +92,28 @@ def build(known: dict[str, str], seconds: float) -> str:
     configure = ["cmake", "-S", ROOT, "-B", folder, *generator, f"-DPython_EXECUTABLE={sys.executable}", binding]
     configure += [f"-DTWOHOT_PYTHON_FOLDER={ROOT / 'python' / 'twohot'}", "-DCMAKE_BUILD_TYPE=Release"]
     compile_ = ["cmake", "--build", folder, "--target", "_native", "--parallel", str(os.cpu_count() or 1)]
-    try:
-        for command in (configure, compile_):
-            options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": seconds}
-            result = subprocess.run(list(map(str, command)), check=False, **options)
-            if result.returncode:
-                print(result.stdout[-3000:])
-                return f"not compiled: {' '.join(map(str, command[:2]))} failed (above)"
-    except subprocess.TimeoutExpired:
-        return f"not compiled: it took longer than {seconds:.0f} s"
+    for command in (configure, compile_):
+        output, code = run(list(map(str, command)), seconds)
+        if code is None:
+            return f"not compiled: it took longer than {seconds:.0f} s"
+        if code:
+            print(output[-3000:])
+            return f"not compiled: {' '.join(map(str, command[:2]))} failed (above)"
     return ""
+
+
+def run(command: list[str], seconds: float) -> tuple[str, int | None]:
+    """What a command prints, and its exit code; None where it was ended because its time was up."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), **options) as process:
+        try:
+            return process.communicate(timeout=seconds)[0], process.returncode
+        except subprocess.TimeoutExpired:
+            end(process)
+            return process.communicate()[0], None
+
+
+def end(process: subprocess.Popen) -> None:
+    """End a process and what it started."""
+    if process.poll() is None:
+        os.killpg(process.pid, 9)

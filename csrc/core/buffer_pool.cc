@@ -24,7 +24,7 @@ std::size_t limit_from_environment() {
 }  // namespace
 
 BufferPool::Block::~Block() {
-  if (data_ != nullptr) pool_->give(data_, bytes_);
+  if (data_ != nullptr) pool_->give({data_, bytes_, borrowed_});
 }
 
 BufferPool::~BufferPool() { release(); }
@@ -38,31 +38,60 @@ BufferPool& BufferPool::global() {
   return *pool;
 }
 
+BufferPool::Block BufferPool::lend(std::list<Kept>::iterator kept, bool borrowed) noexcept {
+  const Kept found = *kept;
+  cached_bytes_ -= found.bytes;
+  blocks_.erase(kept);
+  return {*this, found.data, found.bytes, borrowed};
+}
+
+BufferPool::Block BufferPool::fresh(std::size_t bytes, bool borrowed) {
+  const std::size_t whole = (bytes + huge_page - 1) / huge_page * huge_page;
+  if (whole < bytes) throw std::bad_alloc();
+  return {*this, allocate_huge(whole), whole, borrowed};
+}
+
 BufferPool::Block BufferPool::take(std::size_t bytes) {
   {
     const std::lock_guard lock(mutex_);
     for (auto it = blocks_.begin(); it != blocks_.end(); ++it) {
-      if (it->bytes < bytes || it->bytes - bytes > bytes / 4 + huge_page) continue;
-      const Kept found = *it;
-      cached_bytes_ -= found.bytes;
-      blocks_.erase(it);
-      return {*this, found.data, found.bytes};
+      if (it->bytes >= bytes && it->bytes - bytes <= bytes / 4 + huge_page) return lend(it, false);
     }
   }
-  const std::size_t whole = (bytes + huge_page - 1) / huge_page * huge_page;
-  if (whole < bytes) throw std::bad_alloc();
-  return {*this, allocate_huge(whole), whole};
+  return fresh(bytes, false);
 }
 
-void BufferPool::give(void* data, std::size_t bytes) noexcept {
+BufferPool::Block BufferPool::borrow(std::size_t bytes) {
+  std::list<Kept> leaving;
+  {
+    const std::lock_guard lock(mutex_);
+    auto best = blocks_.end();
+    for (auto it = blocks_.begin(); it != blocks_.end(); ++it) {
+      if (it->bytes >= bytes && (best == blocks_.end() || it->bytes < best->bytes)) best = it;
+    }
+    if (best != blocks_.end()) return lend(best, true);
+    for (auto it = blocks_.begin(); it != blocks_.end();) {
+      const auto next = std::next(it);
+      if (it->borrowed) {
+        cached_bytes_ -= it->bytes;
+        leaving.splice(leaving.begin(), blocks_, it);
+      }
+      it = next;
+    }
+  }
+  for (const Kept& block : leaving) std::free(block.data);
+  return fresh(bytes, true);
+}
+
+void BufferPool::give(const Kept& block) noexcept {
   std::list<Kept> leaving;
   {
     const std::lock_guard lock(mutex_);
     try {
-      blocks_.push_front({data, bytes});
-      cached_bytes_ += bytes;
+      blocks_.push_front(block);
+      cached_bytes_ += block.bytes;
     } catch (const std::bad_alloc&) {
-      std::free(data);
+      std::free(block.data);
       return;
     }
     while (cached_bytes_ > max_bytes_) {
@@ -70,7 +99,7 @@ void BufferPool::give(void* data, std::size_t bytes) noexcept {
       leaving.splice(leaving.begin(), blocks_, std::prev(blocks_.end()));
     }
   }
-  for (const Kept& block : leaving) std::free(block.data);
+  for (const Kept& each : leaving) std::free(each.data);
 }
 
 void BufferPool::release() noexcept {

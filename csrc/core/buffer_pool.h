@@ -14,8 +14,10 @@ class BufferPool {
   // One block, aligned to at least 64 bytes; goes back to its pool when destroyed. The pool must outlive it.
   class Block {
    public:
-    Block(BufferPool& pool, void* data, std::size_t bytes) noexcept : pool_(&pool), data_(data), bytes_(bytes) {}
-    Block(Block&& other) noexcept : pool_(other.pool_), data_(other.data_), bytes_(other.bytes_) {
+    Block(BufferPool& pool, void* data, std::size_t bytes, bool borrowed) noexcept
+        : pool_(&pool), data_(data), bytes_(bytes), borrowed_(borrowed) {}
+    Block(Block&& other) noexcept
+        : pool_(other.pool_), data_(other.data_), bytes_(other.bytes_), borrowed_(other.borrowed_) {
       other.data_ = nullptr;
     }
     Block(const Block&) = delete;
@@ -29,6 +31,7 @@ class BufferPool {
     BufferPool* pool_;
     void* data_;
     std::size_t bytes_;  // of the block, at least what was asked for
+    bool borrowed_;
   };
 
   explicit BufferPool(std::size_t max_bytes) noexcept : max_bytes_(max_bytes) {}
@@ -44,6 +47,10 @@ class BufferPool {
   // fresh one, in huge pages where the system offers them. Throws std::bad_alloc.
   Block take(std::size_t bytes);
 
+  // The same for scratch memory that comes back before long: the smallest kept block that is large enough, however
+  // large. A fresh one takes the place of those that were borrowed before and are too small.
+  Block borrow(std::size_t bytes);
+
   // Gives every kept block back to the system.
   void release() noexcept;
 
@@ -54,9 +61,13 @@ class BufferPool {
   struct Kept {
     void* data;
     std::size_t bytes;
+    bool borrowed;
   };
 
-  void give(void* data, std::size_t bytes) noexcept;
+  // Of a block that is kept, which leaves the list.
+  Block lend(std::list<Kept>::iterator kept, bool borrowed) noexcept;
+  Block fresh(std::size_t bytes, bool borrowed);
+  void give(const Kept& block) noexcept;
 
   const std::size_t max_bytes_;
   mutable std::mutex mutex_;

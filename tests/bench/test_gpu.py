@@ -162,6 +162,7 @@ def test_a_budget_is_kept(monkeypatch) -> None:
     monkeypatch.setattr(gpu.time, "monotonic", lambda: now[0])
     budget = gpu.Budget(10)
     assert (budget.left, budget.fits(10), budget.fits(11)) == (10, True, False)
+    assert (budget.keeping(4).left, budget.left) == (6, 10)
     now[0] += 8
     assert (budget.left, budget.fits(2), budget.fits(3)) == (2, True, False)
 

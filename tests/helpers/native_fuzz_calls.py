@@ -4,7 +4,7 @@ import torch
 from gymnasium import spaces
 
 from native_fuzz import Draw
-from twohot import attention, info, losses
+from twohot import _native, attention, info, losses
 from twohot.agent import AgentNetworks
 from twohot.config import AgentConfig
 from twohot.kernels.attention import op as attention_op
@@ -479,7 +479,7 @@ def memory(draw: Draw):
         losses.two_hot_cross_entropy(logits, torch.zeros(len(logits)), ValueBins.amago2(64)).backward()
         logits.grad = None
         assert losses.release_memory() >= 0
-        return info.environment_info()["native module"]
+        return info.environment_info()["native module"], _native.cpu_capabilities()
 
     return keep, {}, False
 

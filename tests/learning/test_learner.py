@@ -14,6 +14,7 @@ from compare import assert_accurate
 from small_spaces import flat
 from twohot.agent import AgentNetworks
 from twohot.config import AgentConfig, ObjectiveConfig, OptimizerConfig
+from twohot.kernels.threads import ONE_THREAD_NUMBERS
 from twohot.learning import compute_losses
 from twohot.learning.learner import Learner, NonFiniteLossError
 from twohot.losses import ValueBins
@@ -521,3 +522,66 @@ def test_names_of_0_1_warn_and_work():
         assert learner.agent.trained_parameters() == learner.parameters
     with pytest.warns(DeprecationWarning, match=r"Learner\.pieces is now microbatches; 0\.3 drops the old name"):
         assert learner.pieces(batch) == learner.microbatches(batch)
+
+
+def test_a_small_update_leaves_torch_one_thread_and_changes_no_bit():
+    found, during = [], []
+    for threads in (1, 2, 3):
+        learner = make_learner(width=32)
+        losses = learner._losses
+
+        def look(*given, losses=losses):
+            during.append(torch.get_num_threads())
+            return losses(*given)
+
+        learner._losses = look
+        torch.set_num_threads(threads)
+        for seed in range(3):
+            learner.step(make_batch(seed))
+        assert torch.get_num_threads() == threads
+        torch.set_num_threads(1)
+        found.append(learner.agent.state_dict())
+    assert during == 9 * [1]
+    for other in found[1:]:
+        assert all(torch.equal(value, other[name]) for name, value in found[0].items())
+
+
+def test_large_updates_and_those_that_are_compiled_keep_the_threads_of_torch():
+    small = make_learner()
+    assert small._numbers(make_batch()) == 6 * 6 * 32  # critics x hidden units of all steps
+    images = make_batch()
+    images.observation["image"] = torch.zeros(6, 6, 64, 64, 3, dtype=torch.uint8)
+    assert small._numbers(images) > ONE_THREAD_NUMBERS
+    small.config = dataclasses.replace(OPTIMIZER, compile=True)
+    assert small._numbers(make_batch()) > ONE_THREAD_NUMBERS
+    small.config, small.agent.config = OPTIMIZER, dataclasses.replace(CONFIG, timestep_encoder="of a user")
+    assert small._numbers(make_batch()) > ONE_THREAD_NUMBERS
+
+
+class Frozen(torch.nn.Module):
+    """A module that stays in eval mode, with what is in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Dropout(0.5)
+        self.train()
+
+    def train(self, mode=True):
+        return super().train(False)
+
+
+def test_modules_are_in_training_mode_during_a_step_alone():
+    learner = make_learner()
+    learner.agent.actor.extra = Frozen()
+    learner = Learner(learner.agent, OBJECTIVE, OPTIMIZER)
+    seen, losses = [], learner._losses
+
+    def look(*given):
+        seen.append({name: module.training for name, module in learner.agent.named_modules()})
+        return losses(*given)
+
+    learner._losses = look
+    learner.step(make_batch())
+    assert not any(module.training for module in learner.agent.modules())
+    expected = {name: "extra" not in name for name, _ in learner.agent.named_modules()}
+    assert seen == [expected]

@@ -170,16 +170,15 @@ def test_all_networks_together_act_as_one_by_one(case, greedy):
 
 
 def test_a_choice_has_its_clipped_probability():
-    agent, rows = make({"probability_floor": 0.05, "probability_ceiling": 0.6}, VECTORS, ACTIONS["choice"]), MAX_ROWS
+    bounds, rows = {"probability_floor": 0.15, "probability_ceiling": 0.25}, MAX_ROWS
+    agent = make(bounds, VECTORS, ACTIONS["choice"])
     (seen, action, reward, _), policy = windows(agent, 1, 1), freeze(agent)
-    given = (
-        {k: x[:, 0].repeat_interleave(rows, 0) for k, x in seen.items()},
-        action[0].expand(rows),
-        reward[0].expand(rows),
-    )
+    observation = {k: x[:, 0].expand(rows, *x.shape[2:]) for k, x in seen.items()}
+    given = observation, action[0].expand(rows), reward[0].expand(rows)
     h = policy.encode_step(policy.initial_state(rows), *given)
-    expected = policy.actor.acting(h[:1]).probabilities[0]
-    assert expected.min() > 0.04
+    softmax, expected = policy.actor.packed(h[:1]).softmax(-1)[0], policy.actor.acting(h[:1]).probabilities[0]
+    assert softmax.min() < 0.1
+    assert softmax.max() > 0.3
     generator, counts = torch.Generator().manual_seed(0), torch.zeros(5)
     for _ in range(40):
         counts += policy.act(policy.initial_state(rows), *given, generator=generator).bincount(minlength=5)

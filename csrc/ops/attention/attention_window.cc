@@ -22,7 +22,8 @@ void parallel_for_heads(const AttentionWindow& window, bool gradients, int threa
       threads <= 1 || heads * window.groups * window.steps * window.steps * window.size < work_for_threads;
   const std::int64_t workers = alone ? 1 : std::min<std::int64_t>(threads, heads);
   const std::int64_t floats = scratch_floats(window, gradients);
-  const BufferPool::Block block = BufferPool::global().take(static_cast<std::size_t>(workers * floats) * sizeof(float));
+  const BufferPool::Block block =
+      BufferPool::global().borrow(static_cast<std::size_t>(workers * floats) * sizeof(float));
   std::atomic<std::int64_t> next{0};
   const auto some = [&](std::int64_t worker) {
     float* scratch = static_cast<float*>(block.data()) + worker * floats;

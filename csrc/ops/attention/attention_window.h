@@ -47,7 +47,8 @@ struct AttentionGradients {
 
 // Writes output and lse; steps from a length on give zeros and are not read. Nothing quadratic is stored: each thread
 // has scratch of O(steps * size). bfloat16 is multiplied as such where the processor can, accumulated in float32, and
-// the weights are rounded to it. The same bits for any number of threads. Cost: O(batch * heads * groups * steps * seen
+// the weights, exact to 1.1e-4, are rounded to it. The same bits for any number of threads. Cost: O(batch * heads *
+// groups * steps * seen
 // * size) with the steps seen by each step. Preconditions, which the binding checks: as decode_attention().
 void forward(const AttentionWindow& window, int threads);
 

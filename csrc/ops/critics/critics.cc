@@ -114,7 +114,7 @@ void train(const CriticKernels& kernels, CriticPass pass, int threads) {
   const std::int64_t packed = e.critics * layout.packed(true);
   const std::int64_t summed = tasks * layout.sums();
   const std::int64_t words = packed + summed + workers * layout.tile(true);
-  const BufferPool::Block block = BufferPool::global().take(static_cast<std::size_t>(words) * sizeof(float));
+  const BufferPool::Block block = BufferPool::global().borrow(static_cast<std::size_t>(words) * sizeof(float));
   auto* const memory = static_cast<std::uint32_t*>(block.data());
   float* const sums = reinterpret_cast<float*>(memory + packed);
   std::uint32_t* const scratch = memory + packed + summed;
@@ -144,7 +144,7 @@ void infer(const CriticKernels& kernels, CriticPass pass, int threads) {
   const std::int64_t workers = std::clamp<std::int64_t>(tasks, 1, std::max(threads, 1));
   const std::int64_t packed = e.critics * layout.packed(false);
   const std::int64_t words = packed + workers * layout.tile(false);
-  const BufferPool::Block block = BufferPool::global().take(static_cast<std::size_t>(words) * sizeof(float));
+  const BufferPool::Block block = BufferPool::global().borrow(static_cast<std::size_t>(words) * sizeof(float));
   auto* const memory = static_cast<std::uint32_t*>(block.data());
 
   pass.packed = memory;

@@ -49,7 +49,7 @@ void residual_norm_backward(const ResidualNorm& norm, const float* grad_output, 
                             float* grad_weight, float* grad_bias, int threads) {
   const std::int64_t channels = norm.shape.channels;
   const BufferPool::Block block =
-      BufferPool::global().take(static_cast<std::size_t>(groups * 2 * channels) * sizeof(float));
+      BufferPool::global().borrow(static_cast<std::size_t>(groups * 2 * channels) * sizeof(float));
   float* const sums = static_cast<float*>(block.data());
   std::fill_n(sums, groups * 2 * channels, 0.0f);
   parallel_for_groups(norm.shape.images, threads, [&](std::int64_t image, std::int64_t group) {

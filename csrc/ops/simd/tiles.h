@@ -181,14 +181,13 @@ inline void each_tile(const Fn& fn) noexcept {
   }(std::make_integer_sequence<int, count>{});
 }
 
-// sums [16 rows, 16 columns] = (sums +) left right, over `depth` tiles; `row` leads to the next row of sums. Where
-// there are tiles enough each operand has its own, so that none is loaded while it is multiplied.
+// sums [16 rows, 16 columns] = (sums +) left right, over `depth` tiles; `row` leads to the next row of sums. Up to 2 x
+// 2 tiles, for which there are tiles for all operands, so that none has to be read before the next is loaded.
 template <int rows, int columns, class T = Tiles>
 [[gnu::noinline]] void multiply_tiles(float* sums, std::int64_t row, TileOperand left, TileOperand right,
                                       std::int64_t depth, bool add) noexcept {
-  constexpr int summed = rows * columns;
-  constexpr bool apart = summed + rows + columns <= 8;
-  constexpr int first_right = summed + (apart ? rows : 1);
+  constexpr int first_left = rows * columns;
+  constexpr int first_right = first_left + rows;
   const auto each_sum = [&](const auto& fn) {
     each_tile<rows>([&]<int i>() {
       each_tile<columns>(
@@ -203,12 +202,10 @@ template <int rows, int columns, class T = Tiles>
   const auto step = [left_row = left.row, left_side = left.side, right_row = right.row, right_side = right.side](
                         const std::uint32_t* x, const std::uint32_t* y) {
     each_tile<columns>([=]<int j>() {
-      constexpr int second = first_right + (apart ? j : 0);
-      T::template load<second>(y + j * right_side, right_row);
+      T::template load<first_right + j>(y + j * right_side, right_row);
       each_tile<rows>([=]<int i>() {
-        constexpr int first = summed + (apart ? i : 0);
-        if constexpr (!apart || j == 0) T::template load<first>(x + i * left_side, left_row);
-        T::template multiply<i * columns + j, first, second>();
+        if constexpr (j == 0) T::template load<first_left + i>(x + i * left_side, left_row);
+        T::template multiply<i * columns + j, first_left + i, first_right + j>();
       });
     });
   };
@@ -221,12 +218,9 @@ template <class T = Tiles>
 inline void tile_product(float* sums, std::int64_t row, std::int64_t rows, std::int64_t columns,
                          const TileOperand& left, const TileOperand& right, std::int64_t depth, bool add) noexcept {
   for (std::int64_t j = 0; j < columns; j += 2) {
-    for (std::int64_t i = 0, count; i < rows; i += count) {
-      count = rows - i == 4 ? 2 : std::min<std::int64_t>(rows - i, 3);
-      const bool two = columns - j > 1;
-      const auto block = count == 3   ? two ? multiply_tiles<3, 2, T> : multiply_tiles<3, 1, T>
-                         : count == 2 ? two ? multiply_tiles<2, 2, T> : multiply_tiles<2, 1, T>
-                                      : (two ? multiply_tiles<1, 2, T> : multiply_tiles<1, 1, T>);
+    for (std::int64_t i = 0; i < rows; i += 2) {
+      const auto block = rows - i > 1 ? columns - j > 1 ? multiply_tiles<2, 2, T> : multiply_tiles<2, 1, T>
+                                      : (columns - j > 1 ? multiply_tiles<1, 2, T> : multiply_tiles<1, 1, T>);
       block(sums + (i * row + j) * tile_side, row, {left.tile(0, i), left.row, left.deep, left.side},
             {right.tile(0, j), right.row, right.deep, right.side}, depth, add);
     }

@@ -382,7 +382,8 @@ inline Widened widen_both(const std::uint16_t* from) noexcept {
 // Where widen_both() of a row puts number k.
 template <Float dtype>
 constexpr std::int64_t widened_place(std::int64_t k) noexcept {
-  return dtype == Float::float16 ? k : k / (2 * lanes) * (2 * lanes) + k % 2 * lanes + k % (2 * lanes) / 2;
+  const auto in_pair = static_cast<std::uint64_t>(k) % (2 * lanes);  // unsigned, for it is computed for each row
+  return dtype == Float::float16 ? k : k - static_cast<std::int64_t>(in_pair - in_pair % 2 * lanes - in_pair / 2);
 }
 
 #if defined(__AVX512BW__)

@@ -16,7 +16,7 @@ namespace {
 constexpr std::int64_t blocks_of(std::int64_t rows) noexcept { return (rows + layer_block - 1) / layer_block; }
 
 BufferPool::Block floats(std::int64_t count) {
-  return BufferPool::global().take(static_cast<std::size_t>(count) * sizeof(float));
+  return BufferPool::global().borrow(static_cast<std::size_t>(count) * sizeof(float));
 }
 
 float* begin_of(const BufferPool::Block& block) noexcept { return static_cast<float*>(block.data()); }

@@ -18,7 +18,8 @@ void parallel_for(std::int64_t count, std::int64_t floats, int threads, Function
   const std::int64_t workers = std::clamp<std::int64_t>(threads, 1, std::max<std::int64_t>(count, 1));
   const std::int64_t share = (count + workers - 1) / workers;
   const std::int64_t rows = std::clamp<std::int64_t>((share + 7) / 8 * 8, 8, max_step_rows);
-  const BufferPool::Block block = BufferPool::global().take(static_cast<std::size_t>(workers * floats) * sizeof(float));
+  const BufferPool::Block block =
+      BufferPool::global().borrow(static_cast<std::size_t>(workers * floats) * sizeof(float));
   std::atomic<std::int64_t> next{0};
   const auto some = [&](std::int64_t worker) {
     float* scratch = static_cast<float*>(block.data()) + worker * floats;

@@ -112,6 +112,45 @@ void test_sizes() {
   CHECK(pool.cached_bytes() == 48 * megabyte);
 }
 
+void test_borrowing() {
+  BufferPool pool(100 * megabyte);
+  void* const lasting = pass_through(pool, 6 * megabyte);
+  void* first = nullptr;
+  {
+    const Block small = pool.borrow(4 * megabyte);  // however much too large it is
+    CHECK(small.data() == lasting);
+    const Block block = pool.borrow(8 * megabyte);
+    first = block.data();
+    std::memset(first, 0x5a, 8 * megabyte);
+    CHECK(pool.cached_bytes() == 0);
+  }
+  CHECK(pool.cached_bytes() == 14 * megabyte);
+  {
+    const Block tiny = pool.borrow(1);  // the smaller of the two
+    CHECK(tiny.data() == lasting && pool.cached_bytes() == 8 * megabyte);
+    CHECK(pool.borrow(1).data() == first);
+  }
+  void* const other = pass_through(pool, 20 * megabyte);
+  {
+    const Block all = pool.borrow(20 * megabyte);
+    CHECK(all.data() == other);
+    const Block larger = pool.borrow(10 * megabyte);  // in place of both that were borrowed
+    CHECK(pool.cached_bytes() == 0 && aligned(larger.data()));
+  }
+  CHECK(pool.cached_bytes() == 30 * megabyte);
+  pool.release();
+  pass_through(pool, 2 * megabyte);  // was not borrowed: stays
+  pool.borrow(4 * megabyte);
+  CHECK(pool.cached_bytes() == 6 * megabyte);
+  bool thrown = false;
+  try {
+    pool.borrow(std::numeric_limits<std::size_t>::max() - 5);
+  } catch (const std::bad_alloc&) {
+    thrown = true;
+  }
+  CHECK(thrown && pool.cached_bytes() == 2 * megabyte);
+}
+
 void test_limit() {
   BufferPool pool(20 * megabyte);
   {
@@ -248,6 +287,7 @@ int main() {
   test_memory();
   test_reuse();
   test_sizes();
+  test_borrowing();
   test_limit();
   test_release();
   test_moves();

@@ -18,6 +18,9 @@ from twohot.learning import Losses, check_objective, compute_losses
 from twohot.replay import Batch
 from twohot.tensors import require_alike
 
+BUILT_IN = ("transformer", "gru", "feedforward", "identity")
+"""Trajectory encoders whose sizes the configuration names."""
+
 
 class NonFiniteLossError(TwohotError, FloatingPointError):
     """A loss or gradient is NaN or infinite; the parameters are as they were before the step."""
@@ -109,12 +112,14 @@ class Learner:
             return self._step(batch)
 
     def _numbers(self, batch: Batch) -> int:
-        """Of the largest tensor that torch's operations work on; many where its threads are not to be touched."""
-        if not batch.mask.is_cpu or self.config.compile:
-            return sys.maxsize
+        """Of the largest tensor that torch's operations work on; many where that is not known."""
         config, rows = self.agent.config, batch.time.numel()
-        hidden = max(config.width, config.encoder_hidden, config.critics * config.head_hidden)
-        return max(rows * hidden, *(seen.numel() for seen in batch.observation.values()))
+        own = (config.timestep_encoder, config.actor) != ("default", "default") or config.memory not in BUILT_IN
+        if own or self.config.compile or not batch.mask.is_cpu:
+            return sys.maxsize
+        hidden = config.width, config.encoder_hidden, config.critics * config.head_hidden
+        beside = config.feed_forward if config.memory == "feedforward" else 0
+        return max(rows * max(*hidden, beside), *(seen.numel() for seen in batch.observation.values()))
 
     def _set_training(self, mode: bool) -> None:
         """As the agent's `train(mode)`, which takes a hundredth of a small update, without looking for its parts."""

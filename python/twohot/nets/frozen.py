@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -136,16 +136,16 @@ class FrozenPolicy:
         state.time += 1
         return h
 
-    def _step_together(self, state: ActingState, given: tuple, **outputs: Tensor | None) -> None:
+    def _step_together(self, state: ActingState, given: tuple, **outputs: Any) -> None:
         """A step of all networks by native code, which writes the outputs; moves `state` on."""
         assert self._together is not None
-        memory = self.trajectory_encoder
+        memory, cache = self.trajectory_encoder, cast("KVCache", state.cache)
         inputs, kept = self.timestep_encoder.inputs(*given)
-        if not self._together(inputs, memory.table, state.cache, **outputs):
+        if not self._together(inputs, memory.table, cache, **outputs):
             table = memory.positions_of(state.time)
-            self._together(inputs, table, state.cache, by_time=table is memory.table, **outputs)
+            self._together(inputs, table, cache, by_time=table is memory.table, **outputs)
         del kept
-        state.cache.advance()
+        cache.advance()
         state.time += 1
 
     @torch.no_grad()

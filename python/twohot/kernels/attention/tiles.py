@@ -110,7 +110,7 @@ def tile(
     kind = precision if q.dtype == torch.float32 else "half_precision"
     m, n, warps = TILES[TileKey(amd, rich, kind)][which][SIZES.index(block)]
     steps = max(triton.next_power_of_2(q.shape[1]), SIZES[0])
-    if steps < max(m, n):
+    if steps < max(m, n) and kind == "half_precision" and not rich and not amd:  # others spill in small blocks, too
         # A short window is one small block: more programs fit on a multiprocessor, and none computes what is masked.
         m, n = min(m, steps), min(n, steps)
         numbers = max(m, n) * max(min(m, n), block) * (2 if which == "key" else 1)
