@@ -58,11 +58,12 @@ lint: $(VENV)/.ready
 # Once as it ships, once under AddressSanitizer and UndefinedBehaviourSanitizer, once under ThreadSanitizer.
 cpp-test: cpp-test-plain cpp-test-address,undefined cpp-test-thread
 
+# Ninja has as many jobs as there are cores; of make's, it could not take any.
 cpp-build-%: $(VENV)/.tools
 	$(BIN)/cmake -S . -B build/cpp-$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DTWOHOT_PYTHON=OFF \
 	    -DTWOHOT_TESTS=ON -DTWOHOT_EMULATED_TILES=ON -DTWOHOT_WERROR=ON \
 	    -DTWOHOT_SANITIZE=$(if $(filter plain,$*),,$*) > /dev/null
-	$(BIN)/cmake --build build/cpp-$* > /dev/null
+	MAKEFLAGS= $(BIN)/cmake --build build/cpp-$* > /dev/null
 
 cpp-test-%: cpp-build-%
 	$(BIN)/ctest --test-dir build/cpp-$* --parallel $(WORKERS) --output-on-failure
@@ -74,7 +75,7 @@ SANITIZED := build/cpp-address,undefined
 fuzz-build: cpp-build-address,undefined
 	$(BIN)/cmake "$(SANITIZED)" -DTWOHOT_PYTHON=ON -DPython_EXECUTABLE=$(abspath $(BIN))/python \
 	    -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > /dev/null
-	$(BIN)/cmake --build "$(SANITIZED)" --target _native > /dev/null
+	MAKEFLAGS= $(BIN)/cmake --build "$(SANITIZED)" --target _native > /dev/null
 
 fuzz: fuzz-build $(VENV)/.ready
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \

@@ -262,6 +262,8 @@ def require_agreement(found: list[Any], expected: list[Any], arguments: dict[str
 
 def run(case: Case, draw: Draw, spoil: bool) -> tuple[dict[str, Any], str]:
     """Makes one call; returns its arguments, and what is wrong with what came of it, or "" where nothing is."""
+    for name in VARIABLES:  # what a case makes is not made of plain PyTorch because the call before was
+        os.environ.pop(name, None)
     call, arguments, plain = case(draw)
     if spoil and arguments:
         for _ in range(draw.size(1, 1, 1, 2)):

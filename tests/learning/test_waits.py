@@ -21,8 +21,8 @@ from twohot.replay import Replay
 if sys.platform != "linux":
     pytest.skip("the development environment has Triton on Linux alone", allow_module_level=True)
 
+from host_waits import waits_on_a_gpu
 from small import AGENT
-from waits import waits_on_a_gpu
 
 ONCE = ["_local_scalar_dense in learning/learner.py, _step"]
 VECTOR = spaces.Box(-np.inf, np.inf, (3,), np.float32)

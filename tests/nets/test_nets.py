@@ -43,6 +43,25 @@ def test_spectral_norm_of_a_fresh_sigma_layer_is_its_gain(shape, gain):
     assert torch.allclose(layer.effective_weight(), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_derivatives_of_the_spectral_norm_are_those_of_its_formula_and_have_their_own():
+    layer = SigmaLinear(4, 3).double()
+    weight, gain = normal(3, 4, seed=5, dtype=torch.float64).requires_grad_(), layer.gain.detach().requires_grad_()
+
+    def effective(weight, gain):
+        return torch.func.functional_call(layer, {"weight": weight, "gain": gain}, torch.eye(4, dtype=torch.float64))
+
+    assert torch.autograd.gradcheck(effective, (weight, gain))
+    assert torch.autograd.gradgradcheck(effective, (weight, gain))
+    vectors = normal(2, 4, seed=6, dtype=torch.float64)
+    each = [
+        torch.func.jacrev(lambda w, x=x: torch.func.functional_call(layer, {"weight": w}, x))(weight) for x in vectors
+    ]
+    every = torch.func.vmap(
+        torch.func.jacrev(lambda w, x: torch.func.functional_call(layer, {"weight": w}, x)), in_dims=(None, 0)
+    )(weight, vectors)
+    assert torch.allclose(every, torch.stack(each))
+
+
 def test_power_iteration_finds_the_spectral_norm_of_changed_weights():
     layer = SigmaLinear(12, 20).double()
     with torch.no_grad():

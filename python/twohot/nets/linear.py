@@ -11,20 +11,29 @@ from torch.nn import functional
 from twohot.kernels.backend import without_autocast
 
 
+def _scaled(weight: Tensor, gain: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    return weight * (gain / torch.dot(u, torch.mv(weight, v)))
+
+
 class _Scaled(torch.autograd.Function):
     """g / (u^T W v) W, whose derivatives are a few operations; composed, they would be many."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, gain: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        sigma = torch.dot(u, torch.mv(weight, v))
-        factor = gain / sigma
-        ctx.save_for_backward(weight, u, v, sigma, factor)
-        return weight * factor
+    def forward(weight: Tensor, gain: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        return _scaled(weight, gain, u, v)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        weight, u, v, sigma, factor = ctx.saved_tensors
-        grad_gain = torch.dot(grad_output.flatten(), weight.flatten()) / sigma
+        weight, gain, u, v = ctx.saved_tensors
+        sigma = torch.dot(u, torch.mv(weight, v))  # again, so that second derivatives see what it is made of
+        factor = gain / sigma
+        grad_gain = (grad_output * weight).sum() / sigma
         grad_weight = torch.outer(u * (grad_gain * factor), v)
         return torch.sub(grad_output * factor, grad_weight), grad_gain, None, None
 
@@ -62,7 +71,8 @@ class SigmaLinear(nn.Module):
     def effective_weight(self) -> Tensor:
         """[outputs, inputs] g / sigma(W) W, differentiable in g and W."""
         with without_autocast(self.weight.device):
-            return _Scaled.apply(self.weight, self.gain, self.u, self.v)
+            scaled = _scaled if torch.compiler.is_compiling() else _Scaled.apply  # which a compiler takes apart itself
+            return scaled(self.weight, self.gain, self.u, self.v)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., inputs] to [..., outputs]."""
