@@ -71,6 +71,8 @@ OPTIONS = {
     "window longer than the sequence": {"window": 50},
     "sinks": {"window": 2, "sinks": 3},
     "softcap and scale": {"softcap": 0.7, "scale": 1.3},
+    "negative scale": {"scale": -0.8},
+    "scale 0": {"scale": 0.0},
     "rotary": {"rotary": 100.0},
     "all": {"lengths": torch.tensor([9, 5]), "window": 4, "sinks": 1, "softcap": 2.0, "scale": 0.5, "rotary": 1e4},
 }

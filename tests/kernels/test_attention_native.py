@@ -54,6 +54,7 @@ WINDOWS = {
     "one step": ((1, 1, 1, 1, 16), {}),
     "one tile": ((1, 48, 2, 2, 32), {}),
     "past every tile": ((1, 193, 2, 1, 48), {"scale": 0.3}),
+    "negative scale": ((1, 70, 2, 1, 32), {"scale": -0.3}),
     "groups": ((2, 97, 6, 2, 64), {}),
     "lengths": ((5, 130, 2, 1, 32), {"lengths": torch.tensor([0, 1, 49, 97, 130])}),
     "window shorter than a tile": ((1, 250, 2, 2, 16), {"window": 5}),

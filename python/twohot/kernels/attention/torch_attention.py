@@ -21,6 +21,8 @@ def sdpa(
 ) -> Tensor:
     """As `reference.causal_attention` without softcap; a window takes a mask [L, L]."""
     q, k, v, padding = prepared(q, k, v, lengths, rotary)
+    if scale is not None and scale <= 0:  # torch hides scores before it scales them: -inf would become inf or NaN
+        q, scale = (-q, -scale) if scale < 0 else (q * 0, 1.0)
     mask = None if window is None else reference.visible(q.shape[1], window, sinks, q.device)
     out = functional.scaled_dot_product_attention(
         *(x.transpose(1, 2) for x in (q, k, v)),
