@@ -299,7 +299,7 @@ def test_results_replace_those_of_their_own_group_and_processor_alone(tmp_path) 
 
 
 def test_each_processor_has_a_table_or_a_column(monkeypatch) -> None:
-    goal = {"case": "goal", "provider": "acting: 16 rows", "mode": "collect", "target": ">= 2"}
+    goal = {"case": "goal", "provider": "acting alone: 16 rows", "mode": "collect", "target": ">= 2"}
     rows = [{**goal, **chip, "p50": p50, "met": met} for chip, p50, met in zip(CHIPS, "13", ("no", "yes"), strict=True)]
     monkeypatch.setattr(readme, "read", lambda name: rows)
     table = Table("any", lambda own: [f"{len(own)} of {own[0]['p50']}"], ("any",))
