@@ -34,7 +34,7 @@ OWN_FORMS = ("twohot", "copy", "C gather", "the products", "numpy", "plain PyTor
 SIDE_BY_SIDE = (
     ("a learner's step: times faster in bfloat16", "float32, against our bfloat16"),
     ("a learner's step: time of the official code's", "time, against the official code"),
-    ("a learner's step in bfloat16: time of the official code's in bfloat16", "bfloat16, against the official code's"),
+    ("a learner's step in bfloat16: time of the official code's in bfloat16", "bfloat16, against the official code's$"),
     ("a learner's step in bfloat16: time of the official code's in float32", "official code's float32"),
     ("a learner's step: peak memory of the official code's", "peak memory, against the official code"),
     ("the quickstart's step, ms", "quickstart's step"),
