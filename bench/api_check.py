@@ -219,13 +219,14 @@ def main() -> int:
     options = parser.parse_args()
     here = installed()
     other = Installation(options.folders) if options.folders else here
+    packages = [name for name in PACKAGES if other.files(name)]
+    if not packages:
+        where = ", ".join(map(str, options.folders)) or "this interpreter"
+        parser.error(f"no {' or '.join(PACKAGES)} in {where}: give folders with one of them in it")
     found = missing(other, here if here.files("torch") else None)
     for name, places in sorted(found.items()):
         print(f"{name}: {', '.join(dict.fromkeys(places))}")
-    packages = [name for name in PACKAGES if other.files(name)]
-    print(
-        f"{len(found)} names are missing of {' and '.join(packages) or 'neither torch nor triton, which are not there'}"
-    )
+    print(f"{len(found)} names are missing of {' and '.join(packages)}")
     return int(bool(found))
 
 

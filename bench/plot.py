@@ -27,7 +27,10 @@ def headline(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 def plot(name: str) -> Path:
     """One panel for each unit in the results of a group; of a comparison, for each case, with multiples of twohot."""
-    with (RESULTS / f"{name}.csv").open(newline="") as file:
+    path = RESULTS / f"{name}.csv"
+    if not path.exists():
+        sys.exit(f"{path}: no results; write them with: python -m bench.run {name}")
+    with path.open(newline="") as file:
         *_, last = by_processor(list(csv.DictReader(file))).values()
     rows = headline(last)
     if not rows:

@@ -56,3 +56,11 @@ def test_names_are_followed_through_imports_and_methods(tmp_path) -> None:
         ("triton.cdiv", ()),
         ("torch.float32.itemsize", ()),
     }
+
+
+def test_folders_without_either_are_no_answer(monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["api_check.py", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        api_check.main()
+    assert ended.value.code == 2
+    assert f"no torch or triton in {tmp_path}" in capsys.readouterr().err
