@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Callable
 from datetime import datetime, timezone
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from twohot.kernels.backend import Choice
 
 PACKAGES = ("torch", "numpy", "gymnasium", "triton", "popgym")
+INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
+"""What tells kinds of processors apart, as Linux names it, the newest first."""
 START_NAME = "run.json"
 """In a run directory, what `describe_run` said when it was started, and where it was continued off plan."""
 
@@ -76,7 +79,8 @@ def describe_run() -> dict[str, str]:
 
     Returns:
         `version` of twohot, `python`, `torch` and `platform`; `cpu`: cores that this process may use, torch's threads
-        and vector instructions; `started`: now, in UTC, as ISO 8601 to the second.
+        and vector instructions; `processor`: see `processor`; `commit`: see `commit`; `started`: now, in UTC, as
+        ISO 8601 to the second.
     """
     import torch
 
@@ -90,8 +94,37 @@ def describe_run() -> dict[str, str]:
         "torch": _version("torch"),
         "platform": platform.platform(),
         "cpu": f"{cpus} cores, {torch.get_num_threads()} torch threads, {capability}",
+        "processor": ", ".join(processor()),
+        "commit": commit(),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+@cache
+def processor() -> tuple[str, str]:
+    """The name of the processor, and the newest of INSTRUCTIONS that it has, or else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    about = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    flags = about.get("flags", "").split()
+    found = next((name for name in INSTRUCTIONS if name in flags), platform.machine())
+    return about.get("model name", platform.processor()), found
+
+
+@cache
+def commit() -> str:
+    """The commit of the checkout that this package lies in, marked where files differ from it; else its version."""
+    import twohot
+
+    package = Path(twohot.__file__).parent
+    git = ["git", "-C", str(package), "describe", "--always", "--abbrev=7", "--exclude=*", "--dirty"]
+    try:
+        subprocess.run([*git[:3], "ls-files", "--error-unmatch", "__init__.py"], check=True, capture_output=True)
+        return subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git, or no checkout of this project
+        return twohot.__version__
 
 
 def read_start(run: Path) -> dict[str, str]:
