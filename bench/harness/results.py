@@ -14,7 +14,7 @@ import torch
 
 from bench.harness.group import ROOT
 from bench.harness.measure import Record, Row, SeedResult
-from bench.harness.processor import model_and_instructions
+from twohot import info
 
 RESULTS = ROOT / "bench" / "results"
 
@@ -24,7 +24,7 @@ def measured_conditions() -> Record:
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    cpu, instructions = model_and_instructions()
+    cpu, instructions = info.processor()
     return {
         "cpu": cpu,
         "instructions": instructions,

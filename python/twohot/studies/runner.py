@@ -114,7 +114,7 @@ def run_missing(study: Study, missing: Sequence[RunKey], runs: Path, jobs: int, 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with _signals() as heard, Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         whole = progress.add_task(f"[bold]{study.name}", total=len(missing))
-        bars = {}
+        bars, told = {}, False
         while running or (waiting and not heard):
             while waiting and len(running) < jobs and not heard:
                 child = _start(study, waiting.pop(0), runs)
@@ -124,10 +124,10 @@ def run_missing(study: Study, missing: Sequence[RunKey], runs: Path, jobs: int, 
                     f"  {child.key}, updates", total=config.epochs * config.updates_per_epoch
                 )
                 _say(console, f"{child.key}: begins, its log is {child.log}")
-            if heard and running and heard[0]:
+            if heard and not told:
                 _say(console, "Each run saves what it has done; a second signal ends them at once.")
                 _pass_on(running, signal.SIGTERM)
-                heard[0] = 0
+                told = True
             if len(heard) > 1:
                 _pass_on(running, signal.SIGKILL)
             time.sleep(POLL_SECONDS)
@@ -147,7 +147,7 @@ def run_missing(study: Study, missing: Sequence[RunKey], runs: Path, jobs: int, 
                     for line in child.log.read_text(errors="replace").splitlines()[-LOG_LINES:]:
                         _say(console, f"  {line}")
         if heard:
-            raise Interrupted(signal.SIGINT if heard[0] == 0 else heard[0])
+            raise Interrupted(heard[0])
     return failed
 
 
