@@ -17,7 +17,7 @@ from twohot.info import PACKAGES, attention_info, describe_run, environment_info
 def test_a_run_is_described_by_its_versions_machine_and_time():
     before = datetime.now(timezone.utc).replace(microsecond=0)
     described = describe_run()
-    assert list(described) == ["version", "python", "torch", "platform", "cpu", "started"]
+    assert list(described) == ["version", "python", "torch", "platform", "cpu", "processor", "commit", "started"]
     assert json.loads(json.dumps(described)) == described
     assert all(isinstance(value, str) and value for value in described.values())
     assert described["version"] == twohot.__version__

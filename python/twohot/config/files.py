@@ -31,6 +31,7 @@ ADDED = frozenset(
         "objective.multi_binary_log_prob",
         "objective.policy_gradient_order",
         "objective.target_update",
+        "optimizer.group_by_length",
         "optimizer.warmup_from_zero",
     }
 )

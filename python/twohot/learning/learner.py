@@ -15,6 +15,7 @@ from twohot.config import ObjectiveConfig, OptimizerConfig
 from twohot.errors import TwohotError
 from twohot.kernels.threads import one_torch_thread
 from twohot.learning import Losses, check_objective, compute_losses
+from twohot.learning.length_groups import by_length
 from twohot.replay import Batch
 from twohot.tensors import require_alike
 
@@ -97,19 +98,32 @@ class Learner:
 
     pieces = renamed_method("pieces", "microbatches")
 
-    def step(self, batch: Batch) -> tuple[Losses, Tensor]:
+    def step(self, batch: Batch, *, ungrouped: bool = False) -> tuple[Losses, Tensor]:
         """One update from a batch of torch tensors on the agent's device.
 
+        Args:
+            batch: windows. ungrouped: leave `group_by_length` aside, so that the losses which are returned are those
+                of the last of the batch's `microbatches`.
+
         Returns:
-            The losses of the last of the batch's `microbatches` before the step, and the global gradient norm before
-            clipping (a scalar tensor).
+            The losses of the last part of the batch that was computed, before the step, and the global gradient norm
+            before clipping (a scalar tensor).
 
         Raises:
             NonFiniteLossError: when the gradient norm or a target is not finite; nothing but the statistics of the
                 observations has changed, and the agent is in eval mode.
         """
         with one_torch_thread(self._numbers(batch)):
-            return self._step(batch)
+            return self._step(batch, self.microbatches(batch) if ungrouped else self._groups(batch))
+
+    def _groups(self, batch: Batch) -> list[Batch]:
+        """The parts of a batch whose gradients are added up: microbatches, or where they cost less, groups by length.
+
+        A GPU would be waited for, and each length compiled anew.
+        """
+        if not self.config.group_by_length or self.config.compile or not batch.mask.is_cpu:
+            return self.microbatches(batch)
+        return by_length(batch, len(batch.mask) // self.config.accumulation_steps)
 
     def _numbers(self, batch: Batch) -> int:
         """Of the largest tensor that torch's operations work on; many where that is not known."""
@@ -129,30 +143,33 @@ class Learner:
             else:
                 part.train(mode)
 
-    def _step(self, batch: Batch) -> tuple[Losses, Tensor]:
+    def _step(self, batch: Batch, parts: list[Batch]) -> tuple[Losses, Tensor]:
         agent = self.agent
         real = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask), dim=1)
         agent.timestep_encoder.update_statistics(batch.observation, batch.previous_reward, real)
         self.optimizer.zero_grad(set_to_none=True)  # before the activations need the memory
-        microbatches, targets = self.microbatches(batch), []
+        targets = []
         use_bfloat16 = self.config.precision == "bfloat16"
         self._set_training(True)
         try:
-            for microbatch in microbatches:
+            for part in parts:
                 with torch.autocast(batch.reward.device.type, torch.bfloat16, enabled=use_bfloat16):
-                    losses = self._losses(agent, microbatch, self.objective)
+                    losses = self._losses(agent, part, self.objective)
                 total = losses.total
-                if len(microbatches) > 1:  # a mean over the steps of all
-                    total = total * (microbatch.mask.sum() / batch.mask.sum().clamp(min=1))
+                if len(parts) > 1:  # a mean over the steps of all
+                    total = total * (part.mask.sum() / batch.mask.sum().clamp(min=1))
                 total.backward()
                 targets.append(losses.target)
         finally:
             self._set_training(False)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
-        target = None if losses.target is None else torch.cat(targets)
-        finite = norm.isfinite()
-        if target is not None:  # an infinite one counts as the last class, whose loss is finite
-            finite = finite & (target.isfinite() | ~batch.mask.unsqueeze(-1)).all()
+        target, mask, finite = None, None, norm.isfinite()
+        if losses.target is not None:  # an infinite one counts as the last class, whose loss is finite
+            target, mask = (
+                torch.cat([each.flatten(0, 1) for each in targets]),
+                torch.cat([part.mask.flatten() for part in parts]),
+            )
+            finite = finite & (target.isfinite() | ~mask.unsqueeze(-1)).all()
         if not finite:  # a GPU is waited for here, and nowhere else
             what = "a target is infinite" if norm.isfinite() else f"the gradient norm is {norm.item()}"
             critic = "" if losses.critic is None else f", critic loss {losses.critic.item():.4g}"
@@ -168,8 +185,8 @@ class Learner:
         agent.iterate_spectral_norms()
         if self.objective.target_update == "after_step":
             agent.update_targets(self.objective.target_rate)
-        if target is not None:
-            agent.values.update(target, batch.mask)
+        if target is not None and mask is not None:
+            agent.values.update(target, mask)
         self.updates += 1
         return losses, norm
 

@@ -96,6 +96,15 @@ class Batch:
         windows = slice(first, first + count)
         return Batch(**self._columns(operator.itemgetter(windows)))
 
+    def windows(self, index: Any, steps: int) -> Batch:
+        """Copies of the windows at `index`, an array or tensor of indices [n], cut after their first `steps` steps."""
+        cut = self.mask.shape[1] - steps
+
+        def take(array: Any) -> Any:
+            return array[index] if array.ndim == 1 else array[index, : array.shape[1] - cut]
+
+        return Batch(**self._columns(take))
+
     def _columns(self, change: Callable[[Any], Any]) -> dict[str, Any]:
         """What `change` makes of each array, by the names of the columns."""
         named = {kind: {name: change(item) for name, item in getattr(self, kind).items()} for kind in NAMED}

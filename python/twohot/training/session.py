@@ -194,7 +194,7 @@ class Session:
                     weights = (
                         [parameter.detach().clone() for parameter in self.learner.parameters] if is_sampled else []
                     )
-                    losses, norm = self.learner.step(batch)
+                    losses, norm = self.learner.step(batch, ungrouped=is_sampled)
                     if is_sampled:
                         last = self.learner.microbatches(batch)[-1]
                         found = statistics(losses, self.agent, last, config.environment.tasks)
