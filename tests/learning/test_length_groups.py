@@ -119,7 +119,8 @@ def test_the_update_is_that_of_the_whole_batch(critic: str, accumulation_steps: 
     assert (grouped.values.popart.mean - mean).abs().max() < 1e-9
 
 
-def test_an_ungrouped_step_returns_the_losses_of_all_windows() -> None:
+def test_an_ungrouped_step_returns_the_losses_of_all_windows(monkeypatch) -> None:
+    monkeypatch.setattr(module, "GROUP_STEPS", 10)
     spaced = spaces.Dict({"seen": spaces.Box(-1, 1, (3,), np.float32)}), spaces.Discrete(4)
     learner = Learner(AgentNetworks(AGENT, *spaced), ObjectiveConfig(), OptimizerConfig(group_by_length=True))
     losses, _ = learner.step(batch(), ungrouped=True)
