@@ -49,6 +49,40 @@ PRESETS: dict[str, Preset] = {
             collect=config.CollectConfig(environments=24),
         ),
     ),
+    "popgym-multitask-small": Preset(
+        "One small agent for eight POPGym tasks of 51 to 415 steps; two hours on one core.",
+        config.TrainConfig(
+            epochs=100,
+            updates_per_epoch=500,
+            warmup_epochs=1,
+            batch_size=16,
+            window=416,
+            checkpoint_every=10,
+            threads=1,
+            environment=config.EnvironmentConfig(
+                tasks=(
+                    "RepeatFirstEasy",
+                    "RepeatFirstMedium",
+                    "RepeatPreviousEasy",
+                    "PositionOnlyCartPoleEasy",
+                    "HigherLowerEasy",
+                    "HigherLowerMedium",
+                    "MultiarmedBanditEasy",
+                    "CountRecallEasy",
+                ),
+            ),
+            agent=small_agent(context=416, discount=0.99, training_discounts=(0.7, 0.95)),
+            objective=config.ObjectiveConfig(
+                reward_multiplier=1000.0, action_samples=0, target_action_samples=1, target_rate=0.01
+            ),
+            optimizer=config.OptimizerConfig(
+                learning_rate=2e-3, warmup_updates=100, decay_updates=50_000, group_by_length=True
+            ),
+            collect=config.CollectConfig(environments=32, steps_per_epoch=500, epsilon_steps=400_000),
+            replay=config.ReplayConfig(capacity_steps=400_000),
+            evaluate=config.EvaluateConfig(every=10, trials=16, final_trials=256),
+        ),
+    ),
     "popgym-multitask": Preset(
         "The paper's 27 POPGym games at once: two attempts, the first unscored (a GPU's work).",
         config.TrainConfig(
