@@ -24,7 +24,7 @@ help:
 	@echo "make bench   measure what takes minutes, into bench/results"
 	@echo "make gpu     test and measure the kernels on the GPU of this machine, in 8 minutes; PYTHON=python3: with that one"
 	@echo "make gpu-rehearsal  all of it that needs neither GPU nor network"
-	@echo "make readme  write the tables of README and docs/results.md from bench/results"
+	@echo "make readme  write the tables of README and docs from bench/results and studies"
 	@echo "make wheel   build a wheel into dist/"
 	@echo "make resolve ask whether all extras go together on every Python that is supported"
 	@echo "make clean   remove the virtual environment and all build products"

@@ -1,6 +1,9 @@
-"""Write the tables of every group, and the summary, into the pages that show them, from bench/results/*.csv.
+"""Write the tables of every group, the summary, and those of studies into the pages that show them.
 
-python -m bench.readme           # rewrite what stands between <!-- table:NAME --> and <!-- end -->
+What stands between <!-- table:NAME --> and <!-- end --> comes from bench/results/*.csv, what stands between
+<!-- study:NAME --> and <!-- end --> from studies/NAME.toml and the rows beside it.
+
+python -m bench.readme           # rewrite the pages
 python -m bench.readme --check   # change nothing; exit 1 where a table is not what the results say
 """
 
@@ -15,6 +18,10 @@ from bench.harness.group import ROOT, Table
 from bench.harness.measure import Record
 from bench.harness.results import by_processor, processor, read
 from bench.tables import cell, number, table
+from twohot.errors import TwohotError
+from twohot.reports.comparison import Measured
+from twohot.reports.comparison_sources import comparison_of_study
+from twohot.reports.comparison_tables import markdown
 
 HEADLINES = (
     ("loss, value and gradient, 172,032 x 128 logits", "two-hot: loss, gradient, readout", "twohot"),
@@ -136,6 +143,29 @@ def written(tables: list[Table]) -> dict[Path, str]:
     return texts
 
 
+def with_studies(texts: dict[Path, str]) -> dict[Path, str]:
+    """The same pages, and all others, with the tables of the studies that they name.
+
+    Raises:
+        SystemExit: a page names a study that is not there, or is not in order.
+    """
+    result = dict(texts)
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        text = texts.get(path) or path.read_text()
+        try:
+            result[path] = re.sub(r"(<!-- study:([^\s>]+) -->\n).*?(<!-- end -->)", _study, text, flags=re.DOTALL)
+        except TwohotError as error:
+            raise SystemExit(f"{path.name}: {error}") from error
+    return result
+
+
+def _study(place: re.Match[str]) -> str:
+    path = ROOT / "studies" / f"{place[2]}.toml"
+    found = markdown(Measured(comparison_of_study(path)))
+    found[-1] += f" `twohot study run studies/{path.name}`."
+    return f"{place[1]}\n" + "\n".join(found) + f"\n\n{place[3]}"
+
+
 def lines(each: Table) -> list[str]:
     """The lines of a table, under the name of each processor where there are several."""
     records = [row for name in each.results for row in read(name)]
@@ -155,11 +185,11 @@ def main() -> int:
         Table("summary", summary, GROUPS, "README.md", "first"),
         Table("processors", side_by_side, GROUPS, processors="all"),
     )
-    texts = written([*tables, *own])
+    texts = with_studies(written([*tables, *own]))
     changed = [path for path, text in texts.items() if path.read_text() != text]
     if "--check" in sys.argv[1:]:
         for path in changed:
-            print(f"{path.name}: a table is not what bench/results says; run: make readme")
+            print(f"{path.name}: a table is not what bench/results or studies say; run: make readme")
         return int(bool(changed))
     for path in changed:
         path.write_text(texts[path])

@@ -6,17 +6,12 @@ from collections.abc import Callable
 
 from bench.harness.measure import Record
 from bench.harness.results import processor
+from twohot.reports.markup import markdown_table as table
 
 
 def conditions(row: Record) -> str:
     """What the figures depend on, in one line."""
     return f"{processor(row)}, torch {row['torch']}, Python {row['python']}, commit {row['commit']}"
-
-
-def table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """A Markdown table, first column left, the others right."""
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return ["| " + " | ".join(cells) + " |" for cells in (head, rule, *rows)]
 
 
 def goals_table(rows: list[Record]) -> list[str]:

@@ -155,7 +155,7 @@ def test_help_does_not_wait_for_torch() -> None:
 
 def test_unknown_words(capsys, tmp_path: Path) -> None:
     assert cli.main(["trian"]) == 2
-    assert "no command 'trian'; there are envs, evaluate, info, replay, report, train" in capsys.readouterr().err
+    assert "no command 'trian'; there are envs, evaluate, info, replay, report, study, train" in capsys.readouterr().err
     assert "no preset 'quickstrat'; there are quickstart" in fails(capsys, "train", "quickstrat", code=2)
     assert "twohot envs" in fails(capsys, "envs", "popgim")
     name = fails(

@@ -1,17 +1,12 @@
 """The report of a run: what it says, what it escapes, what it needs, and that a browser without a network draws it."""
 
-import html.parser
 import json
 import math
-import os
-import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
+from pages import Page, assert_drawn, assert_self_contained
 from twohot.reports import figures
 from twohot.reports.figures import MINUS
 from twohot.reports.report import TaskResult, print_results, results_table, write_report
@@ -82,33 +77,6 @@ def returns(kind, tasks, means, error, attempts):
         if attempts > 1:
             result |= {f"{kind}/return/{task}/attempt_{k}": mean * k / attempts for k in range(1, attempts + 1)}
     return result
-
-
-class Page(html.parser.HTMLParser):
-    """Elements, attributes and text of a page."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.elements, self.text, self.style = [], "", ""
-        self._open = []
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        self._open.append(tag)
-
-    def handle_endtag(self, tag):
-        while self._open and self._open.pop() != tag:
-            pass
-
-    def handle_data(self, data):
-        if "style" in self._open:
-            self.style += data
-        else:
-            self.text += data
-
-    def count(self, tag):
-        return sum(found == tag for found, _ in self.elements)
 
 
 @pytest.fixture(scope="module")
@@ -187,26 +155,7 @@ def test_hostile_names_are_text(full):
 
 
 def test_the_page_needs_nothing_else(full):
-    page = Page(full)
-    for tag, attributes in page.elements:
-        for name, value in attributes.items():
-            if name in ("src", "href", "xlink:href", "data", "srcset", "action", "poster"):
-                assert value.startswith("#"), (tag, name, value)
-            elif not name.startswith("xmlns") and name != "aria-label":
-                assert "//" not in (value or ""), (tag, name, value)
-                assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", value or ""))
-    assert not {"script", "link", "iframe", "object", "metadata"} & {tag for tag, _ in page.elements}
-    assert "url(" not in page.style
-    assert "@import" not in page.style
-    assert "//" not in page.style
-
-
-def test_local_references_inside_the_plots_resolve(full):
-    source = full.read_text(encoding="utf-8")
-    defined = set(re.findall(r'\bid="([^"]+)"', source))
-    used = set(re.findall(r'href="#([^"]+)"', source)) | set(re.findall(r"url\(#([^)]+)\)", source))
-    assert used
-    assert used <= defined
+    assert_self_contained(full)
 
 
 def test_the_same_run_gives_the_same_page(full, tmp_path):
@@ -395,71 +344,7 @@ def test_bin_ticks_stand_on_their_values(transform, window):
         assert np.interp(position, np.arange(128), centers) == pytest.approx(value, rel=0.01, abs=1e-9)
 
 
-def chromium(*arguments, profile):
-    """Run headless Chromium with its network cut off, and return what it prints."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        if os.environ.get("TWOHOT_REQUIRE_BROWSER") == "1":
-            pytest.fail("TWOHOT_REQUIRE_BROWSER=1, but no chromium is on the PATH")
-        pytest.skip("no chromium on the PATH")
-    command = [
-        program,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--hide-scrollbars",
-        "--proxy-server=127.0.0.1:9",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        f"--user-data-dir={profile}",
-        *arguments,
-    ]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
-    return finished.stdout
-
-
-MEASURE = """<script>addEventListener("load", () => {
-  const box = (e) => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.width, r.height]; };
-  document.body.dataset.boxes = JSON.stringify({
-    figures: [...document.querySelectorAll("figure")].map(box),
-    captions: [...document.querySelectorAll("figcaption")].map(box),
-    plots: [...document.querySelectorAll("figure svg")].map(box),
-    page: [document.documentElement.scrollWidth, innerWidth],
-  });
-});</script>"""
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_without_a_network_draws_every_plot(full, tmp_path, scheme):
-    # The page forbids scripts, so the copy that measures itself goes without that rule.
-    source = full.read_text(encoding="utf-8")
-    measured = tmp_path / "measured.html"
-    measured.write_text(re.sub(r"<meta http-equiv[^>]*>", "", source).replace("</body>", MEASURE + "</body>"))
-    window = ("--window-size=1200,8000", f"--blink-settings=preferredColorScheme={int(scheme == 'light')}")
-    document = chromium("--dump-dom", *window, measured.as_uri(), profile=tmp_path / "first")
-    (found,) = re.findall(r'data-boxes="([^"]*)"', document)
-    boxes = json.loads(found.replace("&quot;", '"'))
-
-    assert len(boxes["figures"]) == len(boxes["captions"]) == 12
-    assert len(boxes["plots"]) == 25
-    assert all(width > 100 and height > 15 for kind in ("figures", "captions") for *_, width, height in boxes[kind])
-    assert all(width > 150 and height > 100 for *_, width, height in boxes["plots"])
-    assert boxes["page"][0] <= boxes["page"][1], "the page is wider than the window"
-
-    picture = tmp_path / "page.png"
-    chromium(f"--screenshot={picture}", *window, full.as_uri(), profile=tmp_path / "second")
-    pixels = imread(picture)[..., :3]
-    page = pixels[5, 5]
-    assert page.mean() < 0.2 if scheme == "dark" else page.mean() > 0.9
-    for left, top, width, height in boxes["plots"]:
-        plot = pixels[round(top) : round(top + height), round(left) : round(left + width)]
-        assert plot.shape[0] > 100, "the plot lies below the screenshot"
-        saturation = plot.max(-1) - plot.min(-1)
-        assert (saturation > 0.25).sum() > 40, "no coloured line or bar"
-        assert (plot.max(-1) < 0.5).sum() > 40, "no labels"
-        assert (plot.min(-1) > 0.97).mean() > 0.1, "no white card behind the plot"
+    assert_drawn(full, tmp_path, scheme, figures=12, plots=25)

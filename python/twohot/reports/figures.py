@@ -47,7 +47,9 @@ class Line:
         y: values, as many as `x`.
         colour: a colour of this module.
         error: standard errors, as many as `x`, drawn as a band of one to each side; None for no band.
+        band: lower and upper bounds, as many as `x` each, drawn as a band; None for no band.
         marker: whether each point is marked.
+        shape: matplotlib's name of the mark.
         dashed: whether the line is dashed.
         width: line width in points.
     """
@@ -56,7 +58,9 @@ class Line:
     y: Sequence[float]
     colour: str = AGENT
     error: Sequence[float] | None = None
+    band: tuple[Sequence[float], Sequence[float]] | None = None
     marker: bool = False
+    shape: str = "o"
     dashed: bool = False
     width: float = 1.4
 
@@ -91,7 +95,14 @@ def thin(x: Sequence[float], y: Sequence[float], longest: int) -> tuple[list[flo
 
 
 def curves(
-    title: str, lines: Sequence[Line], x_label: str, columns: int, *, fraction: bool = False, logarithmic: bool = False
+    title: str,
+    lines: Sequence[Line],
+    x_label: str,
+    columns: int,
+    *,
+    fraction: bool = False,
+    logarithmic: bool = False,
+    integer: bool = False,
 ) -> str:
     """Lines over a common axis.
 
@@ -102,28 +113,15 @@ def curves(
         columns: how many such panels stand side by side, which sets the size.
         fraction: whether the values are fractions, shown from 0 to 100 %.
         logarithmic: whether positive values that span a factor of 100 are shown on a logarithmic scale.
+        integer: whether ticks below are whole numbers.
     """
     values = [value for line in lines for value in line.y]
     logarithmic = logarithmic and min(values, default=0) > 0 and max(values) > 100 * min(values)
 
     def draw(axes: Axes) -> None:
-        for line in lines:
-            x, y = (list(line.x), list(line.y)) if line.error is not None else thin(line.x, line.y, MAX_LINE[columns])
-            y = np.clip(y, -LARGEST, LARGEST)
-            axes.plot(
-                x,
-                y,
-                color=line.colour,
-                linewidth=line.width,
-                linestyle=(0, (4, 2.5)) if line.dashed else "-",
-                marker="o" if line.marker or len(x) == 1 else None,
-                markersize=3,
-                solid_capstyle="round",
-            )
-            if line.error is not None:
-                error = np.clip(line.error, 0, LARGEST)
-                low, high = y - error, y + error
-                axes.fill_between(x, low, high, color=line.colour, alpha=0.15, linewidth=0)
+        draw_lines(axes, lines, MAX_LINE[columns])
+        if integer:
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if fraction:
             axes.set_ylim(0, 1)
             axes.yaxis.set_major_locator(MaxNLocator(4))
@@ -134,6 +132,31 @@ def curves(
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_si(value)))
 
     return _panel(title, draw, x_label, columns)
+
+
+def draw_lines(axes: Axes, lines: Sequence[Line], longest: int) -> None:
+    """Lines in order, with their marks and bands; one without a band is thinned to `longest` points."""
+    alpha = min(0.15, 0.6 / max(len(lines), 1))
+    for line in lines:
+        x, y, bounds = list(line.x), list(line.y), line.band
+        if line.error is not None:
+            error = np.clip(line.error, 0, LARGEST)
+            bounds = np.clip(y, -LARGEST, LARGEST) - error, np.clip(y, -LARGEST, LARGEST) + error
+        if bounds is None:
+            x, y = thin(x, y, longest)
+        axes.plot(
+            x,
+            np.clip(y, -LARGEST, LARGEST),
+            color=line.colour,
+            linewidth=line.width,
+            linestyle=(0, (4, 2.5)) if line.dashed else "-",
+            marker=line.shape if line.marker or len(x) == 1 else None,
+            markersize=3,
+            solid_capstyle="round",
+        )
+        if bounds is not None:
+            low, high = (np.clip(bound, -LARGEST, LARGEST) for bound in bounds)
+            axes.fill_between(x, low, high, color=line.colour, alpha=alpha, linewidth=0)
 
 
 def attempts(title: str, numbers: Sequence[int], agent: Sequence[float], random: Sequence[Line], columns: int) -> str:

@@ -1,4 +1,4 @@
-"""The parts of a report's page that know nothing of runs: the document, its style, figures and tables.
+"""The parts of a report that know nothing of runs: the document, its style, figures and tables; tables in Markdown.
 
 Sentences, titles and labels are text and are escaped here; the contents of sections, panels and cells are HTML already.
 """
@@ -11,15 +11,23 @@ from collections.abc import Iterable, Sequence
 from twohot.text import printable
 
 
-def document(name: str, facts: Sequence[tuple[str, str]], sections: Sequence[tuple[str, str]]) -> str:
+def document(
+    name: str,
+    facts: Sequence[tuple[str, str]],
+    sections: Sequence[tuple[str, str]],
+    kind: str = "twohot training report",
+    summary: str = "",
+) -> str:
     """A whole page that loads nothing: a header of labelled facts, then titled sections.
 
     Args:
         name: what the page is about.
         facts: label and value of what the header states.
         sections: title and HTML content.
+        kind: what sort of page it is. summary: a sentence below the name.
     """
     name = escape(name)
+    about = f'<p class="summary">{escape(summary)}</p>\n' if summary else ""
     entries = "".join(f"<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd></div>" for label, value in facts)
     body = "\n".join(f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>" for title, content in sections)
     return (
@@ -27,7 +35,7 @@ def document(name: str, facts: Sequence[tuple[str, str]], sections: Sequence[tup
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
         f"<title>{name} · twohot</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f'<header>\n<p class="kicker">twohot training report</p>\n<h1>{name}</h1>\n<dl class="facts">{entries}</dl>\n'
+        f'<header>\n<p class="kicker">{escape(kind)}</p>\n<h1>{name}</h1>\n{about}<dl class="facts">{entries}</dl>\n'
         f"</header>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
@@ -100,6 +108,12 @@ def table(
     )
 
 
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown, first column left, the others right."""
+    rule = ["---", *["---:"] * (len(headings) - 1)]
+    return ["| " + " | ".join(cells) + " |" for cells in (headings, rule, *rows)]
+
+
 STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --ink: #1d232c; --soft: #5d6673; --rule: #dde1e7; --card: #fff;
   --yes: #0b5fa5; --yes-back: #e3eef8; --no: #5d6673; --no-back: #eceef1; }
@@ -113,6 +127,7 @@ main { max-width: 1120px; margin: 0 auto; padding: 44px 28px 72px; }
 h1 { margin: 2px 0 20px; font-size: 30px; line-height: 1.2; font-weight: 650; overflow-wrap: anywhere; }
 h2 { margin: 0 0 12px; font-size: 19px; font-weight: 650; }
 section { margin-top: 44px; padding-top: 22px; border-top: 1px solid var(--rule); }
+.summary { margin: -10px 0 22px; }
 p { max-width: 75ch; margin: 0 0 14px; }
 .facts { display: flex; flex-wrap: wrap; gap: 14px 36px; margin: 0; }
 .facts dt { color: var(--soft); font-size: 12.5px; }
@@ -130,6 +145,9 @@ td:first-child { min-width: 16ch; overflow-wrap: anywhere; }
 td:first-child code { white-space: nowrap; }
 .number { text-align: right; white-space: nowrap; }
 small { display: inline-block; min-width: 5ch; color: var(--soft); font-size: 12px; }
+.stacked small { display: block; white-space: normal; }
+.stacked td:first-child { min-width: 24ch; }
+.stacked td:last-child:not(.number) { max-width: 30ch; }
 .yes, .no { display: inline-block; padding: 0 9px; border-radius: 9px; font-size: 12.5px; white-space: nowrap; }
 .yes { color: var(--yes); background: var(--yes-back); }
 .no { color: var(--no); background: var(--no-back); }

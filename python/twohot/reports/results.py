@@ -14,11 +14,13 @@ from twohot.errors import NoRunError
 from twohot.files import read_object
 from twohot.info import read_start
 from twohot.reports.figures import MINUS, format_si
+from twohot.runs.frames import data_frame
 from twohot.runs.metrics import Row, parse_name, read_metrics
 from twohot.runs.scores import EVALUATION_NAME
 from twohot.text import printable
 
 if TYPE_CHECKING:
+    import pandas
     from rich.console import Console
 
 MIN_ERRORS = 2.0
@@ -110,6 +112,19 @@ class Run:
         found = self.matching(f"{kind}/return/{{task}}/attempt_{{attempt}}")
         mine = {int(p["attempt"]): self.last(name) for name, p in found.items() if p["task"] == task}
         return dict(sorted(mine.items()))
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Every number that was logged, one a row: kind, environment_steps, updates, seconds, metric, value.
+
+        Histograms over value bins and their axes, which are lists, are left out. Raises MissingPandasError.
+        """
+        values = [
+            (row.kind, row.environment_steps, row.updates, row.seconds, name, float(value))
+            for row in self.rows
+            for name, value in row.metrics.items()
+            if not isinstance(value, list)
+        ]
+        return data_frame(values, ("kind", "environment_steps", "updates", "seconds", "metric", "value"))
 
 
 def read_run(run_directory: str | os.PathLike[str]) -> Run:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from twohot.config import TrainConfig
-from twohot.errors import CorruptRunError
+from twohot.errors import CorruptRunError, NoRunError
 from twohot.files import atomic_write
 from twohot.info import commit, processor, read_start
+from twohot.runs.frames import data_frame
 from twohot.runs.metrics import Row, parse_name, read_metrics
 from twohot.studies.study import RANDOM, RunKey, Study
+
+if TYPE_CHECKING:
+    import pandas
 
 KINDS = ("evaluation", "held_out", "random")
 
@@ -68,6 +74,22 @@ def read_rows(path: Path) -> list[StudyRow]:
         if tuple(next(lines, ())) != COLUMNS:
             raise CorruptRunError(f"{path}: expected the columns {','.join(COLUMNS)}")
         return [_row(path, lines.line_num, line) for line in lines]
+
+
+def to_frame(path: str | os.PathLike[str]) -> pandas.DataFrame:
+    """The rows of a study as a DataFrame, with the columns of its CSV file.
+
+    Args:
+        path: of the study's TOML file, or of the CSV file beside it.
+
+    Raises:
+        FileNotFoundError: there are no rows yet. CorruptRunError: they are none. MissingPandasError.
+    """
+    path = Path(path).with_suffix(".csv")
+    if not path.is_file():
+        raise NoRunError(f"{path}: no rows yet; `twohot study run {path.with_suffix('.toml')}` makes them")
+    frame = data_frame([[getattr(row, field.name) for field in fields(row)] for row in read_rows(path)], COLUMNS)
+    return frame.astype({"attempt": "Int64", "std_error": float, "success": float})
 
 
 def _row(path: Path, number: int, line: list[str]) -> StudyRow:

@@ -1,6 +1,7 @@
 """Compare settings over seeds, from a file that says what is to be run.
 
 study run FILE [options]      run what a study lacks, as many runs at a time as there are cores
+study report FILE [options]   compare the settings of a study on one HTML page
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ USAGE = """\
 usage: twohot study COMMAND ...
 
   run FILE      run what a study lacks, and go on where it was interrupted
+  report FILE   compare its settings on one HTML page, as a figure, or in Markdown
 
 A study is a TOML file: a preset, the settings that are compared, the seeds. Its raw results lie beside it, as CSV.
 `twohot study COMMAND --help` explains each.
@@ -45,12 +47,29 @@ class StudyRunOptions:
     """Folder of the run directories; by default runs/STUDY."""
 
 
+@dataclass(frozen=True)
+class StudyReportOptions:
+    """Compare the settings of a study: curves with intervals over seeds, tables by task, aggregates (docs/studies.md).
+
+    Works on the rows that are there, at any time; the page says what is missing.
+    """
+
+    file: tyro.conf.Positional[Path]
+    """The study's TOML file."""
+    output: Path | None = None
+    """Page to write; by default beside the study's file, with its name and .html."""
+    figure: Path | None = None
+    """Draw scores by task and over training into this file instead, which ends with .svg or .png."""
+    markdown: bool = False
+    """Print the tables in Markdown instead."""
+
+
 def run(arguments: list[str]) -> int:
     """Run one of the study commands; returns the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if arguments else 2
-    commands = {"run": _run}
+    commands = {"run": _run, "report": _report}
     if arguments[0] not in commands:
         raise UsageError(f"no command {arguments[0]!a} of `twohot study`; there are {', '.join(commands)}")
     return commands[arguments[0]](arguments[1:])
@@ -98,3 +117,20 @@ def _jobs(study) -> int:
     threads = max(setting.config.threads for setting in study.settings.values())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // threads) if threads else 1
+
+
+def _report(arguments: list[str]) -> int:
+    options = parse(StudyReportOptions, "study report", arguments)
+    from twohot.reports.comparison import Measured
+    from twohot.reports.comparison_page import write_comparison, write_figure
+    from twohot.reports.comparison_sources import comparison_of_study
+    from twohot.reports.comparison_tables import markdown
+
+    comparison = comparison_of_study(options.file)
+    if options.figure is not None:
+        print(printable(write_figure(comparison, options.figure)))
+    if options.markdown:
+        print("\n".join(markdown(Measured(comparison))))
+    if options.output is not None or not (options.figure or options.markdown):
+        print(printable(write_comparison(comparison, options.output or options.file.with_suffix(".html"))))
+    return 0

@@ -1,0 +1,242 @@
+"""Figures of a comparison: panels for its page, and one figure that stands alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MultipleLocator
+
+from twohot.reports import figures
+from twohot.reports.comparison import Curve, Measured
+from twohot.reports.comparison_tables import RANDOM_POLICY
+from twohot.reports.figures import Line
+from twohot.reports.markup import figure, side_by_side
+from twohot.studies import statistics
+from twohot.studies.statistics import estimate
+from twohot.text import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RANDOM = "#7a828e"
+RANDOM_KEY = (RANDOM_POLICY, RANDOM, "dashed")
+THRESHOLDS = 101
+WIDEST_PROFILE = (-0.5, 1.5)
+"""Scores between which performance profiles are drawn."""
+
+
+class Look(NamedTuple):
+    """How a setting is drawn."""
+
+    colour: str
+    shape: str
+    dashed: bool
+
+
+# Okabe and Ito 2008, without their yellow; then three of Paul Tol's "muted". Marks tell apart what colours do not.
+COLOURS = (
+    *("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#000000"),
+    *("#882255", "#999933", "#332288"),
+)
+SHAPES = "os^Dv*XPp<"
+
+
+def looks(measured: Measured) -> dict[str, Look]:
+    """A look for each setting of a comparison, whether or not it has runs yet."""
+    count = len(COLOURS)
+    return {
+        name: Look(COLOURS[index % count], SHAPES[index % count], index // count % 2 == 1)
+        for index, name in enumerate(measured.comparison.settings)
+    }
+
+
+def keys(measured: Measured, *, random: bool = True) -> list[tuple[str, str, str]]:
+    """The key of a figure's lines: settings that have runs, and the uniformly random policy where it was measured."""
+    shown = [
+        (name, look.colour, "dashed" if look.dashed else "solid")
+        for name, look in looks(measured).items()
+        if name in measured.runs
+    ]
+    known = random and any(measured.random(task) is not None for task in measured.tasks())
+    return [*shown, *[RANDOM_KEY] * known]
+
+
+def score_curves(measured: Measured) -> str:
+    """Mean score over steps."""
+    svg = figures.curves("Mean score over environment steps", _score_lines(measured), "environment steps", 1)
+    caption = (
+        f"Mean score over {len(measured.scored_tasks)} tasks; the band is a 95 % interval over runs, bootstrapped "
+        "within each task. A setting with one run has none. "
+    )
+    about = measured.scale.about if measured.scale is not None else ""
+    return figure([("", svg)], caption + about, keys(measured, random=False))
+
+
+def _score_lines(measured: Measured) -> list[Line]:
+    look = looks(measured)
+    return [_line(measured.score_curve(setting), look[setting]) for setting in measured.scores]
+
+
+def _line(curve: Curve, look: Look) -> Line:
+    return Line(
+        curve.steps, curve.mean, look.colour, band=curve.band, marker=True, shape=look.shape, dashed=look.dashed
+    )
+
+
+def task_curves(measured: Measured, kind: str) -> str:
+    """A panel a task: mean return over steps."""
+    look, tasks = looks(measured), measured.tasks(kind)
+    columns = min(side_by_side(len(tasks)), 3)
+    panels = []
+    for task in tasks:
+        curves = {setting: measured.curve(setting, kind, task) for setting in measured.runs}
+        lines = [_line(curve, look[setting]) for setting, curve in curves.items() if curve.steps]
+        lines = _with_random(measured.random(task), [0, max((max(line.x) for line in lines), default=1)], lines)
+        panels.append((task, figures.curves(f"Return on {task}", lines, "environment steps", columns)))
+    caption = (
+        "Mean raw return of each task over environment steps, without exploration noise, each task on its own scale. "
+        "The band is a 95 % interval over runs, bootstrapped; a setting with one run has none."
+    )
+    return figure(panels, caption, keys(measured), columns)
+
+
+def _with_random(value: float | None, x: list[float], lines: list[Line]) -> list[Line]:
+    random = [] if value is None else [Line(x, [value] * len(x), RANDOM, dashed=True, width=1.2)]
+    return [*random, *lines]
+
+
+def attempt_curves(measured: Measured, kind: str) -> str:
+    """A panel for each task with several attempts: mean return by attempt at the last evaluation; empty without any."""
+    look = looks(measured)
+    tasks = [task for task in measured.tasks(kind) if measured.attempts(kind, task)]
+    columns = min(side_by_side(len(tasks)), 3)
+    panels = []
+    for task in tasks:
+        numbers = measured.attempts(kind, task)
+        random = {number: measured.random(task, number) for number in numbers}
+        known = {number: value for number, value in random.items() if value is not None}
+        lines = [Line(list(known), list(known.values()), RANDOM, dashed=True, width=1.2)] if known else []
+        for setting in measured.runs:
+            found = {number: measured.last(setting, kind, task, number) for number in numbers}
+            runs = sorted(set.intersection(*(set(last) for last in found.values())))
+            if not runs:
+                continue
+            returns = np.array([[found[number][seed].return_ for number in numbers] for seed in runs])
+            means = estimate(lambda values: values.mean(-2), returns, paired=True)
+            band = None if means.low is None else (means.low.tolist(), means.high.tolist())
+            lines.append(_line(Curve(numbers, means.value.tolist(), band), look[setting]))
+        panels.append((task, figures.curves(f"Return by attempt on {task}", lines, "attempt", columns, integer=True)))
+    caption = (
+        "Mean raw return of each attempt at the same hidden task, at the last evaluation; the band is a 95 % interval "
+        "over runs, bootstrapped. A line that rises means that the agent uses what it found out in earlier attempts."
+    )
+    return figure(panels, caption, keys(measured), columns) if panels else ""
+
+
+def profiles(measured: Measured) -> str:
+    """Performance profiles."""
+    look = looks(measured)
+    together = np.concatenate([scores.ravel() for scores in measured.scores.values()])
+    low = max(min(0.0, float(together.min())), WIDEST_PROFILE[0])
+    high = min(max(1.0, float(together.max())), WIDEST_PROFILE[1])
+    thresholds = np.linspace(low, high, THRESHOLDS)
+    lines = []
+    for setting, scores in measured.scores.items():
+        found = estimate(lambda scores: statistics.performance_profile(scores, thresholds), scores)
+        band = None if found.low is None else (found.low.tolist(), found.high.tolist())
+        lines.append(
+            Line(
+                thresholds.tolist(), found.value.tolist(), look[setting].colour, band=band, dashed=look[setting].dashed
+            )
+        )
+    svg = figures.curves("Performance profiles", lines, "score above which a run counts", 1, fraction=True)
+    caption = (
+        "Share of runs x tasks whose score at the last evaluation is above each value (a performance profile: Agarwal "
+        "et al. 2021), with 95 % intervals. A setting whose curve is above another's everywhere is better throughout."
+    )
+    return figure([("", svg)], caption, keys(measured, random=False))
+
+
+def summary_figure(measured: Measured) -> Figure:
+    """Scores by task and setting beside the mean score over steps, for a page of its own; white, 10 inches wide.
+
+    Without scores, or with a single evaluation, the part that needs them is left out.
+    """
+    curves = [line for line in _score_lines(measured) if len(line.x) > 1]
+    tasks = measured.scored_tasks if measured.scores else []
+    shown = [*["tasks"] * bool(tasks), *["curves"] * bool(curves)]
+    settings = list(measured.scores)
+    height = max(2.6, 0.6 + 0.125 * len(tasks) * (len(settings) + 1))
+    figure = Figure(figsize=(10, height + 0.25 * -(-len(settings) // 3)), facecolor="white", layout="constrained")
+    if not shown:
+        return figure
+    panels = dict(zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True))
+    if tasks:
+        _draw_tasks(panels["tasks"], measured)
+    if curves:
+        axes = panels["curves"]
+        figures.style(axes, "environment steps", 5)
+        figures.draw_lines(axes, curves, figures.MAX_LINE[2])
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        axes.set_title("mean score over training, 95 % interval", fontsize=9, loc="left")
+    _legend(figure, measured, settings)
+    return figure
+
+
+def _draw_tasks(axes: Axes, measured: Measured) -> None:
+    """A group of rows a task, a row a setting: the mean, its interval, and each run as a small point."""
+    look, settings = looks(measured), list(measured.scores)
+    figures.style(axes, f"score ({measured.scale.axis})" if measured.scale is not None else "", 5, grid="x")
+    group = len(settings) + 1
+    for column, _ in enumerate(measured.scored_tasks):
+        for row, setting in enumerate(settings):
+            scores = measured.scores[setting][:, column : column + 1]
+            found, at = estimate(statistics.mean, scores), column * group + row
+            colour = look[setting].colour
+            axes.plot(scores[:, 0], [at] * len(scores), "o", color=colour, alpha=0.35, markersize=3, markeredgewidth=0)
+            if found.low is not None:
+                axes.plot(
+                    (found.low, found.high), (at, at), color=colour, linewidth=2.2, solid_capstyle="butt", alpha=0.6
+                )
+            axes.plot(
+                found.value,
+                at,
+                look[setting].shape,
+                color=colour,
+                markersize=5,
+                markeredgecolor="white",
+                markeredgewidth=0.5,
+            )
+    axes.set_ylim(len(measured.scored_tasks) * group - 1.2, -0.8)
+    middles = [index * group + (len(settings) - 1) / 2 for index in range(len(measured.scored_tasks))]
+    axes.set_yticks(middles, [_literal(task) for task in measured.scored_tasks])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda _, place: _literal(measured.scored_tasks[place])))
+    axes.set_title("score by task, last evaluation: runs, mean, 95 % interval", fontsize=9, loc="left")
+    if _within(measured):
+        axes.xaxis.set_major_locator(MultipleLocator(0.25))
+
+
+def _within(measured: Measured) -> bool:
+    """Whether all scores are near 0 to 1, so that quarters are good ticks."""
+    return all(scores.min() > -0.5 and scores.max() < 1.5 for scores in measured.scores.values())
+
+
+def _legend(figure: Figure, measured: Measured, settings: list[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    look = looks(measured)
+    handles = [
+        Line2D(
+            [], [], color=look[name].colour, marker=look[name].shape, markersize=5, linewidth=1.6, label=_literal(name)
+        )
+        for name in settings
+    ]
+    place: Literal["outside upper left"] = "outside upper left"
+    figure.legend(handles=handles, loc=place, ncols=min(len(handles), 3), frameon=False, fontsize=8)
+
+
+def _literal(name: str) -> str:
+    """A name that matplotlib does not read as mathematics."""
+    return printable(name).replace("$", r"\$")
