@@ -27,6 +27,11 @@ SIZES = {
     *("head_hidden", "head_layers", "critics", "training_discounts", "discount", "bins"),
 }
 """Settings that make an agent small."""
+NOT_OFFICIAL = {
+    *("agent.latent_size", "agent.latent_steps", "objective.prediction_weight", "objective.kl_weight"),
+    "optimizer.group_by_length",
+}
+"""What the official code has in no form."""
 TWO_HOT, SCALAR = range(2)
 
 
@@ -56,7 +61,8 @@ def test_every_official_choice_is_in_a_line_and_in_an_entry() -> None:
     for line in LINES:
         values = paths(to_json(configuration(line)))
         changed |= {name for name in ADDED if values.get(name) != DEFAULTS.get(name)}
-    assert changed == {name for name in ADDED if name.startswith(("agent.", "objective.", "optimizer."))}
+    networks_and_losses = {name for name in ADDED if name.startswith(("agent.", "objective.", "optimizer."))}
+    assert changed == networks_and_losses - NOT_OFFICIAL
     entries = PAGE[: PAGE.index("## All official choices")]
     for name in changed:
         assert f"`{name}" in entries, name

@@ -41,13 +41,13 @@ def mask_size(space):
     return int(space.nvec.sum()) if isinstance(space, MultiDiscrete) else int(space.n)
 
 
-def make_agent(space, dtype=torch.float64, config=CONFIG, masked=False):
+def make_agent(space, dtype=torch.float64, config=CONFIG, masked=False, predicts=False):
     """A tiny agent whose heads have opinions, and whose target heads differ from the trained ones."""
     torch.manual_seed(0)
     parts = {"observation": Box(-np.inf, np.inf, (OBSERVATION_SIZE,))}
     if masked:
         parts["action_mask"] = MultiBinary(mask_size(space))
-    agent = AgentNetworks(config, Dict(parts), space)
+    agent = AgentNetworks(config, Dict(parts), space, predicts=predicts)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in agent.parameters():

@@ -30,6 +30,7 @@ CASES = {
     "official": ({"context": 6, **OFFICIAL, "density_clip": 0.99}, flat(3), Box(-1, 1, (2,))),
     "learned": ({"context": 6, "positions": "learned"}, flat(3), MultiDiscrete([2, 3])),
     "gru": ({"memory": "gru", "layers": 2}, flat(3), MultiBinary(3)),
+    "set": ({"memory": "set", "layers": 2, "latent_steps": 4}, flat(3), Box(-1, 1, (2,))),
     "feedforward": ({"memory": "feedforward", "images": "nature"}, SPACES, Discrete(4)),
 }
 

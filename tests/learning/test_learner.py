@@ -445,12 +445,14 @@ def recall_batch(steps=4):
     return batch, cue
 
 
-def test_a_tiny_agent_remembers_what_it_needs():
+@pytest.mark.parametrize("memory", ["transformer", "gru", "set"])
+def test_a_tiny_agent_remembers_what_it_needs(memory):
     steps = 4
     batch, cue = recall_batch(steps)
     # With discounts of 0 and bins at 0 and 1 the critic's label is the reward of the step itself.
     config = AgentConfig(
         width=16,
+        memory=memory,
         layers=1,
         heads=2,
         feed_forward=32,

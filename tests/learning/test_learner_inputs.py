@@ -41,7 +41,7 @@ CASES = {
         SPACES["vector"],
         {"previous_action": False, "previous_reward": False, "normalize": False},
     ),
-    **{name: (SPACES["vector"], {"memory": name}) for name in ("gru", "feedforward", "identity")},
+    **{name: (SPACES["vector"], {"memory": name}) for name in ("gru", "set", "feedforward", "identity")},
     **{name: (SPACES["vector"], {"positions": name}) for name in ("learned", "rotary")},
 }
 
@@ -120,13 +120,13 @@ def test_not_reading_padding_gives_the_losses_of_reading_it():
     agent, objective = learner.agent.train(), ObjectiveConfig()
     torch.manual_seed(1)
     skipping = compute_losses(agent, batch, objective).total.item()
-    encode = agent.encode
-    agent.encode = lambda *inputs: encode(*inputs[:4])
+    encode = agent.encode_with_losses
+    agent.encode_with_losses = lambda *inputs: encode(*inputs[:4])
     torch.manual_seed(1)
     assert compute_losses(agent, batch, objective).total.item() == pytest.approx(skipping, rel=1e-5)
 
 
-@pytest.mark.parametrize("case", ["everything", "gru", "rotary"])
+@pytest.mark.parametrize("case", ["everything", "gru", "set", "rotary"])
 def test_updates_under_autocast_stay_finite(case):
     learner = make_learner(case)
     with torch.autocast("cpu", torch.bfloat16):

@@ -49,6 +49,7 @@ CASES = {
     "moving averages": (VECTOR, CHOICE, {"normalization": "moving_average"}, {}, {}),
     "soft choices": (VECTOR, CHOICE, {"soften_stored_actions": True}, {}, {}),
     "GRU": (VECTOR, CHOICE, {"memory": "gru"}, {"filter": "exponential"}, {}),
+    "set memory, prediction": (VECTOR, CHOICE, {"memory": "set", "latent_steps": 3}, {"prediction_weight": 1.0}, {}),
     "positions, dropout": (VECTOR, CHOICE, {"positions": "learned", "dropout": 0.1}, {"filter": "leaky_ramp"}, {}),
     "microbatches": (VECTOR, CHOICE, {}, {"target_update": "before_step"}, {"accumulation_steps": 2}),
 }  # fmt: skip
@@ -57,8 +58,9 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_a_step_waits_once(case) -> None:
     observation, action, agent, objective, optimizer = case
-    networks = AgentNetworks(replace(AGENT, **agent), observation, action).to("meta")
-    learner = Learner(networks, replace(ObjectiveConfig(), **objective), OptimizerConfig(**optimizer))
+    losses = ObjectiveConfig(**objective)
+    networks = AgentNetworks(replace(AGENT, **agent), observation, action, predicts=losses.predicts).to("meta")
+    learner = Learner(networks, losses, OptimizerConfig(**optimizer))
     batch = Replay.create(replay_schema(networks.observation_space, action), capacity_steps=1).batch(4, 5, torch=True)
     batch = batch.to("meta")
     with waits_on_a_gpu() as found:

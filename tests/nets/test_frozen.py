@@ -41,7 +41,7 @@ ACTIONS = {
 }
 CASES = {
     **{kind: ({"positions": kind}, VECTORS, ACTIONS["choice"]) for kind in ("fixed", "learned", "rotary")},
-    **{kind: ({"memory": kind}, VECTORS, ACTIONS["choice"]) for kind in ("gru", "feedforward", "identity")},
+    **{kind: ({"memory": kind}, VECTORS, ACTIONS["choice"]) for kind in ("gru", "set", "feedforward", "identity")},
     **{name: ({}, VECTORS, space) for name, space in ACTIONS.items()},
     **{
         f"{name}, masked": ({}, Dict({**VECTORS, **MASKED}), ACTIONS[name]) for name in ("choice", "choices", "buttons")

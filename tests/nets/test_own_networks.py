@@ -25,13 +25,15 @@ PAGE = (ROOT / "docs" / "own_networks.md").read_text()
 def networks():
     """The names that the page's first example defines; it registers its networks."""
     names = {}
-    exec(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0], names)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    exec(blocks[0], names)
+    exec(blocks[2], names)
     return types.SimpleNamespace(**names)
 
 
-def own_agent():
+def own_agent(memory="running_mean"):
     torch.manual_seed(0)
-    config = dataclasses.replace(AGENT, timestep_encoder="two_layers", memory="running_mean", actor="linear")
+    config = dataclasses.replace(AGENT, timestep_encoder="two_layers", memory=memory, actor="linear")
     return AgentNetworks(config, Box(-1, 1, (3,)), Discrete(4)).eval()
 
 
@@ -64,8 +66,9 @@ def test_the_example_acts_as_its_windows_say():
     assert torch.allclose(step, h[:, 0], atol=1e-5)
 
 
-def test_the_example_trains(networks):
-    agent = own_agent()
+@pytest.mark.parametrize("memory", ["running_mean", "small_running_mean"])
+def test_the_example_trains(networks, memory):
+    agent = own_agent(memory)
     assert isinstance(agent.timestep_encoder, networks.TwoLayers)
     assert isinstance(agent.trajectory_encoder, networks.RunningMean)
     assert isinstance(agent.actor, networks.LinearActor)
@@ -84,7 +87,9 @@ def test_the_example_trains(networks):
     )
     before = {name: parameter.detach().clone() for name, parameter in agent.named_parameters()}
     losses, _ = Learner(agent, ObjectiveConfig(), OptimizerConfig(warmup_updates=0)).step(batch)
-    assert "units/dormant_critics" in statistics(losses, agent, batch, ("task",))
+    logged = statistics(losses, agent, batch, ("task",))
+    assert "units/dormant_critics" in logged
+    assert ("loss/trajectory_encoder/size" in logged) == (memory == "small_running_mean")
     still = [name for name, parameter in agent.named_parameters() if torch.equal(parameter, before[name])]
     assert [name for name in still if name.startswith(("timestep_encoder", "trajectory_encoder", "actor"))] == []
 
@@ -93,7 +98,7 @@ def test_the_example_trains(networks):
     ("setting", "known"),
     [
         ("timestep_encoder", "default"),
-        ("memory", "feedforward, gru, identity, (running_mean, )?transformer"),
+        ("memory", "feedforward, gru, identity, (running_mean, )?set, (small_running_mean, )?transformer"),
         ("actor", "default"),
     ],
 )

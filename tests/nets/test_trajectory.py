@@ -11,6 +11,7 @@ from network_formulas import gru_states, layer_norm, leaky_relu, linear, normal,
 from twohot.agent.build import make_trajectory_encoder
 from twohot.config import AgentConfig
 from twohot.nets.positions import LearnedPositions
+from twohot.nets.set_memory import SetMemory
 from twohot.nets.trajectory import FeedForwardMemory, GRUMemory, IdentityMemory
 from twohot.nets.transformer import Transformer
 
@@ -19,6 +20,7 @@ MEMORIES = {
     "learned": {"positions": "learned"},
     "rotary": {"positions": "rotary"},
     "gru": {"memory": "gru"},
+    "set": {"memory": "set"},
     "feedforward": {"memory": "feedforward"},
     "identity": {"memory": "identity"},
 }
@@ -83,7 +85,7 @@ def test_what_came_before_is_remembered_by_those_with_memory(memory):
     changed[:, 0] += normal(2, 32, seed=3)
     moved = (memory(changed, time) != memory(x, time)).any(-1)
     assert moved[:, 0].all()
-    assert moved[:, 1:].all() if isinstance(memory, Transformer | GRUMemory) else not moved[:, 1:].any()
+    assert moved[:, 1:].all() if isinstance(memory, Transformer | GRUMemory | SetMemory) else not moved[:, 1:].any()
 
 
 def test_gradients_reach_every_parameter(memory):

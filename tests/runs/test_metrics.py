@@ -37,7 +37,9 @@ def test_a_name_finds_its_pattern(name, pattern, placeholders):
     assert describe(name) is METRICS[pattern]
 
 
-@pytest.mark.parametrize("name", ["loss/nonsense", "", "collect/return/", "xloss/total", "loss/total/x", "loss.total"])
+@pytest.mark.parametrize(
+    "name", ["loss/nonsense", "", "collect/return/", "xloss/total", "loss/total/x/y", "loss.total"]
+)
 def test_an_undefined_name_is_refused(name):
     with pytest.raises(KeyError, match="not defined"):
         describe(name)

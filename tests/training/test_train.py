@@ -17,6 +17,7 @@ import torch
 import forked
 from broken_env import Broken
 from small import CONFIG, agent_bytes, quiet, with_epochs
+from twohot import Agent
 from twohot.config import ConfigurationError, TrainConfig
 from twohot.config.files import load_config, save_config
 from twohot.data.rollout import Rollout
@@ -166,6 +167,27 @@ def test_metrics_cover_every_part(whole: Path) -> None:
     assert all(share >= 0 for share in shares)
     assert 0.5 < sum(shares) <= 1
     assert [row.seconds for row in rows] == sorted(row.seconds for row in rows)
+
+
+@pytest.mark.parametrize("memory", ["gru", "set"])
+def test_other_memories_and_predictions_resume_bit_for_bit_whatever_is_evaluated(memory: str, tmp_path: Path) -> None:
+    changes = {
+        "agent": dataclasses.replace(CONFIG.agent, memory=memory, latent_steps=7),
+        "objective": dataclasses.replace(CONFIG.objective, prediction_weight=0.5),
+    }
+    train(dataclasses.replace(with_epochs(4), **changes), tmp_path / "whole", quiet())
+    often = dataclasses.replace(CONFIG.evaluate, every=1)
+    train(dataclasses.replace(with_epochs(2), **changes, evaluate=often), tmp_path / "run", quiet())
+    resume(tmp_path / "run", quiet(), epochs=4)
+    assert agent_bytes(tmp_path / "run") == agent_bytes(tmp_path / "whole")
+    metrics = next(row.metrics for row in reversed(read_metrics(tmp_path / "run")) if row.kind == "update")
+    kl = {"trajectory_encoder/kl"} if memory == "set" else set()
+    added = {name.removeprefix("loss/") for name in metrics if name.count("/") > 1 and name.startswith("loss/")}
+    assert added == {"prediction/reward", "prediction/observation", *kl}
+    agent = Agent.from_checkpoint(tmp_path / "run")
+    observation, _ = agent.make_environments(2).reset(seed=0)
+    agent.reset(2)
+    assert agent.act(observation).shape == (2,)
 
 
 def test_a_loaded_agent_acts(whole: Path) -> None:

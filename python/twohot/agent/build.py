@@ -10,6 +10,7 @@ from twohot.nets.critic import CriticEnsemble
 from twohot.nets.images import RandomShift
 from twohot.nets.interfaces import ActorNetwork, TimestepNetwork, TrajectoryNetwork
 from twohot.nets.output_critic import OutputCritics
+from twohot.nets.predictor import Predictor
 from twohot.nets.registry import (
     ACTORS,
     TIMESTEP_ENCODERS,
@@ -18,6 +19,7 @@ from twohot.nets.registry import (
     register_timestep_encoder,
     register_trajectory_encoder,
 )
+from twohot.nets.set_memory import SetMemory
 from twohot.nets.timestep import TimestepEncoder
 from twohot.nets.trajectory import FeedForwardMemory, GRUMemory, IdentityMemory
 from twohot.nets.transformer import Transformer
@@ -49,6 +51,16 @@ def make_critics(config: AgentConfig, action_space: Space, outputs: int) -> Crit
         return OutputCritics(*sizes, len(config.discounts), action_space, softened=softened)
     options = {"action_clip": config.critic_action_clip, "softened": softened}
     return CriticEnsemble(*sizes, config.discounts, action_space, outputs, **options)
+
+
+def make_predictor(config: AgentConfig, observation_space: spaces.Dict, action_space: Space) -> Predictor:
+    """What learns to predict the next step; it is of the size of a critic, and its rewards are in the critics' bins.
+
+    Raises:
+        SpaceError: when an entry of the observation is not what its name says.
+    """
+    sizes = config.width, config.head_hidden, config.head_layers, config.bins.count
+    return Predictor(observation_space, action_space, *sizes, excluded_keys=config.excluded_keys)
 
 
 def make_actor(config: AgentConfig, action_space: Space) -> ActorNetwork:
@@ -103,6 +115,11 @@ def _gru(config: AgentConfig) -> GRUMemory:
 @register_trajectory_encoder("feedforward")
 def _feedforward(config: AgentConfig) -> FeedForwardMemory:
     return FeedForwardMemory(config.width, config.layers, config.feed_forward, config.dropout)
+
+
+@register_trajectory_encoder("set")
+def _set(config: AgentConfig) -> SetMemory:
+    return SetMemory(config.width, config.feed_forward, config.layers, config.latent_size, config.latent_steps)
 
 
 @register_trajectory_encoder("identity")

@@ -9,10 +9,17 @@ from gymnasium import Space
 from torch import Tensor, nn
 
 from twohot._moved import renamed_method
-from twohot.agent.build import make_actor, make_critics, make_timestep_encoder, make_trajectory_encoder
+from twohot.agent.build import (
+    make_actor,
+    make_critics,
+    make_predictor,
+    make_timestep_encoder,
+    make_trajectory_encoder,
+)
 from twohot.config import AgentConfig
 from twohot.kernels.torch_private import foreach_lerp_
 from twohot.nets.actions import enumerate_actions
+from twohot.nets.interfaces import with_losses
 from twohot.nets.linear import SigmaLinear
 from twohot.nets.values import make_values
 from twohot.spaces import as_dict_space, check_action_mask, check_action_space
@@ -24,6 +31,7 @@ class AgentNetworks(nn.Module):
     Args:
         config: sizes of the networks.
         observation_space: what it sees: a Box, or a Dict of Boxes. action_space: what it does.
+        predicts: whether it learns what the next step brings (`objective.prediction_weight`); that does not act.
 
     Raises:
         SpaceError: for a space that no network here takes.
@@ -32,7 +40,9 @@ class AgentNetworks(nn.Module):
 
     discounts: Tensor
 
-    def __init__(self, config: AgentConfig, observation_space: Space, action_space: Space) -> None:
+    def __init__(
+        self, config: AgentConfig, observation_space: Space, action_space: Space, *, predicts: bool = False
+    ) -> None:
         super().__init__()
         check_action_space(action_space)
         self.config = config
@@ -48,6 +58,7 @@ class AgentNetworks(nn.Module):
         self.critics = make_critics(config, action_space, self.values.outputs)
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+        self.predictor = make_predictor(config, self.observation_space, action_space) if predicts else None
         self.register_buffer("discounts", torch.tensor(config.discounts), persistent=False)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
@@ -70,8 +81,28 @@ class AgentNetworks(nn.Module):
             observation: each [B, L, *shape]. previous_action: [B, L, *action]. previous_reward, time: [B, L].
             mask: [B, L] bool, True where there is something to see, which saves the time of the rest; None: everywhere.
         """
-        embedded = self.timestep_encoder(observation, previous_action, previous_reward, time, mask)
-        return self.trajectory_encoder(embedded, time)
+        return self.encode_with_losses(observation, previous_action, previous_reward, time, mask)[0]
+
+    def encode_with_losses(
+        self,
+        observation: dict[str, Tensor],
+        previous_action: Tensor,
+        previous_reward: Tensor,
+        time: Tensor,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `encode`, and the losses that the two encoders add, each [B, L, ...], by "<encoder>/<loss>"."""
+        embedded, of_steps = with_losses(
+            self.timestep_encoder, observation, previous_action, previous_reward, time, mask
+        )
+        h, of_memory = with_losses(self.trajectory_encoder, embedded, time)
+        return h, {**_named("timestep_encoder", of_steps), **_named("trajectory_encoder", of_memory)}
+
+    def update_statistics(self, observation: dict[str, Tensor], previous_reward: Tensor, mask: Tensor) -> None:
+        """Count the steps where mask [...] (bool) is True, before a gradient step."""
+        self.timestep_encoder.update_statistics(observation, previous_reward, mask)
+        if self.predictor is not None:
+            self.predictor.update_statistics(observation, mask)
 
     @torch.no_grad()
     def update_targets(self, rate: float) -> None:
@@ -85,3 +116,7 @@ class AgentNetworks(nn.Module):
         for module in self.modules():
             if isinstance(module, SigmaLinear):
                 module.iterate()
+
+
+def _named(part: str, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{part}/{name}": loss for name, loss in losses.items()}

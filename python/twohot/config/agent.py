@@ -42,8 +42,13 @@ class AgentConfig:
     excluded_keys: tuple[str, ...] = ("action_mask",)
     """Keys of a Dict observation that are kept from the encoder."""
     memory: str = "transformer"
-    """Trajectory encoder: transformer, gru, feedforward or identity (both without memory), or a name that you
-    registered."""
+    """Trajectory encoder: transformer, gru, set (a Gaussian belief over transitions without their order, of which the
+    policy sees a sample, as in PEARL), feedforward or identity (both without memory), or a name that you registered."""
+    latent_size: int = 16
+    """Z, dimensions of the set memory's belief."""
+    latent_steps: int = 0
+    """Steps of a trial after which the sample of the set memory's belief is drawn anew, such as those of an attempt; in
+    between it moves with the belief alone. 0 draws one for the whole trial."""
     input_projection: bool = False
     """A linear layer between the timestep encoder and the Transformer."""
     positions: Literal["fixed", "learned", "rotary"] = "fixed"
@@ -51,13 +56,14 @@ class AgentConfig:
     learned_positions: int = 0
     """Times in the table of learned positions; all later ones share the last row; 0 means the context."""
     layers: int = 3
-    """Layers of the Transformer, the GRU or the feed-forward network."""
+    """Layers of the Transformer, the GRU or the feed-forward network; hidden ones from a transition to what it adds to
+    the set memory's belief."""
     heads: int = 8
     """H, attention heads; must divide the width."""
     feed_forward: int = 1024
-    """Hidden units of the Transformer's feed-forward part, or of the feed-forward network."""
+    """Hidden units of the Transformer's feed-forward part, of the feed-forward network, or of the set memory."""
     dropout: float = 0.05
-    """Dropout of the trajectory encoder, in training only."""
+    """Dropout of the trajectory encoder, in training only; the set memory has none."""
     recompute: bool = False
     """Compute each layer of the Transformer again in the backward pass, instead of keeping what it needs there: a third
     more time for the Transformer, and its activations take next to no memory."""
@@ -113,7 +119,7 @@ class AgentConfig:
         require_kinds(self, "agent.")
         for name in ("width", "layers", "heads", "feed_forward", "context", "encoder_hidden", "encoder_layers"):
             require(getattr(self, name) >= 1, f"agent.{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("head_hidden", "head_layers", "critics", "mixture_components"):
+        for name in ("head_hidden", "head_layers", "critics", "mixture_components", "latent_size"):
             require(getattr(self, name) >= 1, f"agent.{name}: expected at least 1, got {getattr(self, name)}")
         require(
             self.width % self.heads == 0,
@@ -137,7 +143,7 @@ class AgentConfig:
             f"agent.popart_deviation: expected two numbers with 0 < smallest <= largest, got {self.popart_deviation}",
         )
         require(
-            not self.input_projection or self.memory not in ("gru", "feedforward", "identity"),
+            not self.input_projection or self.memory not in ("gru", "feedforward", "set", "identity"),
             f"agent.input_projection: expected the memory transformer, got {self.memory}",
         )
         require(self.width % 2 == 0, f"agent.width: expected an even width, got {self.width}")
@@ -146,7 +152,7 @@ class AgentConfig:
             f"agent.positions: expected an even width / heads for rotary ones, got {self.width} / {self.heads}",
         )
         require(self.vocabulary >= 2, f"agent.vocabulary: expected at least 2, got {self.vocabulary}")
-        for name in ("random_shift", "learned_positions"):
+        for name in ("random_shift", "learned_positions", "latent_steps"):
             require(getattr(self, name) >= 0, f"agent.{name}: expected at least 0, got {getattr(self, name)}")
         require(
             0 <= self.random_shift_fraction <= 1,

@@ -41,6 +41,11 @@ class ObjectiveConfig:
     """m, factor on every reward in the targets."""
     critic_weight: float = 10.0
     """Weight of the critic loss beside the actor loss."""
+    prediction_weight: float = 0.0
+    """Weight of predicting the next step's observation (its vectors) and reward from memory and action, as VariBAD does
+    for the whole trial; 0 predicts nothing, with no network for it."""
+    kl_weight: float = 0.01
+    """Weight of the divergence of the set memory's belief from a unit Gaussian."""
     critic_subset: int = 2
     """Critics drawn (with replacement) for a target."""
     critic_reduction: Literal["auto", "mean", "min"] = "auto"
@@ -71,7 +76,7 @@ class ObjectiveConfig:
             require(samples is None or samples >= 0, f"objective.{name}: expected at least 0, got {samples}")
         for name in ("reward_multiplier", "critic_weight"):
             require(math.isfinite(getattr(self, name)), f"objective.{name}: expected a finite number")
-        for name in ("imitation_weight", "policy_gradient_weight", "filter_beta"):
+        for name in ("imitation_weight", "policy_gradient_weight", "filter_beta", "prediction_weight", "kl_weight"):
             value = getattr(self, name)
             require(value is None or 0 <= value < math.inf, f"objective.{name}: expected at least 0, got {value}")
         maximum = self.filter_maximum
@@ -87,6 +92,17 @@ class ObjectiveConfig:
             imitation if self.imitation_weight is None else self.imitation_weight,
             gradient if self.policy_gradient_weight is None else self.policy_gradient_weight,
         )
+
+    @property
+    def predicts(self) -> bool:
+        """Whether an agent has to have a network that predicts the next step."""
+        return self.prediction_weight > 0
+
+    def auxiliary_weight(self, name: str) -> float:
+        """Of a loss that is neither the actor's nor the critic's, "<part of the agent>/<loss>"; 1 where none is set."""
+        if name == "trajectory_encoder/kl":
+            return self.kl_weight
+        return self.prediction_weight if name.startswith("prediction/") else 1.0
 
     @property
     def reduction(self) -> Literal["mean", "min"]:

@@ -224,7 +224,10 @@ def _load(path: Path) -> tuple[TrainConfig, AgentNetworks]:
     with checkpoint.reading(path):
         config, spaces = from_json(TrainConfig, state["config"]), state["spaces"]
         networks = AgentNetworks(
-            config.agent, space_from_json(spaces["observation"]), space_from_json(spaces["action"], action=True)
+            config.agent,
+            space_from_json(spaces["observation"]),
+            space_from_json(spaces["action"], action=True),
+            predicts=config.objective.predicts,
         )
         checkpoint.load_module(networks, checkpoint.read_tensors(path, "agent"))
     return config, networks.eval()

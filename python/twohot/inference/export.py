@@ -15,6 +15,7 @@ from twohot.agent import AgentNetworks
 from twohot.errors import TwohotError
 from twohot.kernels.attention.reference import rotate, rotation
 from twohot.nets.frozen import frozen_copy
+from twohot.nets.set_memory import SetMemory
 from twohot.nets.trajectory import FeedForwardMemory, GRUMemory, IdentityMemory
 from twohot.nets.transformer import Transformer
 from twohot.spaces import ACTION_MASK, shape_of, space_to_json
@@ -40,8 +41,8 @@ class TransformerStep(nn.Module):
         cache = self.transformer.initial_cache(environments)
         return cache.keys, cache.values
 
-    def forward(self, x: Tensor, time: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Memory]:
-        """x [B, E], time [B] to h [B, E] and the memory of the next step."""
+    def forward(self, x: Tensor, time: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Memory]:
+        """x [B, E], time [B] to h [B, E] of the mode and of a sample, and the memory of the next step."""
         transformer, (rows, size) = self.transformer, keys.shape[3:]
         here = torch.arange(rows, device=x.device) == (time % rows).unsqueeze(-1)  # [B, L]
         known = (torch.arange(rows, device=x.device) <= time.unsqueeze(-1))[:, None, None]  # [B, 1, 1, L]
@@ -64,7 +65,8 @@ class TransformerStep(nn.Module):
 
         for layer in transformer.blocks:
             x = layer.block(x, attend)
-        return transformer.norm(x).squeeze(1), tuple(torch.stack(each) for each in zip(*kept, strict=True))
+        h = transformer.norm(x).squeeze(1)
+        return h, h, tuple(torch.stack(each) for each in zip(*kept, strict=True))
 
 
 class GRUStep(nn.Module):
@@ -78,10 +80,33 @@ class GRUStep(nn.Module):
         """A state of zeros."""
         return (self.encoder.initial_cache(environments).state,)
 
-    def forward(self, x: Tensor, time: Tensor, state: Tensor) -> tuple[Tensor, Memory]:
+    def forward(self, x: Tensor, time: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Memory]:
         """As `TransformerStep`."""
         states, state = self.encoder.gru(x.unsqueeze(1), state * (time > 0)[:, None])
-        return self.encoder.norm(self.encoder.out(states.squeeze(1))), (state,)
+        h = self.encoder.norm(self.encoder.out(states.squeeze(1)))
+        return h, h, (state,)
+
+
+class SetStep(nn.Module):
+    """`SetMemory.step` with a cache, each [1, B, ...], that goes in and comes out."""
+
+    def __init__(self, encoder: SetMemory) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def memory(self, environments: int) -> Memory:
+        """The embedding of the step before, the belief, and the noise of its sample; all 0."""
+        cache = self.encoder.initial_cache(environments)
+        return cache.before[None], cache.total[None], cache.noise[None]
+
+    def forward(
+        self, x: Tensor, time: Tensor, before: Tensor, total: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Memory]:
+        """As `TransformerStep`; the mode is that of the belief's mean."""
+        encoder = self.encoder
+        total = encoder.next_total(x, time, before[0], total[0])
+        noise = torch.where(encoder.begins(time).unsqueeze(-1), torch.randn_like(noise[0]), noise[0])
+        return encoder.output(x, total, None), encoder.output(x, total, noise), (x[None], total[None], noise[None])
 
 
 class NoMemoryStep(nn.Module):
@@ -95,14 +120,16 @@ class NoMemoryStep(nn.Module):
         """Nothing."""
         return ()
 
-    def forward(self, x: Tensor, time: Tensor) -> tuple[Tensor, Memory]:
+    def forward(self, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Memory]:
         """As `TransformerStep`."""
-        return self.encoder(x, time), ()
+        h = self.encoder(x, time)
+        return h, h, ()
 
 
 STEPS: dict[type, type] = {
     Transformer: TransformerStep,
     GRUMemory: GRUStep,
+    SetMemory: SetStep,
     FeedForwardMemory: NoMemoryStep,
     IdentityMemory: NoMemoryStep,
 }
@@ -143,9 +170,11 @@ class ActingStep(nn.Module):
             time: [B] int64, index of the step in its trial: 0 begins a new one, whatever the memory holds.
             memory: as it came out of the step before, and zeros at first.
         """
-        h, memory = self.step(self.encoder(observation, previous_action, previous_reward, time), time, *memory)
-        policy = self.actor.acting(h, observation.get(ACTION_MASK))
-        return policy.mode(), policy.sample(), memory
+        x, legal = self.encoder(observation, previous_action, previous_reward, time), observation.get(ACTION_MASK)
+        expected, drawn, memory = self.step(x, time, *memory)
+        policy = self.actor.acting(expected, legal)
+        sampled = policy if drawn is expected else self.actor.acting(drawn, legal)
+        return policy.mode(), sampled.sample(), memory
 
 
 def export_policy(networks: AgentNetworks, path: str | Path, *, environments: int = 2) -> None:

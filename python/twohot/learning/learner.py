@@ -19,7 +19,7 @@ from twohot.learning.length_groups import by_length
 from twohot.replay import Batch
 from twohot.tensors import require_alike
 
-BUILT_IN = ("transformer", "gru", "feedforward", "identity")
+BUILT_IN = ("transformer", "gru", "feedforward", "set", "identity")
 """Trajectory encoders whose sizes the configuration names."""
 
 
@@ -132,7 +132,7 @@ class Learner:
         if own or self.config.compile or not batch.mask.is_cpu:
             return sys.maxsize
         hidden = config.width, config.encoder_hidden, config.critics * config.head_hidden
-        beside = config.feed_forward if config.memory == "feedforward" else 0
+        beside = config.feed_forward if config.memory in ("feedforward", "set") else 0
         return max(rows * max(*hidden, beside), *(seen.numel() for seen in batch.observation.values()))
 
     def _set_training(self, mode: bool) -> None:
@@ -146,7 +146,7 @@ class Learner:
     def _step(self, batch: Batch, parts: list[Batch]) -> tuple[Losses, Tensor]:
         agent = self.agent
         real = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask), dim=1)
-        agent.timestep_encoder.update_statistics(batch.observation, batch.previous_reward, real)
+        agent.update_statistics(batch.observation, batch.previous_reward, real)
         self.optimizer.zero_grad(set_to_none=True)  # before the activations need the memory
         targets = []
         use_bfloat16 = self.config.precision == "bfloat16"
@@ -172,7 +172,9 @@ class Learner:
             finite = finite & (target.isfinite() | ~mask.unsqueeze(-1)).all()
         if not finite:  # a GPU is waited for here, and nowhere else
             what = "a target is infinite" if norm.isfinite() else f"the gradient norm is {norm.item()}"
-            critic = "" if losses.critic is None else f", critic loss {losses.critic.item():.4g}"
+            others = {} if losses.critic is None else {"critic": losses.critic}
+            others |= losses.auxiliary
+            critic = "".join(f", {name} loss {loss.item():.4g}" for name, loss in others.items())
             raise NonFiniteLossError(
                 f"update {self.updates}: {what} (actor loss {losses.actor.item():.4g}{critic}); "
                 f"lower --optimizer.learning-rate or the reward multipliers"

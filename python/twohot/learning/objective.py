@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,7 +11,9 @@ from torch.nn import functional
 from twohot.agent import AgentNetworks
 from twohot.config import ConfigurationError, ObjectiveConfig
 from twohot.learning.actor_losses import advantages, filter_weights, imitated_log_prob, imitation, policy_gradient
+from twohot.learning.auxiliary import network_losses, prediction_losses
 from twohot.learning.targets import targets
+from twohot.nets.interfaces import with_losses
 from twohot.nets.policies import Policy
 from twohot.replay import Batch
 from twohot.spaces import ACTION_MASK
@@ -42,6 +44,8 @@ class Losses:
     """[B x L, E] of each step."""
     imitation: Tensor | None = None
     policy_gradient: Tensor | None = None
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
+    """Further losses, before their weights, by "<part of the agent>/<loss>"."""
 
 
 def compute_losses(agent: AgentNetworks, batch: Batch, config: ObjectiveConfig) -> Losses:
@@ -52,11 +56,12 @@ def compute_losses(agent: AgentNetworks, batch: Batch, config: ObjectiveConfig) 
         batch: of torch tensors on the agent's device.
 
     Returns:
-        `Losses`; `total` = actor + critic_weight x critic, each a mean over real steps only.
+        `Losses`; `total` = actor + critic_weight x critic + weights x auxiliary ones, each a mean over real steps only.
     """
     mask, shape = batch.mask, batch.mask.shape
     seen = functional.pad(mask, (1, 0)) | functional.pad(mask, (0, 1))  # before a real step, or after one
-    h = agent.encode(batch.observation, batch.previous_action, batch.previous_reward, batch.time, seen)
+    given = batch.observation, batch.previous_action, batch.previous_reward, batch.time
+    h, found = agent.encode_with_losses(*given, seen)
     h_t, h_tp1 = h[:, :-1].flatten(0, 1), h[:, 1:].flatten(0, 1)
     legal_t = legal_tp1 = None
     if ACTION_MASK in batch.observation:
@@ -71,7 +76,8 @@ def compute_losses(agent: AgentNetworks, batch: Batch, config: ObjectiveConfig) 
         state = agent.critics.state_features(h_t)
         critic, value = agent.values.loss(agent.critics, state, batch.action, target, mask)
 
-    policy, actor = agent.actor(h_t, legal_t), None
+    (policy, of_actor), actor = with_losses(agent.actor, h_t, legal_t), None
+    found |= {f"actor/{name}": loss.unflatten(0, shape) for name, loss in of_actor.items()}
     if imitation_weight:
         log_prob = imitated_log_prob(agent, policy, action, config)
         with torch.no_grad():
@@ -89,8 +95,12 @@ def compute_losses(agent: AgentNetworks, batch: Batch, config: ObjectiveConfig) 
         actor = gradient_weight * gradient if actor is None else actor + gradient_weight * gradient
     assert actor is not None  # the configuration has a positive weight
 
+    total = actor if critic is None else actor + config.critic_weight * critic
+    auxiliary = {**network_losses(found, mask), **prediction_losses(agent, h_t, batch, config)}
+    for name, loss in auxiliary.items():
+        total = total + config.auxiliary_weight(name) * loss
     return Losses(
-        total=actor if critic is None else actor + config.critic_weight * critic,
+        total=total,
         actor=actor.detach(),
         critic=_detached(critic),
         target=target,
@@ -101,6 +111,7 @@ def compute_losses(agent: AgentNetworks, batch: Batch, config: ObjectiveConfig) 
         h=h_t.detach(),
         imitation=_detached(imitated),
         policy_gradient=_detached(gradient),
+        auxiliary={name: loss.detach() for name, loss in auxiliary.items()},
     )
 
 

@@ -34,6 +34,7 @@ def statistics(losses: Losses, agent: AgentNetworks, batch: Batch, task_names: t
         "loss/actor": losses.actor,
         "policy/entropy": masked_mean(losses.policy.entropy()[:, -1].unflatten(0, mask.shape), mask),
         **_dormant(losses, agent, batch),
+        **{f"loss/{name}": loss for name, loss in losses.auxiliary.items()},
     }
     for name in ("imitation", "policy_gradient", "critic"):
         if getattr(losses, name) is not None:
@@ -94,8 +95,10 @@ def update_norms(before: list[Tensor], agent: AgentNetworks) -> dict[str, Tensor
     parameters = agent.trainable_parameters()
     change = {id(new): new - old for new, old in zip(parameters, before, strict=True)}
     result = {"update/norm": _norm(list(change.values()))}
-    for name in ("timestep_encoder", "trajectory_encoder", "actor", "critics"):
-        part: nn.Module = getattr(agent, name)
+    for name in ("timestep_encoder", "trajectory_encoder", "actor", "critics", "predictor"):
+        part: nn.Module | None = getattr(agent, name)
+        if part is None:
+            continue
         mine = [parameter for parameter in part.parameters() if parameter.requires_grad]
         result[f"update/norm/{name}"] = _norm([change[id(parameter)] for parameter in mine])
         result[f"gradient/norm/{name}"] = _norm([p.grad for p in mine if p.grad is not None])

@@ -108,6 +108,7 @@ class FrozenPolicy:
     def __init__(self, timestep_encoder: Any, trajectory_encoder: Any, actor: Any, device: torch.device) -> None:
         self.timestep_encoder, self.trajectory_encoder, self.actor = timestep_encoder, trajectory_encoder, actor
         self.device = device
+        self._draw = getattr(trajectory_encoder, "sample", None)
         self._together = _packed_policy(timestep_encoder, trajectory_encoder, actor)
 
     def __reduce__(self) -> tuple:
@@ -165,7 +166,7 @@ class FrozenPolicy:
             state: from `initial_state`; `state.reset(mask)` where a trial begins.
             observation: each [B, *shape]; "action_mask", where there is one, rules out actions.
             previous_action: [B, *action]. previous_reward: [B] float; zeros on a trial's first step.
-            greedy: take the policy's mode instead of sampling. generator: random stream of the samples.
+            greedy: take the policy's mode instead of sampling. generator: random stream of the samples, a memory's too.
 
         Returns:
             [B, *action]; int64 for choices.
@@ -182,6 +183,8 @@ class FrozenPolicy:
             self._step_together(state, given, x=x)
             policy = self.actor.plain.acting_policy(x, mask)
         else:
+            if self._draw is not None and not greedy:
+                self._draw(state.time, state.cache, generator)
             policy = self.actor.acting(self.encode_step(state, observation, previous_action, previous_reward), mask)
         return policy.mode() if greedy else sample(policy, generator)
 

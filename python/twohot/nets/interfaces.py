@@ -1,7 +1,8 @@
 """What the three networks of an agent that are chosen by name have to do (docs/own_networks.md).
 
-A network need not derive from these: it is called by these methods. Shapes: `B` sequences or environments, `L` steps,
-`E` width.
+A network need not derive from these: it is called by these methods. Each may also have `forward_with_losses`, which
+takes what `forward` takes and returns a pair: what `forward` returns, and losses of its own, {name: one for each step,
+[B, L, ...]}, which the learner adds to the agent's. Shapes: `B` sequences or environments, `L` steps, `E` width.
 """
 
 from __future__ import annotations
@@ -12,6 +13,12 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from twohot.nets.policies import Policy
+
+
+def with_losses(network: nn.Module, *arguments: Any) -> tuple[Any, dict[str, Tensor]]:
+    """What a network makes of its arguments, and the losses that it adds, if it is one that does."""
+    method = getattr(network, "forward_with_losses", None)
+    return (network(*arguments), {}) if method is None else method(*arguments)
 
 
 class Cache(Protocol):
@@ -41,7 +48,11 @@ class TimestepNetwork(nn.Module):
 
 
 class TrajectoryNetwork(nn.Module):
-    """From embeddings of the steps so far to h."""
+    """From embeddings of the steps so far to h.
+
+    One that acts at random has `sample(time, cache, generator)` too: it is called before `step` where actions are
+    sampled, and draws from the generator what that step needs.
+    """
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x [B, L, E], time [B, L] to h [B, L, E], causally."""

@@ -48,6 +48,13 @@ def kind_of(name: str, space: Space) -> Kind:
     return "image" if dimensions == 3 and space.dtype == np.uint8 else "vector"
 
 
+def kinds_of(observation_space: spaces.Dict, excluded_keys: Collection[str]) -> dict[str, Kind]:
+    """`kind_of` each entry that is not excluded, in the order of their names."""
+    return {
+        name: kind_of(name, observation_space[name]) for name in sorted(observation_space) if name not in excluded_keys
+    }
+
+
 class TimestepEncoder(TimestepNetwork):
     """Every entry of the observation, the previous action and the previous reward into one MLP.
 
@@ -85,8 +92,8 @@ class TimestepEncoder(TimestepNetwork):
         excluded_keys: Collection[str] = ("action_mask",),
     ) -> None:
         super().__init__()
-        shown = {name: observation_space[name] for name in sorted(observation_space) if name not in excluded_keys}
-        kinds = {name: kind_of(name, space) for name, space in shown.items()}
+        kinds = kinds_of(observation_space, excluded_keys)
+        shown = {name: observation_space[name] for name in kinds}
         self.vectors = [name for name, kind in kinds.items() if kind == "vector"]
         self.images = [name for name, kind in kinds.items() if kind == "image"]
         self.show_reward = previous_reward

@@ -145,7 +145,7 @@ METRICS: dict[str, Metric] = {
         "losses",
         "over updates",
         {
-            "loss/total": ("", "The loss that is minimised: the weighted sum of the actor's and the critic's."),
+            "loss/total": ("", "The loss that is minimised: the weighted sum of all others."),
             "loss/actor": ("", "The actor's loss, a mean over real steps and discounts."),
             "loss/imitation": (
                 "",
@@ -158,6 +158,12 @@ METRICS: dict[str, Metric] = {
                 "real steps and discounts.",
             ),
             "loss/critic": ("", "The critic's loss before its weight, a mean over real steps, discounts and critics."),
+            "loss/{part}/{loss}": (
+                "",
+                "A loss that one part of the agent adds, before its weight, a mean over real steps: "
+                "prediction/reward and prediction/observation of the next step, trajectory_encoder/kl of the set "
+                "memory's belief, and those of custom networks.",
+            ),
             "gradient/norm": ("", "Euclidean norm of the gradient of all parameters, before clipping."),
             "update/norm": ("", "Euclidean norm of the change of all parameters in one update."),
         },

@@ -45,7 +45,12 @@ def make_environments(config: TrainConfig) -> tuple[Layout, TrialEnvironments]:
 
 
 def make_networks(
-    config: AgentConfig, observation_space: Space, action_space: Space, device: torch.device
+    config: AgentConfig,
+    observation_space: Space,
+    action_space: Space,
+    device: torch.device,
+    *,
+    predicts: bool = False,
 ) -> AgentNetworks:
     """An agent on a device, in eval mode.
 
@@ -53,7 +58,7 @@ def make_networks(
         ConfigurationError: for a space that it does not take, or sizes beyond this machine.
     """
     try:
-        return AgentNetworks(config, observation_space, action_space).to(device).eval()
+        return AgentNetworks(config, observation_space, action_space, predicts=predicts).to(device).eval()
     except SpaceError as error:
         raise ConfigurationError(f"environment.tasks: {error}") from error
     except (MemoryError, OverflowError, RuntimeError, TypeError) as error:

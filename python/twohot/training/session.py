@@ -51,7 +51,7 @@ class Session:
         spaces = self.environments.single_observation_space, self.environments.single_action_space
         self.device = torch.device(config.device)
         try:
-            self.agent = make_networks(config.agent, *spaces, self.device)
+            self.agent = make_networks(config.agent, *spaces, self.device, predicts=config.objective.predicts)
         except Exception:
             self.environments.close()
             raise
