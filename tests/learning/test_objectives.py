@@ -94,6 +94,7 @@ def assert_equals_loops(monkeypatch, agent, batch, config):
 
 SPACES = {
     "discrete": (Discrete(4), 0, False),
+    "discrete, masked": (Discrete(4), 0, True),
     "discrete, masked, sampled": (Discrete(4), 2, True),
     "multi-discrete, masked": (MultiDiscrete([2, 3]), 0, True),
     "multi-discrete, sampled": (MultiDiscrete([3, 1]), 2, False),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from twohot.agent import AgentNetworks
 from twohot.config import ObjectiveConfig
 from twohot.learning.targets import action_values
-from twohot.nets.policies import Policy
+from twohot.nets.policies import Categorical, Policy
 from twohot.rl.advantages import (
     FILTERS,
     exponential_filter,
@@ -70,7 +70,12 @@ def imitation(log_prob: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
 
 
 def policy_gradient(
-    agent: AgentNetworks, state: Tensor, policy: Policy, mask: Tensor, config: ObjectiveConfig
+    agent: AgentNetworks,
+    state: Tensor,
+    policy: Policy,
+    mask: Tensor,
+    config: ObjectiveConfig,
+    masked: bool = False,
 ) -> Tensor:
     """- mean PopArt(min_c Q_c(h_t, a)), a ~ pi, over the steps where mask [B, L] is True.
 
@@ -80,6 +85,7 @@ def policy_gradient(
 
     Args:
         state: of the critics, for M = B x L steps. policy: [M, G].
+        masked: whether many actions are impossible, whose values then take no time.
     """
     critics, values, state = agent.critics, agent.values, state.detach()
     samples, mean_first = config.policy_gradient_samples, config.policy_gradient_order == "mean_first"
@@ -91,7 +97,11 @@ def policy_gradient(
 
     if samples == 0:
         with torch.no_grad():
-            q = minimum(values.normalized(critics, critics.all_features(state)))
+            if not (masked and isinstance(policy, Categorical)):
+                q = minimum(values.normalized(critics, critics.all_features(state)))
+            else:
+                wanted = (policy.probabilities > 0) & mask.flatten()[:, None, None]
+                q = minimum(values.normalized_choices(critics, state, wanted))
         value = (policy.probabilities * q).sum(-1).amin(0)
     else:
         with frozen(critics):

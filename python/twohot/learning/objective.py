@@ -91,7 +91,7 @@ def compute_losses(agent: AgentNetworks, batch: Batch, config: ObjectiveConfig) 
         imitated = imitation(log_prob.unflatten(0, shape), filter_weight, mask)
         actor = imitation_weight * imitated
     if gradient_weight and state is not None:
-        gradient = policy_gradient(agent, state, policy, mask, config)
+        gradient = policy_gradient(agent, state, policy, mask, config, legal_t is not None)
         actor = gradient_weight * gradient if actor is None else actor + gradient_weight * gradient
     assert actor is not None  # the configuration has a positive weight
 

@@ -24,6 +24,8 @@ CriticHeads = CriticEnsemble | OutputCritics
 class _Values(nn.Module, ABC):
     """Values of actions, from those of R (step, discount, action)."""
 
+    popart: PopArt
+
     def decode_actions(self, critics: CriticHeads, state: Tensor, action: Tensor, counts: Tensor) -> Tensor:
         """Values [C, M, G] of actions [M, G, *action], without gradient, of steps where `counts` [M] is True.
 
@@ -46,6 +48,11 @@ class _Values(nn.Module, ABC):
         q = value.new_zeros(critics.critics, *wanted.shape)
         q[:, step, discount, action] = value
         return q
+
+    def normalized_choices(self, critics: CriticHeads, state: Tensor, wanted: Tensor) -> Tensor:
+        """As `decode_choices`, less PopArt's mean and by its deviation."""
+        q = self.decode_choices(critics, state, wanted)
+        return self.popart.normalize(q.movedim(2, -1)).movedim(-1, 2)
 
     @abstractmethod
     def _values(self, critics: CriticHeads, state: Tensor, step: Tensor, discount: Tensor, action: Tensor) -> Tensor:

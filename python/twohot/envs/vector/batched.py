@@ -140,10 +140,11 @@ class SingleEnv(gym.Env[Any, Any]):
     def render(self) -> np.ndarray | None:
         return self.batch.picture(0) if self.render_mode else None
 
-    def _observe(self) -> np.ndarray:
+    def _observe(self) -> np.ndarray | dict[str, np.ndarray]:
         observation = self.batch.observe()
-        assert isinstance(observation, np.ndarray)
-        return observation[0]
+        if isinstance(observation, np.ndarray):
+            return observation[0]
+        return {name: part[0] for name, part in observation.items()}
 
 
 def draw_cells(cells: np.ndarray, colours: Sequence[tuple[int, int, int]], pixels: int = 32) -> np.ndarray:

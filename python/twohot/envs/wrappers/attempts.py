@@ -49,7 +49,7 @@ class Attempts(gym.Wrapper):
     too), `attempt_lengths` (int32, (attempts,), steps), `attempt_success` (bool, (attempts,), whether a step's
     info told of a success, see `told_success`) and `success_told` (bool, whether any info said anything of it). Where
     the trial has one attempt, an environment that holds attempts itself may put its own first three into its last info,
-    for any number of attempts.
+    for any number of attempts; `attempt_success` only if it knows successes.
 
     An environment whose attribute `hidden_task` is true is reset with `options={"attempt": i}`: it draws what is
     hidden at 0 and keeps it at 1, 2, ...
@@ -134,7 +134,8 @@ def own_results(info: dict[str, Any]) -> dict[str, np.ndarray]:
     if info.keys().isdisjoint(RESULTS):
         return {}
     own = {name: _column(name, info[name]) for name in RESULTS if name in info}
-    lengths = [len(own[name]) if name in own else 1 for name in RESULTS]
+    # Of successes alone an environment may have nothing to say.
+    lengths = [len(own[name]) if name in own else 1 for name in RESULTS if name in own or name != "attempt_success"]
     if len(set(lengths)) > 1:
         raise BrokenEnvironmentError(f"expected {', '.join(RESULTS)} of as many attempts each, got {lengths}")
     return own
