@@ -86,6 +86,18 @@ def test_evaluate_and_report(run: Path, tmp_path: Path, capsys) -> None:
     assert (tmp_path / "page.html").exists()
 
 
+def test_other_tasks_are_played_by_an_agent_that_they_fit(run: Path, tmp_path: Path, capsys) -> None:
+    own = (run / "evaluation.json").read_bytes()
+    arguments = ["evaluate", str(run), "--trials", "2", "--json", str(tmp_path / "other.json"), "--tasks"]
+    assert cli.main([*arguments, "RepeatFirstEasy", "RepeatFirstMedium"]) == 0
+    assert "RepeatFirstMedium" in capsys.readouterr().out
+    found = json.loads((tmp_path / "other.json").read_text())
+    assert [task["task"] for task in found["tasks"]] == ["RepeatFirstEasy", "RepeatFirstMedium"]
+    assert (run / "evaluation.json").read_bytes() == own
+    assert "--tasks: expected tasks that fit" in fails(capsys, *arguments, "HigherLowerEasy", code=2)
+    assert "no popgym task named 'RepeatEasy'" in fails(capsys, *arguments, "RepeatEasy")
+
+
 def test_several_runs_are_evaluated_together(run: Path, tmp_path: Path, capsys) -> None:
     other = shutil.copytree(run, tmp_path / "other")
     arguments = ["evaluate", str(run), str(other), "--trials", "3", "--json", str(tmp_path / "new" / "both.json")]

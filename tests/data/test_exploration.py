@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
-from twohot.data.rollout import UniformPolicy
+from small import CONFIG
+from twohot.config import CollectConfig, ConfigurationError, EnvironmentConfig
+from twohot.data.rollout import Rollout, UniformPolicy, seeded_generator
 from twohot.rl.exploration import Exploration, Schedule, linear_schedule, random_choices
+from twohot.training.build import make_environments, make_exploration
 
 ROWS = 1000
 
@@ -49,6 +54,46 @@ def test_choices_are_random_as_often_as_scheduled():
 def test_without_a_multiplier_all_trials_have_the_same_noise():
     noise = explore(spaces.Discrete(10), Schedule(1.0, 1.0, 0), randomize_epsilon=False)
     assert (noise(np.full(ROWS, 10), 0) < 10).all()
+
+
+def test_noise_that_is_asked_for_is_nowhere_else():
+    noise = explore(spaces.Discrete(10), Schedule(1.0, 1.0, 0), randomize_epsilon=False)
+    where = np.arange(ROWS) % 3 == 0
+    np.testing.assert_array_equal(noise(np.full(ROWS, 10), 0, where=where) < 10, where)
+
+
+def test_a_t_maze_asks_for_noise_at_its_junction():
+    """A policy that never leaves the way turns there, and nowhere else. Another environment does not ask."""
+    collect = CollectConfig(environments=6, epsilon_start=1.0, epsilon_end=1.0, epsilon_where="asked")
+    config = replace(CONFIG, environment=EnvironmentConfig(suite="tmaze", tasks=("passive-2-6",)))
+    config = replace(config, collect=replace(collect, randomize_epsilon=False))
+    _, environments = make_environments(config)
+
+    class Ahead:
+        def initial_state(self, environments):
+            return UniformPolicy(None).initial_state(environments)
+
+        def act(self, state, observation, previous_action, previous_reward, **_):
+            return torch.zeros(len(previous_reward), dtype=torch.int64)
+
+    taken, step = [], environments.step
+
+    def recorded(actions):
+        taken.append((environments.batch.explore, actions.copy()))
+        return step(actions)
+
+    environments.step = recorded
+    noise = make_exploration(config, environments.single_action_space)
+    rollout = Rollout(environments, Ahead(), generator=seeded_generator(0, 0), exploration=noise)
+    rollout.restart(list(range(6)))
+    rollout.collect(300)
+    at_junction, actions = (np.concatenate(found) for found in zip(*taken, strict=True))
+    assert (actions[~at_junction] == 0).all()
+    counts = np.bincount(actions[at_junction], minlength=4)
+    # Chi-square with 3 degrees of freedom exceeds 45 in one of 10^9 draws.
+    assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 45
+    with pytest.raises(ConfigurationError, match=r"collect\.epsilon_where: nothing in dark_key asks"):
+        make_environments(replace(config, environment=EnvironmentConfig(suite="dark_key", tasks=("5x5",))))
 
 
 def test_the_step_of_a_trial_counts_from_its_beginning():

@@ -210,13 +210,17 @@ def test_the_input_projection_comes_before_positions_in_windows_and_in_steps(pos
     assert_accurate(prefilled, truth.double(), floor=256)
 
 
-def test_the_input_projection_leaves_the_residual_stream_in_float32():
-    model = Transformer(16, 1, 2, 32, 0.0, 8, positions="rotary", input_projection=True).eval()
+@pytest.mark.parametrize("input_projection", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_residual_stream_stays_in_float32_under_autocast(input_projection, dtype):
+    """Whatever the encoder before it has made of its products."""
+    model = Transformer(16, 1, 2, 32, 0.0, 8, positions="rotary", input_projection=input_projection).eval()
     given = []
     model.layers[0].register_forward_pre_hook(lambda module, inputs: given.append(inputs[0].dtype))
     with torch.autocast("cpu", torch.bfloat16):
-        model(torch.randn(2, 4, 16), torch.arange(4).expand(2, 4))
+        h = model(torch.randn(2, 4, 16).to(dtype), torch.arange(4).expand(2, 4))
     assert given == [torch.float32]
+    assert h.dtype == torch.float32
 
 
 # The learner

@@ -144,17 +144,17 @@ def test_what_is_finished_is_judged_from_the_rows_alone(done, tmp_path: Path) ->
     assert finished_runs(elsewhere) == finished_runs(study) == {RunKey("scalar", 3)}
 
 
-def test_the_random_policy_enters_once_a_seed(done, tmp_path: Path) -> None:
+def test_the_random_policy_enters_once_for_each_seed_and_task(done, tmp_path: Path) -> None:
     _, _, rows = done
     study = load_study(written(tmp_path))
     other = [replace(row, setting="two_hot") if row.setting == "scalar" else row for row in rows]
-    later = [replace(row, seed=4) for row in rows]
-    for new in (rows, other, later):
+    later, elsewhere = [replace(row, seed=4) for row in rows], [replace(row, task="another") for row in rows]
+    for new in (rows, other, later, elsewhere, elsewhere[:1]):
         add_rows(study, new, tmp_path / "lock")
     stored = read_rows(study.rows_path)
     randoms = [row for row in rows if row.setting == "random"]
-    assert len([row for row in stored if row.setting == "random"]) == 2 * len(randoms)
-    assert len(stored) == 3 * len(rows) - len(randoms)
+    assert len([row for row in stored if row.setting == "random"]) == 3 * len(randoms)
+    assert len(stored) == 4 * len(rows) - len(randoms)
     assert [(row.setting, row.seed) for row in stored] == sorted(
         [(row.setting, row.seed) for row in stored],
         key=lambda pair: (["random", "two_hot", "scalar"].index(pair[0]), pair[1]),

@@ -36,6 +36,7 @@ ADDED = frozenset(
         "objective.prediction_weight",
         "objective.kl_weight",
         "optimizer.group_by_length",
+        "collect.epsilon_where",
         "optimizer.warmup_from_zero",
     }
 )

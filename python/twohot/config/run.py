@@ -44,6 +44,9 @@ class CollectConfig:
     """Steps of a trial over which its epsilon falls (bilevel exploration); 0 keeps it the same."""
     randomize_epsilon: bool = True
     """Multiply epsilon by a number drawn from U(0, 1) for each trial."""
+    epsilon_where: Literal["everywhere", "asked"] = "everywhere"
+    """Explore at every step; or where the environment asks for it, as a T-Maze does at its junction, which is hardly
+    ever reached with random steps before it."""
     flip_probability: float = 0.15
     """Probability of each button (MultiBinary actions) to be flipped in an action that explores."""
     flip_steps: int = 1

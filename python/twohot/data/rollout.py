@@ -210,7 +210,8 @@ class Rollout:
             actions = actions.cpu().numpy()
             if self.exploration is not None:
                 mask = as_dict(self._observation).get(ACTION_MASK)
-                actions = self.exploration(actions, self.environment_steps, mask)
+                where = getattr(self.environments, "explore", None) if self.exploration.asked else None
+                actions = self.exploration(actions, self.environment_steps, mask, where)
             actions = actions.astype(self._action_dtype)
             observation, reward, terminated, truncated, info = self.environments.step(actions)
             reward = reward.astype(np.float32)

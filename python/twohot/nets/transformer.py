@@ -150,9 +150,9 @@ class Transformer(TrajectoryNetwork):
         return cast("Iterable[TransformerLayer]", self.layers)
 
     def mapped(self, x: Tensor) -> Tensor:
-        """x [..., E] after the input projection, where there is one."""
+        """x [..., E] after the input projection, where there is one, in the dtype of the weights."""
         # Autocast would leave the residual stream in bfloat16.
-        return x if self.inputs is None else self.inputs(x).to(x.dtype)
+        return (x if self.inputs is None else self.inputs(x)).to(self.norm.weight.dtype)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x [B, L, E] embeddings, time [B, L] index of each step in its trial; returns h [B, L, E]."""

@@ -51,4 +51,35 @@ PRESETS: dict[str, Preset] = {
             evaluate=config.EvaluateConfig(every=10, trials=32, final_trials=128),
         ),
     ),
+    "dark-key-8x8-small": Preset(
+        "Dark-Key-To-Door, 8 x 8, 500 steps a trial, resets included, a small agent; two hours on one core.",
+        config.TrainConfig(
+            epochs=82,
+            updates_per_epoch=1000,
+            warmup_epochs=2,
+            batch_size=4,
+            window=500,
+            threads=1,
+            # An agent that is told neither the time nor where in its window a step is can act on the last 500 steps for
+            # longer than it was trained.
+            environment=config.EnvironmentConfig(suite="dark_key", tasks=("8x8-reset-step",), context_features=False),
+            agent=small_agent(
+                context=500,
+                discount=0.95,
+                training_discounts=(0.7,),
+                critic="scalar",
+                critic_actions="outputs",
+                positions="rotary",
+                probability_floor=1e-5,
+                probability_ceiling=1.0,
+            ),
+            objective=small_objective(actor="dependent", filter="exponential", filter_beta=50.0, reward_multiplier=1.0),
+            optimizer=config.OptimizerConfig(learning_rate=2e-3, warmup_updates=100, decay_updates=80_000),
+            collect=config.CollectConfig(
+                environments=64, steps_per_epoch=500, epsilon_end=0.1, epsilon_steps=300_000, randomize_epsilon=False
+            ),
+            replay=config.ReplayConfig(capacity_steps=2_000_000),
+            evaluate=config.EvaluateConfig(every=4, trials=32, final_trials=256),
+        ),
+    ),
 }

@@ -66,6 +66,7 @@ class Exploration:
         generator: numpy stream of all draws.
         randomize_epsilon: whether there is a multiplier; without it, it is 1.
         flip_probability, flip_steps: of MultiBinary actions.
+        asked: whether there is noise only where the environment asks for it.
     """
 
     @renamed_arguments(random_multiplier="randomize_epsilon", flip="flip_probability")
@@ -78,10 +79,13 @@ class Exploration:
         randomize_epsilon: bool = True,
         flip_probability: float = 0.15,
         flip_steps: int = 1,
+        *,
+        asked: bool = False,
     ) -> None:
         self.action_space, self.schedule = action_space, schedule
         self.generator, self.randomize_epsilon = generator, randomize_epsilon
         self.flip_probability, self.flip_steps = flip_probability, flip_steps
+        self.asked = asked
         self.multiplier = np.ones(environments)
         self._step, self._flips_left = np.zeros((2, environments), np.int64)
         self._flips = np.zeros((environments, *(action_space.shape or ())), bool)
@@ -105,7 +109,11 @@ class Exploration:
             self.multiplier = np.where(mask, self.generator.random(len(mask)), self.multiplier)
 
     def __call__(
-        self, actions: np.ndarray, environment_steps: int, action_mask: np.ndarray | None = None
+        self,
+        actions: np.ndarray,
+        environment_steps: int,
+        action_mask: np.ndarray | None = None,
+        where: np.ndarray | None = None,
     ) -> np.ndarray:
         """The actions to take.
 
@@ -113,8 +121,11 @@ class Exploration:
             actions: [environments, *action] of the policy.
             environment_steps: taken so far by all actors.
             action_mask: [environments, choices], 1 where legal; of a MultiDiscrete action the parts side by side.
+            where: [environments] (bool), which environments ask for noise; None means all.
         """
         epsilon = self.schedule(environment_steps, self._step) * self.multiplier
+        if where is not None:
+            epsilon = epsilon * where
         self._step += 1
         if isinstance(self.action_space, spaces.Box):
             noise = self.generator.standard_normal(actions.shape, np.float32)

@@ -173,13 +173,13 @@ def add_rows(study: Study, new: Sequence[StudyRow], lock: Path) -> None:
     """Add a run's rows to the study's file, which has them all or none, whoever else adds some meanwhile.
 
     Args:
-        study: whose file. new: of one run; those of the random policy enter once for each seed. lock: a file beside
-            the runs, for one process at a time.
+        study: whose file. new: of one run; those of the random policy enter once for each seed and task. lock: a file
+            beside the runs, for one process at a time.
     """
     with _locked(lock):
         rows = read_rows(study.rows_path)
-        random = {row.seed for row in rows if row.setting == RANDOM}
-        rows += [row for row in new if row.setting != RANDOM or row.seed not in random]
+        random = {(row.seed, row.task) for row in rows if row.setting == RANDOM}
+        rows += [row for row in new if row.setting != RANDOM or (row.seed, row.task) not in random]
         places = {name: place for place, name in enumerate((RANDOM, *study.settings))}
         rows.sort(key=lambda row: (places.get(row.setting, len(places)), row.seed, row.step))
         with atomic_write(study.rows_path) as partial, partial.open("w", encoding="utf-8", newline="") as file:

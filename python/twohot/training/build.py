@@ -39,6 +39,12 @@ def make_environments(config: TrainConfig) -> tuple[Layout, TrialEnvironments]:
         if isinstance(error, ValueError) and type(error) is not ValueError:
             raise
         raise ConfigurationError(f"environment: {error or 'too large for this machine'}") from error
+    if collect.epsilon_where == "asked" and getattr(vector, "explore", None) is None:
+        vector.close()
+        raise ConfigurationError(
+            f"collect.epsilon_where: nothing in {config.environment.suite} asks for exploration, at least not in "
+            "environments that are stepped like these: leave it at everywhere"
+        )
     for split in config.evaluate.splits:
         check_split(config.environment.suite, split)
     return layout, vector
@@ -87,4 +93,5 @@ def make_exploration(config: TrainConfig, action_space: Space) -> Exploration:
         collect.randomize_epsilon,
         collect.flip_probability,
         collect.flip_steps,
+        asked=collect.epsilon_where == "asked",
     )

@@ -16,6 +16,7 @@ from twohot.cli.options import console, parse, run_directory
 from twohot.config import TrainConfig
 from twohot.config.files import save_json
 from twohot.data.spaces import agent_layout
+from twohot.envs import Layout, common_layout
 from twohot.errors import UsageError
 from twohot.inference.agent import load_networks
 from twohot.nets.frozen import freeze
@@ -45,6 +46,8 @@ class EvaluateOptions:
     """Seed of environments and sampled actions."""
     greedy: bool = False
     """Take the most probable action instead of sampling one from the policy."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of the suite to play instead of the run's own, such as longer ones; evaluation.json then stays as it is."""
     splits: tuple[Literal["train", "test"], ...] = ()
     """Levels, seeds or goals to play, instead of the run's own evaluate.splits."""
     json: Path | None = None
@@ -70,10 +73,10 @@ def run(arguments: list[str]) -> int:
 def evaluate(options: EvaluateOptions, directories: Sequence[Path], output: Console) -> None:
     """Evaluate the runs in `directories` as `options` say.
 
-    Each run's directory gets its own `evaluation.json` and, where asked for, `videos/`.
+    Each run's directory gets its own `evaluation.json`, but not of other tasks; and `videos/`, where asked for.
 
     Raises:
-        UsageError: the runs' agents do not play the same tasks.
+        UsageError: the runs' agents do not play the same tasks, or cannot play those that are asked for.
         CheckpointError, ConfigurationError: a run has no checkpoint, or a corrupt one; or no such device.
     """
     device = usable_device(options.device)
@@ -82,15 +85,18 @@ def evaluate(options: EvaluateOptions, directories: Sequence[Path], output: Cons
         config, networks = load_networks(directory)
         if options.splits:
             config = replace(config, evaluate=replace(config.evaluate, splits=options.splits))
+        layout = agent_layout(config.environment, config.evaluate)
+        if options.tasks:
+            config = _playing(config, options.tasks, layout)
         played = _same_tasks(played, config, directory)
         policy = freeze(networks.to(device))
-        layout = agent_layout(config.environment, config.evaluate)
         greedy = options.greedy or config.evaluate.greedy
         how: dict[str, Any] = {"layout": layout, "seed": options.seed, "device": device, "greedy": greedy}
         found = evaluate_all(policy, config.environment, config.evaluate, trials=options.trials, **how)
         scores[str(directory)] = found
         facts = {"trials": options.trials, "seed": options.seed, "greedy": greedy}
-        save_json(report({str(directory): found}, **facts), directory / EVALUATION_NAME)
+        if not options.tasks:
+            save_json(report({str(directory): found}, **facts), directory / EVALUATION_NAME)
         if options.video:
             from twohot.training.video import record
 
@@ -101,6 +107,16 @@ def evaluate(options: EvaluateOptions, directories: Sequence[Path], output: Cons
         options.json.parent.mkdir(parents=True, exist_ok=True)
         save_json(result, options.json)
     print_report(output, result)
+
+
+def _playing(config: TrainConfig, tasks: tuple[str, ...], layout: Layout) -> TrainConfig:
+    """A run's configuration with other tasks, which have to fit the spaces of its agent."""
+    own, held_out = config.environment, config.evaluate.held_out_tasks
+    every = tuple(dict.fromkeys((*own.tasks, *held_out, *tasks)))
+    if common_layout(own.suite, every, own.observation_size, own.actions) != layout:
+        raise UsageError(f"--tasks: expected tasks that fit the spaces of the run's agent, {layout}, got {tasks}")
+    environment = replace(own, tasks=tasks, reward_multipliers=())
+    return replace(config, environment=environment, evaluate=replace(config.evaluate, held_out_tasks=()))
 
 
 def _same_tasks(played: Any, config: TrainConfig, directory: Path) -> Any:

@@ -19,6 +19,8 @@ from twohot.envs.vector.batched import EnvBatch, SingleEnv, draw_cells
 
 PARTS = 10
 """Parts of equal length by which a trial is reported: its attempts are too many and too unequal."""
+LONG = 4000
+"""Steps of a trial that shows what happens after the 500 steps that an agent was trained on."""
 _MOVES = np.array([(0, -1), (-1, 0), (0, 1), (1, 0), (0, 0)])
 _COLOURS = ((235, 235, 235), (240, 190, 40), (120, 80, 40), (60, 100, 200), (40, 160, 80))
 
@@ -27,6 +29,8 @@ _KINDS: dict[str, dict[str, Any]] = {
     "-onehot": {"one_hot": True},
     "-shuffled": {"shuffled_actions": True},
     "-light": {"light": True},
+    "-reset-step": {"reset_costs_a_step": True},
+    f"-reset-step-{LONG}": {"reset_costs_a_step": True, "trial_steps": LONG, "parts": LONG // 500},
 }
 TASKS: dict[str, dict[str, Any]] = {
     **{f"{size}x{size}{kind}": {"size": size, **options} for size in (5, 8, 9) for kind, options in _KINDS.items()},
@@ -40,18 +44,23 @@ class DarkKeyBatch(EnvBatch):
     The first visit to the key and then the first to the door are worth 1 each. An attempt ends at the open door, or
     after `attempt_steps`; the step that ends it shows the next attempt's start. The episode is the whole trial: it
     terminates after `trial_steps`, which is part of the game, so the best policy finds key and door once and then
-    takes the shortest way again and again. The last info of a trial reports its tenths as if they were attempts:
+    takes the shortest way again and again. The last info of a trial reports its parts as if they were attempts:
     `attempt_returns`, `attempt_lengths`, and `attempt_success` where the door was opened.
+
+    Where `reset_costs_a_step`, as in the official code, the step that ends an attempt shows where it ended, and the
+    next one takes no action, pays 0 and shows the start; `attempt_returns` counts doors alone, the score there.
 
     Observation: both coordinates / size (or the cell, one-hot), whether the key is held, steps in the attempt /
     `attempt_steps`; `light` adds the coordinates of door and key. Actions: left, up, right, down, stay.
 
     Args:
         num_envs: number of rooms. size: cells on a side.
-        attempt_steps, trial_steps: limits of one attempt and of the whole trial, the latter a multiple of PARTS.
+        attempt_steps, trial_steps: limits of one attempt and of the whole trial, the latter a multiple of `parts`.
+        parts: by how many parts of equal length a trial is reported.
         one_hot: the position as size² entries in place of two.
         light: show where key and door are, which makes memory needless.
         shuffled_actions: every room has its own order of the actions.
+        reset_costs_a_step: see above.
     """
 
     observation_space: spaces.Box
@@ -64,13 +73,16 @@ class DarkKeyBatch(EnvBatch):
         size: int = 8,
         attempt_steps: int = 50,
         trial_steps: int = 500,
+        parts: int = PARTS,
         one_hot: bool = False,
         light: bool = False,
         shuffled_actions: bool = False,
+        reset_costs_a_step: bool = False,
     ) -> None:
         super().__init__(num_envs)
         self.size, self.attempt_steps, self.trial_steps = size, attempt_steps, trial_steps
         self.one_hot, self.light, self.shuffled_actions = one_hot, light, shuffled_actions
+        self.parts, self.reset_costs_a_step = parts, reset_costs_a_step
         entries = (size * size if one_hot else 2) + 2 + (4 if light else 0)
         self.observation_space = spaces.Box(0.0, 1.0, (entries,), np.float32)
         self.action_space = spaces.Discrete(len(_MOVES))
@@ -78,8 +90,9 @@ class DarkKeyBatch(EnvBatch):
         self.moves = np.tile(_MOVES, (num_envs, 1, 1))
         self.has_key = np.zeros(num_envs, bool)
         self.attempt_time, self.time = np.zeros((2, num_envs), np.int64)
-        self.returns = np.zeros((num_envs, PARTS), np.float32)  # by tenths of the trial
-        self.successes = np.zeros((num_envs, PARTS), bool)
+        self.returns = np.zeros((num_envs, parts), np.float32)
+        self.successes = np.zeros((num_envs, parts), bool)
+        self.resets = np.zeros(num_envs, bool)  # whether the next step does nothing but begin an attempt
         self._index = np.arange(num_envs)
 
     def reset(self, index: int, random: np.random.Generator, *, new_task: bool = True) -> None:
@@ -88,7 +101,7 @@ class DarkKeyBatch(EnvBatch):
             if self.shuffled_actions:
                 self.moves[index] = random.permutation(_MOVES)
         self.position[index] = self.start[index]
-        self.has_key[index] = self.success[index] = False
+        self.has_key[index] = self.success[index] = self.resets[index] = False
         self.attempt_time[index] = self.time[index] = 0
         self.returns[index] = self.successes[index] = 0
 
@@ -108,29 +121,38 @@ class DarkKeyBatch(EnvBatch):
         return observation
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        index = self._index
-        self.position = np.clip(self.position + self.moves[index, actions], 0, self.size - 1)
+        index, moves = self._index, ~self.resets
+        self._start_over(self.resets)
+        moved = np.clip(self.position + self.moves[index, actions], 0, self.size - 1)
+        self.position = np.where(moves[:, None], moved, self.position)
         self.success = self.has_key & (self.position == self.door).all(1)
-        takes = ~self.has_key & (self.position == self.key).all(1)
+        takes = moves & ~self.has_key & (self.position == self.key).all(1)
         self.has_key |= takes
         reward = (self.success | takes).astype(np.float32)
-        part = np.minimum(self.time // (self.trial_steps // PARTS), PARTS - 1)
-        self.returns[index, part] += reward
+        part = np.minimum(self.time // (self.trial_steps // self.parts), self.parts - 1)
+        self.returns[index, part] += self.success if self.reset_costs_a_step else reward
         self.successes[index, part] |= self.success
         self.time = self.time + 1
-        self.attempt_time = self.attempt_time + 1
+        self.attempt_time = self.attempt_time + moves
         over = self.success | (self.attempt_time >= self.attempt_steps)
+        if self.reset_costs_a_step:
+            self.resets = over
+        else:
+            self._start_over(over)
+        return reward, self.time >= self.trial_steps, np.zeros(self.num_envs, bool)
+
+    def _start_over(self, over: np.ndarray) -> None:
+        """Begin an attempt in the rooms where `over`."""
         self.position = np.where(over[:, None], self.start, self.position)
         self.has_key &= ~over
         self.attempt_time[over] = 0
-        return reward, self.time >= self.trial_steps, np.zeros(self.num_envs, bool)
 
     def info(self, index: int) -> dict[str, Any]:
         if self.time[index] < self.trial_steps:
             return {}
         return {
             "attempt_returns": self.returns[index].copy(),
-            "attempt_lengths": np.full(PARTS, self.trial_steps // PARTS, np.int32),
+            "attempt_lengths": np.full(self.parts, self.trial_steps // self.parts, np.int32),
             "attempt_success": self.successes[index].copy(),
         }
 

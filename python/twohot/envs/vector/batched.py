@@ -32,6 +32,7 @@ class EnvBatch(ABC):
         began: None, or bool [num_envs]: where an environment that could not begin at once has begun with the last
             step, which was no step of its attempt.
         one_attempt: whether an environment cannot begin an attempt before another step.
+        explore: None, or bool [num_envs]: where the next action of a training actor should be a noisy one.
     """
 
     observation_space: spaces.Box | spaces.Dict
@@ -40,6 +41,11 @@ class EnvBatch(ABC):
     began: np.ndarray | None = None
     one_attempt = False
     reports_success = False
+
+    @property
+    def explore(self) -> np.ndarray | None:
+        """See above."""
+        return None
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)

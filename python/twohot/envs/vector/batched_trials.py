@@ -106,6 +106,11 @@ class BatchedTrials(VectorEnv):
             name: np.zeros(space.shape, space.dtype) for name, space in as_parts(self.observation_space).items()
         }
 
+    @property
+    def explore(self) -> np.ndarray | None:
+        """Where the batch asks for a noisy action, bool [num_envs]; None where it never does."""
+        return self.batch.explore
+
     def _space(self, size: int) -> spaces.Box | spaces.Dict:
         space = common_observation_space([self._reader.space], self.batch.action_space, size)
         if isinstance(space, spaces.Dict):
