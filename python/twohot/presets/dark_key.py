@@ -52,7 +52,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "dark-key-8x8-small": Preset(
-        "Dark-Key-To-Door, 8 x 8, 500 steps a trial, resets included, a small agent; two hours on one core.",
+        "Dark-Key-To-Door, 8 x 8, resets cost a step; some two hours on one core (not yet run to its end).",
         config.TrainConfig(
             epochs=82,
             updates_per_epoch=1000,

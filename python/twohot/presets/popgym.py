@@ -50,7 +50,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "popgym-multitask-small": Preset(
-        "One small agent for eight POPGym tasks of 51 to 415 steps; two hours on one core.",
+        "One small agent for eight POPGym tasks; some two hours on one core (not yet run to its end).",
         config.TrainConfig(
             epochs=100,
             updates_per_epoch=500,

@@ -41,7 +41,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "tmaze-passive-small": Preset(
-        "Passive T-Mazes of 32 to 256 steps, tested at 128, a small agent; ten minutes on one core.",
+        "Passive T-Mazes of 32 to 256 steps, tested at 128; some ten minutes on one core (not yet run to its end).",
         config.TrainConfig(
             epochs=30,
             updates_per_epoch=200,

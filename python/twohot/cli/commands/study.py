@@ -10,12 +10,16 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from twohot.cli.options import console, parse
 from twohot.errors import UsageError
 from twohot.text import printable
+
+if TYPE_CHECKING:
+    from twohot.studies.study import Study
 
 USAGE = """\
 usage: twohot study COMMAND ...
@@ -113,7 +117,7 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def _jobs(study) -> int:
+def _jobs(study: Study) -> int:
     threads = max(setting.config.threads for setting in study.settings.values())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // threads) if threads else 1
