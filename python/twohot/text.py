@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 MAX_NAME = 100
 """Characters of a file name that are taken from a text."""
@@ -25,6 +26,13 @@ def _prints(character: str) -> bool:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ "did you mean ...? " with up to three of the names that are known and close to this one; "" if none is."""
+    lowered = {candidate.lower(): candidate for candidate in known}
+    close = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
+    return f"did you mean {' or '.join(close)}? " if close else ""
 
 
 def file_stems(names: Sequence[str]) -> list[str]:

@@ -13,12 +13,16 @@ import sys
 import time
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 import forked
 from small import quiet, with_epochs
+from twohot import presets
 from twohot.cli import commands
 from twohot.cli import main as cli
+from twohot.cli.options import options_of
+from twohot.cli.train_options import TrainOptions
 from twohot.runs.checkpoint import signed
 from twohot.training.train import train
 
@@ -125,7 +129,7 @@ def test_envs_and_info(capsys, monkeypatch) -> None:
     assert capsys.readouterr().out.split()[:1] == ["AutoencodeEasy"]
     monkeypatch.setattr("twohot.envs.registry.find_spec", lambda name: None)
     assert cli.main(["envs"]) == 0
-    assert "missing: pip install 'twohot[popgym]'" in capsys.readouterr().out
+    assert "missing: pip install" in capsys.readouterr().out
     assert cli.main(["info"]) == 0
     out = capsys.readouterr().out
     assert "native module" in out
@@ -160,15 +164,67 @@ def test_a_file_in_the_folder_of_commands_is_one(capsys, tmp_path: Path, monkeyp
     sys.modules.pop("twohot.cli.commands.greet")
 
 
-def test_help_does_not_wait_for_torch() -> None:
-    code = "import sys; from twohot.cli.main import main; main(['--help']); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "quickstrat"]])
+def test_help_does_not_wait_for_torch(arguments: list[str]) -> None:
+    code = f"import sys; from twohot.cli.main import main; main({arguments}); print(sorted(sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "gymnasium", "tyro", "numpy"} & set(eval(ended.stdout.splitlines()[-1]))
+
+
+def test_the_presets_are_listed_as_they_are(tmp_path: Path, monkeypatch) -> None:
+    assert list(presets.summaries().items()) == [(name, preset.summary) for name, preset in presets.PRESETS.items()]
+    made = "from twohot.presets.gymnasium import PRESETS as GYM\nPRESETS = {f'my-{name}': GYM[name] for name in GYM}\n"
+    (tmp_path / "made.py").write_text(made)
+    monkeypatch.setattr(presets, "__path__", [*presets.__path__, str(tmp_path)])
+    assert presets.summaries()["my-gym-small"] == presets.PRESETS["gym-small"].summary
+    sys.modules.pop("twohot.presets.made")
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [
+        ("--optimizer.lr", "--optimizer.learning-rate"),
+        ("--lr=1", "--optimizer.learning-rate"),
+        ("--learning_rate", "--optimizer.learning-rate"),
+        ("--optimiser.learning-rate", "--optimizer.learning-rate"),
+        ("--agent.bins.cnt", "--agent.bins.count"),
+        ("--epoch", "--epochs"),
+        ("--continu", "--continue"),
+    ],
+)
+def test_a_misspelt_option_is_told_what_is_meant(capsys, option: str, meant: str) -> None:
+    error = fails(capsys, "train", "quickstart", option, "1", code=2)
+    assert f"no option {option.partition('=')[0].replace('_', '-')}: did you mean {meant}? `twohot train qu" in error
+
+
+def test_what_is_close_to_nothing_is_told_where_the_options_are(capsys) -> None:
+    error = fails(capsys, "train", "quickstart", "--quantum-flux", "1", code=2)
+    assert error == "twohot: no option --quantum-flux: `twohot train quickstart --help` lists all"
+    assert "expected options, got 'more'" in fails(capsys, "info", "more", code=2)
+    assert "did you mean --trials?" in fails(capsys, "evaluate", "run", "--trial", "3", code=2)
+
+
+def test_every_option_that_help_lists_is_known_to_suggestions(capsys) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", "quickstart", "--help"])
+    listed = {each for each in re.findall(r"(--[a-z][\w.-]*)", capsys.readouterr().out) if "." in each}
+    assert len(listed) > 100
+    known = set(options_of(TrainOptions(presets.PRESETS["quickstart"].config)))
+    assert {each.replace(".no-", ".") for each in listed} == {each for each in known if "." in each}
+
+
+def test_gym_small_plays_what_gymnasium_has_alone() -> None:
+    for name in ("gym", "gym-small"):
+        (task,) = presets.PRESETS[name].config.environment.tasks
+        assert "classic_control" in str(gym.spec(task).entry_point)
 
 
 def test_unknown_words(capsys, tmp_path: Path) -> None:
     assert cli.main(["trian"]) == 2
     assert "no command 'trian'; there are envs, evaluate, info, replay, report, study, train" in capsys.readouterr().err
-    assert "no preset 'quickstrat'; there are quickstart" in fails(capsys, "train", "quickstrat", code=2)
+    assert "no preset 'quickstrat': did you mean quickstart? `twohot train --help` lists all" in fails(
+        capsys, "train", "quickstrat", code=2
+    )
     assert "twohot envs" in fails(capsys, "envs", "popgim")
     name = fails(
         capsys, "train", "quickstart", *FAST, "--run", str(tmp_path / "r"), "--environment.tasks", "RepeatFrstEasy", "x"

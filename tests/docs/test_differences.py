@@ -13,8 +13,8 @@ from paths import ROOT
 from small_spaces import flat
 from tests.learning.test_learner import CONFIG, make_batch
 from twohot.agent import AgentNetworks
-from twohot.cli.commands.train import TrainOptions
 from twohot.cli.options import parse
+from twohot.cli.train_options import TrainOptions
 from twohot.config import TrainConfig
 from twohot.config.files import ADDED, to_json
 from twohot.learning.learner import Learner

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from paths import ROOT
-from twohot.cli.commands.train import TrainOptions
 from twohot.cli.options import parse
+from twohot.cli.train_options import TrainOptions
 from twohot.config import TrainConfig
 from twohot.config.files import to_json
 from twohot.presets import PRESETS

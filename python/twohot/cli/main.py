@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from twohot.cli import commands
 from twohot.errors import TwohotError, UsageError
+from twohot.extras import TRAIN, require
 from twohot.streams import enduring_streams
 from twohot.text import printable
 
@@ -38,7 +39,12 @@ def _main(arguments: list[str]) -> int:
         print(f"twohot: no command {name!a}; there are {', '.join(commands.names())}", file=sys.stderr)
         return 2
     try:
-        return commands.load(name)(rest)
+        try:
+            command = commands.load(name)
+        except ModuleNotFoundError:
+            require(*TRAIN)  # which says in a sentence what is missing
+            raise
+        return command(rest)
     except KeyboardInterrupt:
         print("twohot: interrupted", file=sys.stderr)
         return 130

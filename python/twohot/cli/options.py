@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from twohot.errors import UsageError
 
@@ -14,17 +17,60 @@ Options = TypeVar("Options")
 
 
 def parse(kind: type[Options], command: str, arguments: list[str], default: Options | None = None) -> Options:
-    """An instance of a dataclass from the command line; prints help, or what cannot be understood, and exits.
+    """An instance of a dataclass from the command line; prints help, or which value cannot be understood, and exits.
 
     Args:
         kind: a field is an option, its docstring the help of it. command: its name, in the help.
         default: what options that are left out are taken from; None: the defaults of the fields.
+
+    Raises:
+        UsageError: there is no such option; the sentence names what is close to it.
     """
     import tyro
 
-    parsed = tyro.cli(kind, prog=f"twohot {command}", args=arguments, default=default, description=kind.__doc__)
+    prog = f"twohot {command}"
+    parsed, unknown = tyro.cli(
+        kind, prog=prog, args=arguments, default=default, description=kind.__doc__, return_unknown_args=True
+    )
+    for argument in unknown:
+        option = argument.partition("=")[0].replace("_", "-")
+        if argument.startswith("-"):
+            hint = suggestion(option, options_of(kind if default is None else default))
+            raise UsageError(f"no option {option}: {hint}`{prog} --help` lists all")
+    if unknown:
+        raise UsageError(f"expected options, got {unknown[0]!r}: `{prog} --help` lists all")
     assert isinstance(parsed, kind)
     return parsed
+
+
+def options_of(kind: Any, section: str = "") -> Iterator[str]:
+    """The options of a dataclass, such as "--seed"; of an instance of it, those of its sections as well."""
+    hints = get_type_hints(kind if isinstance(kind, type) else type(kind), include_extras=True)
+    for field in fields(kind):
+        named = [about.name for about in getattr(hints[field.name], "__metadata__", ()) if hasattr(about, "name")]
+        name = field.name.replace("_", "-") if not named or named[0] is None else named[0]
+        value = None if isinstance(kind, type) else getattr(kind, field.name)
+        if is_dataclass(value):
+            yield from options_of(value, f"{section}{name}." if name else section)
+        else:
+            yield f"--{section}{name}"
+
+
+def suggestion(option: str, options: Iterable[str]) -> str:
+    """ "did you mean ...? ", or "": options of the same word, of its initials, or of nearly its letters."""
+    known = [(*name.lstrip("-").rpartition(".")[::2], name) for name in options]
+    section, _, word = option.lstrip("-").rpartition(".")
+    close = difflib.get_close_matches(word, {last for _, last, _ in known}, cutoff=0.6)
+    for fits in (lambda last: last == word, lambda last: _initials(last) == word, lambda last: last in close):
+        found = [(theirs == section, name) for theirs, last, name in known if fits(last)]
+        names = [name for here, name in found if here] or [name for _, name in found]
+        if names:
+            return f"did you mean {' or '.join(names[:3])}? "
+    return ""
+
+
+def _initials(word: str) -> str:
+    return "".join(part[:1] for part in word.split("-"))
 
 
 def console() -> Console:

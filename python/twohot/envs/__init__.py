@@ -3,13 +3,13 @@
 Importing this package imports no suite's own packages.
 """
 
+from twohot import _gymnasium  # noqa: F401
 from twohot._moved import renamed_attributes
 from twohot.envs import suites as _suites
 from twohot.envs.checked import Checked
 from twohot.envs.errors import ActionError, InfoError, ObservationError, UnsupportedSpaceError
 from twohot.envs.observations import ObservationReader, SeenObservation
 from twohot.envs.registry import (
-    MissingExtraError,
     NonFiniteError,
     Suite,
     UnknownEnvironmentError,
@@ -42,6 +42,7 @@ from twohot.envs.wrappers.one_hot import OneHotObservation
 from twohot.envs.wrappers.padding import PadObservation, PadParts, common_observation_space
 from twohot.envs.wrappers.trial import CONTEXT_FEATURES, TrialEnv
 from twohot.errors import BrokenEnvironmentError
+from twohot.extras import MissingExtraError
 from twohot.spaces import ACTION_MASK
 
 for _suite in _suites.found():

@@ -5,7 +5,6 @@ Listing suites and tasks imports nothing of a suite; the suite's own packages lo
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -18,6 +17,8 @@ from twohot.envs.checked import asked, checked
 from twohot.envs.errors import UnsupportedSpaceError
 from twohot.envs.observations import SeenObservation
 from twohot.errors import BrokenEnvironmentError, TwohotError
+from twohot.extras import MissingExtraError, here
+from twohot.text import did_you_mean
 
 if TYPE_CHECKING:
     from twohot.envs.vector.batched import EnvBatch
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 
 class UnknownEnvironmentError(TwohotError, ValueError):
     """A suite or task name that the registry does not hold."""
-
-
-class MissingExtraError(TwohotError, ImportError):
-    """A suite whose packages are not installed."""
 
 
 class NonFiniteError(BrokenEnvironmentError):
@@ -58,7 +55,8 @@ class Suite:
         name: what a person types, such as "popgym".
         summary: one sentence for `twohot envs`.
         requires: importable module names that the suite needs.
-        install: the command that installs them, such as "pip install 'twohot[popgym]'".
+        install: the command that installs them, such as "pip install 'twohot[popgym]'"; it is shown as it has to be
+            typed here, where the package may not come from an index.
         tasks: names of all tasks, known without importing anything.
         make: make(task, split, render=False) -> environment with the spaces that `make_task` describes. It imports
             what it needs when it is called. Call it through `make_task`, which checks the names first.
@@ -153,7 +151,7 @@ def check_tasks(suite: str, tasks: Sequence[str]) -> tuple[str, ...]:
         raise ValueError(f"expected every task once (tasks are drawn uniformly), got {tasks}")
     missing = found.missing()
     if missing:
-        raise MissingExtraError(f"{suite!r} needs {', '.join(missing)}, which is not installed: {found.install}")
+        raise MissingExtraError(f"{suite!r} needs {', '.join(missing)}, which is not installed: {here(found.install)}")
     return tasks
 
 
@@ -198,7 +196,4 @@ def task_name(suite: str, task: str) -> str:
 
 
 def _unknown(kind: str, name: str, known: tuple[str, ...], command: str) -> str:
-    lowered = {candidate.lower(): candidate for candidate in known}
-    close = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return f"there is no {kind} named {name!r}: {hint}`{command}` lists all"
+    return f"there is no {kind} named {name!r}: {did_you_mean(name, known)}`{command}` lists all"

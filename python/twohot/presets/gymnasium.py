@@ -15,7 +15,7 @@ _SMALL = config.TrainConfig(
     batch_size=32,
     window=24,
     threads=1,
-    environment=config.EnvironmentConfig(suite="gym", tasks=("LunarLander-v3",)),
+    environment=config.EnvironmentConfig(suite="gym", tasks=("CartPole-v1",)),
     agent=small_agent(context=24, discount=0.99),
     objective=small_objective(reward_multiplier=10.0),
     optimizer=config.OptimizerConfig(learning_rate=1e-3, warmup_updates=100),
@@ -26,11 +26,11 @@ _SMALL = config.TrainConfig(
 
 PRESETS: dict[str, Preset] = {
     "gym": Preset(
-        "Any environments of gymnasium, one agent: --env LunarLander-v3 (several ids make one multi-task agent).",
+        "Any environments of gymnasium, CartPole if none: --env LunarLander-v3 (several ids: one multi-task agent).",
         config.TrainConfig(
             epochs=100,
             window=128,
-            environment=config.EnvironmentConfig(suite="gym", tasks=("LunarLander-v3",)),
+            environment=config.EnvironmentConfig(suite="gym", tasks=("CartPole-v1",)),
             agent=config.AgentConfig(width=128, feed_forward=512, context=128, discount=0.99),
             collect=config.CollectConfig(environments=16, epsilon_steps=200_000),
         ),

@@ -12,6 +12,7 @@ import numpy as np
 
 from twohot import _native
 from twohot.errors import CorruptReplayError
+from twohot.extras import require
 from twohot.files import atomic_write, require_file
 from twohot.replay.arguments import integer
 from twohot.replay.native import Capacities, capacities, make_native
@@ -34,6 +35,7 @@ PLAIN = {
 
 def write(path: Path, snapshot: dict[str, Any], schema: Schema, capacity: Capacities) -> None:
     """Writes what native code gave of a replay; the file takes the place of an earlier one at once. Raises OSError."""
+    require("safetensors", who="replays in one file")
     from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]  # its PathLike names no type
 
     tensors = {f"observation/{name}": array for name, array in snapshot["observation"].items()}
@@ -51,6 +53,7 @@ def read(path: Path, changes: Mapping[str, int], threads: int) -> tuple[Schema, 
 
     Raises OSError where the file cannot be read and CorruptReplayError, naming it, where it is no saved replay.
     """
+    require("safetensors", who="replays in one file")
     from safetensors import safe_open
 
     require_file(path).open("rb").close()

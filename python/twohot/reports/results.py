@@ -116,7 +116,7 @@ class Run:
     def to_frame(self) -> pandas.DataFrame:
         """Every number that was logged, one a row: kind, environment_steps, updates, seconds, metric, value.
 
-        Histograms over value bins and their axes, which are lists, are left out. Raises MissingPandasError.
+        Histograms over value bins and their axes, which are lists, are left out. Raises MissingExtraError.
         """
         values = [
             (row.kind, row.environment_steps, row.updates, row.seconds, name, float(value))

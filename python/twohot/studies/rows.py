@@ -83,7 +83,7 @@ def to_frame(path: str | os.PathLike[str]) -> pandas.DataFrame:
         path: of the study's TOML file, or of the CSV file beside it.
 
     Raises:
-        FileNotFoundError: there are no rows yet. CorruptRunError: they are none. MissingPandasError.
+        FileNotFoundError: there are no rows yet. CorruptRunError: they are none. MissingExtraError.
     """
     path = Path(path).with_suffix(".csv")
     if not path.is_file():

@@ -12,6 +12,7 @@ import tyro
 
 from twohot.cli.options import console, parse
 from twohot.errors import UsageError
+from twohot.extras import here
 from twohot.text import printable
 
 
@@ -43,7 +44,7 @@ def run(arguments: list[str]) -> int:
         return 0
     table = Table("suite", "tasks", "status", "what it is")
     for suite in registered_suites().values():
-        status = f"missing: {suite.install}" if suite.missing() else "installed"
+        status = f"missing: {here(suite.install)}" if suite.missing() else "installed"
         table.add_row(suite.name, str(len(suite.tasks)), status, suite.summary)
     console().print(table)
     return 0

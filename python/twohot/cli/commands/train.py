@@ -12,82 +12,69 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import tyro
-
+from twohot import presets
 from twohot.cli.options import console, parse, run_directory
-from twohot.config import ConfigurationError, TrainConfig
-from twohot.config.files import load_config
-from twohot.config.renamed import current_options
 from twohot.errors import TwohotError, UsageError
-from twohot.presets import PRESETS
-from twohot.text import printable
+from twohot.extras import TRAIN, require
+from twohot.text import did_you_mean, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """Train an agent from a preset; every setting of the preset can be changed."""
-
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    run: Path | None = None
-    """Directory of the run; by default the first free of runs/PRESET-1, runs/PRESET-2, ..."""
-    continue_: Annotated[bool, tyro.conf.arg(name="continue")] = False
-    """Continue the run where --run holds one already, so that one line starts a job and, requeued, resumes it."""
-
-
-@dataclass(frozen=True)
-class ResumeOptions:
-    """Continue a run from its newest checkpoint, with the configuration that it was started with."""
-
-    resume: Path
-    """Directory of the run."""
-    epochs: int | None = None
-    """A new total of epochs, to train longer."""
-    checkpoint_minutes: float | None = None
-    """Minutes from one checkpoint to an unplanned one, in the place of the configuration's."""
+    from twohot.config import TrainConfig
 
 
 def run(arguments: list[str]) -> int:
     """Train or resume, as the arguments say; returns the exit code."""
-    if arguments and arguments[0].split("=")[0] == "--resume":
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if arguments else 2
+    require(*TRAIN)
+    if arguments[0].split("=")[0] == "--resume":
         return _resume(arguments)
     if any(argument.split("=")[0] == "--resume" for argument in arguments):
         raise UsageError("--resume takes the place of a preset: twohot train --resume RUN [--epochs N]")
-    listing = "\n".join(f"  {name:18} {preset.summary}" for name, preset in PRESETS.items())
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(
-            "usage: twohot train PRESET [options]\n       twohot train PRESET --run RUN --continue [options]\n"
-            f"       twohot train --resume RUN [--epochs N] [--checkpoint-minutes M]\n\n{listing}"
-        )
-        print("\n`twohot train PRESET --help` lists every option with the preset's value.")
-        return 0 if arguments else 2
     name, rest = arguments[0], arguments[1:]
-    if name not in PRESETS:
-        raise UsageError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    known = tuple(presets.summaries())
+    if name not in known:
+        raise UsageError(f"no preset {name!r}: {did_you_mean(name, known)}`twohot train --help` lists all")
+    from twohot.cli.train_options import TrainOptions
+    from twohot.config.renamed import current_options
     from twohot.training.train import train
 
+    preset = presets.PRESETS[name].config
     rest = [re.sub(r"^--env(?==|$)", "--environment.tasks", argument) for argument in rest]
     rest, notices = current_options(rest)
     for notice in notices:
         print(f"twohot: {notice}", file=sys.stderr)
-    options = parse(TrainOptions, f"train {name}", rest, default=TrainOptions(PRESETS[name].config))
+    options = parse(TrainOptions, f"train {name}", rest, default=TrainOptions(preset))
     if options.continue_ and options.run is None:
         raise UsageError("--continue: expected the directory of the run too: twohot train PRESET --run RUN --continue")
     if options.continue_ and options.run is not None and (options.run / "config.json").exists():
-        return _continue(options.run, options.config, PRESETS[name].config)
+        return _continue(options.run, options.config, preset)
     with _free_directory(Path("runs"), name) if options.run is None else nullcontext(options.run) as run:
         return _finish(run, lambda progress: train(options.config, run, progress))
 
 
+def _usage() -> str:
+    known = presets.summaries()
+    width = max(map(len, known))
+    listing = "\n".join(f"  {name:{width}}  {summary}" for name, summary in known.items())
+    return (
+        "usage: twohot train PRESET [options]\n       twohot train PRESET --run RUN --continue [options]\n"
+        f"       twohot train --resume RUN [--epochs N] [--checkpoint-minutes M]\n\n{listing}\n\n"
+        "`twohot train PRESET --help` lists every option with the preset's value."
+    )
+
+
 def _continue(run: Path, asked: TrainConfig, preset: TrainConfig) -> int:
     """Resume the run whose configuration agrees with what is asked for; more epochs than it has make it longer."""
+    from twohot.config import ConfigurationError
+    from twohot.config.files import load_config
     from twohot.training.train import resume, settings_in_conflict
 
     stored = load_config(run / "config.json")
@@ -104,6 +91,7 @@ def _continue(run: Path, asked: TrainConfig, preset: TrainConfig) -> int:
 
 
 def _resume(arguments: list[str]) -> int:
+    from twohot.cli.train_options import ResumeOptions
     from twohot.training.train import resume
 
     options = parse(ResumeOptions, "train", arguments)

@@ -12,7 +12,8 @@ from typing import Any
 import gymnasium as gym
 
 from twohot.envs.modules import ids_of, import_module_of
-from twohot.envs.registry import MissingExtraError, Suite, UnknownEnvironmentError, task_name
+from twohot.envs.registry import Suite, UnknownEnvironmentError, task_name
+from twohot.extras import MissingExtraError, here
 
 CLASSIC_MULTITASK = ("CartPole-v1", "Acrobot-v1", "LunarLander-v3", "MountainCar-v0")
 """Four tasks whose returns lie between -500 and +500, for one agent."""
@@ -62,7 +63,8 @@ def make(task: str, split: str = "train", render: bool = False) -> gym.Env:
             make = partial(gym.make, task, disable_env_checker=True)
             env = drawing(make) if render else make()
     except gym.error.DependencyNotInstalled as error:
-        raise MissingExtraError(f"{name}: {error}: pip install 'twohot[gym,mujoco]'") from error
+        install = here("pip install 'twohot[gym,mujoco]'")
+        raise MissingExtraError(f"{name}: {error}: {install}") from error
     except gym.error.Error as error:
         raise UnknownEnvironmentError(f"{name}: {error}{ids_of(task)}") from error
     return env

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gymnasium import spaces
 
 from twohot.errors import TwohotError
+from twohot.extras import MissingExtraError, here
 from twohot.files import require_file
 from twohot.replay import Field
 from twohot.replay.formats.archive import check_size
 from twohot.replay.formats.trajectory import FormatError, Trajectory, checked, schema_of
 
 if TYPE_CHECKING:
+    from gymnasium import spaces
     from minari import MinariDataset  # pyright: ignore[reportMissingTypeStubs]  # the package has none
 
 _MAPPING: type[Any] = Mapping
@@ -36,7 +37,8 @@ def _package() -> Any:
     try:
         return import_module("minari")
     except ImportError as error:
-        raise TwohotError(f"Minari datasets need another package: pip install 'twohot[minari]' ({error})") from error
+        install = here("pip install 'twohot[minari]'")
+        raise MissingExtraError(f"Minari datasets need another package: {install} ({error})") from error
 
 
 def read_minari(dataset: str | Path | MinariDataset, *, fields: Collection[str] | None = None) -> Iterator[Trajectory]:
@@ -52,7 +54,7 @@ def read_minari(dataset: str | Path | MinariDataset, *, fields: Collection[str] 
         fields: names of the observations to keep, where some are no arrays of numbers; None for all.
 
     Raises:
-        TwohotError: where the package is not installed.
+        MissingExtraError: where the package is not installed.
         FileNotFoundError: where there is no such dataset.
         FormatError: naming dataset, episode and key, for what is no array of numbers, for actions that are not one
             array, for an episode that ends before its last step, and for a dataset that is corrupt, or that says of no
@@ -169,7 +171,7 @@ def write_minari(dataset_id: str, trajectories: Iterable[Trajectory], **details:
         details: for `minari.create_dataset_from_buffers`: spaces, `env`, `author`, `algorithm_name`, ...
 
     Raises:
-        TwohotError: where the package is not installed.
+        MissingExtraError: where the package is not installed.
         ValueError: without a trajectory, for a dataset that exists, and for an id that Minari does not accept.
     """
     minari = _package()
@@ -179,7 +181,7 @@ def write_minari(dataset_id: str, trajectories: Iterable[Trajectory], **details:
         raise ValueError("trajectories: expected at least one, got none")
     schema = schema_of(first)
     details = {
-        "observation_space": spaces.Dict({name: _space(field) for name, field in schema.observation.items()}),
+        "observation_space": _spaces(schema.observation),
         "action_space": _space(schema.action),
         "data_format": "hdf5",
         **details,
@@ -208,7 +210,15 @@ def _episode(minari: Any, trajectory: Trajectory) -> Any:
     )
 
 
+def _spaces(fields: Mapping[str, Field]) -> spaces.Dict:
+    from gymnasium import spaces
+
+    return spaces.Dict({name: _space(field) for name, field in fields.items()})
+
+
 def _space(field: Field) -> spaces.Box:
+    from gymnasium import spaces
+
     kind = np.dtype(field.dtype)
     if kind.kind == "f":
         low, high = -np.inf, np.inf

@@ -16,7 +16,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from twohot.envs.registry import MissingExtraError, UnknownEnvironmentError
+from twohot.envs.registry import UnknownEnvironmentError
+from twohot.extras import MissingExtraError
 
 INSTALL = "pip install --no-deps procgen-mirror==0.10.7"
 
