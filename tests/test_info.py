@@ -3,21 +3,35 @@
 import json
 import os
 import platform
+import subprocess
+import sys
+import sysconfig
 import time
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 import torch
 
 import twohot
-from twohot import _native
-from twohot.info import PACKAGES, attention_info, describe_run, environment_info
+from twohot import _native, info
+from twohot.info import (
+    JOB_VARIABLES,
+    PACKAGES,
+    attention_info,
+    describe_kernels,
+    describe_run,
+    environment_info,
+    own_code,
+)
 
 
 def test_a_run_is_described_by_its_versions_machine_and_time():
     before = datetime.now(timezone.utc).replace(microsecond=0)
     described = describe_run()
-    assert list(described) == ["version", "python", "torch", "platform", "cpu", "processor", "commit", "started"]
+    always = ["version", "python", "torch", "numpy", "gymnasium", "platform", "host", "cpu", "processor", "commit"]
+    always += ["command", "started"]
+    assert [label for label in described if label not in ("gpu", "code", "job")] == always
     assert json.loads(json.dumps(described)) == described
     assert all(isinstance(value, str) and value for value in described.values())
     assert described["version"] == twohot.__version__
@@ -28,6 +42,55 @@ def test_a_run_is_described_by_its_versions_machine_and_time():
     assert started.utcoffset() == timedelta(0)
     assert before <= started <= datetime.now(timezone.utc)
     assert started.isoformat(timespec="seconds") == described["started"]
+
+
+def test_the_users_own_code_is_described_by_its_commit(tmp_path, monkeypatch):
+    def git(*words):
+        settings = ["-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", *settings, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    script = tmp_path / "deep" / "script.py"
+    script.parent.mkdir()
+    script.write_text("1")
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__file__", str(script), raising=False)
+    assert own_code() == ""
+    git("init")
+    assert own_code() == ""  # without a commit there is nothing to name
+    git("add", ".")
+    git("commit", "-m", "one")
+    (head,) = (tmp_path / ".git" / "refs" / "heads").iterdir()
+    short = head.read_text()[:7]
+    assert own_code() == f"{short} in {script.parent}"
+    script.write_text("2")
+    assert own_code() == f"{short}-dirty in {script.parent}"
+    monkeypatch.chdir(tmp_path)  # the command's own script says nothing of the user's code
+    for path in (Path(sysconfig.get_path("scripts")) / "twohot", Path(info.__file__).parent / "__main__.py"):
+        monkeypatch.setattr(main, "__file__", str(path))
+        assert own_code() == f"{short}-dirty in {tmp_path}"
+    monkeypatch.delattr(main, "__file__")
+    assert own_code() == f"{short}-dirty in {tmp_path}"
+
+
+def test_a_job_is_named_by_the_variables_of_its_cluster(monkeypatch):
+    for name in JOB_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert "job" not in describe_run()
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert describe_run()["job"] == "SLURM_JOB_ID=12, SLURM_ARRAY_TASK_ID=3"
+
+
+def test_kernels_are_named(monkeypatch):
+    for name in ("TWOHOT_BACKEND", "TWOHOT_ATTENTION"):
+        monkeypatch.delenv(name, raising=False)
+    assert describe_kernels("cpu", "float32", 32, 64) == (
+        f"attention native, a step of attention native, two-hot native, native code {_native.cpu_capability()}"
+    )
+    monkeypatch.setenv("TWOHOT_BACKEND", "reference")
+    assert describe_kernels("cpu", "bfloat16", 32, 64).startswith(
+        "attention reference, a step of attention reference, two-hot reference"
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no processor affinity")

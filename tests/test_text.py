@@ -213,7 +213,7 @@ def test_one_line_starts_a_job_and_resumes_it(tmp_path: Path, capsys) -> None:
     assert cli.main([*line, "--epochs", "1", "--checkpoint-minutes", "3"]) == 0
     assert "trains the 2 epochs that it was given before, not 1" in capsys.readouterr().out
     assert cli.main([*line, "--epochs", "2", "--agent.layers", "7"]) == 1
-    assert "was started with agent.layers = 2, and this line says 7" in capsys.readouterr().err
+    assert "was started with agent.layers = 2, and now it is asked for 7" in capsys.readouterr().err
     assert cli.main(["train", "quickstart", "--run", str(run), "--continue"]) == 1
     assert "was started with " in capsys.readouterr().err
     assert cli.main(["train", "quickstart", "--continue"]) == 2

@@ -73,6 +73,13 @@ MOVED = {
 """Old name -> name."""
 
 
+class _CallableModule(ModuleType):
+    """The old module `twohot.train`, which once it is imported takes the place of the function of that name."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return import_module("twohot.api.train").train(*arguments, **named)
+
+
 class _Finder(MetaPathFinder, Loader):
     """Gives a module of an old name the attributes of the one that it became."""
 
@@ -88,6 +95,8 @@ class _Finder(MetaPathFinder, Loader):
         module.__doc__ = found.__doc__
         module.__getattr__ = lambda name: getattr(found, name)
         module.__dir__ = lambda: dir(found)
+        if module.__name__ == "twohot.train":
+            module.__class__ = _CallableModule
 
 
 def install() -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
+import socket
 import subprocess
+import sys
+import sysconfig
 from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import cache, partial
@@ -22,24 +26,21 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "numpy", "gymnasium", "triton", "popgym")
 INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 """What tells kinds of processors apart, as Linux names it, the newest first."""
+JOB_VARIABLES = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+"""Set by Slurm, PBS, LSF and Grid Engine in their jobs."""
 START_NAME = "run.json"
 """In a run directory, what `describe_run` said when it was started, and where it was continued off plan."""
 
 
 def environment_info() -> dict[str, str]:
     """Label to value, in the order in which a person would ask."""
-    import torch
 
     run = describe_run()
     result = {"twohot": run["version"], "python": f"{run['python']} on {run['platform']}"}
     result["native module"] = _native()
     result.update({name: _version(name) for name in PACKAGES})
     result["cpu"] = run["cpu"]
-    result["gpu"] = (
-        ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        if torch.cuda.is_available()
-        else "none that this torch can use"
-    )
+    result["gpu"] = run.get("gpu", "none that this torch can use")
     pages = os.environ.get("THP_MEM_ALLOC_ENABLE")
     result["huge pages"] = "on (THP_MEM_ALLOC_ENABLE=1)" if pages == "1" else "off (the twohot command turns them on)"
     return result
@@ -78,9 +79,10 @@ def describe_run() -> dict[str, str]:
     Call it once the number of torch's threads is set, which is part of the answer.
 
     Returns:
-        `version` of twohot, `python`, `torch` and `platform`; `cpu`: cores that this process may use, torch's threads
-        and vector instructions; `processor`: see `processor`; `commit`: see `commit`; `started`: now, in UTC, as
-        ISO 8601 to the second.
+        `version` of twohot, `python`, `torch`, `numpy`, `gymnasium` and `platform`; `host`; `cpu`: cores that this
+        process may use, torch's threads and vector instructions; `processor`: see `processor`; `gpu`: those that torch
+        can use; `commit`: see `commit`; `code`: see `own_code`; `command`: what started this process; `job`: see `job`;
+        `started`: now, in UTC, as ISO 8601 to the second. What does not apply is left out.
     """
     import torch
 
@@ -88,16 +90,43 @@ def describe_run() -> dict[str, str]:
 
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     capability = torch.backends.cpu.get_cpu_capability()
-    return {
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    described = {
         "version": twohot.__version__,
         "python": platform.python_version(),
-        "torch": _version("torch"),
+        **{name: _version(name) for name in ("torch", "numpy", "gymnasium")},
         "platform": platform.platform(),
+        "host": socket.gethostname(),
         "cpu": f"{cpus} cores, {torch.get_num_threads()} torch threads, {capability}",
         "processor": ", ".join(processor()),
+        "gpu": ", ".join(torch.cuda.get_device_name(index) for index in range(gpus)),
         "commit": commit(),
+        "code": own_code(),
+        "command": shlex.join(sys.orig_argv),
+        "job": job(),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+    return {label: value for label, value in described.items() if value}
+
+
+def describe_kernels(device: str, dtype: str, head_size: int, bins: int) -> str:
+    """Which implementations run in a training with such tensors, for its `run.json`.
+
+    Args:
+        device: of the training. dtype: name of the torch dtype of its updates. head_size: D. bins: N.
+    """
+    import torch
+
+    from twohot.kernels.backend import choose_attention, choose_decode, choose_two_hot, native
+
+    where, kind = torch.device(device), getattr(torch, dtype)
+    choices = {
+        "attention": partial(choose_attention, where, kind, head_size, False),
+        "a step of attention": partial(choose_decode, where, torch.float32, torch.float32, head_size),
+        "two-hot": partial(choose_two_hot, where, kind, bins),
+    }
+    found = [f"{label} {_said(choose).partition(' (')[0]}" for label, choose in choices.items()]
+    return ", ".join([*found, *([f"native code {native.cpu_capability()}"] if native else [])])
 
 
 @cache
@@ -119,12 +148,36 @@ def commit() -> str:
     import twohot
 
     package = Path(twohot.__file__).parent
-    git = ["git", "-C", str(package), "describe", "--always", "--abbrev=7", "--exclude=*", "--dirty"]
+    return _described(package, "ls-files", "--error-unmatch", "__init__.py") or twohot.__version__
+
+
+def own_code() -> str:
+    """The commit of the user's checkout and where it is, marked where files differ from it; empty where there is none.
+
+    It is the one of the script that runs; of the working directory where that is `twohot` itself, or a notebook.
+    """
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    folder = Path(script).resolve().parent if script else Path.cwd()
+    if folder in (Path(sysconfig.get_path("scripts")).resolve(), Path(__file__).resolve().parent):
+        folder = Path.cwd()
+    described = _described(folder, "rev-parse", "--is-inside-work-tree")
+    return f"{described} in {folder}" if described else ""
+
+
+def job() -> str:
+    """The job of a cluster in which this process runs, by the variables that say so; empty where there is none."""
+    return ", ".join(f"{name}={os.environ[name]}" for name in JOB_VARIABLES if os.environ.get(name))
+
+
+def _described(folder: Path, *condition: str) -> str:
+    """`git describe` in a folder; empty where the condition, a git command, does not hold, or there is no git."""
+    git = ["git", "-C", str(folder)]
+    describe = [*git, "describe", "--always", "--abbrev=7", "--exclude=*", "--dirty"]
     try:
-        subprocess.run([*git[:3], "ls-files", "--error-unmatch", "__init__.py"], check=True, capture_output=True)
-        return subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # no git, or no checkout of this project
-        return twohot.__version__
+        subprocess.run([*git, *condition], check=True, capture_output=True)
+        return subprocess.run(describe, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git, no checkout, or no commit in it
+        return ""
 
 
 def read_start(run: Path) -> dict[str, str]:

@@ -141,6 +141,23 @@ def test_an_unknown_setting_is_named_by_its_path(path):
         from_json(TrainConfig, changed(path, "red"))
 
 
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("agent.haeds", "agent.heads"),
+        ("agent.bins.cuont", "agent.bins.count"),
+        ("learning_rate", "optimizer.learning_rate"),
+        ("optimizer.lr", "optimizer.learning_rate"),
+        ("evaluate.seed", "seed"),
+        ("epoch", "epochs"),
+        ("batchsize", "batch_size"),
+    ],
+)
+def test_an_unknown_setting_names_the_one_that_was_meant(path, meant):
+    with refused(f"{path}: unknown setting; did you mean {meant}?"):
+        from_json(TrainConfig, changed(path, 1))
+
+
 @pytest.mark.parametrize("path", ["seed", "environment", "agent.width", "agent.bins.count", "optimizer.learning_rate"])
 def test_a_missing_setting_is_named_by_its_path(path):
     data = copy.deepcopy(through_text(TrainConfig()))

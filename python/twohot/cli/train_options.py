@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -15,11 +15,15 @@ from twohot.config import TrainConfig
 class TrainOptions:
     """Train an agent from a preset; every setting of the preset can be changed."""
 
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    settings: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    config: Path | None = None
+    """A file whose settings change the preset's, and which options change: TOML, JSON, or a run's own config.json."""
     run: Path | None = None
     """Directory of the run; by default the first free of runs/PRESET-1, runs/PRESET-2, ..."""
     continue_: Annotated[bool, tyro.conf.arg(name="continue")] = False
     """Continue the run where --run holds one already, so that one line starts a job and, requeued, resumes it."""
+    writers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    """Where metrics are written beside metrics.jsonl."""
 
 
 @dataclass(frozen=True)
@@ -32,3 +36,5 @@ class ResumeOptions:
     """A new total of epochs, to train longer."""
     checkpoint_minutes: float | None = None
     """Minutes from one checkpoint to an unplanned one, in the place of the configuration's."""
+    writers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    """Where metrics are written beside metrics.jsonl."""

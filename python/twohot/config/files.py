@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from twohot.config.checks import LIMIT, ConfigurationError
+from twohot.config.options import setting_names, suggestion
 from twohot.config.renamed import current_name
 from twohot.config.run import TrainConfig
 from twohot.files import atomic_write, parse_json
@@ -62,7 +63,9 @@ def from_json(cls: type, data: Any, where: str = "") -> Any:
     data = {current_name(prefix + name).removeprefix(prefix): value for name, value in data.items()}
     unknown = sorted(set(data) - set(names))
     if unknown:
-        raise ConfigurationError(f"{prefix}{unknown[0]}: unknown setting; known are {', '.join(names)}")
+        name = prefix + unknown[0]
+        meant = suggestion(name, setting_names(TrainConfig)) or f"; known are {', '.join(names)}"
+        raise ConfigurationError(f"{name}: unknown setting{meant}")
     missing = [name for name in names if name not in data and prefix + name not in ADDED]
     if missing:
         raise ConfigurationError(f"{prefix}{missing[0]}: setting is missing")

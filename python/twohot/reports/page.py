@@ -36,6 +36,11 @@ def page(run: Run) -> str:
             "Schedules, speed and storage",
             scalar_section(run, "schedules", "schedule, speed or size", SCHEDULES_CAPTION),
         ),
+        *(
+            [("Own metrics", scalar_section(run, "own", "own metric", OWN_CAPTION))]
+            if run.matching("own/{name}")
+            else []
+        ),
         ("Where the time went", _time(run)),
         ("Configuration", _configuration(run)),
         ("What each quantity means", _glossary(run)),
@@ -222,6 +227,7 @@ VALUES_CAPTION = (
     "Over updates, on the scale of the targets. Values that outgrow any return that the tasks can give are "
     "overestimates; an entropy that drops to its floor early means that the policy has stopped exploring of itself."
 )
+OWN_CAPTION = "Over environment steps: what callbacks of this run gave."
 NETWORK_CAPTION = "Over updates, by part of the agent."
 SCHEDULES_CAPTION = "Each over its own clock: what is collected over environment steps, what is learnt over updates."
 SUCCESS_CAPTION = (

@@ -12,20 +12,31 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from twohot.errors import CorruptRunError, NoRunError
 from twohot.files import parse_json
-from twohot.text import printable
+from twohot.runs.writers import TensorBoard, Writer
 
 FILE_NAME = "metrics.jsonl"
 
-Kind = Literal["collect", "update", "evaluation", "random"]
+Kind = Literal["collect", "update", "evaluation", "random", "own"]
 Plot = Literal["over environment steps", "over updates", "reference", "histogram", "histogram axis"]
 Section = Literal[
-    "results", "success", "held out", "attempts", "filter", "bins", "losses", "values", "network", "schedules", "time"
+    "results",
+    "success",
+    "held out",
+    "attempts",
+    "filter",
+    "bins",
+    "losses",
+    "values",
+    "network",
+    "schedules",
+    "time",
+    "own",
 ]
 """Where the report shows a metric."""
 
@@ -241,6 +252,7 @@ METRICS: dict[str, Metric] = {
             "time/evaluate_share": ("share", "Share of the wall clock since the last row spent on evaluation."),
         },
     ),
+    "own/{name}": Metric("", "What a callback of the user's gave by this name.", "over environment steps", "own"),
     "value/bin_histogram": Metric(
         "share", "Share of the mass of the critics' two-hot targets that lies in each value bin.", "histogram", "bins"
     ),
@@ -250,7 +262,7 @@ METRICS: dict[str, Metric] = {
 }
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
-_MEANS = {"task": ".+", "attempt": r"\d+"}
+_MEANS = {"task": ".+", "attempt": r"\d+", "name": ".+"}
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
@@ -307,7 +319,7 @@ class Row:
     """One line of `metrics.jsonl`.
 
     Attributes:
-        kind: `collect`, `update`, `evaluation` or `random`.
+        kind: `collect`, `update`, `evaluation`, `random` or `own`.
         environment_steps: environment steps taken so far, over all actors.
         updates: gradient steps taken so far.
         seconds: wall-clock seconds of training so far.
@@ -322,40 +334,52 @@ class Row:
 
 
 class MetricsWriter:
-    """Appends rows to `metrics.jsonl` and their scalars to TensorBoard, with environment steps as TensorBoard's step.
+    """Appends rows to `metrics.jsonl`, and hands them to other writers.
 
     One writer a run directory. A row is on its way to the disk when `write` returns.
 
     Args:
         directory: the run directory, made where it is missing.
         resume_offset: what `offset()` gave when the checkpoint was written. Rows after it are dropped, because they
-            will be computed again; TensorBoard drops its points past the last row that stays. Without it rows are
-            appended.
+            will be computed again; other writers are told from which environment step on. Without it rows are appended.
+        writers: where else rows go; None: to TensorBoard.
 
     Raises:
         ValueError: `resume_offset` is no end of a row of the file.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], resume_offset: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        resume_offset: int | None = None,
+        writers: Sequence[Writer] | None = None,
+    ) -> None:
         self._directory = Path(directory)
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / FILE_NAME
         if path.exists() or resume_offset:
             _truncate(path, resume_offset)
-        self._purge_step = None
+        first_step = None
         if resume_offset is not None:
             rows = read_metrics(self._directory) if path.exists() else []
-            self._purge_step = rows[-1].environment_steps + 1 if rows else 0
+            first_step = rows[-1].environment_steps + 1 if rows else 0
         self._file = path.open("a", encoding="utf-8", buffering=1, newline="\n")
-        self._board: Any = None
+        self._opened: list[Writer] = []
+        try:
+            for writer in [TensorBoard()] if writers is None else writers:
+                writer.open(self._directory, first_step)
+                self._opened.append(writer)
+        except BaseException:
+            self.close(failed=True)
+            raise
 
     def write(
         self, kind: Kind, environment_steps: int, updates: int, seconds: float, metrics: Mapping[str, Any]
-    ) -> None:
-        """Append one row; where anything is refused, nothing is written.
+    ) -> Row:
+        """Append one row, and return it; where anything is refused, nothing is written.
 
         Args:
-            kind: `collect`, `update`, `evaluation` or `random`.
+            kind: `collect`, `update`, `evaluation`, `random` or `own`.
             environment_steps: environment steps taken so far, over all actors.
             updates: gradient steps taken so far.
             seconds: wall-clock seconds of training so far.
@@ -369,20 +393,12 @@ class MetricsWriter:
         """
         if kind not in get_args(Kind):
             raise ValueError(f"kind of a metrics row must be one of {', '.join(get_args(Kind))}, got {kind!r}")
-        converted = convert(metrics)
-        row = {
-            "kind": kind,
-            "environment_steps": int(environment_steps),
-            "updates": int(updates),
-            "seconds": float(seconds),
-            "metrics": converted,
-        }
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        row = Row(kind, int(environment_steps), int(updates), float(seconds), convert(metrics))
+        self._file.write(json.dumps(asdict(row), allow_nan=False) + "\n")
         self._file.flush()
-        board = self._tensorboard()
-        for name, value in converted.items():
-            if not isinstance(value, list):
-                board.add_scalar(printable(name), value, global_step=int(environment_steps))
+        for writer in self._opened:
+            writer.write(row)
+        return row
 
     def offset(self) -> int:
         """Size of `metrics.jsonl` in bytes, all of them on the disk, for a checkpoint to remember."""
@@ -390,25 +406,17 @@ class MetricsWriter:
         os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
 
-    def close(self) -> None:
-        """Close the file and TensorBoard's."""
+    def close(self, failed: bool = False) -> None:
+        """Close the file and the other writers. failed: the training did not come to its end."""
         self._file.close()
-        if self._board is not None:
-            self._board.close()
-            self._board = None
+        while self._opened:
+            self._opened.pop().close(failed)
 
     def __enter__(self) -> MetricsWriter:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def _tensorboard(self) -> Any:
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(self._directory / "tensorboard"), purge_step=self._purge_step)
-        return self._board
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        self.close(failed=kind is not None)
 
 
 def read_metrics(directory: str | os.PathLike[str]) -> list[Row]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +12,9 @@ from typing import Any, NamedTuple
 
 from twohot.config import ConfigurationError, TrainConfig
 from twohot.config.files import from_json, to_json
+from twohot.config.options import flat, merged, read_toml
 from twohot.errors import UsageError
 from twohot.presets import PRESETS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 KEYS = ("summary", "preset", "seeds", "options", "settings", "best")
 RANDOM = "random"
@@ -98,10 +93,7 @@ def load_study(path: Path) -> Study:
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file; a study is a TOML file (docs/studies.md)")
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not TOML ({error})") from None
+    data = read_toml(path)
     try:
         return _study(path, data)
     except ConfigurationError as error:
@@ -132,16 +124,16 @@ def _study(path: Path, data: dict[str, Any]) -> Study:
     for task, value in best.items():
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise ConfigurationError(f"best.{task}: expected a return, got {value!r}")
-    return Study(path, summary, preset, tuple(seeds), settings, dict(_flat(options)), best)
+    return Study(path, summary, preset, tuple(seeds), settings, flat(options), best)
 
 
 def _setting(name: str, preset: str, options: dict[str, Any], changes: dict[str, Any]) -> Setting:
     said = json.dumps([preset, options, changes], sort_keys=True, default=str)
     try:
-        config = from_json(TrainConfig, _merged(_merged(to_json(PRESETS[preset].config), options), changes))
+        config = from_json(TrainConfig, merged(merged(to_json(PRESETS[preset].config), options), changes))
     except ConfigurationError as error:
         raise ConfigurationError(f"settings.{name}: {error}") from error
-    return Setting(config, dict(_flat(changes)), hashlib.sha256(said.encode()).hexdigest()[:8])
+    return Setting(config, flat(changes), hashlib.sha256(said.encode()).hexdigest()[:8])
 
 
 def _expect(data: dict[str, Any], key: str, kind: type, default: Any = None) -> Any:
@@ -150,20 +142,3 @@ def _expect(data: dict[str, Any], key: str, kind: type, default: Any = None) -> 
         names = {str: "a text", list: "a list", dict: "a table"}
         raise ConfigurationError(f"{key}: " + (f"expected {names[kind]}, got {value!r}" if key in data else "missing"))
     return value
-
-
-def _merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the entries of `changes`, table within table."""
-    result = dict(base)
-    for key, value in changes.items():
-        inner = result.get(key)
-        result[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return result
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Entries of nested tables, by dotted name."""
-    found = []
-    for key, value in table.items():
-        found += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
-    return found

@@ -1,8 +1,9 @@
-"""What a person sees while a run trains: a live bar on a terminal, a line for each evaluation elsewhere."""
+"""What a person sees while a run trains: live bars on a terminal and in a notebook, a line for each evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ class Progress:
     """Shows steps/s, updates/s, losses and returns of a run; a context manager around it.
 
     Args:
-        console: where to; when it is no terminal, plain lines are printed.
+        console: where to; when it is no terminal and no notebook, plain lines are printed.
     """
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        # Without ipywidgets rich shows no bar in a notebook, but a warning.
+        is_live = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
         self._bar = RichProgress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -33,7 +36,7 @@ class Progress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=console,
-            disable=not console.is_terminal,
+            disable=console.quiet or not is_live,
         )
 
     def __enter__(self) -> Progress:
@@ -53,21 +56,22 @@ class Progress:
         tasks = config.environment.tasks
         what = tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks"
         begin = f"continued after epoch {epoch}" if epoch or unplanned else "from the beginning"
-        self._say(f"Training one agent on {what} of {config.environment.suite}, seed {config.seed}, {begin}.")
+        self.say(f"Training one agent on {what} of {config.environment.suite}, seed {config.seed}, {begin}.")
         if unplanned:
-            self._say("It went on from an unplanned checkpoint: a valid run, not bit for bit the one never stopped.")
+            self.say("It went on from an unplanned checkpoint: a valid run, not bit for bit the one never stopped.")
         self._epochs = self._bar.add_task("epochs", total=config.epochs, completed=epoch, note="")
         self._updates = self._bar.add_task("updates", total=config.updates_per_epoch, completed=updates, note="")
 
     def finished(self, run: Path, config: TrainConfig) -> None:
         """There is nothing left to do."""
-        self._say(f"{run} has finished its {config.epochs} epochs; --epochs trains longer.")
+        self.say(f"{run} has finished its {config.epochs} epochs; --epochs trains longer.")
 
     def interrupted(self) -> None:
         """A signal ends the run."""
-        self._say("Saving what was done; a second signal ends at once.")
+        self.say("Saving what was done; a second signal ends at once.")
 
-    def _say(self, sentence: str) -> None:
+    def say(self, sentence: str) -> None:
+        """Print a line."""
         self.console.print(printable(sentence), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def update(self, updates: int) -> None:
@@ -85,8 +89,8 @@ class Progress:
                 for name, value in rows["evaluation"].items()
                 if name.startswith("evaluation/return/") and "/attempt_" not in name
             )
-            self._say(f"epoch {epoch}: {_speeds(environment_steps, rows)}, {updates:,} updates{loss}")
-            self._say(f"  return: {returns}")
+            self.say(f"epoch {epoch}: {_speeds(environment_steps, rows)}, {updates:,} updates{loss}")
+            self.say(f"  return: {returns}")
 
 
 def _speeds(environment_steps: int, rows: Mapping[Kind, dict[str, Any]]) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from twohot.config import ConfigurationError, TrainConfig
-from twohot.config.files import save_json, to_json
+from twohot.config.files import save_config, save_json, to_json
 from twohot.data.experience import Experience
 from twohot.data.rollout import Policy, Rollout, UniformPolicy, seeded_generator
 from twohot.data.spaces import replay_schema
@@ -27,8 +28,10 @@ from twohot.runs import replay as run_replay
 from twohot.runs.metrics import Kind as RowKind
 from twohot.runs.metrics import MetricsWriter
 from twohot.runs.scores import EVALUATION_NAME, Kind, TaskScore, report, score_metrics
+from twohot.runs.writers import Writer
 from twohot.spaces import space_to_json
 from twohot.training.build import make_environments, make_exploration, make_networks
+from twohot.training.callbacks import Callback, EpochEnd, own_metrics
 from twohot.training.epoch import Epoch
 from twohot.training.evaluate import evaluate_all
 from twohot.training.interruption import Interrupted, Interruption
@@ -96,9 +99,11 @@ class Session:
         self._replay = run_replay.create(self.config.replay, self.run, schema, self.config.seed)
         self.rollout = self._make_rollout()
 
-    def loop(self, progress: Progress) -> None:
-        """Train until the configured number of epochs is done, or until a signal."""
-        self.metrics = MetricsWriter(self.run, resume_offset=self.metrics_offset)
+    def loop(
+        self, progress: Progress, callbacks: Sequence[Callback] = (), writers: Sequence[Writer] | None = None
+    ) -> None:
+        """Train until the configured number of epochs is done, a callback stops, or a signal comes."""
+        self.metrics = MetricsWriter(self.run, self.metrics_offset, writers)
         with self.metrics, progress, self.interruption.deferred():
             progress.start(self.config, self.epoch, self.current.updates, bool(self.continued))
             self.current.began = time.perf_counter()
@@ -106,14 +111,14 @@ class Session:
             if self.metrics_offset == 0:
                 self._measure_random()
             try:
-                self._epochs(progress)
+                self._epochs(progress, callbacks)
             except Interrupted:
                 progress.interrupted()
                 self.rollout.cut()
                 self._save(planned=False)
                 raise
 
-    def _epochs(self, progress: Progress) -> None:
+    def _epochs(self, progress: Progress, callbacks: Sequence[Callback]) -> None:
         config, first = self.config, self.epoch
         for epoch in range(first, config.epochs):
             if epoch == first or epoch % config.checkpoint_every == 0:
@@ -123,12 +128,36 @@ class Session:
             last = epoch + 1 == config.epochs
             scores = self._evaluate(last) if last or (epoch + 1) % config.evaluate.every == 0 else {}
             rows: dict[RowKind, dict[str, Any]] = {"collect": collected, "update": learned, "evaluation": scores}
-            self._write(rows)
-            self.epoch, self.current = epoch + 1, Epoch()
-            progress.epoch(self.epoch, self.rollout.environment_steps, self.learner.updates, rows)
-            if last or self.epoch % config.checkpoint_every == 0:
+            self.epoch = epoch + 1
+            rows = self._end_epoch(rows, progress)
+            stopped = self._call(callbacks, rows) and not last
+            if stopped:
+                self._end_epoch({"collect": {}, "update": {}, "evaluation": self._evaluate(last=True)}, progress)
+                self.config = replace(config, epochs=self.epoch)
+            if last or stopped or self.epoch % config.checkpoint_every == 0:
                 self._save(planned=True)
+            if stopped:
+                save_config(self.config, self.run / "config.json")
+                return
             self._pause()
+
+    def _end_epoch(self, rows: dict[RowKind, dict[str, Any]], progress: Progress) -> dict[RowKind, dict[str, Any]]:
+        """Log and show these rows; they are returned as they were logged."""
+        rows = self._write(rows)
+        self.current = Epoch()
+        progress.epoch(self.epoch, self.rollout.environment_steps, self.learner.updates, rows)
+        return rows
+
+    def _call(self, callbacks: Sequence[Callback], rows: dict[RowKind, dict[str, Any]]) -> bool:
+        """Call the callbacks and log what they return; whether one of them stops the training."""
+        steps, updates = self.rollout.environment_steps, self.learner.updates
+        end = EpochEnd(self.epoch, rows, steps, updates, self.run, self.config, self.agent)
+        for callback in callbacks:
+            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+                metrics = own_metrics(callback, callback(end))
+            if metrics:
+                self.metrics.write("own", steps, updates, self.seconds, metrics)
+        return end.stopped
 
     def _reset_seeds(self) -> list[int]:
         """Seeds of the actors' next trials; where the epoch has begun already, not those that it began with."""
@@ -246,13 +275,12 @@ class Session:
         options["workers"] = self.environments.workers
         return evaluate_all(policy, config.environment, config.evaluate, **options)
 
-    def _write(self, rows: dict[RowKind, dict[str, Any]]) -> None:
+    def _write(self, rows: dict[RowKind, dict[str, Any]]) -> dict[RowKind, dict[str, Any]]:
         self.seconds += self.current.seconds()
         if rows["update"]:
             rows["update"] |= self.current.time_fractions()
-        for kind, row in rows.items():
-            if row:
-                self.metrics.write(kind, self.rollout.environment_steps, self.learner.updates, self.seconds, row)
+        where = self.rollout.environment_steps, self.learner.updates, self.seconds
+        return {kind: self.metrics.write(kind, *where, row).metrics if row else {} for kind, row in rows.items()}
 
     def _save(self, *, planned: bool) -> None:
         """Write a checkpoint; an unplanned one disturbs nothing, and only where something was done since the last."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +12,12 @@ import torch
 
 from twohot.config import ConfigurationError, TrainConfig
 from twohot.config.files import from_json, load_config, save_config, save_json, to_json
-from twohot.info import START_NAME, describe_run, read_start
+from twohot.info import START_NAME, describe_kernels, describe_run, read_start
 from twohot.runs import checkpoint
 from twohot.runs.ownership import OWNER_NAME, owned
+from twohot.runs.writers import Writer
 from twohot.text import printable
+from twohot.training.callbacks import Callback
 from twohot.training.interruption import Interruption
 from twohot.training.progress import Progress
 from twohot.training.session import Session
@@ -49,11 +51,22 @@ def resolve(config: TrainConfig) -> TrainConfig:
     return replace(config, device=usable_device(config.device), threads=config.threads or torch.get_num_threads())
 
 
-def train(config: TrainConfig, run: Path, progress: Progress) -> None:
-    """Run `config` from the beginning in a new directory `run`.
+def train(
+    config: TrainConfig,
+    run: Path,
+    progress: Progress,
+    callbacks: Sequence[Callback] = (),
+    writers: Sequence[Writer] | None = None,
+) -> None:
+    """Run `config` from the beginning in a new directory `run`; `twohot.train` is the function for users.
 
     In the main thread, SIGINT, SIGTERM and SIGHUP end what is going on between two steps, save the run, and raise
     `Interrupted`; a second signal is handled as it was before the call.
+
+    Args:
+        config: what to do. run: the directory. progress: shows it.
+        callbacks: called at the end of each epoch. writers: where rows of metrics go beside `metrics.jsonl`; None: to
+            TensorBoard.
 
     Raises:
         ConfigurationError: when the directory already holds a run, or the configuration cannot run.
@@ -65,10 +78,15 @@ def train(config: TrainConfig, run: Path, progress: Progress) -> None:
     with Interruption() as interruption, owned(run):
         _require_new(run)  # nor was it begun while the lock was awaited
         with closing(Session(config, run, interruption)) as session:
-            save_json(describe_run(), run / START_NAME)
+            save_json({**describe_run(), "kernels": _kernels(config)}, run / START_NAME)
             save_config(config, run / "config.json")
             session.start()
-            session.loop(progress)
+            session.loop(progress, callbacks, writers)
+
+
+def _kernels(config: TrainConfig) -> str:
+    agent = config.agent
+    return describe_kernels(config.device, config.optimizer.precision, agent.width // agent.heads, agent.bins.count)
 
 
 def _require_utf8(run: Path) -> None:
@@ -90,7 +108,14 @@ def _require_new(run: Path) -> None:
         raise ConfigurationError(f"{run}: expected a new or an empty directory for the run")
 
 
-def resume(run: Path, progress: Progress, epochs: int | None = None, checkpoint_minutes: float | None = None) -> None:
+def resume(
+    run: Path,
+    progress: Progress,
+    epochs: int | None = None,
+    checkpoint_minutes: float | None = None,
+    callbacks: Sequence[Callback] = (),
+    writers: Sequence[Writer] | None = None,
+) -> None:
     """Continue a run from its newest checkpoint, or from the beginning where it has none.
 
     With the same number of epochs, the run ends (on a CPU) with the weights of one that was never interrupted, unless
@@ -100,7 +125,7 @@ def resume(run: Path, progress: Progress, epochs: int | None = None, checkpoint_
 
     Args:
         run: the run's directory. epochs: a new total of epochs, at least those begun; None keeps the old one.
-        checkpoint_minutes: in the place of the configuration's; None keeps it.
+        checkpoint_minutes: in the place of the configuration's; None keeps it. callbacks, writers: as for `train`.
 
     Raises:
         ConfigurationError, CheckpointError: as their messages say; the run is as it was.
@@ -137,7 +162,7 @@ def resume(run: Path, progress: Progress, epochs: int | None = None, checkpoint_
                 session.start()
             _describe_continuations(run, session.continued)
             save_config(config, run / "config.json")
-            session.loop(progress)
+            session.loop(progress, callbacks, writers)
 
 
 def _describe_continuations(run: Path, continued: list[int]) -> None:

@@ -1,6 +1,7 @@
 """Train an agent from a preset, or continue a run.
 
 train PRESET [options]   train an agent; `twohot train --help` lists the presets
+train PRESET --config FILE [options]   the same with the settings of a TOML or JSON file, such as a run's config.json
 train --resume RUN       continue a run that was stopped or killed; `train PRESET --run RUN --continue` starts it, too
 """
 
@@ -12,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from itertools import count
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from twohot.text import did_you_mean, printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from twohot.config import TrainConfig
+    from twohot.api.run import Run
 
 
 def run(arguments: list[str]) -> int:
@@ -42,22 +43,29 @@ def run(arguments: list[str]) -> int:
     known = tuple(presets.summaries())
     if name not in known:
         raise UsageError(f"no preset {name!r}: {did_you_mean(name, known)}`twohot train --help` lists all")
+    from twohot.api.train import configuration, free_directory, train
     from twohot.cli.train_options import TrainOptions
+    from twohot.config.files import to_json
     from twohot.config.renamed import current_options
-    from twohot.training.train import train
+    from twohot.runs.checkpoint import differences
 
-    preset = presets.PRESETS[name].config
     rest = [re.sub(r"^--env(?==|$)", "--environment.tasks", argument) for argument in rest]
     rest, notices = current_options(rest)
     for notice in notices:
         print(f"twohot: {notice}", file=sys.stderr)
-    options = parse(TrainOptions, f"train {name}", rest, default=TrainOptions(preset))
+    base = configuration(name, _value("--config", rest))
+    options = parse(TrainOptions, f"train {name}", rest, default=TrainOptions(base))
     if options.continue_ and options.run is None:
         raise UsageError("--continue: expected the directory of the run too: twohot train PRESET --run RUN --continue")
-    if options.continue_ and options.run is not None and (options.run / "config.json").exists():
-        return _continue(options.run, options.config, preset)
-    with _free_directory(Path("runs"), name) if options.run is None else nullcontext(options.run) as run:
-        return _finish(run, lambda progress: train(options.config, run, progress))
+    asked = differences(to_json(options.settings), to_json(base), frozenset())
+    arguments_of_train = {
+        "config": options.config,
+        "options": {setting: value for setting, value, _ in asked},
+        "continue_": options.continue_,
+        "writers": options.writers,
+    }
+    with free_directory(Path("runs"), name) if options.run is None else nullcontext(options.run) as run:
+        return _finish(run, lambda: train(name, run=run, **arguments_of_train))
 
 
 def _usage() -> str:
@@ -65,53 +73,46 @@ def _usage() -> str:
     width = max(map(len, known))
     listing = "\n".join(f"  {name:{width}}  {summary}" for name, summary in known.items())
     return (
-        "usage: twohot train PRESET [options]\n       twohot train PRESET --run RUN --continue [options]\n"
+        "usage: twohot train PRESET [options]\n       twohot train PRESET --config FILE [options]\n"
+        "       twohot train PRESET --run RUN --continue [options]\n"
         f"       twohot train --resume RUN [--epochs N] [--checkpoint-minutes M]\n\n{listing}\n\n"
         "`twohot train PRESET --help` lists every option with the preset's value."
     )
 
 
-def _continue(run: Path, asked: TrainConfig, preset: TrainConfig) -> int:
-    """Resume the run whose configuration agrees with what is asked for; more epochs than it has make it longer."""
-    from twohot.config import ConfigurationError
-    from twohot.config.files import load_config
-    from twohot.training.train import resume, settings_in_conflict
-
-    stored = load_config(run / "config.json")
-    for setting, here, there in settings_in_conflict(asked, stored):
-        raise ConfigurationError(
-            f"{run}: was started with {setting} = {there!r}, and this line says {here!r}: leave the option out to "
-            "continue that run, or give another directory to start a new one"
-        )
-    epochs = max(asked.epochs, stored.epochs) if asked.epochs != preset.epochs else stored.epochs
-    if epochs != asked.epochs:
-        print(f"{printable(run)}: trains the {epochs} epochs that it was given before, not {asked.epochs}")
-    minutes = asked.checkpoint_minutes if asked.checkpoint_minutes != preset.checkpoint_minutes else None
-    return _finish(run, lambda progress: resume(run, progress, epochs, minutes))
+def _value(option: str, arguments: list[str]) -> str | None:
+    """What an option is given, before the others are read, whose defaults it decides."""
+    found = None
+    for argument, after in pairwise([*arguments, ""]):
+        if argument == option:
+            found = after
+        elif argument.startswith(f"{option}="):
+            found = argument.removeprefix(f"{option}=")
+    return found
 
 
 def _resume(arguments: list[str]) -> int:
+    from twohot.api.train import train
     from twohot.cli.train_options import ResumeOptions
-    from twohot.training.train import resume
 
     options = parse(ResumeOptions, "train", arguments)
     run = run_directory(options.resume)
-    return _finish(run, lambda progress: resume(run, progress, options.epochs, options.checkpoint_minutes))
+    free = {"epochs": options.epochs, "checkpoint_minutes": options.checkpoint_minutes}
+    free = {setting: value for setting, value in free.items() if value is not None}
+    return _finish(run, lambda: train(resume=run, options=free, writers=options.writers))
 
 
-def _finish(run: Path, work: Callable) -> int:
+def _finish(run: Path, work: Callable[[], Run]) -> int:
     """Train, and end with the table of results and the report's path; an interruption says how to go on."""
-    from twohot.reports.report import print_results, results_table, write_report
+    from twohot.reports.report import print_results
     from twohot.runs.checkpoint import resume_command
     from twohot.training.interruption import Interrupted
-    from twohot.training.progress import Progress
 
     output = console()
-    output.print(f"Run directory: {printable(run)}", soft_wrap=True)
     advice = f"continue with: {resume_command(run)}"
     try:
         with _ends_at_once(output):
-            work(Progress(output))
+            trained = work()
     except Interrupted as interrupted:
         what = "terminated" if interrupted.signal == signal.SIGTERM else "interrupted"
         how = f"; {advice}" if (run / "config.json").exists() else ""
@@ -121,8 +122,8 @@ def _finish(run: Path, work: Callable) -> int:
         if isinstance(error, TwohotError) or not (run / "config.json").exists():
             raise
         raise TwohotError(f"{error}; what was committed is safe: fix that, then {advice}") from error
-    print_results(output, results_table(run))
-    output.print(f"Report: {printable(write_report(run))}", soft_wrap=True)
+    print_results(output, list(trained.scores.values()))
+    output.print(f"Report: {printable(trained.report())}", soft_wrap=True)
     return 0
 
 
@@ -147,21 +148,3 @@ def _ends_at_once(output: Console) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _free_directory(parent: Path, name: str) -> Iterator[Path]:
-    """The first of NAME-1, NAME-2, ... that nobody has: made here, and gone again where nothing comes of it."""
-    parent.mkdir(parents=True, exist_ok=True)
-    for number in count(1):
-        path = parent / f"{name}-{number}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            continue
-        break
-    try:
-        yield path
-    finally:
-        with suppress(OSError):
-            path.rmdir()
