@@ -45,7 +45,7 @@ def drawn(patterns):
 
 
 def test_every_metric_is_drawn(monkeypatch):
-    for name in ("curves", "attempts", "bins", "fractions"):
+    for name in ("curves", "bins", "fractions"):
         monkeypatch.setattr(figures, name, lambda *what, **how: escape(f"{what}"))
     whole = drawn(METRICS)
     assert [pattern for pattern in METRICS if drawn([other for other in METRICS if other != pattern]) == whole] == []

@@ -8,19 +8,19 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from twohot.reports import figures
+from twohot.reports import figures, pictures
 from twohot.reports.comparison import Curve, Measured
-from twohot.reports.comparison_tables import RANDOM_POLICY
 from twohot.reports.figures import Line
 from twohot.reports.markup import figure, side_by_side
+from twohot.reports.palette import SETTINGS, SHAPES, light
+from twohot.reports.results import RANDOM_POLICY
 from twohot.studies import statistics
 from twohot.studies.statistics import estimate
-from twohot.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-RANDOM = "#7a828e"
+RANDOM = "chance"
 RANDOM_KEY = (RANDOM_POLICY, RANDOM, "dashed")
 THRESHOLDS = 101
 WIDEST_PROFILE = (-0.5, 1.5)
@@ -28,26 +28,18 @@ WIDEST_PROFILE = (-0.5, 1.5)
 
 
 class Look(NamedTuple):
-    """How a setting is drawn."""
+    """How a setting is drawn. Marks tell apart what colours do not."""
 
     colour: str
     shape: str
     dashed: bool
 
 
-# Okabe and Ito 2008, without their yellow; then three of Paul Tol's "muted". Marks tell apart what colours do not.
-COLOURS = (
-    *("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#000000"),
-    *("#882255", "#999933", "#332288"),
-)
-SHAPES = "os^Dv*XPp<"
-
-
 def looks(measured: Measured) -> dict[str, Look]:
     """A look for each setting of a comparison, whether or not it has runs yet."""
-    count = len(COLOURS)
+    count, shapes = len(SETTINGS), list(SHAPES)
     return {
-        name: Look(COLOURS[index % count], SHAPES[index % count], index // count % 2 == 1)
+        name: Look(SETTINGS[index % count], shapes[index % count], index // count % 2 == 1)
         for index, name in enumerate(measured.comparison.settings)
     }
 
@@ -65,7 +57,10 @@ def keys(measured: Measured, *, random: bool = True) -> list[tuple[str, str, str
 
 def score_curves(measured: Measured) -> str:
     """Mean score over steps."""
-    svg = figures.curves("Mean score over environment steps", _score_lines(measured), "environment steps", 1)
+    lines = _score_lines(measured)
+    svg = figures.curves(
+        "Mean score over environment steps", lines, "environment steps", 1, y_label=f"mean score ({_axis(measured)})"
+    )
     caption = (
         f"Mean score over {len(measured.scored_tasks)} tasks; the band is a 95 % interval over runs, bootstrapped "
         "within each task. A setting with one run has none. "
@@ -76,13 +71,16 @@ def score_curves(measured: Measured) -> str:
 
 def _score_lines(measured: Measured) -> list[Line]:
     look = looks(measured)
-    return [_line(measured.score_curve(setting), look[setting]) for setting in measured.scores]
+    return [_line(setting, measured.score_curve(setting), look[setting]) for setting in measured.scores]
 
 
-def _line(curve: Curve, look: Look) -> Line:
-    return Line(
-        curve.steps, curve.mean, look.colour, band=curve.band, marker=True, shape=look.shape, dashed=look.dashed
-    )
+def _axis(measured: Measured) -> str:
+    return "" if measured.scale is None else measured.scale.axis
+
+
+def _line(setting: str, curve: Curve, look: Look) -> Line:
+    colour, shape, dashed = look
+    return Line(curve.steps, curve.mean, colour, band=curve.band, marker=True, shape=shape, dashed=dashed, name=setting)
 
 
 def task_curves(measured: Measured, kind: str) -> str:
@@ -92,9 +90,10 @@ def task_curves(measured: Measured, kind: str) -> str:
     panels = []
     for task in tasks:
         curves = {setting: measured.curve(setting, kind, task) for setting in measured.runs}
-        lines = [_line(curve, look[setting]) for setting, curve in curves.items() if curve.steps]
+        lines = [_line(setting, curve, look[setting]) for setting, curve in curves.items() if curve.steps]
         lines = _with_random(measured.random(task), [0, max((max(line.x) for line in lines), default=1)], lines)
-        panels.append((task, figures.curves(f"Return on {task}", lines, "environment steps", columns)))
+        svg = figures.curves(f"Return on {task}", lines, "environment steps", columns, y_label="mean return")
+        panels.append((task, svg))
     caption = (
         "Mean raw return of each task over environment steps, without exploration noise, each task on its own scale. "
         "The band is a 95 % interval over runs, bootstrapped; a setting with one run has none."
@@ -103,7 +102,7 @@ def task_curves(measured: Measured, kind: str) -> str:
 
 
 def _with_random(value: float | None, x: list[float], lines: list[Line]) -> list[Line]:
-    random = [] if value is None else [Line(x, [value] * len(x), RANDOM, dashed=True, width=1.2)]
+    random = [] if value is None else [Line(x, [value] * len(x), RANDOM, dashed=True, width=1.2, name=RANDOM_POLICY)]
     return [*random, *lines]
 
 
@@ -117,7 +116,8 @@ def attempt_curves(measured: Measured, kind: str) -> str:
         numbers = measured.attempts(kind, task)
         random = {number: measured.random(task, number) for number in numbers}
         known = {number: value for number, value in random.items() if value is not None}
-        lines = [Line(list(known), list(known.values()), RANDOM, dashed=True, width=1.2)] if known else []
+        chance = Line(list(known), list(known.values()), RANDOM, dashed=True, width=1.2, name=RANDOM_POLICY)
+        lines = [chance] if known else []
         for setting in measured.runs:
             found = {number: measured.last(setting, kind, task, number) for number in numbers}
             runs = sorted(set.intersection(*(set(last) for last in found.values())))
@@ -126,8 +126,10 @@ def attempt_curves(measured: Measured, kind: str) -> str:
             returns = np.array([[found[number][seed].return_ for number in numbers] for seed in runs])
             means = estimate(lambda values: values.mean(-2), returns, paired=True)
             band = None if means.low is None else (means.low.tolist(), means.high.tolist())
-            lines.append(_line(Curve(numbers, means.value.tolist(), band), look[setting]))
-        panels.append((task, figures.curves(f"Return by attempt on {task}", lines, "attempt", columns, integer=True)))
+            lines.append(_line(setting, Curve(numbers, means.value.tolist(), band), look[setting]))
+        title = f"Return by attempt on {task}"
+        svg = figures.curves(title, lines, "attempt", columns, y_label="mean return", integer=True)
+        panels.append((task, svg))
     caption = (
         "Mean raw return of each attempt at the same hidden task, at the last evaluation; the band is a 95 % interval "
         "over runs, bootstrapped. A line that rises means that the agent uses what it found out in earlier attempts."
@@ -146,12 +148,12 @@ def profiles(measured: Measured) -> str:
     for setting, scores in measured.scores.items():
         found = estimate(lambda scores: statistics.performance_profile(scores, thresholds), scores)
         band = None if found.low is None else (found.low.tolist(), found.high.tolist())
-        lines.append(
-            Line(
-                thresholds.tolist(), found.value.tolist(), look[setting].colour, band=band, dashed=look[setting].dashed
-            )
-        )
-    svg = figures.curves("Performance profiles", lines, "score above which a run counts", 1, fraction=True)
+        colour, _, dashed = look[setting]
+        shares = found.value.tolist()
+        lines.append(Line(thresholds.tolist(), shares, colour, band=band, dashed=dashed, name=setting))
+    svg = figures.curves(
+        "Performance profiles", lines, "score to exceed", 1, y_label="share of runs x tasks", fraction=True
+    )
     caption = (
         "Share of runs x tasks whose score at the last evaluation is above each value (a performance profile: Agarwal "
         "et al. 2021), with 95 % intervals. A setting whose curve is above another's everywhere is better throughout."
@@ -160,7 +162,7 @@ def profiles(measured: Measured) -> str:
 
 
 def summary_figure(measured: Measured) -> Figure:
-    """Scores by task and setting beside the mean score over steps, for a page of its own; white, 10 inches wide.
+    """Scores by task and setting beside the mean score over steps, for a page of its own; 10 inches wide.
 
     Without scores, or with a single evaluation, the part that needs them is left out.
     """
@@ -169,7 +171,7 @@ def summary_figure(measured: Measured) -> Figure:
     shown = [*["tasks"] * bool(tasks), *["curves"] * bool(curves)]
     settings = list(measured.scores)
     height = max(2.6, 0.6 + 0.125 * len(tasks) * (len(settings) + 1))
-    figure = Figure(figsize=(10, height + 0.25 * -(-len(settings) // 3)), facecolor="white", layout="constrained")
+    figure = Figure(figsize=(10, height + 0.25 * -(-len(settings) // 3)), facecolor=light("card"), layout="constrained")
     if not shown:
         return figure
     panels = dict(zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True))
@@ -177,10 +179,10 @@ def summary_figure(measured: Measured) -> Figure:
         _draw_tasks(panels["tasks"], measured)
     if curves:
         axes = panels["curves"]
-        figures.style(axes, "environment steps", 5)
-        figures.draw_lines(axes, curves, figures.MAX_LINE[2])
+        pictures.style(axes, "environment steps", 5)
+        pictures.draw_lines(axes, curves, figures.MAX_LINE[2])
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-        axes.set_title("mean score over training, 95 % interval", fontsize=9, loc="left")
+        axes.set_title("mean score over training, 95 % interval", fontsize=9, loc="left", color=light("ink"))
     _legend(figure, measured, settings)
     return figure
 
@@ -188,13 +190,13 @@ def summary_figure(measured: Measured) -> Figure:
 def _draw_tasks(axes: Axes, measured: Measured) -> None:
     """A group of rows a task, a row a setting: the mean, its interval, and each run as a small point."""
     look, settings = looks(measured), list(measured.scores)
-    figures.style(axes, f"score ({measured.scale.axis})" if measured.scale is not None else "", 5, grid="x")
+    pictures.style(axes, f"score ({_axis(measured)})", 5, grid="x")
     group = len(settings) + 1
     for column, _ in enumerate(measured.scored_tasks):
         for row, setting in enumerate(settings):
             scores = measured.scores[setting][:, column : column + 1]
             found, at = estimate(statistics.mean, scores), column * group + row
-            colour = look[setting].colour
+            colour = light(look[setting].colour)
             axes.plot(scores[:, 0], [at] * len(scores), "o", color=colour, alpha=0.35, markersize=3, markeredgewidth=0)
             if found.low is not None:
                 axes.plot(
@@ -206,14 +208,16 @@ def _draw_tasks(axes: Axes, measured: Measured) -> None:
                 look[setting].shape,
                 color=colour,
                 markersize=5,
-                markeredgecolor="white",
+                markeredgecolor=light("card"),
                 markeredgewidth=0.5,
             )
     axes.set_ylim(len(measured.scored_tasks) * group - 1.2, -0.8)
     middles = [index * group + (len(settings) - 1) / 2 for index in range(len(measured.scored_tasks))]
-    axes.set_yticks(middles, [_literal(task) for task in measured.scored_tasks])
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda _, place: _literal(measured.scored_tasks[place])))
-    axes.set_title("score by task, last evaluation: runs, mean, 95 % interval", fontsize=9, loc="left")
+    axes.set_yticks(middles, [pictures.literal(task) for task in measured.scored_tasks])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda _, place: pictures.literal(measured.scored_tasks[place])))
+    axes.set_title(
+        "score by task, last evaluation: runs, mean, 95 % interval", fontsize=9, loc="left", color=light("ink")
+    )
     if _within(measured):
         axes.xaxis.set_major_locator(MultipleLocator(0.25))
 
@@ -229,14 +233,17 @@ def _legend(figure: Figure, measured: Measured, settings: list[str]) -> None:
     look = looks(measured)
     handles = [
         Line2D(
-            [], [], color=look[name].colour, marker=look[name].shape, markersize=5, linewidth=1.6, label=_literal(name)
+            [],
+            [],
+            color=light(look[name].colour),
+            marker=look[name].shape,
+            markersize=5,
+            linewidth=1.6,
+            label=pictures.literal(name),
         )
         for name in settings
     ]
     place: Literal["outside upper left"] = "outside upper left"
-    figure.legend(handles=handles, loc=place, ncols=min(len(handles), 3), frameon=False, fontsize=8)
-
-
-def _literal(name: str) -> str:
-    """A name that matplotlib does not read as mathematics."""
-    return printable(name).replace("$", r"\$")
+    figure.legend(
+        handles=handles, loc=place, ncols=min(len(handles), 3), frameon=False, fontsize=8, labelcolor=light("ink")
+    )

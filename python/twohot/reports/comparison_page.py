@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import matplotlib as mpl
-
 from twohot.errors import UsageError
 from twohot.files import atomic_write
 from twohot.reports import comparison_figures as drawn
 from twohot.reports import comparison_tables as tables
+from twohot.reports import pictures
 from twohot.reports.comparison import Comparison, Measured
-from twohot.reports.markup import document, escape, missing
+from twohot.reports.markup import breakable, document, escape, missing
 
 MAX_PAIRS = 15
 """Pairs of settings that are shown at once."""
@@ -34,7 +33,7 @@ INTERVAL_NOTE = "Intervals hold 95 %, bootstrapped over runs."
 
 
 def write_comparison(comparison: Comparison, output: str | os.PathLike[str]) -> Path:
-    """Write a comparison as one HTML file that needs nothing else: no network, no script, no other file.
+    """Write a comparison as one HTML file that needs nothing else: no network and no other file.
 
     Args:
         comparison: what is compared; what it lacks is said in a sentence. output: file to write, whole or not at all.
@@ -62,10 +61,7 @@ def write_figure(comparison: Comparison, output: str | os.PathLike[str]) -> Path
     if kind not in figure.canvas.get_supported_filetypes():
         raise UsageError(f"{target}: expected a name that ends with .svg or .png")
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The same rows give the same file.
-    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None} if kind == "png" else None
-    with mpl.rc_context({"svg.hashsalt": "twohot"}), atomic_write(target) as partial:
-        figure.savefig(partial, format=kind, dpi=160, metadata=metadata)
+    pictures.save(figure, target)
     return target
 
 
@@ -162,7 +158,7 @@ def _attempts(measured: Measured) -> str:
     parts = [drawn.attempt_curves(measured, "evaluation")]
     for task in measured.tasks():
         if measured.attempts("evaluation", task):
-            parts += [f"<h3>{escape(task)}</h3>", tables.attempts_table(measured, "evaluation", task).html()]
+            parts += [f"<h3>{breakable(task)}</h3>", tables.attempts_table(measured, "evaluation", task).html()]
     if not parts[0]:
         return missing("A trial of these runs is a single attempt, so there is nothing to compare across attempts.")
     return _note("\n".join(parts), "Mean raw return at each run's last evaluation.", INTERVAL_NOTE)

@@ -9,13 +9,13 @@ from itertools import combinations
 import numpy as np
 
 from twohot.reports.comparison import Measured
-from twohot.reports.markup import escape, markdown_table, table
-from twohot.reports.results import NOTHING, format_number
+from twohot.reports.markup import breakable, escape, markdown_table, table
+from twohot.reports.numbers import NOTHING, format_fixed, format_number
+from twohot.reports.results import RANDOM_POLICY
 from twohot.studies import statistics
 from twohot.studies.statistics import Estimate, estimate
 from twohot.text import printable
 
-RANDOM_POLICY = "uniformly random policy"
 MAX_ATTEMPTS = 10
 """Columns of a table by attempt."""
 AGGREGATES = {
@@ -64,7 +64,7 @@ class ComparisonTable:
 
 def _html(cell: Cell | str) -> str:
     if isinstance(cell, str):
-        return escape(cell)
+        return breakable(cell)
     return escape(cell.text) + (f" <small>{escape(cell.small)}</small>" if cell.small else "")
 
 
@@ -73,12 +73,7 @@ def _markdown(cell: Cell | str) -> str:
     return printable(text).replace("|", r"\|")
 
 
-def fixed(value: float | None) -> str:
-    """A score in two decimals, for columns of scores; a dash for None."""
-    return NOTHING if value is None else f"{value:.2f}".replace("-0.00", "0.00").replace("-", "\N{MINUS SIGN}")
-
-
-def interval(found: Estimate, form: Form = fixed, sign: bool = False) -> Cell:
+def interval(found: Estimate, form: Form = format_fixed, sign: bool = False) -> Cell:
     """A statistic and its interval.
 
     Args:
@@ -158,7 +153,7 @@ def tasks_table(measured: Measured, kind: str = "evaluation") -> ComparisonTable
             if last:
                 cells = [task if len(rows) == first else "", setting, _mean([row.return_ for row in last])]
                 if measured.scale is not None:
-                    cells.append(_mean([measured.scale.score(row) for row in last], fixed))
+                    cells.append(_mean([measured.scale.score(row) for row in last], format_fixed))
                 if told:
                     cells.append(_mean([row.success for row in last], "{:.0%}".format))
                 rows.append([*cells, Cell("", ", ".join(format_number(row.return_) for row in last))])
@@ -206,7 +201,7 @@ def scores_by_task(measured: Measured) -> ComparisonTable:
             if measured.scale is None:
                 cells.append(_mean([row.return_ for row in last]))
             else:
-                cells.append(_mean([measured.scale.score(row) for row in last], fixed))
+                cells.append(_mean([measured.scale.score(row) for row in last], format_fixed))
         rows.append(cells)
     return ComparisonTable(["task", *measured.runs], rows)
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from twohot.errors import CorruptRunError
-from twohot.reports.markup import escape, missing, table
-from twohot.reports.results import NOTHING, format_number
+from twohot.reports.markup import breakable, escape, missing, table
+from twohot.reports.numbers import NOTHING, format_interval, format_number
 from twohot.runs.scores import EVALUATION_NAME
 
 NAMES = {"return": "return", "success": "success", "normalised": "normalised return"}
@@ -64,7 +64,7 @@ def _table(entries: list[Mapping[str, Any]]) -> str:
     headings = ["task", "split", *(NAMES[name] for name in known), *(f"attempt {n}" for n in range(1, attempts + 1))]
     rows = [
         [
-            escape(entry["task"]),
+            breakable(entry["task"]),
             escape(entry["split"]),
             *(_interval(entry.get(name)) for name in known),
             *(_attempt(found) for found in entry["attempts"][:attempts]),
@@ -77,8 +77,8 @@ def _table(entries: list[Mapping[str, Any]]) -> str:
 def _interval(found: Mapping[str, float] | None) -> str:
     if found is None:
         return NOTHING
-    low, high = format_number(found["low"]), format_number(found["high"])
-    return f"{format_number(found['mean'])} <small>{low} to {high}</small>"
+    mean, low, high = found["mean"], found["low"], found["high"]
+    return f"{format_number(mean, max(-low, high))} <small>{format_interval(low, high, mean)}</small>"
 
 
 def _attempt(found: Mapping[str, Any]) -> str:

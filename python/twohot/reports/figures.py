@@ -1,41 +1,29 @@
-"""Plots of a run as inline SVG: each function draws one panel and returns its `<svg>` element.
+"""Plots of a page as inline SVG, without a fixed size: each function draws one panel and returns its `<svg>` element.
 
-matplotlib is used through `Figure` alone, so no window, no pyplot state and no backend choice is touched. Titles belong
-to the page, not to the panel: a task's name never reaches matplotlib, which would read `$` as mathematics.
+What is drawn stands in an inner `<svg>` of 1000 x 1000 that stretches with the page, so that lines and text keep their
+width at any size; ticks, labels and marks are placed in per cent beside it. Colours are the variables of `palette`,
+which follow the reader's scheme. The attributes that begin with `data-` are for `hover`. Titles belong to the page.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import matplotlib as mpl
-import matplotlib.colors
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from twohot.reports.markup import escape
+from twohot.reports.numbers import format_si, tick_labels
+from twohot.reports.palette import AGENT, PHASES, SHAPES
 
-PAGE_INCHES = 10.6
-HEIGHTS = {1: 2.7, 2: 2.3, 3: 2.1, 4: 1.85}  # inches, by panels side by side
-MAX_LINE = {1: 400, 2: 200, 3: 150, 4: 100}  # points
-LARGEST = 1e290  # beyond, matplotlib's axes overflow
-MINUS = "\N{MINUS SIGN}"
-
-AGENT = "#0b5fa5"
-COLLECT = "#7fb2dc"
-RANDOM = "#c2570c"
-TOTAL = "#8a919c"
-PHASES = {"collect": "#0b5fa5", "sample": "#e0a100", "update": "#2f8f6b", "evaluate": "#b65c94", "other": "#c9cdd3"}
-_INK = "#3b424d"
-_GRID = "#e7e9ed"
-_LABEL = "#5d6673"
+MAX_LINE = {1: 400, 2: 200, 3: 150, 4: 100}
+"""Points of a line, by panels side by side."""
+TICKS = {1: 8, 2: 6, 3: 4, 4: 4}
+LARGEST = 1e290
+"""Beyond, the difference of two values overflows."""
+SIDE = 1000
 
 
 @dataclass(frozen=True)
@@ -45,13 +33,14 @@ class Line:
     Attributes:
         x: horizontal positions.
         y: values, as many as `x`.
-        colour: a colour of this module.
+        colour: a name of the palette.
         error: standard errors, as many as `x`, drawn as a band of one to each side; None for no band.
         band: lower and upper bounds, as many as `x` each, drawn as a band; None for no band.
         marker: whether each point is marked.
-        shape: matplotlib's name of the mark.
+        shape: name of the mark.
         dashed: whether the line is dashed.
         width: line width in points.
+        name: what the line is, for the values that a pointer shows.
     """
 
     x: Sequence[float]
@@ -63,27 +52,47 @@ class Line:
     shape: str = "o"
     dashed: bool = False
     width: float = 1.4
+    name: str = ""
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Lower and upper bounds of the band; None where there is none."""
+        if self.error is not None:
+            y, error = _within(self.y), np.clip(self.error, 0, LARGEST)
+            return _within(y - error), _within(y + error)
+        return None if self.band is None else (_within(self.band[0]), _within(self.band[1]))
 
 
-def shades(count: int) -> list[str]:
-    """`count` colours for the lines of one panel, from blue to yellow."""
-    map_ = mpl.colormaps["viridis"]
-    return [matplotlib.colors.to_hex(map_(0.92 * index / max(count - 1, 1))) for index in range(count)]
+@dataclass(frozen=True)
+class Axis:
+    """What is from 0 to `SIDE` along one side of a panel.
 
+    Attributes:
+        low, high: the ends, or their decimal logarithms. logarithmic: whether they are that.
+    """
 
-def format_si(value: float, digits: int = 3) -> str:
-    """A number as a tick or a table cell shows it: `1.2M`, `35k`, `0.125`, `3e−4`."""
-    if value == 0:
-        return "0"
-    if abs(value) < 1e-3:
-        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-        return f"{float(mantissa):g}e{int(exponent)}".replace("-", MINUS)
-    for scale, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")):
-        # 999.96 rounds up into the next scale
-        if float(f"{abs(value):.{digits}g}") >= scale:
-            text = f"{value / scale:.{digits}g}"
-            return (f"{float(text):.0f}" if "e" in text else text).replace("-", MINUS) + suffix
-    return f"{value:.{digits}g}".replace("-", MINUS)
+    low: float
+    high: float
+    logarithmic: bool = False
+
+    def places(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
+        """Where values are."""
+        found = np.asarray(values, dtype=np.float64)
+        found = np.log10(found) if self.logarithmic else found
+        return SIDE * (found - self.low) / (self.high - self.low)
+
+    def ticks(self, count: int, integer: bool = False) -> list[float]:
+        """Round values in at most about `count` steps."""
+        if self.logarithmic:
+            powers = range(math.ceil(self.low), math.floor(self.high) + 1)
+            return [10.0**power for power in powers[:: max(1, math.ceil(len(powers) / count))]]
+        found = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10], integer=integer).tick_values(self.low, self.high)
+        edge = 1e-9 * (self.high - self.low)
+        return [float(tick) for tick in found if self.low - edge <= tick <= self.high + edge]
+
+    def data(self, name: str, unit: str = "") -> str:
+        """The attribute that tells it to `hover`."""
+        log = " log" * self.logarithmic
+        return f' data-{name}="{self.low:.9g} {self.high:.9g}{log}"' + (f' data-{name}unit="{unit}"' if unit else "")
 
 
 def thin(x: Sequence[float], y: Sequence[float], longest: int) -> tuple[list[float], list[float]]:
@@ -100,6 +109,7 @@ def curves(
     x_label: str,
     columns: int,
     *,
+    y_label: str = "",
     fraction: bool = False,
     logarithmic: bool = False,
     integer: bool = False,
@@ -110,66 +120,34 @@ def curves(
         title: what the panel shows, for readers who do not see it.
         lines: curves, drawn in order.
         x_label: label of the horizontal axis.
-        columns: how many such panels stand side by side, which sets the size.
+        columns: how many such panels stand side by side, which sets the height.
+        y_label: label of the vertical axis.
         fraction: whether the values are fractions, shown from 0 to 100 %.
         logarithmic: whether positive values that span a factor of 100 are shown on a logarithmic scale.
         integer: whether ticks below are whole numbers.
     """
-    values = [value for line in lines for value in line.y]
-    logarithmic = logarithmic and min(values, default=0) > 0 and max(values) > 100 * min(values)
-
-    def draw(axes: Axes) -> None:
-        draw_lines(axes, lines, MAX_LINE[columns])
-        if integer:
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        if fraction:
-            axes.set_ylim(0, 1)
-            axes.yaxis.set_major_locator(MaxNLocator(4))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+    with np.errstate(all="ignore"):  # numbers near the ends of float64 are drawn as well as they can be
+        y = np.concatenate([np.zeros(0), *(_within(line.y) for line in lines)])
+        logarithmic = logarithmic and bool(min(y, default=0) > 0 and max(y) > 100 * min(y))
+        bounds = [bound for line in lines for bound in line.bounds() or ()]
         if logarithmic:
-            axes.set_yscale("log")
-            axes.yaxis.set_minor_locator(NullLocator())
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_si(value)))
-
-    return _panel(title, draw, x_label, columns)
-
-
-def draw_lines(axes: Axes, lines: Sequence[Line], longest: int) -> None:
-    """Lines in order, with their marks and bands; one without a band is thinned to `longest` points."""
-    alpha = min(0.15, 0.6 / max(len(lines), 1))
-    for line in lines:
-        x, y, bounds = list(line.x), list(line.y), line.band
-        if line.error is not None:
-            error = np.clip(line.error, 0, LARGEST)
-            bounds = np.clip(y, -LARGEST, LARGEST) - error, np.clip(y, -LARGEST, LARGEST) + error
-        if bounds is None:
-            x, y = thin(x, y, longest)
-        axes.plot(
-            x,
-            np.clip(y, -LARGEST, LARGEST),
-            color=line.colour,
-            linewidth=line.width,
-            linestyle=(0, (4, 2.5)) if line.dashed else "-",
-            marker=line.shape if line.marker or len(x) == 1 else None,
-            markersize=3,
-            solid_capstyle="round",
+            bounds = [bound[bound > 0] for bound in bounds]
+        vertical = Axis(0, 100) if fraction else _around(np.concatenate([y, *bounds]), 0.06, logarithmic)
+        x = np.concatenate([np.zeros(0), *(_within(line.x) for line in lines)])
+        horizontal = _around(x, 0.08 if integer else 0.02)
+        drawn = [_series(line, horizontal, vertical, MAX_LINE[columns], 100.0 if fraction else 1.0) for line in lines]
+        shapes, marks = ("".join(parts) for parts in zip(*drawn, strict=True)) if drawn else ("", "")
+        below = horizontal.ticks(TICKS[columns], integer)
+        beside = vertical.ticks(4)
+        return _panel(
+            title,
+            columns,
+            f"{shapes}",
+            marks,
+            (x_label, horizontal.places(below), tick_labels(below)),
+            (y_label, vertical.places(beside), [f"{tick:g} %" for tick in beside] if fraction else tick_labels(beside)),
+            horizontal.data("x") + vertical.data("y", "%" if fraction else ""),
         )
-        if bounds is not None:
-            low, high = (np.clip(bound, -LARGEST, LARGEST) for bound in bounds)
-            axes.fill_between(x, low, high, color=line.colour, alpha=alpha, linewidth=0)
-
-
-def attempts(title: str, numbers: Sequence[int], agent: Sequence[float], random: Sequence[Line], columns: int) -> str:
-    """Return by attempt: the agent's, and the random policy's where it was measured."""
-
-    def draw(axes: Axes) -> None:
-        for line in random:
-            axes.plot(line.x, line.y, color=line.colour, linestyle=(0, (4, 2.5)), linewidth=1.2)
-        axes.plot(numbers, agent, color=AGENT, marker="o", markersize=4, linewidth=1.4)
-        axes.set_xlim(min(numbers) - 0.35, max(numbers) + 0.35)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-
-    return _panel(title, draw, "attempt", columns)
 
 
 def bins(title: str, mass: Sequence[float], centers: Sequence[float], window: tuple[int, int]) -> str:
@@ -182,17 +160,28 @@ def bins(title: str, mass: Sequence[float], centers: Sequence[float], window: tu
         window: first and last bin shown.
     """
     first, last = window
-
-    def draw(axes: Axes) -> None:
-        heights = np.clip(mass[first : last + 1], 0, LARGEST)
-        axes.bar(range(first, last + 1), heights, width=0.86, color=AGENT, linewidth=0)
-        axes.set_xlim(first - 0.6, last + 0.6)
-        axes.set_ylim(bottom=0)
-        positions, labels = bin_ticks(centers, window)
-        axes.set_xticks(positions, labels)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
-
-    return _panel(title, draw, "value of the target (one bar a bin)", 1)
+    heights = 100 * np.clip(mass[first : last + 1], 0, LARGEST)
+    index = np.arange(first, last + 1)
+    horizontal, vertical = Axis(first - 0.6, last + 0.6), Axis(0, 1.04 * float(heights.max(initial=0)) or 1.0)
+    middle, top = horizontal.places(index), SIDE - vertical.places(heights)
+    half = 0.43 * float(horizontal.places([1])[0] - horizontal.places([0])[0])
+    bars = "".join(
+        f"M{_text(x - half)} {SIDE}V{_text(y)}H{_text(x + half)}V{SIDE}Z"
+        for x, y, height in zip(middle, top, heights, strict=True)
+        if height > 0
+    )
+    shapes = f'<g style="--c:var(--{AGENT})" data-points="{_points(middle, top)}"><path class="bar" d="{bars}"/></g>'
+    positions, labels = bin_ticks(centers, window)
+    beside = vertical.ticks(4)
+    return _panel(
+        title,
+        1,
+        shapes,
+        "",
+        ("value of the target (one bar a bin)", horizontal.places(positions), labels),
+        ("share of the target mass", vertical.places(beside), [f"{tick:.3g} %" for tick in beside]),
+        f' data-labels="{" ".join(map(format_si, centers[first : last + 1]))}"{vertical.data("y", "%")}',
+    )
 
 
 def bin_ticks(centers: Sequence[float], window: tuple[int, int]) -> tuple[list[float], list[str]]:
@@ -220,69 +209,115 @@ def bin_ticks(centers: Sequence[float], window: tuple[int, int]) -> tuple[list[f
     return [position for position, _ in kept], [format_si(value) for _, value in kept]
 
 
-def fractions(title: str, x: Sequence[float], stacks: dict[str, Sequence[float]]) -> str:
+def fractions(title: str, x: Sequence[float], stacks: Mapping[str, Sequence[float]]) -> str:
     """Fractions that add up to one, stacked over updates, coloured as in `PHASES`."""
-    thinned = {name: thin(x, values, MAX_LINE[1]) for name, values in stacks.items()}
-    at = next(iter(thinned.values()))[0]
-    at = [0.0, max(at[0], 1.0)] if len(at) == 1 else at
-
-    def draw(axes: Axes) -> None:
-        values = [y * (2 if len(y) == 1 else 1) for _, y in thinned.values()]
-        axes.stackplot(at, values, colors=[PHASES[name] for name in thinned], linewidth=0.4, edgecolor="white")
-        axes.set_xlim(at[0], at[-1])
-        axes.set_ylim(0, 1)
-        axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
-
-    return _panel(title, draw, "updates", 1)
-
-
-def style(axes: Axes, x_label: str, ticks: int, grid: Literal["x", "y"] = "y") -> None:
-    """The look of every panel: a light grid, no frame but the axis below, compact numbers.
-
-    Args:
-        axes: to be styled, before anything is drawn.
-        x_label: what is below the panel.
-        ticks: the largest number of intervals below.
-        grid: the axis whose ticks have lines.
-    """
-    axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_locator(MaxNLocator(ticks))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: format_si(value)))
-    axes.set_axisbelow(True)
-    axes.grid(axis=grid, color=_GRID, linewidth=0.8)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color("#b9bec7")
-    axes.tick_params(length=0, pad=4, labelsize=8, labelcolor=_INK)
-    axes.tick_params(axis="x", length=3, color="#b9bec7")
-    axes.set_xlabel(x_label, fontsize=8, color=_LABEL, labelpad=3)
+    at, _ = thin(x, x, MAX_LINE[1])
+    values = {name: thin(x, found, MAX_LINE[1])[1] for name, found in stacks.items()}
+    if len(at) == 1:  # a point has no width
+        at, values = [0.0, max(at[0], 1.0)], {name: 2 * found for name, found in values.items()}
+    horizontal, vertical = Axis(at[0], max(at[-1], at[0] + 1)), Axis(0, 100)
+    below, total, shapes = horizontal.places(at), np.zeros(len(at)), ""
+    for name, found in values.items():
+        low, total = total, total + 100 * _within(found)
+        area = _outline(below, SIDE - vertical.places(low), SIDE - vertical.places(total))
+        points = _points(below, SIDE - vertical.places(100 * _within(found)))
+        shapes += (
+            f'<g style="--c:var(--{PHASES[name]})" data-name="{escape(name)}" data-points="{points}">'
+            f'<path class="bar" d="{area}"/></g>'
+        )
+    ticks, beside = horizontal.ticks(TICKS[1]), vertical.ticks(4)
+    return _panel(
+        title,
+        1,
+        shapes,
+        "",
+        ("updates", horizontal.places(ticks), tick_labels(ticks)),
+        ("share of the time", vertical.places(beside), [f"{tick:g} %" for tick in beside]),
+        horizontal.data("x") + vertical.data("y", "%"),
+    )
 
 
-def _panel(title: str, draw: Callable[[Axes], None], x_label: str, columns: int) -> str:
-    width, height = PAGE_INCHES / columns, HEIGHTS[columns]
-    figure = Figure(figsize=(width, height), facecolor="white")
-    left, bottom = 0.52 / width, 0.42 / height
-    axes = figure.add_axes((left, bottom, 1 - left - 0.16 / width, 1 - bottom - 0.1 / height))
-    style(axes, x_label, 4 if columns > 2 else 8)
-    with np.errstate(all="ignore"):  # numbers near the ends of float64 are drawn as well as they can be
-        draw(axes)
-        return _inline(figure, title)
+def _within(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    return np.clip(np.asarray(values, dtype=np.float64), -LARGEST, LARGEST)
 
 
-def _inline(figure: Figure, title: str) -> str:
-    """The figure's `<svg>` element: no XML header, no metadata, no style sheet, no fixed size, no group identifiers."""
-    buffer = io.StringIO()
-    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    # A fixed salt gives the same page for the same run; equal identifiers in two panels then name equal shapes.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "twohot"}):
-        figure.savefig(buffer, format="svg", metadata=no_metadata)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r' width="[^"]*" height="[^"]*"', "", svg, count=1)
-    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
-    svg = re.sub(r"\s*\n\s*", " ", svg).strip()
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+def _around(values: np.ndarray, margin: float, logarithmic: bool = False) -> Axis:
+    """An axis on which all values lie, with a share of its length free at each end."""
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    if logarithmic:
+        low, high = math.log10(low), math.log10(high)
+    if high - low <= 1e-12 * max(abs(low), abs(high)):
+        size = max(abs(low), abs(high))
+        low, high = low - (0.05 * size or 0.5), high + (0.05 * size or 0.5)
+    free = margin * (high - low)
+    return Axis(low - free, high + free, logarithmic)
+
+
+def _series(line: Line, horizontal: Axis, vertical: Axis, longest: int, factor: float) -> tuple[str, str]:
+    """A line with its band, and its marks; one without a band is thinned to `longest` points."""
+    bounds = line.bounds()
+    x, y = (list(line.x), list(line.y)) if bounds is not None else thin(line.x, line.y, longest)
+    if not x:
+        return "", ""
+    across, up = horizontal.places(_within(x)), SIDE - vertical.places(factor * _within(y))
+    name = f' data-name="{escape(line.name)}"' if line.name else ""
+    dashed = " stroke-dasharray:5 3.5;" if line.dashed else ""
+    band = ""
+    if bounds is not None:
+        lowest = 10.0**vertical.low if vertical.logarithmic else -math.inf
+        low, high = (SIDE - vertical.places(factor * np.maximum(bound, lowest)) for bound in bounds)
+        bar = " error" * (len(x) == 1)  # of a single point
+        band = f'<path class="band{bar}" d="{_outline(across, low, high)}"/>'
+    curve = "M" + "L".join(f"{_text(a)} {_text(b)}" for a, b in zip(across, up, strict=True))
+    style = f"--c:var(--{line.colour}); stroke-width:{1.3 * line.width:.3g};{dashed}"
+    shapes = f'<g style="{style}"{name}>{band}<path class="line" d="{curve}"/></g>'
+    if not line.marker and len(x) > 1:
+        return shapes, ""
+    marks = "".join(
+        f'<use href="#mark{list(SHAPES).index(line.shape)}" x="{_text(a / 10)}%" y="{_text(b / 10)}%"/>'
+        for a, b in zip(across, up, strict=True)
+    )
+    return shapes, f'<g style="fill:var(--{line.colour})">{marks}</g>'
+
+
+def _outline(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
+    """The path around what is between two curves."""
+    there = "L".join(f"{_text(a)} {_text(b)}" for a, b in zip(x, high, strict=True))
+    back = "L".join(f"{_text(a)} {_text(b)}" for a, b in zip(x[::-1], low[::-1], strict=True))
+    return f"M{there}L{back}Z"
+
+
+def _points(x: np.ndarray, y: np.ndarray) -> str:
+    return " ".join(f"{_text(a)} {_text(b)}" for a, b in zip(x, y, strict=True))
+
+
+def _text(place: float) -> str:
+    return f"{place + 0.0:.1f}".removesuffix(".0").replace("-0.0", "0")
+
+
+Side = tuple[str, np.ndarray, Sequence[str]]
+"""Label of an axis, places of its ticks, and what stands at them."""
+
+
+def _panel(title: str, columns: int, shapes: str, marks: str, below: Side, beside: Side, data: str) -> str:
+    """The element: grid, what is drawn, marks, and the axes' labels in the padding around them."""
+    (x_label, across, numbers), (y_label, up, values) = below, beside
+    room = max(34, 10 + math.ceil(6.4 * max(map(len, values), default=0)))
+    grid = "".join(f'<line x2="100%" y1="{y}%" y2="{y}%"/>' for y in (_text(100 - place / 10) for place in up))
+    left = "".join(
+        f'<text class="y" x="-7" y="{_text(100 - place / 10)}%" dy=".33em">{escape(value)}</text>'
+        for place, value in zip(up, values, strict=True)
+    )
+    foot = "".join(
+        f'<text class="x{" odd" * (index % 2)}" x="{_text(place / 10)}%" y="100%" dy="1.5em">{escape(number)}</text>'
+        for index, (place, number) in enumerate(zip(across, numbers, strict=True))
+    )
+    name = f'<text class="label" x="{7 - room}" y="-9">{escape(y_label)}</text>' if y_label else ""
+    return (
+        f'<svg class="plot h{columns}{" named" * bool(y_label)}" role="img" aria-label="{escape(title)}" '
+        f'style="--left:{room}px" data-label="{escape(x_label)}"{data}>'
+        f'<g class="grid">{grid}<line class="axis" x2="100%" y1="100%" y2="100%"/></g>'
+        f'<svg class="data" viewBox="0 0 {SIDE} {SIDE}" preserveAspectRatio="none" width="100%" height="100%">'
+        f"{shapes}</svg><g>{marks}</g>{left}{foot}{name}"
+        f'<text class="label x" x="50%" y="100%" dy="3em">{escape(x_label)}</text></svg>'
+    )

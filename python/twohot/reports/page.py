@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from twohot.errors import CorruptRunError
 from twohot.reports import figures
 from twohot.reports.evaluation import evaluation_section
-from twohot.reports.figures import AGENT, COLLECT, PHASES, RANDOM, TOTAL, Line
-from twohot.reports.markup import document, escape, figure, missing, side_by_side, table
-from twohot.reports.results import NOTHING, Run, TaskResult, compare, format_number, result_cells, verdict
+from twohot.reports.figures import Line
+from twohot.reports.markup import breakable, document, escape, figure, missing, side_by_side, table
+from twohot.reports.numbers import NOTHING, format_number
+from twohot.reports.palette import AGENT, COLLECT, PHASES, RANDOM, TOTAL
+from twohot.reports.results import RANDOM_POLICY, Run, TaskResult, compare, result_cells, verdict
 from twohot.reports.scalars import scalar_section
 from twohot.runs.metrics import METRICS, parse_name
 
@@ -76,7 +78,7 @@ def _results_section(run: Run, results: Sequence[TaskResult]) -> str:
         mark = '<span class="yes">better</span>' if result.better else '<span class="no">not shown</span>'
         steps, random = (format_number(run.last(f"{kind}/length/{result.task}")) for kind in ("evaluation", "random"))
         length = [f"{steps} <small>{random}</small>"] if lengths else []
-        rows.append([escape(result.task), *map(escape, result_cells(result)), *length, mark])
+        rows.append([breakable(result.task), *map(escape, result_cells(result)), *length, mark])
     headings = ["task", "agent", "random", "difference", *(["steps in a trial"] * lengths), "than random"]
     note = "Mean raw return of the last evaluation, without exploration noise, ± one standard error."
     parts = [
@@ -94,7 +96,7 @@ def _results_section(run: Run, results: Sequence[TaskResult]) -> str:
                 f"{format_number(agent.get(number))} <small>{format_number(random.get(number))}</small>"
                 for number in numbers
             ]
-            rows.append([escape(task), *cells])
+            rows.append([breakable(task), *cells])
         parts += [
             table(["task", *(f"attempt {number}" for number in numbers)], rows, style="narrow"),
             "<p class=\"note\">By attempt: the agent's mean return, and the random policy's in small type.</p>",
@@ -112,15 +114,18 @@ def _learning(run: Run) -> str:
         lines = []
         x, y = run.series(f"collect/return/{task}", "environment_steps")
         if x:
-            lines.append(Line(x, y, COLLECT, width=0.9))
+            lines.append(Line(x, y, COLLECT, width=0.9, name="collecting"))
         random = run.last(f"random/return/{task}")
         if random is not None:
-            lines.append(Line([0, end], [random, random], RANDOM, dashed=True, width=1.2))
+            lines.append(Line([0, end], [random, random], RANDOM, dashed=True, width=1.2, name=RANDOM_POLICY))
         name, error_name = f"evaluation/return/{task}", f"evaluation/return_std_error/{task}"
         steps, returns = run.series(name, "environment_steps")
         if steps:
-            lines.append(Line(steps, returns, AGENT, run.errors(name, error_name), marker=True))
-        panels.append((task, figures.curves(f"Return on {task}", lines, "environment steps", side_by_side(len(tasks)))))
+            errors = run.errors(name, error_name)
+            lines.append(Line(steps, returns, AGENT, errors, marker=True, name="evaluation"))
+        columns = side_by_side(len(tasks))
+        svg = figures.curves(f"Return on {task}", lines, "environment steps", columns, y_label="mean return")
+        panels.append((task, svg))
     caption = (
         "Mean raw return of each task over environment steps, each task on its own scale. Learning shows where the "
         "marked line leaves the dashed one; the band is one standard error to each side. The thin line, returns while "
@@ -129,7 +134,7 @@ def _learning(run: Run) -> str:
     keys = [
         ("evaluation", AGENT, "solid"),
         ("collecting, with exploration", COLLECT, "solid"),
-        ("uniformly random policy", RANDOM, "dashed"),
+        (RANDOM_POLICY, RANDOM, "dashed"),
     ]
     return figure(panels, caption, keys)
 
@@ -145,9 +150,15 @@ def _by_attempt(run: Run) -> str:
     panels = []
     for task, agent in found.items():
         random = run.attempts("random", task)
-        lines = [Line(list(random), list(random.values()), RANDOM)] if random else []
-        svg = figures.attempts(
-            f"Return by attempt on {task}", list(agent), list(agent.values()), lines, side_by_side(len(found))
+        chance = Line(list(random), list(random.values()), RANDOM, dashed=True, width=1.2, name=RANDOM_POLICY)
+        mine = Line(list(agent), list(agent.values()), marker=True, name="agent")
+        svg = figures.curves(
+            f"Return by attempt on {task}",
+            [*[chance] * bool(random), mine],
+            "attempt",
+            side_by_side(len(found)),
+            y_label="mean return",
+            integer=True,
         )
         panels.append((task, svg))
     caption = (
@@ -155,7 +166,7 @@ def _by_attempt(run: Run) -> str:
         "first attempt to the last means that the agent uses what it found out in earlier attempts; the random policy "
         "cannot."
     )
-    keys = [("agent", AGENT, "solid"), ("uniformly random policy", RANDOM, "dashed")]
+    keys = [("agent", AGENT, "solid"), (RANDOM_POLICY, RANDOM, "dashed")]
     found = figure(panels, caption, keys)
     collected = run.matching("collect/return/{task}/attempt_{attempt}")
     return f"{found}\n{scalar_section(run, 'attempts', 'attempt', '')}" if collected else found
@@ -167,11 +178,10 @@ def _filter(run: Run) -> str:
     if not x and not tasks:
         return missing("No update that filters actions has been logged yet.")
     parts = []
-    total = Line(x, y, TOTAL, width=1.1)
+    total = Line(x, y, TOTAL, width=1.1, name="all tasks and discounts")
     if x:
-        svg = figures.curves(
-            "Fraction of the batch that passes the filter", [Line(x, y, width=1.8)], "updates", 1, fraction=True
-        )
+        title = "Fraction of the batch that passes the filter"
+        svg = figures.curves(title, [Line(x, y, width=1.8)], "updates", 1, y_label="passes", fraction=True)
         caption = (
             "Fraction of all (step, discount) pairs of a batch whose action passes the filter, and which the actor "
             "therefore imitates. Near 0 % the actor learns from little; near 100 % it copies its own data."
@@ -180,10 +190,10 @@ def _filter(run: Run) -> str:
     if tasks:
         panels = []
         for task in tasks:
-            line = Line(*run.series(f"filter/pass_rate/{task}", "updates"))
+            line = Line(*run.series(f"filter/pass_rate/{task}", "updates"), name="this task")
             title = f"Fraction that passes the filter on {task}"
-            lines = [total, line] if x else [line]
-            panels.append((task, figures.curves(title, lines, "updates", side_by_side(len(tasks)), fraction=True)))
+            lines, columns = [total, line] if x else [line], side_by_side(len(tasks))
+            panels.append((task, figures.curves(title, lines, "updates", columns, y_label="passes", fraction=True)))
         caption = (
             "The same by task, at the discount that acts. A task far below the others is one whose stored actions no "
             "longer beat the policy; one far above is still being caught up with."

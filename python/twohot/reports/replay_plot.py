@@ -15,8 +15,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from twohot.replay import Replay
-from twohot.reports.figures import AGENT, TOTAL, format_si, style
-from twohot.text import printable
+from twohot.reports.numbers import format_si
+from twohot.reports.palette import AGENT, TOTAL, light
+from twohot.reports.pictures import literal, save, style
 
 COLUMNS = np.dtype([("id", np.int64), ("task", np.int32), ("length", np.int64), ("return", np.float64)])
 MAX_TASKS = 40
@@ -51,26 +52,26 @@ def plot(replay: Replay, path: str | Path | None = None, *, names: Mapping[int, 
     tasks, counts = np.unique(rows["task"], return_counts=True)
     shown = np.sort(tasks[np.argsort(-counts, kind="stable")[:MAX_TASKS]])
     height = 0.9 + 0.2 * max(len(shown), 1)
-    figure = Figure(figsize=(8, height), facecolor="white")
+    figure = Figure(figsize=(8, height), facecolor=light("card"))
     panels = figure.subplots(1, 2, sharey=True)
     figure.subplots_adjust(left=0.22, right=0.97, bottom=0.45 / height, top=1 - 0.1 / height, wspace=0.08)
     for axes, column, label in zip(panels, ("length", "return"), ("steps", "return"), strict=True):
         style(axes, label, 5, grid="x")
         for place, task in enumerate(shown.tolist()):
             lowest, low, middle, high, highest = np.percentile(rows[column][rows["task"] == task], (0, 20, 50, 80, 100))
-            axes.plot((lowest, highest), (place, place), color=TOTAL, linewidth=0.8)
-            axes.plot((low, high), (place, place), color=AGENT, linewidth=3, solid_capstyle="butt")
-            axes.plot(middle, place, color=AGENT, marker="o", markersize=4.5, markeredgecolor="white")
+            axes.plot((lowest, highest), (place, place), color=light(TOTAL), linewidth=0.8)
+            axes.plot((low, high), (place, place), color=light(AGENT), linewidth=3, solid_capstyle="butt")
+            axes.plot(middle, place, color=light(AGENT), marker="o", markersize=4.5, markeredgecolor=light("card"))
     panels[0].set_ylim(max(len(shown), 1) - 0.5, -0.5)
     panels[0].set_yticks(range(len(shown)), [_label(rows, task, names) for task in shown.tolist()])
     if len(shown) < len(tasks):
-        panels[1].set_xlabel(f"return ({len(shown)} of {len(tasks)} tasks)", fontsize=8)
+        panels[1].set_xlabel(f"return ({len(shown)} of {len(tasks)} tasks)")
     if path is not None:
-        figure.savefig(path)
+        save(figure, Path(path))
     return figure
 
 
 def _label(rows: np.ndarray, task: int, names: Mapping[int, str] | None) -> str:
-    """The name of a task and how many trajectories it has; matplotlib would read `$` as mathematics."""
+    """The name of a task and how many trajectories it has."""
     name = names[task] if names and task in names else f"task {task}"
-    return f"{printable(name)} ({format_si(int((rows['task'] == task).sum()))})".replace("$", r"\$")
+    return f"{literal(name)} ({format_si(int((rows['task'] == task).sum()))})"

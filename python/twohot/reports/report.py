@@ -13,7 +13,7 @@ __all__ = ["TaskResult", "print_results", "results_table", "write_report"]
 
 
 def write_report(run_directory: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> Path:
-    """Write the report of a run as one HTML file that needs nothing else: no network, no script, no other file.
+    """Write the report of a run as one HTML file that needs nothing else: no network and no other file.
 
     The file appears whole or not at all, so a report may be written again while a reader has it open, and while the run
     still trains.

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 from twohot.errors import NoRunError
 from twohot.files import read_object
 from twohot.info import read_start
-from twohot.reports.figures import MINUS, format_si
+from twohot.reports.numbers import format_measurement
+from twohot.reports.terminal import print_table
 from twohot.runs.frames import data_frame
 from twohot.runs.metrics import Row, parse_name, read_metrics
 from twohot.runs.scores import EVALUATION_NAME
-from twohot.text import printable
 
 if TYPE_CHECKING:
     import pandas
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 MIN_ERRORS = 2.0
 """Combined standard errors by which the agent must lead to count as better than the random policy."""
-NOTHING = "\N{EN DASH}"
-"""What stands for a number that was not measured."""
+RANDOM_POLICY = "uniformly random policy"
 
 
 @dataclass(frozen=True)
@@ -161,22 +160,13 @@ def print_results(console: Console, results: Sequence[TaskResult]) -> None:
         console: where to print.
         results: what `results_table` gave.
     """
-    from rich.table import Table
-    from rich.text import Text
-
     if not results:
         console.print("No evaluation has been logged yet.")
         return
-    table = Table(caption=verdict(results), caption_justify="left")
-    table.add_column("task", overflow="fold")
-    for heading in ("agent", "random", "difference"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("better")
-    for result in results:
-        style = "green" if result.better else ""
-        cells = (*result_cells(result), "yes" if result.better else "no")
-        table.add_row(Text(printable(result.task)), *(Text(cell, style=style) for cell in cells))
-    console.print(table)
+    rows = [[result.task, *result_cells(result), "yes" if result.better else "no"] for result in results]
+    styles = ["green" if result.better else "" for result in results]
+    print_table(console, ["task", "agent", "random", "difference", "better"], rows, (0, 4), styles=styles)
+    console.print(verdict(results), soft_wrap=True)
 
 
 def _read_rows(directory: Path) -> list[Row]:
@@ -218,36 +208,19 @@ def _measured(run: Run, kind: str, task: str) -> tuple[Any, Any]:
     return row.metrics[name], row.metrics.get(f"{kind}/return_std_error/{task}")
 
 
-def format_number(value: float | None) -> str:
-    """A number in three significant digits, or whole with separators; a dash for None."""
-    if value is None:
-        return NOTHING
-    if 1e-3 <= abs(value) < 1e7:
-        text = f"{value:,.0f}" if abs(value) >= 1e3 else f"{value:#.3g}".rstrip(".")
-        return text.replace("-", MINUS)
-    return format_si(value)
-
-
-def _measurement(value: float | None, error: float | None) -> str:
-    """Value ± error, the error to two digits and the value to the error's precision."""
-    if value is None or error is None or error <= 0:
-        return format_number(value) + (" ± 0" if error == 0 else "")
-    decimals = 1 - math.floor(math.log10(error))
-    if decimals > 6:
-        return f"{format_number(value)} ± {format_number(error)}"
-    value, error = round(value, decimals), round(error, decimals)
-    return f"{value:,.{max(decimals, 0)}f} ± {error:,.{max(decimals, 0)}f}".replace("-", MINUS)
-
-
 def result_cells(result: TaskResult) -> tuple[str, str, str]:
     """Agent, random policy and difference, each with its standard error, as text."""
-    pairs = (
-        (result.agent_return, result.agent_error),
-        (result.random_return, result.random_error),
-        (result.difference, result.difference_error),
+    agent, random = result.agent_return, result.random_return
+    size = max(abs(agent), abs(random or 0.0))
+    cells = [
+        format_measurement(agent, result.agent_error),
+        format_measurement(random, result.random_error),
+        format_measurement(result.difference, result.difference_error, size),
+    ]
+    more = (
+        result.difference is not None and result.difference > 0 and set(cells[2].partition(" ")[0]) & set("123456789")
     )
-    cells = [_measurement(value, error) for value, error in pairs]
-    plus = "+" if result.difference is not None and result.difference > 0 else ""
+    plus = "+" if more else ""
     return cells[0], cells[1], plus + cells[2]
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from twohot.reports import figures
-from twohot.reports.figures import AGENT, RANDOM, Line
+from twohot.reports.figures import Line
 from twohot.reports.markup import figure, missing, side_by_side
-from twohot.reports.results import Run
+from twohot.reports.palette import AGENT, RANDOM, shades
+from twohot.reports.results import RANDOM_POLICY, Run
 from twohot.runs.metrics import METRICS, Section, describe
 
 LINES = ("attempt", "part", "discount")
@@ -30,9 +31,11 @@ def scalar_section(run: Run, section: Section, what: str, caption: str) -> str:
     plain = [name for name in names if not isinstance(run.last(name), list)]
     parts = []
     if plain:
-        panels = [(_title(name), _panel(run, name, [(name, AGENT)], side_by_side(len(plain)))) for name in plain]
+        panels = [
+            (_title(name), _panel(run, name, [("agent", name, AGENT)], side_by_side(len(plain)))) for name in plain
+        ]
         random = any(run.last(_random(name)) is not None for name in plain)
-        keys = [("agent", AGENT, "solid"), ("uniformly random policy", RANDOM, "dashed")] if random else []
+        keys = [("agent", AGENT, "solid"), (RANDOM_POLICY, RANDOM, "dashed")] if random else []
         parts.append(figure(panels, caption, keys))
     parts += [_family(run, pattern, _line(pattern)) for pattern in patterns if _line(pattern) and run.matching(pattern)]
     return "\n".join(parts) if parts else missing(f"No {what} has been logged yet.")
@@ -48,28 +51,42 @@ def _family(run: Run, pattern: str, placeholder: str) -> str:
             title = title.replace(f"{{{key}}}", value)
         panels.setdefault(title, {})[found[placeholder]] = name
     values = list(dict.fromkeys(value for names in panels.values() for value in names))
-    colours = dict(zip(values, figures.shades(len(values)), strict=True))
+    colours = dict(zip(values, shades(len(values)), strict=True))
     columns = side_by_side(len(panels))
     drawn = [
-        (title, _panel(run, title, [(name, colours[value]) for value, name in names.items()], columns))
+        (
+            title,
+            _panel(
+                run,
+                title,
+                [(_called(placeholder, value), name, colours[value]) for value, name in names.items()],
+                columns,
+            ),
+        )
         for title, names in panels.items()
     ]
-    keys = [(f"{placeholder} {value}" if value.isdigit() else value, colours[value], "solid") for value in values]
+    keys = [(_called(placeholder, value), colours[value], "solid") for value in values]
     return figure(drawn, METRICS[pattern].definition, keys)
 
 
-def _panel(run: Run, title: str, names: Iterable[tuple[str, str]], columns: int) -> str:
-    lines, axis = [], "updates"
-    for name, colour in names:
+def _called(placeholder: str, value: str) -> str:
+    return f"{placeholder} {value}" if value.isdigit() else value
+
+
+def _panel(run: Run, title: str, names: Iterable[tuple[str, str, str]], columns: int) -> str:
+    """A panel of lines, of each of which is given what it is called, its metric and its colour."""
+    lines, axis, unit = [], "updates", ""
+    for called, name, colour in names:
         axis = "environment_steps" if describe(name).plot == "over environment steps" else "updates"
         x, y = run.series(name, axis)
         errors = run.errors(name, _error(name))
         band = [float(error) for error in errors] if any(errors) else None
-        lines.append(Line(x, y, colour, band, marker=band is not None))
+        unit = describe(name).unit
+        lines.append(Line(x, y, colour, band, marker=band is not None, name=called))
         random = run.last(_random(name))
         if random is not None:
-            lines.append(Line([0, max(1, *x)], [random, random], RANDOM, dashed=True, width=1.2))
-    return figures.curves(title, lines, axis.replace("_", " "), columns, logarithmic=True)
+            lines.append(Line([0, max(1, *x)], [random, random], RANDOM, dashed=True, width=1.2, name=RANDOM_POLICY))
+    return figures.curves(title, lines, axis.replace("_", " "), columns, y_label=unit, logarithmic=True)
 
 
 def _line(pattern: str) -> str:

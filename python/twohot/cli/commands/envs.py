@@ -35,18 +35,22 @@ def run(arguments: list[str]) -> int:
     options = parse(EnvsOptions, "envs", arguments)
     if options.check is not None:
         return _check_environment((options.suite, *options.check) if options.suite else options.check)
-    from rich.table import Table
-
     from twohot.envs import get_suite, registered_suites
+    from twohot.reports.terminal import print_table
 
     if options.suite:
         print("\n".join(map(printable, get_suite(options.suite).tasks)))
         return 0
-    table = Table("suite", "tasks", "status", "what it is")
-    for suite in registered_suites().values():
-        status = f"missing: {here(suite.install)}" if suite.missing() else "installed"
-        table.add_row(suite.name, str(len(suite.tasks)), status, suite.summary)
-    console().print(table)
+    rows = [
+        [
+            suite.name,
+            str(len(suite.tasks)),
+            f"missing: {here(suite.install)}" if suite.missing() else "installed",
+            suite.summary,
+        ]
+        for suite in registered_suites().values()
+    ]
+    print_table(console(), ["suite", "tasks", "status", "what it is"], rows, (0, 2, 3))
     return 0
 
 

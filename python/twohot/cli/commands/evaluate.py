@@ -20,6 +20,8 @@ from twohot.envs import Layout, common_layout
 from twohot.errors import UsageError
 from twohot.inference.agent import load_networks
 from twohot.nets.frozen import freeze
+from twohot.reports.numbers import format_interval, format_number
+from twohot.reports.terminal import print_table
 from twohot.runs.scores import EVALUATION_NAME, report
 from twohot.text import printable
 from twohot.training.evaluate import evaluate_all
@@ -130,25 +132,19 @@ def _same_tasks(played: Any, config: TrainConfig, directory: Path) -> Any:
 
 def print_report(output: Console, result: Mapping[str, Any]) -> None:
     """Print the tables of what `twohot.runs.scores.report` gave."""
-    from rich.table import Table
-    from rich.text import Text
-
     tasks = result["tasks"]
-    title = f"{', '.join(result['runs'])}: {result['trials']} trials of each task, seed {result['seed']}"
-    table = Table("task", title=Text(printable(title)))
-    splits = len({entry["split"] for entry in tasks}) > 1
-    if splits:
-        table.add_column("split")
     known = [name for name in ("return", "success", "normalised") if any(name in entry for entry in tasks)]
     attempts = len(tasks[0]["attempts"]) if len(tasks[0]["attempts"]) > 1 else 0
-    for heading in (*known, *(f"attempt {attempt}" for attempt in range(1, attempts + 1))):
-        table.add_column(heading, justify="right")
+    splits = len({entry["split"] for entry in tasks}) > 1
+    rows = []
     for entry in tasks:
         name = entry["task"] + (" (held out)" if entry["kind"] == "held_out" and entry["split"] == "train" else "")
         cells = [_cell(entry.get(name)) for name in known]
         cells += [_attempt(found) for found in entry["attempts"][:attempts]]
-        table.add_row(Text(printable(name)), *([entry["split"]] * splits), *cells)
-    output.print(table)
+        rows.append([name, *([entry["split"]] * splits), *cells])
+    headings = ["task", *["split"] * splits, *known, *(f"attempt {attempt}" for attempt in range(1, attempts + 1))]
+    title = f"{', '.join(result['runs'])}: {result['trials']} trials of each task, seed {result['seed']}"
+    print_table(output, headings, rows, range(1 + splits), title=title)
     output.print(_caption(result), highlight=False, soft_wrap=True)
 
 
@@ -157,15 +153,18 @@ def _caption(result: Mapping[str, Any]) -> str:
     lines = [f"Mean and {result['confidence']:.0%} interval, bootstrapped over {about}."]
     for kind, found in result["summary"].items():
         if found:
-            values = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in found.items())
+            values = ", ".join(f"{name.replace('_', ' ')} {format_number(value)}" for name, value in found.items())
             lines.append(f"{kind.replace('_', ' ')}: {values}")
     return "\n".join(lines)
 
 
 def _cell(found: Mapping[str, float] | None) -> str:
-    return "" if found is None else f"{found['mean']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+    if found is None:
+        return ""
+    mean, low, high = found["mean"], found["low"], found["high"]
+    return f"{format_number(mean, max(-low, high))} ({format_interval(low, high, mean)})"
 
 
 def _attempt(found: Mapping[str, Any]) -> str:
     success = f", {found['success']['mean']:.0%}" if "success" in found else ""
-    return f"{found['return']['mean']:.3f}{success}"
+    return f"{format_number(found['return']['mean'])}{success}"

@@ -110,9 +110,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _info(arguments: list[str], output: Console) -> int:
-    from rich.table import Table
-
-    from twohot.reports.figures import format_si
+    from twohot.reports.numbers import format_number, format_si
+    from twohot.reports.terminal import print_table
 
     options = parse(ReplayInfoOptions, "replay info", arguments)
     with _open(options.directory, corrupt="skip") as replay:
@@ -123,14 +122,16 @@ def _info(arguments: list[str], output: Console) -> int:
             for field, about in fields.items():
                 print(f"  {kind} {printable(field)}: {_describe(about)}")
         print(f"  action: {_describe(replay.schema.action)}")
-        rows = Table("task", *("trajectories", "steps", "median length", "median return", "min", "max"))
+        rows = []
         for task in np.unique(table["task"]):
             mine = table["task"] == task
             lengths, returns = table["length"][mine], table["return"][mine]
-            figures = (np.median(returns), returns.min(), returns.max())
-            counts = (mine.sum(), lengths.sum(), int(np.median(lengths)))
-            rows.add_row(str(task), *map(str, counts), *(f"{figure:.4g}" for figure in figures))
-        output.print(rows)
+            counts = (int(mine.sum()), int(lengths.sum()), int(np.median(lengths)))
+            low, middle, high = (float(found) for found in np.percentile(returns, (0, 50, 100)))
+            size = max(abs(low), abs(high))
+            figures = (format_number(figure, size) for figure in (middle, low, high))
+            rows.append([str(task), *(f"{count:,}" for count in counts), *figures])
+        print_table(output, ["task", "trajectories", "steps", "median length", "median return", "min", "max"], rows, ())
         if options.plot is not None:
             from twohot.reports.replay_plot import plot
 
