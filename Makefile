@@ -14,7 +14,7 @@ TRITON := triton==3.9.0
 # cannot say so.
 PROCGEN := procgen-mirror==0.10.7 ; python_version >= "3.11" and python_version < "3.13"
 
-.PHONY: help train test lint cpp-test fuzz fuzz-build format bench gpu gpu-rehearsal gpu-wheels readme wheel resolve clean
+.PHONY: help train test lint cpp-test fuzz fuzz-build format bench gpu gpu-rehearsal gpu-wheels readme wheel resolve clean site site-look
 
 help:
 	@echo "make train   train the quickstart agent (about 5 minutes on two cores) and write its report"
@@ -25,6 +25,7 @@ help:
 	@echo "make gpu     test and measure the kernels on the GPU of this machine, in 8 minutes; PYTHON=python3: with that one"
 	@echo "make gpu-rehearsal  all of it that needs neither GPU nor network"
 	@echo "make readme  write the tables of README and docs from bench/results and studies"
+	@echo "make site    build the documentation into build/site and check it; make site-look: pictures of it"
 	@echo "make wheel   build a wheel into dist/"
 	@echo "make resolve ask whether all extras go together on every Python that is supported"
 	@echo "make clean   remove the virtual environment and all build products"
@@ -109,6 +110,21 @@ gpu-wheels:
 readme: $(VENV)/.ready
 	$(BIN)/python -m bench.readme
 
+# The extra alone, apart from what the package needs: the reference is read from the sources. Links, names, search and widths
+# are checked; Chromium helps where it is.
+$(VENV)-docs/.ready: pyproject.toml
+	test -x $(VENV)-docs/bin/python || $(PYTHON) -m venv $(VENV)-docs
+	sed -n '/^docs = /p' pyproject.toml | grep -o '"[^"]*"' | \
+	    xargs $(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check
+	touch $@
+
+site: $(VENV)-docs/.ready
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
+	$(VENV)-docs/bin/python website/check.py
+
+site-look: site
+	$(VENV)-docs/bin/python website/check.py --look build/site-look
+
 wheel: $(VENV)/.ready
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
@@ -121,4 +137,4 @@ resolve: $(VENV)/.ready
 	done
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(VENV)-* build dist

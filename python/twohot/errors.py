@@ -2,6 +2,8 @@
 
 from twohot._moved import renamed_attributes
 
+__all__ = ["BrokenEnvironmentError", "CorruptReplayError", "CorruptRunError", "NoRunError", "TwohotError", "UsageError"]
+
 
 class TwohotError(Exception):
     """An error whose sentence says what was expected, what came and what to do; the command line prints it alone."""

@@ -10,6 +10,8 @@ from gymnasium import Space, spaces
 
 from twohot.errors import TwohotError
 
+__all__ = ["ACTION_MASK", "SpaceError", "as_dict_space"]
+
 OBSERVATION = "observation"
 """Name of an observation that is no Dict, where other tasks or context features make one of it."""
 ACTION_MASK = "action_mask"

@@ -12,6 +12,8 @@ from twohot.extras import TRAIN, require
 from twohot.streams import enduring_streams
 from twohot.text import printable
 
+__all__ = ["main"]
+
 # Both are read when torch is first imported. Huge pages halve the page faults of large fresh tensors. OpenMP threads
 # that sleep at a barrier cost about a third of a step on an idle machine, and save a factor of five where a core is
 # shared, which is the rule; OMP_WAIT_POLICY=active is for those who have the machine to themselves.

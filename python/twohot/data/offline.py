@@ -38,6 +38,8 @@ from twohot.replay.formats.minari import open_minari
 from twohot.replay.manifest import exists, repair_command
 from twohot.spaces import OBSERVATION, as_dict_space, check_action_mask, check_action_space, shape_of
 
+__all__ = ["Offline", "load_mixture", "load_offline"]
+
 UNBOUNDED = 2**62
 """A capacity that nothing reaches."""
 KINDS = ("replay", "minari", "npz", "amago")

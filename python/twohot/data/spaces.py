@@ -9,6 +9,8 @@ from twohot.envs import Layout, common_layout
 from twohot.replay import Field, Schema
 from twohot.spaces import action_dtype, shape_of
 
+__all__ = ["agent_layout", "replay_schema"]
+
 
 def agent_layout(environment: EnvironmentConfig, evaluation: EvaluateConfig) -> Layout:
     """The spaces of a run's agent: they fit the tasks that it is trained on and those held out.

@@ -19,6 +19,8 @@ from twohot.learning.targets import action_values
 from twohot.nets.frozen import freeze
 from twohot.spaces import ACTION_MASK, as_dict, shape_of
 
+__all__ = ["TrajectoryError", "Values", "trajectory_values"]
+
 
 class TrajectoryError(TwohotError, ValueError):
     """A trajectory that the agent cannot look at; the message says what was expected."""

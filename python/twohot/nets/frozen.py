@@ -29,6 +29,8 @@ from twohot.nets.timestep import TimestepEncoder
 from twohot.nets.transformer import Transformer, require_time
 from twohot.spaces import ACTION_MASK
 
+__all__ = ["ActingState", "FrozenPolicy", "freeze"]
+
 MAX_ELEMENTS = 4096
 """Elements of a tensor up to which numpy is faster than torch."""
 _NUMPY_DTYPES = {torch.float32: np.float32, torch.int64: np.int64}

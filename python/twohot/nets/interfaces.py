@@ -14,6 +14,8 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from twohot.nets.policies import Policy
 
+__all__ = ["ActorNetwork", "Cache", "TimestepNetwork", "TrajectoryNetwork"]
+
 
 def with_losses(network: nn.Module, *arguments: Any) -> tuple[Any, dict[str, Tensor]]:
     """What a network makes of its arguments, and the losses that it adds, if it is one that does."""

@@ -19,6 +19,8 @@ from torch.nn import functional
 
 from twohot.kernels.torch_private import standard_gamma
 
+__all__ = ["Categorical", "Categoricals", "Policy", "ScaledBeta", "TanhGaussian", "TanhGaussianMixture"]
+
 EDGE = 1e-6
 """Continuous actions count as at least this far from -1 and 1, where densities may be infinite, by default."""
 ENTROPY_NODES, ENTROPY_SAMPLES = 32, 8

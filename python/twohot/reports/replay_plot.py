@@ -19,6 +19,8 @@ from twohot.reports.numbers import format_si
 from twohot.reports.palette import AGENT, TOTAL, light
 from twohot.reports.pictures import literal, save, style
 
+__all__ = ["plot", "table"]
+
 COLUMNS = np.dtype([("id", np.int64), ("task", np.int32), ("length", np.int64), ("return", np.float64)])
 MAX_TASKS = 40
 

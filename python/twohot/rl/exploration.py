@@ -11,6 +11,8 @@ from gymnasium import Space, spaces
 
 from twohot._moved import renamed_arguments
 
+__all__ = ["Exploration", "Schedule", "linear_schedule"]
+
 
 def linear_schedule(
     step: int | np.ndarray, start: float | np.ndarray, end: float | np.ndarray, over: int

@@ -15,6 +15,8 @@ from twohot.config import TrainConfig
 from twohot.runs.metrics import Kind
 from twohot.text import printable
 
+__all__ = ["Progress"]
+
 
 class Progress:
     """Shows steps/s, updates/s, losses and returns of a run; a context manager around it.

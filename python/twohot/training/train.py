@@ -22,6 +22,8 @@ from twohot.training.interruption import Interruption
 from twohot.training.progress import Progress
 from twohot.training.session import Session
 
+__all__ = ["resume", "train"]
+
 FREE_SETTINGS = frozenset({"epochs", "checkpoint_minutes"})
 """Settings in which a resumed run may differ from its checkpoint."""
 

@@ -13,6 +13,8 @@ from gymnasium import spaces
 
 from twohot.envs.registry import Suite
 
+__all__ = ["MULTI_GAME", "REFERENCE_SCORES", "TASKS", "Atari", "normalised_score"]
+
 # The games that one player can play, as ale-py names their ROMs.
 _ROMS = (
     "adventure air_raid alien amidar assault asterix asteroids atlantis2 atlantis backgammon bank_heist basic_math "

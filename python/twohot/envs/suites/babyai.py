@@ -19,6 +19,8 @@ from gymnasium import spaces
 
 from twohot.envs.registry import Suite
 
+__all__ = ["HELD_OUT", "MULTITASK_PROTOCOL", "TRAIN_50", "BabyAILevel", "encode_mission"]
+
 # The ids without "BabyAI-" and the version.
 TRAIN_50 = (
     *("GoToRedBall", "GoToRedBallNoDists", "GoToRedBlueBall", "GoToObjS6", "GoToLocal", "GoToLocalS7N5"),

@@ -17,6 +17,8 @@ from twohot._moved import renamed_arguments
 from twohot.envs.registry import Suite
 from twohot.envs.vector.batched import EnvBatch, SingleEnv, draw_cells
 
+__all__ = ["TASKS", "FrozenLakeBatch", "make", "make_batch"]
+
 ICE, HOLE, GOAL = 0, 1, 2
 _CELLS = {"S": ICE, "F": ICE, "H": HOLE, "G": GOAL}
 _MOVES = np.array([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)])

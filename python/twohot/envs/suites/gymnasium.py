@@ -15,6 +15,8 @@ from twohot.envs.modules import ids_of, import_module_of
 from twohot.envs.registry import Suite, UnknownEnvironmentError, task_name
 from twohot.extras import MissingExtraError, here
 
+__all__ = ["CLASSIC_MULTITASK", "CLASSIC_PROTOCOL", "TASKS"]
+
 CLASSIC_MULTITASK = ("CartPole-v1", "Acrobot-v1", "LunarLander-v3", "MountainCar-v0")
 """Four tasks whose returns lie between -500 and +500, for one agent."""
 # Arguments of `make_vector` for them.

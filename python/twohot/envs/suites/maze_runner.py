@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from twohot.replay import Trajectories
     from twohot.replay.relabel import Relabel
 
+__all__ = ["TASKS", "HindsightGoals", "MazeRunner"]
+
 _MOVES = np.array([(0, -1), (-1, 0), (0, 1), (1, 0), (0, 0)])
 _GOALS = 7  # index of the first goal's row in an observation; place, distances and time come before
 _DONE = -1  # both coordinates of a goal that was reached

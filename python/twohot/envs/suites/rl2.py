@@ -19,6 +19,8 @@ from twohot.envs.registry import Suite
 from twohot.envs.vector.batched import EnvBatch, SingleEnv, draw_cells
 from twohot.spaces import ACTION_MASK, OBSERVATION
 
+__all__ = ["TASKS", "Problem", "ProblemBatch", "make_batch"]
+
 STATES = 10
 """States of an MDP; an episode begins in the first."""
 PARTS = 10

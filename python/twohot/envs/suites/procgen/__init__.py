@@ -9,6 +9,8 @@ from twohot.envs.suites.procgen.batch import ProcgenBatch
 from twohot.envs.suites.procgen.game import GAMES, INSTALL, MEMORY_GAMES, TASKS, Procgen
 from twohot.envs.vector.machine import cpus
 
+__all__ = ["EASY", "EASY_RESCALED_MULTIPLIERS", "MEMORY_HARD", "Procgen", "ProcgenBatch"]
+
 # The task sets of AMAGO-2's Multi-Game Procgen; "easy-rescaled" is the first with these reward multipliers.
 EASY = ("climber-easy", "coinrun-easy", "jumper-easy", "ninja-easy", "leaper-easy")
 EASY_RESCALED_MULTIPLIERS = (0.1, 100.0, 1.0, 1.0, 1.0)
