@@ -14,7 +14,8 @@ TRITON := triton==3.9.0
 # cannot say so.
 PROCGEN := procgen-mirror==0.10.7 ; python_version >= "3.11" and python_version < "3.13"
 
-.PHONY: help train test lint cpp-test fuzz fuzz-build format bench gpu gpu-rehearsal gpu-wheels readme wheel resolve clean site site-look
+.PHONY: help train test lint cpp-test arm64 fuzz fuzz-build format bench gpu gpu-rehearsal gpu-wheels readme wheel wheels \
+    release-rehearsal resolve clean site site-look
 
 help:
 	@echo "make train   train the quickstart agent (about 5 minutes on two cores) and write its report"
@@ -27,6 +28,9 @@ help:
 	@echo "make readme  write the tables of README and docs from bench/results and studies"
 	@echo "make site    build the documentation into build/site and check it; make site-look: pictures of it"
 	@echo "make wheel   build a wheel into dist/"
+	@echo "make wheels  an sdist and manylinux_2_28 wheels for each Python here, examined and tried without a compiler"
+	@echo "make release-rehearsal  from a tag over a local index to a trained agent, in a clone"
+	@echo "make arm64   compile the C++ for arm64 and run its tests under qemu-user"
 	@echo "make resolve ask whether all extras go together on every Python that is supported"
 	@echo "make clean   remove the virtual environment and all build products"
 
@@ -68,6 +72,16 @@ cpp-build-%: $(VENV)/.tools
 
 cpp-test-%: cpp-build-%
 	$(BIN)/ctest --test-dir build/cpp-$* --parallel $(WORKERS) --output-on-failure
+
+# With Debian's g++-aarch64-linux-gnu and qemu-user.
+ARM64_CXX ?= aarch64-linux-gnu-g++
+ARM64_RUN ?= qemu-aarch64;-L;/usr/aarch64-linux-gnu
+arm64: $(VENV)/.tools
+	$(BIN)/cmake -S . -B build/cpp-arm64 -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DTWOHOT_PYTHON=OFF \
+	    -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER="$(ARM64_CXX)" \
+	    -DCMAKE_CROSSCOMPILING_EMULATOR="$(ARM64_RUN)" -DTWOHOT_TESTS=ON -DTWOHOT_WERROR=ON > /dev/null
+	MAKEFLAGS= $(BIN)/cmake --build build/cpp-arm64 > /dev/null
+	$(BIN)/ctest --test-dir build/cpp-arm64 --parallel $(WORKERS) --output-on-failure
 
 # The Python module, of the objects of those C++ tests. What torch and the interpreter keep is no leak of ours.
 FUZZ_SECONDS ?= $(or $(TWOHOT_FUZZ_SECONDS),60)
@@ -127,6 +141,19 @@ site-look: site
 
 wheel: $(VENV)/.ready
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# What wheels are built and examined with, apart from what the package is developed with.
+build/wheels/tools/.ready: release/tools.txt
+	$(PYTHON) -m venv build/wheels/tools
+	build/wheels/tools/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# PYTHONS="python3.10 python3.13": with those; by default with each supported one on PATH.
+wheels: build/wheels/tools/.ready
+	build/wheels/tools/bin/python release/wheels.py $(PYTHONS)
+
+release-rehearsal: build/wheels/tools/.ready
+	build/wheels/tools/bin/python release/rehearse.py
 
 # Nothing is installed but uv, which asks the package index; each package has to have a wheel.
 resolve: $(VENV)/.ready

@@ -7,6 +7,7 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 #include "core/non_temporal_copy.h"
@@ -24,7 +25,6 @@ constexpr std::size_t max_prefetched = 512;
 
 // A call of the system pays from here on.
 constexpr std::size_t min_read_ahead = std::size_t{256} << 10;
-constexpr std::uintptr_t page_bytes = 4096;
 
 std::size_t aligned(std::size_t bytes) noexcept {
   return (bytes + Layout::alignment - 1) / Layout::alignment * Layout::alignment;
@@ -163,6 +163,7 @@ void TrajectoryData::read_ahead(const Layout& layout, std::int64_t first, std::i
     if (bytes < min_read_ahead) continue;
     const auto begin = reinterpret_cast<std::uintptr_t>(last_ + layout.offset(c, last_counts())) +
                        static_cast<std::size_t>(first) * row_bytes;
+    static const auto page_bytes = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));  // 64 KiB on some of arm64
     const std::uintptr_t page = begin / page_bytes * page_bytes;
     ::madvise(reinterpret_cast<void*>(page), begin + bytes - page, MADV_WILLNEED);  // advice
   }

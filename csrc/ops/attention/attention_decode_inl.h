@@ -31,6 +31,8 @@ inline void computed(FloatVector& x) noexcept {
   asm volatile("" : "+v"(x));
 #elif defined(__SSE2__)
   asm volatile("" : "+x"(x));
+#elif defined(__ARM_NEON)
+  asm volatile("" : "+w"(x));
 #else
   (void)x;
 #endif
@@ -129,6 +131,8 @@ inline bool any_above(FloatVector scores, float bound) noexcept {
   return _mm512_cmp_ps_mask(scores, splat(bound), _CMP_GT_OQ) != 0;
 #elif defined(__AVX__)
   return _mm256_movemask_ps(_mm256_cmp_ps(scores, splat(bound), _CMP_GT_OQ)) != 0;
+#elif defined(__ARM_NEON)
+  return vmaxvq_u32((uint32x4_t)(scores > bound)) != 0;
 #else
   return maximum(scores) > bound;
 #endif

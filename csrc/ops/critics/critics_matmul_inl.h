@@ -20,12 +20,12 @@ constexpr std::int64_t panel_columns = 2 * lanes;
 template <bool pairs>
 constexpr bool in_tiles = pairs && multiplies_tiles;
 
-// Rows that products take together. Sums fill the registers, 32 of AVX-512, else 16; or they are four tiles.
+// Rows that products take together. Sums fill the registers, or they are four tiles.
 template <bool pairs>
-constexpr std::int64_t product_rows = in_tiles<pairs> ? 2 * tile_side
-                                      : lanes == 16   ? 12
-                                                      : 6;
-constexpr std::int64_t outer_rows = lanes == 16 ? 8 : 4;
+constexpr std::int64_t product_rows = in_tiles<pairs>   ? 2 * tile_side
+                                      : registers == 32 ? 12
+                                                        : 6;
+constexpr std::int64_t outer_rows = registers == 32 ? 8 : 4;
 
 inline Pair operator*(float x, Pair y) noexcept { return {x * y.first, x * y.second}; }
 

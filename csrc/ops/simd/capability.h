@@ -9,6 +9,8 @@ namespace twohot::ops {
 // what a processor needs for each. amx_emulated is amx in plain C++, which CMakeLists.txt compiles for tests alone.
 #ifdef TWOHOT_X86
 #define TWOHOT_EACH_INSTRUCTION_SET(X) X(portable) X(avx2) X(avx512) X(avx512_bf16) X(amx)
+#elif defined(TWOHOT_ARM64)
+#define TWOHOT_EACH_INSTRUCTION_SET(X) X(portable) X(neon)
 #else
 #define TWOHOT_EACH_INSTRUCTION_SET(X) X(portable)
 #endif

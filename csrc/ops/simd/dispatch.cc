@@ -56,7 +56,7 @@ const Processor& this_processor() noexcept {
 }
 
 // The instructions are there; what else a form needs comes after it.
-bool runs(const Processor& p, Capability capability) noexcept {
+bool runs([[maybe_unused]] const Processor& p, Capability capability) noexcept {
   switch (capability) {
     case Capability::portable: return true;
 #ifdef TWOHOT_X86
@@ -64,6 +64,8 @@ bool runs(const Processor& p, Capability capability) noexcept {
     case Capability::avx512: return p.avx2 && p.avx512;
     case Capability::avx512_bf16: return runs(p, Capability::avx512) && p.avx512_bf16;
     case Capability::amx: return runs(p, Capability::avx512_bf16) && p.amx && p.permits_tiles();
+#elif defined(TWOHOT_ARM64)
+    case Capability::neon: return true;  // a part of the architecture
 #endif
     case Capability::amx_emulated:
 #ifdef TWOHOT_WITH_AMX_EMULATED
@@ -75,9 +77,11 @@ bool runs(const Processor& p, Capability capability) noexcept {
   return false;
 }
 
-bool has_fast_pairs(const Processor& p) noexcept { return p.vendor == "AuthenticAMD" || p.vendor == "HygonGenuine"; }
+[[maybe_unused]] bool has_fast_pairs(const Processor& p) noexcept {
+  return p.vendor == "AuthenticAMD" || p.vendor == "HygonGenuine";
+}
 
-bool pays(const Processor& p, Capability capability) noexcept {
+bool pays([[maybe_unused]] const Processor& p, Capability capability) noexcept {
 #ifdef TWOHOT_X86
   if (capability == Capability::avx512_bf16) return has_fast_pairs(p);
 #endif
@@ -85,7 +89,7 @@ bool pays(const Processor& p, Capability capability) noexcept {
 }
 
 // Of a form that runs and pays.
-std::string reason_of(const Processor& p, Capability capability) {
+std::string reason_of([[maybe_unused]] const Processor& p, [[maybe_unused]] Capability capability) {
   std::string reason = "all that the processor has";
 #ifdef TWOHOT_X86
   if (capability == Capability::amx) return "bfloat16 is multiplied in tiles";
@@ -95,9 +99,6 @@ std::string reason_of(const Processor& p, Capability capability) {
     reason = "bfloat16 is multiplied as float32, for its own dot products are no faster";
   }
   if (p.amx) reason += "; the system does not permit tiles";
-#else
-  (void)p;
-  (void)capability;
 #endif
   return reason;
 }

@@ -46,8 +46,8 @@ inline void product_tile(float* c, std::int64_t c_row, const float* a, const Lef
   }
 }
 
-constexpr int accumulators = lanes == 16 ? 24 : 12;
-constexpr int max_vectors = lanes == 16 ? 4 : 2;
+constexpr int accumulators = registers == 32 ? 24 : 12;
+constexpr int max_vectors = registers == 32 ? 4 : 2;
 
 template <bool pairs, int vectors>
 inline void product_columns(float* c, std::int64_t c_row, std::int64_t rows, const Left& left, const float* b,

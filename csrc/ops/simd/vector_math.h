@@ -12,6 +12,8 @@
 #include <immintrin.h>
 #elif defined(__SSE2__)
 #include <emmintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
 #endif
 
 #include "ops/simd/float.h"
@@ -26,7 +28,14 @@ namespace twohot::ops::TWOHOT_CAPABILITY {
 #define TWOHOT_LANES 4
 #endif
 constexpr int lanes = TWOHOT_LANES;
-constexpr int exp_unroll = lanes == 16 ? 4 : 2;  // vectors whose exponentials are interleaved, to hide latency
+
+// Those of AVX-512 and of arm64 hold the sums of larger tiles.
+#if defined(__ARM_NEON)
+constexpr int registers = 32;
+#else
+constexpr int registers = lanes == 16 ? 32 : 16;
+#endif
+constexpr int exp_unroll = registers == 32 ? 4 : 2;  // vectors whose exponentials are interleaved, to hide latency
 
 // Whether bfloat16 is multiplied in pairs, by vectors or by tiles.
 #if defined(__AVX512BF16__) || defined(TWOHOT_EMULATED_TILES)
@@ -270,6 +279,8 @@ inline FloatVector square_root(FloatVector x) noexcept {
   return _mm256_sqrt_ps(x);
 #elif defined(__SSE2__)
   return _mm_sqrt_ps(x);
+#elif defined(__ARM_NEON)
+  return (FloatVector)vsqrtq_f32((float32x4_t)x);
 #else
   for (int l = 0; l < lanes; ++l) x[l] = __builtin_sqrtf(x[l]);
   return x;
@@ -300,6 +311,8 @@ inline FloatVector widen(const std::uint16_t* from, Float dtype) noexcept {
   return _mm512_maskz_cvtph_ps(0xffff, load<__m256i>(from));
 #elif defined(__F16C__)
   return _mm256_cvtph_ps(load<__m128i>(from));
+#elif defined(__ARM_NEON)
+  return (FloatVector)vcvt_f32_f16(load<float16x4_t>(from));
 #else
   const Integers bits = integers(load<Halves>(from));
   const Integers rest = (bits & 0x7fff) << 13;
@@ -345,6 +358,9 @@ inline void narrow(std::uint16_t* to, FloatVector a, FloatVector b, Float dtype)
 #elif defined(__F16C__)
     store(to, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
     store(to + lanes, _mm256_cvtps_ph(b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(__ARM_NEON)
+    store(to, vcvt_f16_f32((float32x4_t)a));
+    store(to + lanes, vcvt_f16_f32((float32x4_t)b));
 #else
     store(to, low_halves(float16_bits(a)));
     store(to + lanes, low_halves(float16_bits(b)));

@@ -13,7 +13,7 @@
 
 namespace twohot::ops::TWOHOT_CAPABILITY {
 
-constexpr std::int64_t tile_rows = lanes == 16 ? 8 : 4;
+constexpr std::int64_t tile_rows = registers == 32 ? 8 : 4;
 constexpr std::int64_t tile_columns = 2 * lanes;
 
 // to = (to +) leaky(x W + b) for tile_rows rows and tile_columns of a panel.
