@@ -1,3 +1,3 @@
 """Experience: rollouts, recorded data, and what a run learns from."""
 
-from twohot import _gymnasium  # noqa: F401
+import twohot.extras.needs_gymnasium  # noqa: F401

@@ -3,7 +3,7 @@
 Importing this package imports no suite's own packages.
 """
 
-from twohot import _gymnasium  # noqa: F401
+import twohot.extras.needs_gymnasium  # noqa: F401
 from twohot._moved import renamed_attributes
 from twohot.envs import suites as _suites
 from twohot.envs.checked import Checked
@@ -42,7 +42,9 @@ from twohot.envs.wrappers.one_hot import OneHotObservation
 from twohot.envs.wrappers.padding import PadObservation, PadParts, common_observation_space
 from twohot.envs.wrappers.trial import CONTEXT_FEATURES, TrialEnv
 from twohot.errors import BrokenEnvironmentError
-from twohot.extras import MissingExtraError
+from twohot.extras import (
+    MissingExtraError,
+)
 from twohot.spaces import ACTION_MASK
 
 for _suite in _suites.found():

@@ -6,7 +6,7 @@ the reparametrised policy gradient.
 Independent losses do not depend on the scale of the return.
 """
 
-from twohot import _gymnasium  # noqa: F401
+import twohot.extras.needs_gymnasium  # noqa: F401
 from twohot.learning.objective import Losses, check_objective, compute_losses
 from twohot.learning.statistics import statistics, update_norms
 

@@ -1,6 +1,6 @@
 """Networks: timestep encoders, trajectory encoders, actor heads, critic heads."""
 
-from twohot import _gymnasium  # noqa: F401
+import twohot.extras.needs_gymnasium  # noqa: F401
 from twohot.nets.registry import (
     UnknownNetworkError,
     register_actor,

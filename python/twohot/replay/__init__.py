@@ -8,7 +8,7 @@
     batch = replay.sample(batch_size=32, length=128)
 
 Arrays enter as they are declared: another dtype or shape, or memory that is not C-contiguous, is an error and never
-converted. `B` is the batch size, `L` the length of a window in steps, `E` the number of environments, `T` the number of
+converted, unless `cast=True` says so: see `Writer`. `Schema.from_spaces` reads gymnasium's spaces. `B` is the batch size, `L` the length of a window in steps, `E` the number of environments, `T` the number of
 steps of a trajectory. Needs numpy alone; torch is imported when torch batches are asked for.
 """
 

@@ -43,6 +43,13 @@ class Contents:
 
     _native: _native.ReplayStore
 
+    def __len__(self) -> int:
+        """How many trajectories are stored, as in `ids`; their steps are `stats().steps`."""
+        return self.stats().trajectories
+
+    def __bool__(self) -> bool:
+        return True  # a replay is one when it is empty, too
+
     def stats(self) -> ReplayStats:
         """Counts at this moment."""
         return ReplayStats(**self._native.stats())

@@ -5,9 +5,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+
+from twohot.replay.spaces import column, observation_columns
+
+if TYPE_CHECKING:
+    from gymnasium import Space
 
 DTYPES = (
     *("bool", "uint8", "int8", "int16", "int32", "int64", "uint16"),
@@ -116,6 +121,27 @@ class Schema:
             if name in self.step:
                 raise ValueError(f"step: every trajectory has '{name}' already")
 
+    @classmethod
+    def from_spaces(
+        cls, observation_space: Space[Any], action_space: Space[Any], step: Mapping[str, Field] | None = None
+    ) -> Schema:
+        """The columns of an environment of gymnasium; those of a vector are its `single_..._space`.
+
+        A Dict or Tuple of observations becomes columns whose names have slashes, "arm/camera" or "0"; an observation
+        that is one array is the column "observation". Each has the dtype and the shape of its space: int64 for Discrete
+        and MultiDiscrete, int8 for MultiBinary.
+
+        Args:
+            observation_space: Box, Discrete, MultiDiscrete, MultiBinary, or Dict and Tuple of those, nested.
+            action_space: Box, Discrete, MultiDiscrete or MultiBinary. step: the step fields.
+
+        Raises:
+            TypeError: for what is no space. ValueError: for a space whose elements are no arrays of fixed shape.
+        """
+        columns = observation_columns(observation_space)
+        observation = {name: _named_field(f"observation {name!r}", *found) for name, found in columns.items()}
+        return cls(observation, _named_field("action", *column("action", action_space)), step or {})
+
     def native(self) -> tuple[list[NativeField], NativeField, list[NativeField]]:
         """The fields as native code takes them: (observation, action, step)."""
 
@@ -143,6 +169,13 @@ class Schema:
             return {name: Field(**field) for name, field in named.items()}
 
         return cls(fields(values["observation"]), Field(**values["action"]), fields(values.get("step", {})))
+
+
+def _named_field(name: str, dtype: str, shape: tuple[int, ...]) -> Field:
+    try:
+        return Field(dtype, shape)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _checked_fields(kind: str, named: object) -> Fields:

@@ -180,8 +180,12 @@ class Replay(Loadable, Contents):
         return [Problem(*problem) for problem in _native.repair(os.fsencode(path), *schema.native())]
 
     @renamed_arguments(piece_steps="chunk_length", overlap_steps="overlap")
-    def writer(self, environments: int, *, chunk_length: int | None = None, overlap: int = 0) -> Writer:
+    def writer(
+        self, environments: int, *, cast: bool = False, chunk_length: int | None = None, overlap: int = 0
+    ) -> Writer:
         """A writer for `environments` environments; a replay may have several. Raises ValueError below 1.
+
+        With `cast`, it takes what environments of gymnasium give, and makes the schema's arrays of it: see `Writer`.
 
         With `chunk_length`, a longer trial is stored in chunks of that many steps while it goes on. Each chunk but the
         first begins with the last `overlap` steps (1 .. chunk_length - 1) of the one before, so that windows have that
@@ -192,7 +196,8 @@ class Replay(Loadable, Contents):
         overlap = integer("overlap", overlap)
         if overlap != 0 and chunk_length is None:
             raise ValueError(f"overlap: expected chunk_length with it, got {overlap} alone")
-        return Writer(_native.ReplayWriter(self._native, count, length, overlap))
+        native = _native.ReplayWriter(self._native, count, length, overlap)
+        return Writer(native, self.schema, count, boolean("cast", cast))
 
     def add(
         self,

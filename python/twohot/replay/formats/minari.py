@@ -22,6 +22,7 @@ from twohot.files import require_file
 from twohot.replay import Field
 from twohot.replay.formats.archive import check_size
 from twohot.replay.formats.trajectory import FormatError, Trajectory, checked, schema_of
+from twohot.replay.spaces import leaves
 
 if TYPE_CHECKING:
     from gymnasium import spaces
@@ -131,10 +132,10 @@ def _check_hdf5(path: Path) -> None:
 def _trajectory(source: str, episode: Any, fields: Collection[str] | None) -> Trajectory:
     if isinstance(episode.actions, _NESTED):
         raise FormatError(f"{source}: actions: expected one array, got a {type(episode.actions).__name__}")
-    leaves = list(_leaves(episode.observations))
-    observation = dict(leaves)
-    if len(observation) < len(leaves):
-        raise FormatError(f"{source}: a name comes twice among {', '.join(name for name, _ in leaves)}")
+    found = list(leaves(episode.observations))
+    observation = dict(found)
+    if len(observation) < len(found):
+        raise FormatError(f"{source}: a name comes twice among {', '.join(name for name, _ in found)}")
     infos: Mapping[str, Any] = episode.infos or {}
     return checked(
         source,
@@ -147,16 +148,6 @@ def _trajectory(source: str, episode: Any, fields: Collection[str] | None) -> Tr
         step={name.removeprefix(_STEP): values[1:] for name, values in infos.items() if name.startswith(_STEP)},
         fields=fields,
     )
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The arrays of nested dictionaries and tuples with their names."""
-    if not isinstance(value, _NESTED):
-        yield name or "observation", value
-        return
-    keys: Iterable[Any] = value if isinstance(value, _MAPPING) else range(len(value))
-    for key in keys:
-        yield from _leaves(value[key], f"{name}/{key}" if name else str(key))
 
 
 def write_minari(dataset_id: str, trajectories: Iterable[Trajectory], **details: Any) -> int:
