@@ -35,6 +35,26 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(close)}? " if close else ""
 
 
+def did_you_mean_setting(setting: str, known: Iterable[str]) -> str:
+    """`did_you_mean` for dotted names, `section.learning_rate` or `--section.learning-rate`.
+
+    Those of the same last word come first, then those of its initials, then those of nearly its letters.
+    """
+    names = [(*name.lstrip("-").rpartition(".")[::2], name) for name in known]
+    section, _, word = setting.lstrip("-").rpartition(".")
+    close = difflib.get_close_matches(word, {last for _, last, _ in names}, cutoff=0.6)
+    for fits in (lambda last: last == word, lambda last: _initials(last) == word, lambda last: last in close):
+        found = [(theirs == section, name) for theirs, last, name in names if fits(last)]
+        meant = [name for here, name in found if here] or [name for _, name in found]
+        if meant:
+            return f"did you mean {' or '.join(meant[:3])}? "
+    return ""
+
+
+def _initials(words: str) -> str:
+    return "".join(word[:1] for word in re.split("[-_]", words))
+
+
 def file_stems(names: Sequence[str]) -> list[str]:
     """A file name, without its suffix, for each of these texts: of portable characters, and different from all others.
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import twohot
 from small import CONFIG, agent_bytes, with_epochs
@@ -21,6 +22,7 @@ from twohot.config.options import nested
 from twohot.errors import NoRunError, UsageError
 from twohot.presets import PRESETS, Preset
 from twohot.training.interruption import Interrupted
+from twohot.training.progress import Progress
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,23 @@ def test_a_run_says_what_it_did(run: twohot.Run) -> None:
     assert run.rows[0].kind == "random"
     with pytest.raises(NoRunError, match="no run here"):
         twohot.Run(run.path / "nothing")
+
+
+def test_a_run_that_has_only_begun_or_is_corrupt_can_be_shown(tmp_path: Path) -> None:
+    save_config(CONFIG, tmp_path / "config.json")
+    run = twohot.Run(tmp_path)
+    assert (run.scores, repr(run)) == ({}, f"Run({str(tmp_path)!r})")
+    (tmp_path / "metrics.jsonl").write_text("nonsense\n{}\n")
+    assert repr(run) == f"Run({str(tmp_path)!r})"
+
+
+@pytest.mark.parametrize("widgets", [True, False])
+def test_a_notebook_shows_bars_where_it_can(widgets: bool, monkeypatch) -> None:
+    monkeypatch.setattr("twohot.training.progress.find_spec", lambda name: widgets or None)
+    assert Progress(Console(force_jupyter=True))._bar.disable is not widgets
+    assert Progress(Console(force_jupyter=True, quiet=True))._bar.disable
+    assert Progress(Console(force_terminal=False))._bar.disable
+    assert not Progress(Console(force_terminal=True))._bar.disable
 
 
 def test_what_is_printed(tmp_path: Path, capsys) -> None:
@@ -152,6 +171,7 @@ def test_a_signal_says_how_to_go_on(tmp_path: Path) -> None:
 def test_the_command_line_does_the_same(tmp_path: Path, monkeypatch, capsys) -> None:
     """Its run has the bits of the function's; a run's own config.json repeats it, and options go above it."""
     monkeypatch.setitem(PRESETS, "mine", Preset("Small.", CONFIG))
+    monkeypatch.setattr("twohot.presets.summaries", lambda: {"mine": "Small."})
     file = tmp_path / "mine.toml"
     file.write_text("epochs = 2\nseed = 3\nagent.width = 32\n")
     line = ["train", "mine", "--config", str(file), "--seed", "4", "--run", str(tmp_path / "line")]

@@ -44,7 +44,7 @@ def whole(tmp_path_factory) -> Path:
 @pytest.fixture
 def run(whole: Path, tmp_path: Path, monkeypatch) -> Path:
     """A copy of a trained run; to resume it is to restore it, and no more."""
-    monkeypatch.setattr(Session, "loop", lambda self, progress: None)
+    monkeypatch.setattr(Session, "loop", lambda self, *how: None)
     return Path(shutil.copytree(whole, tmp_path / "run"))
 
 

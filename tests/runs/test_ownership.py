@@ -20,8 +20,8 @@ from unittest.mock import Mock
 import pytest
 
 from small import quiet, with_epochs
+from twohot.api.train import free_directory
 from twohot.cli import main as cli
-from twohot.cli.commands.train import _free_directory
 from twohot.config import ConfigurationError
 from twohot.runs import ownership
 from twohot.runs.ownership import OWNER_NAME, OwnedRunError, owned
@@ -204,7 +204,7 @@ def test_nobody_trains_where_another_works(tmp_path: Path, capsys) -> None:
 
 
 def test_directories_without_a_name_are_claimed_as_they_are_made(tmp_path: Path) -> None:
-    with _free_directory(tmp_path / "runs", "x") as one, _free_directory(tmp_path / "runs", "x") as two:
+    with free_directory(tmp_path / "runs", "x") as one, free_directory(tmp_path / "runs", "x") as two:
         assert (one.name, two.name) == ("x-1", "x-2")
         (one / "file").touch()
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["x-1"]

@@ -205,7 +205,7 @@ def test_the_older_checkpoint_is_of_use_after_the_newer_was_resumed(tmp_path: Pa
     train(dataclasses.replace(small, replay=dataclasses.replace(small.replay, capacity_steps=150)), run, quiet())
     ended = agent_bytes(run)
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "loop", lambda self, progress: None)  # as one that is killed at once
+        patch.setattr(Session, "loop", lambda self, *how: None)  # as one that is killed at once
         resume(run, quiet(), epochs=EPOCHS + 1)
     shutil.rmtree(run / "checkpoints/epoch-000004")
     resume(run, quiet(), epochs=EPOCHS)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twohot.config import TrainConfig
 from twohot.config.files import load_config
-from twohot.errors import NoRunError
+from twohot.errors import NoRunError, TwohotError
 from twohot.inference.agent import Agent
 from twohot.info import read_start
 from twohot.reports.report import write_report
 from twohot.reports.results import TaskResult, read_run, results_table
-from twohot.runs.metrics import Row, read_metrics
+from twohot.runs.metrics import FILE_NAME, Row, read_metrics
 
 if TYPE_CHECKING:
     import pandas
@@ -42,8 +43,10 @@ class Run:
             )
 
     def __repr__(self) -> str:
-        scores = ", ".join(f"{task} {result.agent_return:.4g}" for task, result in self.scores.items())
-        return f"Run({str(self.path)!r}{', ' if scores else ''}{scores})"
+        scores = ""
+        with suppress(TwohotError):
+            scores = "".join(f", {task} {result.agent_return:.4g}" for task, result in self.scores.items())
+        return f"Run({str(self.path)!r}{scores})"
 
     @property
     def config(self) -> TrainConfig:
@@ -63,6 +66,8 @@ class Run:
     @property
     def scores(self) -> dict[str, TaskResult]:
         """By task, its last evaluation against the uniformly random policy; empty before the first."""
+        if not (self.path / FILE_NAME).exists():
+            return {}
         return {result.task: result for result in results_table(self.path)}
 
     def to_frame(self) -> pandas.DataFrame:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from twohot.errors import UsageError
+from twohot.text import did_you_mean_setting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +35,7 @@ def parse(kind: type[Options], command: str, arguments: list[str], default: Opti
     for argument in unknown:
         option = argument.partition("=")[0].replace("_", "-")
         if argument.startswith("-"):
-            hint = suggestion(option, options_of(kind if default is None else default))
+            hint = did_you_mean_setting(option, options_of(kind if default is None else default))
             raise UsageError(f"no option {option}: {hint}`{prog} --help` lists all")
     if unknown:
         raise UsageError(f"expected options, got {unknown[0]!r}: `{prog} --help` lists all")
@@ -54,23 +54,6 @@ def options_of(kind: Any, section: str = "") -> Iterator[str]:
             yield from options_of(value, f"{section}{name}." if name else section)
         else:
             yield f"--{section}{name}"
-
-
-def suggestion(option: str, options: Iterable[str]) -> str:
-    """ "did you mean ...? ", or "": options of the same word, of its initials, or of nearly its letters."""
-    known = [(*name.lstrip("-").rpartition(".")[::2], name) for name in options]
-    section, _, word = option.lstrip("-").rpartition(".")
-    close = difflib.get_close_matches(word, {last for _, last, _ in known}, cutoff=0.6)
-    for fits in (lambda last: last == word, lambda last: _initials(last) == word, lambda last: last in close):
-        found = [(theirs == section, name) for theirs, last, name in known if fits(last)]
-        names = [name for here, name in found if here] or [name for _, name in found]
-        if names:
-            return f"did you mean {' or '.join(names[:3])}? "
-    return ""
-
-
-def _initials(word: str) -> str:
-    return "".join(part[:1] for part in word.split("-"))
 
 
 def console() -> Console:

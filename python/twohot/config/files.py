@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from twohot.config.checks import LIMIT, ConfigurationError
-from twohot.config.options import setting_names, suggestion
+from twohot.config.options import setting_names
 from twohot.config.renamed import current_name
 from twohot.config.run import TrainConfig
 from twohot.files import atomic_write, parse_json
 from twohot.losses import BinsError
+from twohot.text import did_you_mean_setting
 
 ADDED = frozenset(
     {
@@ -64,8 +65,8 @@ def from_json(cls: type, data: Any, where: str = "") -> Any:
     unknown = sorted(set(data) - set(names))
     if unknown:
         name = prefix + unknown[0]
-        meant = suggestion(name, setting_names(TrainConfig)) or f"; known are {', '.join(names)}"
-        raise ConfigurationError(f"{name}: unknown setting{meant}")
+        meant = did_you_mean_setting(name, setting_names(TrainConfig)).strip() or f"known are {', '.join(names)}"
+        raise ConfigurationError(f"{name}: unknown setting; {meant}")
     missing = [name for name in names if name not in data and prefix + name not in ADDED]
     if missing:
         raise ConfigurationError(f"{prefix}{missing[0]}: setting is missing")

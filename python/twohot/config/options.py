@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import sys
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -91,23 +90,3 @@ def setting_names(cls: type, prefix: str = "") -> tuple[str, ...]:
         is_section = isinstance(inner, type) and dataclasses.is_dataclass(inner)
         found += setting_names(inner, f"{prefix}{field.name}.") if is_section else [prefix + field.name]
     return tuple(found)
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """What a setting that does not exist may have meant, as the end of a sentence; empty where nothing is close.
-
-    The last part of a name counts most: "learning_rate" and "optimizer.lr" mean "optimizer.learning_rate".
-    """
-    known = list(known)
-    section, _, last = name.rpartition(".")
-    ends = {each: each.rpartition(".")[2] for each in known}
-    initials = {each: "".join(word[:1] for word in end.split("_")) for each, end in ends.items()}
-    exact = [each for each in known if last in (ends[each], initials[each])]
-    exact.sort(key=lambda each: (ends[each] != last, each.rpartition(".")[0] != section))
-    inside = [each for each in known if each.rpartition(".")[0] == section]
-    close = [
-        each for each in inside if ends[each] in difflib.get_close_matches(last, [ends[each] for each in inside], 1)
-    ]
-    elsewhere = [each for each in known if ends[each] in difflib.get_close_matches(last, ends.values(), 1, 0.8)]
-    found = [*exact, *close, *elsewhere]
-    return f"; did you mean {found[0]}?" if found else ""

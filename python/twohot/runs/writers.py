@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twohot.config.options import flat
-from twohot.errors import TwohotError, UsageError
+from twohot.errors import UsageError
+from twohot.extras import MissingExtraError, here
 from twohot.files import read_object
 from twohot.info import START_NAME
 from twohot.text import printable
 
 if TYPE_CHECKING:
     from twohot.runs.metrics import Row
+
+__all__ = ["WRITERS", "TensorBoard", "Trackio", "WandB", "Writer", "make_writers"]
 
 PROJECT = "twohot"
 """What runs belong to in W&B and trackio where nothing else is said."""
@@ -167,9 +170,8 @@ def _module(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise TwohotError(
-            f"writing metrics to {name} needs its package: pip install 'twohot[{name}]' ({error})"
-        ) from error
+        install = here(f"pip install 'twohot[{name}]'")
+        raise MissingExtraError(f"metrics in {name} need its package, which is not installed: {install}") from error
 
 
 def _config(run: Path) -> dict[str, Any]:
