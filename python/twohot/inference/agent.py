@@ -6,7 +6,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,10 @@ from twohot.runs import checkpoint
 from twohot.spaces import OBSERVATION, action_dtype, dtype_of, shape_of, space_from_json
 
 if TYPE_CHECKING:
+    from gymnasium import Wrapper
+
     from twohot.inference.analysis import Values
+    from twohot.inference.environment_policy import EnvironmentPolicy, View
 
 
 class ActingError(TwohotError, ValueError):
@@ -46,13 +49,18 @@ class Agent:
     Args:
         networks: trained; the agent acts as they do now, whatever becomes of them. config: of their run.
         device: where to act. seed: of sampled actions.
+
+    Attributes:
+        source: the run, checkpoint or folder that it was read from; None for networks that were given.
     """
 
     def __init__(self, networks: AgentNetworks, config: TrainConfig, *, device: str = "cpu", seed: int = 0) -> None:
         self.networks, self.config, self.device = networks.to(device).eval(), config, torch.device(device)
         self.observation_space, self.action_space = networks.observation_space, networks.action_space
-        self._policy, self._generator = freeze(self.networks), torch.Generator().manual_seed(seed)
-        self._state: Any = None
+        self._policy, self._state = freeze(self.networks), cast("Any", None)
+        self.source: Path | None = None
+        self._views: dict[str, View] = {}
+        self.seed(seed)
 
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self.networks.parameters())
@@ -70,7 +78,82 @@ class Agent:
             CheckpointError: when there is none, or it is corrupt.
         """
         config, networks = load_networks(Path(path))
-        return cls(networks, config, device=device, seed=seed)
+        agent = cls(networks, config, device=device, seed=seed)
+        agent.source = Path(path)
+        return agent
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        device: str = "cpu",
+        seed: int = 0,
+    ) -> Agent:
+        """An agent that `save_pretrained` or `push_to_hub` wrote; nothing that is read is executed.
+
+        Args:
+            source: a folder, or where there is none of that name the name of a repository on the Hugging Face Hub.
+            revision: branch, tag or commit. token: of a private repository, if not the one that is logged in.
+            device, seed: as above.
+
+        Raises:
+            PretrainedError: there is none, or it cannot be read.
+        """
+        from twohot.inference import hub
+
+        folder = hub.find(source, revision=revision, token=token)
+        config, networks = hub.load(folder)
+        agent = cls(networks, config, device=device, seed=seed)
+        agent.source = folder
+        return agent
+
+    def save_pretrained(self, folder: str | Path, *, name: str = "", license: str = "") -> Path:  # noqa: A002
+        """Write the agent into a folder: weights (safetensors), configuration (JSON), and a model card (README.md).
+
+        The card has the scores and curves of the run that the agent was read from.
+
+        Args:
+            folder: made where it is not there; files of these names are written anew.
+            name: what the card calls the agent; the folder's. license: such as "mit".
+
+        Returns:
+            The folder.
+        """
+        from twohot.inference import hub
+
+        return hub.save_pretrained(self, folder, name=name, license=license)
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        message: str = "",
+        license: str = "",  # noqa: A002
+    ) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face Hub (`pip install 'twohot[hub]'`).
+
+        Args:
+            repo: "owner/name", or a name of your own; made where it is not there. private: whether it is made so.
+            token: if not the one that is logged in. revision: a branch that is there. message: of the commit.
+            license: such as "mit", which the card says.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            PretrainedError: what the Hub refused.
+        """
+        from twohot.inference import hub
+
+        return hub.push_to_hub(
+            self, repo, private=private, token=token, revision=revision, message=message, license=license
+        )
 
     def make_environments(self, count: int = 1) -> Any:
         """`count` environments that show what the agent was trained on, as `twohot.envs.make_vector` makes them."""
@@ -79,6 +162,78 @@ class Agent:
 
         layout = agent_layout(self.config.environment, self.config.evaluate)
         return make_vector(**asdict(self.config.environment), environments=count, layout=layout)
+
+    def seed(self, seed: int) -> None:
+        """Begin the random stream of sampled actions anew."""
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def wrap(self, env: Any, *, task: str | None = None, seed: int = 0) -> EnvironmentPolicy:
+        """The policy in an environment of your own, which shows it observations as they are and takes its own actions:
+
+            policy = agent.wrap(env)
+            observation, _ = env.reset(seed=0)
+            reward, ended = None, False
+            for _ in range(1000):
+                action = policy.act(observation, reward, ended)
+                observation, reward, terminated, truncated, _ = env.step(action)
+                if ended := terminated or truncated:
+                    observation, _ = env.reset()
+
+        Args:
+            env: anything with gymnasium's `observation_space` and `action_space`; a list of such; or a `VectorEnv`.
+                Only its spaces are looked at. They have to fit into the agent's, as a task's do.
+            task: which of the agent's tasks it is; only needed where their reward multipliers differ.
+            seed: of sampled actions.
+
+        Raises:
+            ActingError: the spaces do not fit, or `task` is needed or unknown.
+        """
+        from twohot.inference.environment_policy import EnvironmentPolicy
+
+        return EnvironmentPolicy(self, env, task=task, seed=seed)
+
+    def encode(
+        self,
+        task: Any,
+        observation: Any,
+        *,
+        step: int = 0,
+        attempt: int = 0,
+        legal: bool = True,
+        last_reward: float = 0.0,
+    ) -> Any:
+        """What the agent sees of one raw observation: padded, with context features, as in training; for `act`, [None].
+
+        Args:
+            task: a task of the agent's suite, which is made once to know its spaces; or an environment, of which
+                nothing but the spaces is looked at.
+            observation: as the environment gives it.
+            step: since the trial began. attempt: that it belongs to. legal: whether the environment has the last
+                action. last_reward: as the environment gave it.
+
+        Returns:
+            An array, or a dict of arrays, of the agent's observation space.
+
+        Raises:
+            ActingError: the task's spaces do not fit the agent, or the observation is not finite.
+            ObservationError: the observation is not in the task's own space.
+        """
+        from twohot.inference.environment_policy import View, context, multiplier
+
+        factor = multiplier(self, task if isinstance(task, str) else None)
+        if not isinstance(task, str):
+            view = View(self, task.observation_space, task.action_space, task)
+        elif task in self._views:
+            view = self._views[task]
+        else:
+            from twohot.envs import make_task
+
+            env = cast("Wrapper", make_task(self.config.environment.suite, task))
+            view = self._views[task] = View(self, env.env.observation_space, env.action_space, task)
+            env.close()
+        features = context(self.config.environment.attempts, factor, step, attempt, legal, last_reward)
+        seen = view.see(observation, features)
+        return seen[OBSERVATION] if set(seen) == {OBSERVATION} else seen
 
     def reset(self, environments: int | None = None, *, where: ArrayLike | None = None) -> None:
         """Begin new trials: the agent forgets what it saw.
@@ -161,7 +316,10 @@ class Agent:
         return trajectory_values(self.networks, trajectories, samples=samples)
 
     def export(self, path: str | Path) -> None:
-        """Write the acting step as a program that needs torch alone: see `twohot.inference.export.export_policy`."""
+        """Write the acting step as a program that needs torch alone, or as an ONNX model to a path that ends so.
+
+        See `twohot.inference.export.export_policy`.
+        """
         from twohot.inference.export import export_policy
 
         export_policy(self.networks, path)
@@ -222,12 +380,23 @@ def load_networks(path: Path) -> tuple[TrainConfig, AgentNetworks]:
 def _load(path: Path) -> tuple[TrainConfig, AgentNetworks]:
     state = checkpoint.read_state(path)
     with checkpoint.reading(path):
-        config, spaces = from_json(TrainConfig, state["config"]), state["spaces"]
-        networks = AgentNetworks(
-            config.agent,
-            space_from_json(spaces["observation"]),
-            space_from_json(spaces["action"], action=True),
-            predicts=config.objective.predicts,
-        )
-        checkpoint.load_module(networks, checkpoint.read_tensors(path, "agent"))
+        return build_networks(state["config"], state["spaces"], checkpoint.read_tensors(path, "agent"))
+
+
+def build_networks(
+    config: Any, spaces: Mapping[str, Any], tensors: dict[str, torch.Tensor]
+) -> tuple[TrainConfig, AgentNetworks]:
+    """A configuration, and networks in eval mode, of JSON values and all tensors.
+
+    Raises:
+        TwohotError, KeyError, ValueError, TypeError: where they are none, or do not go together.
+    """
+    config = from_json(TrainConfig, config)
+    networks = AgentNetworks(
+        config.agent,
+        space_from_json(spaces["observation"]),
+        space_from_json(spaces["action"], action=True),
+        predicts=config.objective.predicts,
+    )
+    checkpoint.load_module(networks, tensors)
     return config, networks.eval()

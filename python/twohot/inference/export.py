@@ -1,4 +1,4 @@
-"""The acting step as one `torch.export` program: plain operations of torch, so that it runs wherever torch does."""
+"""The acting step as a program of plain operations: of torch, for wherever torch runs, or in ONNX."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from twohot.agent import AgentNetworks
 from twohot.errors import TwohotError
+from twohot.files import atomic_write
 from twohot.kernels.attention.reference import rotate, rotation
 from twohot.nets.frozen import frozen_copy
 from twohot.nets.set_memory import SetMemory
@@ -178,49 +179,93 @@ class ActingStep(nn.Module):
 
 
 def export_policy(networks: AgentNetworks, path: str | Path, *, environments: int = 2) -> None:
-    """Write the acting step as a `torch.export` program (usually named .pt2), for any number of environments.
+    """Write the acting step as a program for any number of environments.
+
+    To a path that ends with .onnx as an ONNX model, to any other, usually named .pt2, as a `torch.export` program:
 
         program = torch.export.load("policy.pt2").module()
         mode, sample, memory = program(observation, previous_action, previous_reward, time, memory)
 
     The arguments are those of `ActingStep.forward`. The program checks their shapes and dtypes; it does not look for
     NaN, as `Agent.act` does. Shapes of the memory, and spaces, stand as JSON in the file itself, under the name
-    "twohot.json" (`torch.export.load(path, extra_files={"twohot.json": ""})`).
+    "twohot.json" (`torch.export.load(path, extra_files={"twohot.json": ""})`, or the metadata of the ONNX model).
+
+    An ONNX model's inputs are "observation/NAME" of each part, "previous_action", "previous_reward", "time" and
+    "memory/0" ..., without those that the step does not read; its outputs "mode", "sample" and "next_memory/0" ....
 
     Args:
         networks: trained. path: of the file. environments: B of the example that is traced, at least 2.
 
     Raises:
-        ExportError: for a custom trajectory encoder, fewer than 2 environments, or a path to no file.
+        ExportError: for a custom trajectory encoder, fewer than 2 environments, or a path to no file. TwohotError: for
+            ONNX where its packages are not installed.
     """
     if environments < 2:
         raise ExportError(f"expected an example of at least 2 environments, got {environments}")
     if not Path(path).parent.is_dir() or Path(path).is_dir():
         raise ExportError(f"{path}: expected a file in a directory that is there")
-    step = ActingStep(networks.cpu())
-    spaces = networks.observation_space, networks.action_space
-    observation = {
-        name: torch.zeros((environments, *shape_of(space)), dtype=getattr(torch, str(space.dtype)))
-        for name, space in spaces[0].items()
-    }
-    kind = torch.float32 if isinstance(spaces[1], Box) else torch.int64
-    action = torch.zeros((environments, *shape_of(spaces[1])), dtype=kind)
-    memory = step.step.memory(environments)
-    example = observation, action, torch.zeros(environments), torch.zeros(environments, dtype=torch.int64), memory
-    batch = torch.export.Dim("environments", min=1)
-    dynamic = (
-        {name: {0: batch} for name in observation},
-        {0: batch},
-        {0: batch},
-        {0: batch},
-        tuple({1: batch} for _ in memory),
-    )
+    traced = Traced(networks, environments)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about how it traces
-        program = torch.export.export(step, example, dynamic_shapes=dynamic)
-    metadata: dict[str, Any] = {
-        "memory": [[-1 if axis == 1 else extent for axis, extent in enumerate(each.shape)] for each in memory],
-        "observation": space_to_json(spaces[0]),
-        "action": space_to_json(spaces[1]),
-    }
-    torch.export.save(program, path, extra_files={METADATA_NAME: json.dumps(metadata)})
+        program = torch.export.export(traced.step, traced.example, dynamic_shapes=traced.dynamic)
+        if Path(path).suffix == ".onnx":
+            return _save_onnx(program, traced, Path(path))
+    torch.export.save(program, path, extra_files={METADATA_NAME: json.dumps(traced.metadata)})
+
+
+class Traced:
+    """The acting step, and an example of its arguments.
+
+    Args:
+        networks: trained. environments: B of the example.
+
+    Attributes:
+        step: an `ActingStep`. example: its arguments. dynamic: which of their axes are B.
+        metadata: shapes of the memory, -1 for B, and spaces.
+    """
+
+    def __init__(self, networks: AgentNetworks, environments: int) -> None:
+        self.step = ActingStep(networks.cpu())
+        observed, acted = networks.observation_space, networks.action_space
+        observation = {
+            name: torch.zeros((environments, *shape_of(space)), dtype=getattr(torch, str(space.dtype)))
+            for name, space in observed.items()
+        }
+        kind = torch.float32 if isinstance(acted, Box) else torch.int64
+        action = torch.zeros((environments, *shape_of(acted)), dtype=kind)
+        memory = self.step.step.memory(environments)
+        time = torch.zeros(environments, dtype=torch.int64)
+        self.example = observation, action, torch.zeros(environments), time, memory
+        batch = torch.export.Dim("environments", min=1)
+        self.dynamic = (
+            {name: {0: batch} for name in observation},
+            {0: batch},
+            {0: batch},
+            {0: batch},
+            tuple({1: batch} for _ in memory),
+        )
+        self.metadata: dict[str, Any] = {
+            "memory": [[-1 if axis == 1 else extent for axis, extent in enumerate(each.shape)] for each in memory],
+            "observation": space_to_json(observed),
+            "action": space_to_json(acted),
+        }
+
+
+def _save_onnx(program: Any, traced: Traced, path: Path) -> None:
+    observation, *_, memory = traced.example
+    kept = range(len(memory))
+    names = [*(f"observation/{name}" for name in observation), "previous_action", "previous_reward", "time"]
+    try:
+        model = torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=[*names, *(f"memory/{index}" for index in kept)],
+            output_names=["mode", "sample", *(f"next_memory/{index}" for index in kept)],
+            verbose=False,
+        )
+    except ImportError as error:
+        raise TwohotError(f"ONNX needs other packages: pip install 'twohot[onnx]' ({error})") from error
+    assert model is not None
+    model.model.metadata_props[METADATA_NAME] = json.dumps(traced.metadata)
+    with atomic_write(path) as partial:
+        model.save(partial)
