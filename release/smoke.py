@@ -23,6 +23,13 @@ COMPILERS = ("cc", "c++", "gcc", "g++", "clang", "clang++", "cl", "zig")
 TRAINING = ("gymnasium", "tyro", "rich", "safetensors")
 
 
+def has_vectors() -> bool:
+    """Whether Linux says that the processor has a form of its own."""
+    about = Path("/proc/cpuinfo")
+    words = set(about.read_text().split()) if about.exists() else set()
+    return {"avx2", "fma", "f16c"} <= words or "asimd" in words
+
+
 def replay() -> str:
     from twohot.replay import Field, Replay, Schema
 
@@ -94,6 +101,8 @@ def main() -> int:
     system = f"{platform.machine()}, {' '.join(platform.libc_ver())}"
     print(f"twohot {version('twohot')}, Python {platform.python_version()}, {system}")
     print(f"{Path(_native.__file__).name}, compilers: {', '.join(compilers) or 'none'}")
+    print(f"instructions: {_native.cpu_capability()} ({_native.cpu_capability_reason()})")
+    assert _native.cpu_capability() != "portable" or not has_vectors(), "the processor's vectors are not used"
     assert twohot.__version__ == version("twohot")
 
     checks: list[tuple[Callable[[], str], tuple[str, ...]]]

@@ -116,8 +116,8 @@ def wheel(python: str, source: Path, compiler: Path) -> Path:
 def examine(wheel: Path) -> None:
     shown = run(tool("auditwheel"), "show", wheel)
     [tag] = re.findall(r'consistent with\s+the\s+following\s+platform\s+tag:\s+"(\S+?)"', shown)
-    newest = re.findall(r"(GLIBC_\d+(?:\.\d+)*)", shown)
-    print(f"  auditwheel: {tag}; {', '.join(newest) or shown}")
+    newest = max(re.findall(r"GLIBC_(\d+)\.(\d+)", shown), key=lambda found: tuple(map(int, found)))
+    print(f"  auditwheel: {tag}; the newest symbol is of glibc {'.'.join(newest)}")
     if PLATFORM not in wheel.name:
         raise SystemExit(f"{wheel.name} is not for {PLATFORM}")
     with zipfile.ZipFile(wheel) as archive:
@@ -128,7 +128,7 @@ def examine(wheel: Path) -> None:
 
 
 def try_out(python: str, wheel: Path, extras: str) -> None:
-    """In a new environment with no compiler on PATH, away from the checkout; with torch where there is one without CUDA."""
+    """In a new environment, with no compiler on PATH; with torch where there is one without CUDA."""
     folder = WORK / "try"
     installed = environment(python, folder, "numpy")
     [torch] = re.findall(r"^torch==\S+", CONSTRAINTS.read_text(), re.MULTILINE)

@@ -558,7 +558,7 @@ def release_pool() -> None:
 def pool_cached_bytes() -> int:
     """Bytes that are kept for empty_from_pool() and that nobody uses."""
 
-def cpu_capability() -> Literal["portable", "avx2", "avx512", "avx512_bf16", "amx", "amx_emulated"]:
+def cpu_capability() -> Literal["portable", "avx2", "avx512", "avx512_bf16", "amx", "amx_emulated", "neon"]:
     """Which compiled form of the kernels this process runs."""
 
 def cpu_capability_reason() -> str:

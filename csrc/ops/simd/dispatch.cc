@@ -1,8 +1,10 @@
 #include "ops/simd/dispatch.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <iterator>
 
 #ifdef TWOHOT_X86
@@ -29,6 +31,27 @@ bool permits_tiles() noexcept {
 #endif
 }
 
+#ifdef TWOHOT_X86
+// Bits of cpuid's answers and of XCR0, as Intel's manual numbers them (volume 2, CPUID; volume 1, 13.3).
+enum Leaf1Ecx { fma = 12, osxsave = 27, f16c = 29 };
+enum Leaf7Ebx { avx2 = 5, avx512f = 16, avx512dq = 17, avx512bw = 30, avx512vl = 31 };
+enum Leaf7Edx { amx_bf16 = 22, amx_tile = 24 };
+enum Leaf7Eax1 { avx512_bf16 = 5 };
+enum State { sse_state = 1, avx_state = 2, mask_state = 5, upper_state = 6, more_state = 7 };
+
+bool has(std::uint64_t word, std::initializer_list<int> bits) noexcept {
+  return std::all_of(bits.begin(), bits.end(), [word](int bit) { return (word >> bit & 1) != 0; });
+}
+
+// The registers that the system saves for a process.
+std::uint64_t saved_state() noexcept {
+  std::uint32_t low = 0;
+  std::uint32_t high = 0;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return std::uint64_t{high} << 32 | low;
+}
+#endif
+
 const Processor& this_processor() noexcept {
   static const Processor found = [] {
     Processor p{"", false, false, false, false, permits_tiles};
@@ -43,12 +66,17 @@ const Processor& this_processor() noexcept {
       std::memcpy(vendor, letters, sizeof vendor);
       p.vendor = {vendor, sizeof vendor};
     }
-    p.avx2 = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
-    p.avx512 = __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512vl") != 0 &&
-               __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512dq") != 0;
-    p.avx512_bf16 = __builtin_cpu_supports("avx512bf16") != 0;
-    constexpr unsigned tiles_and_products = 1u << 24 | 1u << 22;
-    p.amx = __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & tiles_and_products) == tiles_and_products;
+    // By cpuid alone: __builtin_cpu_supports finds nothing where Zig's runtime library stands behind it.
+    if (__get_cpuid(1, &a, &b, &c, &d) != 0 && has(c, {osxsave})) {
+      const std::uint64_t saved = saved_state();
+      const bool fused = has(c, {fma, f16c}) && has(saved, {sse_state, avx_state});
+      if (__get_cpuid_count(7, 0, &a, &b, &c, &d) != 0) {
+        p.avx2 = fused && has(b, {avx2});
+        p.avx512 = has(b, {avx512f, avx512dq, avx512bw, avx512vl}) && has(saved, {mask_state, upper_state, more_state});
+        p.amx = has(d, {amx_tile, amx_bf16});
+      }
+      p.avx512_bf16 = __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && has(a, {avx512_bf16});
+    }
 #endif
     return p;
   }();

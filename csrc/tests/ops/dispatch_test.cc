@@ -1,4 +1,8 @@
 // Which form is chosen: the rule, for processors that this machine is not, and the environment variable.
+#include <algorithm>
+#include <fstream>
+#include <initializer_list>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -79,11 +83,33 @@ void test_rule() {
   CHECK(form(none, "amx_emulated") == (supported(Capability::amx_emulated) ? "amx_emulated" : best));
 }
 
+// What this processor is found to run is what Linux says of it.
+void test_found() {
+  at = "what Linux says";
+  std::ifstream about("/proc/cpuinfo");
+  std::set<std::string> words;
+  for (std::string word; about >> word;) words.insert(word);
+  if (words.empty()) return;
+  [[maybe_unused]] const auto has = [&](std::initializer_list<const char*> all) {
+    return std::all_of(all.begin(), all.end(), [&](const char* each) { return words.contains(each); });
+  };
+#ifdef TWOHOT_X86
+  const bool avx2 = has({"avx2", "fma", "f16c"});
+  const bool avx512 = avx2 && has({"avx512f", "avx512vl", "avx512bw", "avx512dq"});
+  CHECK(supported(Capability::avx2) == avx2);
+  CHECK(supported(Capability::avx512) == avx512);
+  CHECK(supported(Capability::avx512_bf16) == (avx512 && has({"avx512_bf16"})));
+  CHECK(!supported(Capability::amx) || has({"amx_tile", "amx_bf16"}));
+#endif
+  CHECK(supported(Capability::portable));
+}
+
 }  // namespace
 }  // namespace twohot::ops::tests
 
 int main() {
   using namespace twohot::ops::tests;
   test_rule();
+  test_found();
   return in_each_form([](const char*) {}) + report();
 }
