@@ -90,13 +90,21 @@ def test_file_names_are_portable_and_different() -> None:
         "\udcff",
         "日本",
         "a-test",
+        "con",
+        "NUL.x",
+        "lpt1",
+        "a?b",
+        'a"b',
+        "a.",
     ]
     stems = file_stems(names)
     assert len({stem.casefold() for stem in stems}) == len(names)
     for stem in stems:
         assert stem.isascii()
         assert 0 < len(stem) < 120
-        assert not set(stem) & set("/\\:*?\0 ")
+        assert not set(stem) & set('/\\:*?"<>|\0 ')
+        assert stem.partition(".")[0].casefold() not in ("con", "nul", "lpt1")
+        assert not stem.endswith(".")
         assert stem not in (".", "..")
     assert file_stems(["ALE/Pong-v5", "Maze_1.5"]) == ["ALE-Pong-v5", "Maze_1.5"]
     assert file_stems(names) == stems

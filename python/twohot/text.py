@@ -10,6 +10,10 @@ from collections.abc import Iterable, Sequence
 
 MAX_NAME = 100
 """Characters of a file name that are taken from a text."""
+DEVICES = frozenset(
+    {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789")}
+)
+"""What Windows takes for a device, whatever suffix follows."""
 
 
 def printable(text: object) -> str:
@@ -58,15 +62,22 @@ def _initials(words: str) -> str:
 def file_stems(names: Sequence[str]) -> list[str]:
     """A file name, without its suffix, for each of these texts: of portable characters, and different from all others.
 
-    A name of letters, digits, dots, hyphens and underscores serves as it is. Names that come to the same, and those of
-    which nothing is left, get a part of their hash.
+    A name of letters, digits, dots, hyphens and underscores serves as it is. Names that come to the same, be it but for
+    capitals, those of which nothing is left, and those of devices get a part of their hash.
     """
-    stems = [re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".")[:MAX_NAME] for name in names]
+    stems = [re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".")[:MAX_NAME].rstrip(".") for name in names]
     counts = Counter(stem.casefold() for stem in stems)
     return [
-        stem if counts[stem.casefold()] == 1 and stem.strip("-.") else f"{stem or 'task'}-{_digest(name)}"
+        stem
+        if counts[stem.casefold()] == 1 and stem.strip("-.") and not names_device(stem)
+        else f"{stem.replace('.', '-') or 'task'}-{_digest(name)}"
         for stem, name in zip(stems, names, strict=True)
     ]
+
+
+def names_device(name: str) -> bool:
+    """Whether Windows would open a device, such as `con.gif`, instead of a file of that name."""
+    return name.partition(".")[0].casefold() in DEVICES
 
 
 def _digest(name: str) -> str:

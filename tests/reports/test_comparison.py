@@ -232,6 +232,19 @@ def test_the_same_rows_give_the_same_files(tmp_path):
         write_figure(COMPARISON, tmp_path / "figure.csv")
 
 
+def test_a_figure_in_svg_turns_dark_with_its_reader(tmp_path):
+    rules, _, drawn = write_figure(COMPARISON, tmp_path / "figure.svg").read_text().partition("</style>")
+    found = set(re.findall(r"(fill|stroke): (#[0-9a-f]{6})", drawn))
+    assert len(found) > 8
+    dark = dict(
+        re.findall(r'\[style\*="((?:fill|stroke): #[0-9a-f]{6})"\] {((?:fill|stroke): #[0-9a-f]{6}) !imp', rules)
+    )
+    for kind, colour in found:
+        assert dark[f"{kind}: {colour}"].startswith(f"{kind}: #")
+        assert dark[f"{kind}: {colour}"] != f"{kind}: {colour}"
+    assert dark["fill: #ffffff"] == "fill: #1b2027"
+
+
 @pytest.mark.parametrize("suffix", ["svg", "png"])
 def test_a_figure_is_drawn_of_whatever_is_there(tmp_path, suffix):
     for name, rows in (("none", []), ("few", ROWS[:6]), ("once", [each for each in ROWS if each.step != 50])):
@@ -288,7 +301,7 @@ def test_scores_are_by_the_best_known_then_by_references_then_successes():
 
 def test_without_scores_the_page_has_returns_and_says_why(tmp_path):
     text = Page(write_comparison(replace(COMPARISON, best={}), tmp_path / "page.html")).text
-    assert text.count("no best known return is given") == 2
+    assert text.count("no best known return is given") == 1
     assert "9.00" in text
     assert "Performance profiles" not in text
     assert markdown(Measured(replace(COMPARISON, best={})))[2].startswith("| maze | 9.00 (8.00 to 10.0) |")

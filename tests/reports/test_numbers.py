@@ -23,6 +23,7 @@ from twohot.reports.numbers import (
         (35_000, "35k"),
         (1.2e6, "1.2M"),
         (3e-4, f"3e{MINUS}4"),
+        (-2.5e15, f"{MINUS}2.5e15"),
     ],
 )
 def test_short_numbers(value, text):

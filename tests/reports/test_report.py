@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 
 from pages import Page, assert_drawn, assert_self_contained, plots, values_under_a_pointer
 from twohot.reports import figures
+from twohot.reports.markup import breakable
 from twohot.reports.numbers import MINUS
 from twohot.reports.report import TaskResult, print_results, results_table, write_report
 from twohot.runs.metrics import MetricsWriter
@@ -300,6 +302,23 @@ def test_results_are_printed_as_text(tmp_path):
         "No evaluation has been logged yet.",
     ):
         assert text in printed
+
+
+def test_names_break_between_their_words_alone():
+    assert breakable("PositionOnlyCartPole_easy") == "Position<wbr>Only<wbr>Cart<wbr>Pole_<wbr>easy"
+    assert breakable("ALE/Pong-v5") == "ALE/<wbr>Pong-<wbr>v5"
+    assert breakable("<b> 0.50 & ab.Cd") == "&lt;b&gt; 0.50 &amp; ab.<wbr>Cd"
+
+
+@pytest.mark.parametrize("y", [[0.0, 0.0], [1e308, -1e308], [5e-324, 1.0], [1e-300, 1e300], [1e9, 1e9 + 1], [7.0]])
+def test_every_number_has_a_place_and_an_axis(y):
+    lines = [figures.Line(range(len(y)), y, error=[1.0] * len(y), marker=True), figures.Line([], [])]
+    svg = figures.curves("title", lines, "updates", 2, logarithmic=True)
+    assert not re.search(r"nan|inf(?!o)", svg)
+    places = [float(place) for place in re.findall(r"[ML]([-\d.]+) ", svg)]
+    assert all(-1 <= place <= 1001 for place in places)
+    labels = re.findall(r'<text class="y"[^>]*>([^<]*)<', svg)
+    assert 2 <= len(labels) == len(set(labels)) <= 7
 
 
 def test_thinning_keeps_short_curves_and_means_long_ones():

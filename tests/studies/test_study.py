@@ -91,6 +91,8 @@ def test_a_setting_is_the_preset_with_the_common_and_its_own_changes(tmp_path: P
         ("[3, 4]", "3", "seeds: expected a list"),
         ("[settings.scalar]", '[settings."a/b"]', "settings.a/b: expected a table with a name of letters"),
         ("[settings.scalar]", "[settings.random]", "settings.random: expected"),
+        ("[settings.scalar]", "[settings.Two_Hot]", "settings.Two_Hot: its runs are folders of that name"),
+        ("[settings.scalar]", '[settings."aux.critic"]', "settings.aux.critic: its runs are folders of that name"),
         ("agent.critic =", "agent.critc =", "settings.two_hot: agent.critc: unknown setting"),
         ('agent.critic = "scalar"', 'agent = "scalar"', "settings.scalar: agent: expected"),
         ("epochs = 2\n", 'epochs = "two"\n', "settings.two_hot: epochs: expected int"),

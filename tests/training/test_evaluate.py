@@ -135,7 +135,7 @@ def test_a_trial_whose_worker_died_is_played_again(monkeypatch):
 def test_videos_show_a_trial_of_each_task(tmp_path):
     evaluation = EvaluateConfig(held_out_tasks=("50",))
     layout = agent_layout(ENVIRONMENT, evaluation)
-    lines = list(record(POLICY, ENVIRONMENT, evaluation, tmp_path / "videos", layout=layout, seed=0))
+    lines = list(record(POLICY, ENVIRONMENT, evaluation, tmp_path / "videos", layout=layout, seed=0, container="gif"))
     assert [line.rpartition("/")[2] for line in lines] == ["2.gif", "3.gif", "50-test.gif"]
     with Image.open(tmp_path / "videos" / "3.gif") as video:
         assert video.size == (256, 256)
@@ -167,5 +167,5 @@ def test_where_drawing_is_slow_some_steps_are_not_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(video.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(video, "write_gif", lambda frames, path: counts.append(len(frames)))
     layout = agent_layout(ENVIRONMENT, EvaluateConfig())
-    list(record(POLICY, ENVIRONMENT, EvaluateConfig(), tmp_path, layout=layout, seed=0))
+    list(record(POLICY, ENVIRONMENT, EvaluateConfig(), tmp_path, layout=layout, seed=0, container="gif"))
     assert counts == [3, 4]  # of 4 and 6 steps the first, and then every third

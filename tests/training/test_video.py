@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -11,8 +14,9 @@ from PIL import Image
 from twohot.config import EnvironmentConfig, EvaluateConfig
 from twohot.data.rollout import UniformPolicy
 from twohot.data.spaces import agent_layout
-from twohot.envs import TrialEnv
-from twohot.training.video import DrawingError, as_frame, record, write_gif
+from twohot.envs import MissingExtraError, TrialEnv
+from twohot.training import video
+from twohot.training.video import DrawingError, as_frame, record, write_gif, write_mp4
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
 COLOUR = np.stack([GREY, GREY + 20, GREY + 40], axis=2)
@@ -83,12 +87,13 @@ class Draws(gym.Env):
         return self.screen[: 16 - self.steps] if self.grows else self.screen
 
 
-def lines_of(tmp_path, **options):
+def lines_of(tmp_path, container="gif", **options):
     gym.register("Draws-v0", entry_point=Draws, kwargs=options)
     try:
         environment, evaluation = EnvironmentConfig(suite="gym", tasks=("Draws-v0",)), EvaluateConfig()
         layout = agent_layout(environment, evaluation)
-        return list(record(UniformPolicy(layout.action), environment, evaluation, tmp_path, layout=layout, seed=0))
+        policy = UniformPolicy(layout.action)
+        return list(record(policy, environment, evaluation, tmp_path, layout=layout, seed=0, container=container))
     finally:
         del gym.registry["Draws-v0"]
 
@@ -129,3 +134,46 @@ def test_frames_of_several_sizes_share_a_canvas(tmp_path):
 
 def test_a_frame_that_is_missing_is_said(tmp_path):
     assert lines_of(tmp_path, nothing_at=3) == ["Draws-v0: draws no images"]
+
+
+def played(path):
+    """Size of an MP4, and the mean of each of its frames as sixteenths of white."""
+    program = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    how = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    found = subprocess.run([program, "-i", str(path), *how], capture_output=True, check=True)
+    (width, height), *_ = re.findall(r"Video: h264.*yuv420p.*? (\d+)x(\d+)", found.stderr.decode())
+    size = int(width), int(height)
+    frames = np.frombuffer(found.stdout, np.uint8).reshape(-1, size[0] * size[1] * 3)
+    return size, 16 * frames.mean(1) / 255
+
+
+def test_what_ffmpeg_says_is_an_error(tmp_path):
+    pytest.importorskip("imageio_ffmpeg")
+    with pytest.raises(OSError, match=r"ffmpeg: .+"):
+        write_mp4([np.zeros((256, 256, 3), np.uint8)], tmp_path / "none.mp4", frames_a_second=-1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_mp4_shows_what_was_drawn(tmp_path):
+    (path,) = lines_of(tmp_path, "mp4")
+    assert path == str(tmp_path / "Draws-v0.mp4")
+    size, found = played(path)
+    assert size == (256, 256)
+    np.testing.assert_allclose(found, [1, 3, 5, 7, 9, 11, 13], atol=0.2)  # H.264 is not exact
+    assert [file.name for file in tmp_path.iterdir()] == ["Draws-v0.mp4"]
+
+
+def test_an_mp4_of_odd_sides_is_filled_up(tmp_path):
+    size, found = played(write_mp4([np.full((261, 301, 3), 255, np.uint8)] * 3, tmp_path / "odd.mp4"))
+    assert size == (302, 262)
+    assert len(found) == 3
+
+
+def test_without_the_extra_videos_are_gifs(tmp_path, monkeypatch):
+    (there,) = lines_of(tmp_path, "auto")
+    assert there.endswith(".mp4")
+    monkeypatch.setattr(video, "find_spec", lambda name: None)
+    (without,) = lines_of(tmp_path, "auto")
+    assert without.endswith(".gif")
+    with pytest.raises(MissingExtraError, match=r"pip install 'twohot\[video\]'; GIF needs nothing"):
+        lines_of(tmp_path, "mp4")

@@ -30,6 +30,7 @@ DIFFERENCES_NOTE = (
 )
 LEARNT_NOTE = "A task counts as learnt by a run with a score of at least 0.5. "
 INTERVAL_NOTE = "Intervals hold 95 %, bootstrapped over runs."
+SINGLE_NOTE = "Each setting has one run, and so no interval: a difference may be chance, which more seeds would tell."
 
 
 def write_comparison(comparison: Comparison, output: str | os.PathLike[str]) -> Path:
@@ -76,10 +77,11 @@ def comparison_page(measured: Measured) -> str:
     if not measured.runs:
         sections.append(("Results", missing(NO_RUN)))
     else:
-        sections += [
-            ("Scores over training", drawn.score_curves(measured) if measured.scores else missing(NO_SCORES)),
-            ("Scores of all tasks", _aggregates(measured)),
-        ]
+        if measured.scores:
+            sections.append(("Scores over training", drawn.score_curves(measured)))
+            sections.append(("Scores of all tasks", _aggregates(measured)))
+        else:
+            sections.append(("Scores", missing(NO_SCORES)))
         if len(measured.scores) > 1:
             sections.append(("Differences", _differences(measured)))
         sections += [
@@ -97,16 +99,17 @@ def comparison_page(measured: Measured) -> str:
 
 def _facts(measured: Measured) -> list[tuple[str, str]]:
     rows = measured.own_rows
-    hours = {(row.setting, row.seed): 0.0 for row in rows}
+    seconds = {(row.setting, row.seed): 0.0 for row in rows}
     for row in rows:
-        hours[row.setting, row.seed] = max(hours[row.setting, row.seed], row.seconds / 3600)
+        seconds[row.setting, row.seed] = max(seconds[row.setting, row.seed], row.seconds)
+    minutes = sum(seconds.values()) / 60
     facts = [
         ("settings", str(len(measured.comparison.settings))),
         ("runs", str(sum(map(len, measured.runs.values())))),
         ("tasks", str(len(measured.tasks()))),
         ("environment steps of a run", f"{max((row.step for row in rows), default=0):,}"),
         ("updates of a run", f"{max((row.updates for row in rows), default=0):,}"),
-        ("hours of training, all runs", f"{sum(hours.values()):,.1f}"),
+        ("time of training, all runs", f"{minutes / 60:,.1f} hours" if minutes >= 60 else f"{minutes:.1f} minutes"),
         *measured.comparison.facts.items(),
     ]
     for label, values in (("commit", measured.commits), ("processor", measured.processors)):
@@ -127,8 +130,6 @@ def _settings(measured: Measured) -> str:
 
 
 def _aggregates(measured: Measured) -> str:
-    if not measured.scores:
-        return missing(NO_SCORES)
     about = measured.scale.about if measured.scale is not None else ""
     definition = (
         "The interquartile mean is that of the middle half of all runs x tasks; the optimality gap is by how much "
@@ -150,7 +151,7 @@ def _tasks(measured: Measured, kind: str) -> str:
     return _note(
         tables.tasks_table(measured, kind).html(),
         "Mean raw return at each run's last evaluation, without exploration noise.",
-        INTERVAL_NOTE,
+        _intervals(measured),
     )
 
 
@@ -161,4 +162,8 @@ def _attempts(measured: Measured) -> str:
             parts += [f"<h3>{breakable(task)}</h3>", tables.attempts_table(measured, "evaluation", task).html()]
     if not parts[0]:
         return missing("A trial of these runs is a single attempt, so there is nothing to compare across attempts.")
-    return _note("\n".join(parts), "Mean raw return at each run's last evaluation.", INTERVAL_NOTE)
+    return _note("\n".join(parts), "Mean raw return at each run's last evaluation.", _intervals(measured))
+
+
+def _intervals(measured: Measured) -> str:
+    return SINGLE_NOTE if all(len(seeds) == 1 for seeds in measured.runs.values()) else INTERVAL_NOTE

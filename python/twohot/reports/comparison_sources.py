@@ -82,7 +82,10 @@ def comparison_of_runs(directories: Sequence[Path]) -> Comparison:
             rows += [replace(row, **about) for row in found]
     return Comparison(
         title=" and ".join(names) if len(names) < 3 else f"{len(names)} settings",
-        summary=f"The runs {', '.join(map(str, directories))}.",
+        summary="; ".join(
+            f"{name}: {', '.join(str(directories[place]) for place in places)}"
+            for name, places in zip(names, settings, strict=True)
+        ),
         rows=rows,
         settings={name: options[first] for name, (first, *_) in zip(names, settings, strict=True)},
         references=_references(configs),

@@ -144,7 +144,8 @@ def tasks_table(measured: Measured, kind: str = "evaluation") -> ComparisonTable
     """Last returns, scores and successes by task and setting, and each run's return."""
     scored = measured.scale is not None
     told = any(row.success is not None for row in measured.comparison.rows if row.kind == kind)
-    headings = ["task", "setting", "return", *["score"] * scored, *["success"] * told, "each run"]
+    several = any(len(seeds) > 1 for seeds in measured.runs.values())
+    headings = ["task", "setting", "return", *["score"] * scored, *["success"] * told, *["each run"] * several]
     rows = []
     for task in measured.tasks(kind):
         first = len(rows)
@@ -156,12 +157,13 @@ def tasks_table(measured: Measured, kind: str = "evaluation") -> ComparisonTable
                     cells.append(_mean([measured.scale.score(row) for row in last], format_fixed))
                 if told:
                     cells.append(_mean([row.success for row in last], "{:.0%}".format))
-                rows.append([*cells, Cell("", ", ".join(format_number(row.return_) for row in last))])
+                runs = Cell("", ", ".join(format_number(row.return_) for row in last))
+                rows.append([*cells, *[runs] * several])
         random = measured.random(task)
         if random is not None:
             empty = [""] * (len(headings) - 3)
             rows.append([task if len(rows) == first else "", RANDOM_POLICY, format_number(random), *empty])
-    return ComparisonTable(headings, rows, (0, 1, len(headings) - 1), "wide stacked")
+    return ComparisonTable(headings, rows, (0, 1, *[len(headings) - 1] * several), "wide stacked")
 
 
 def _mean(values: Sequence[float | None], form: Form = format_number) -> Cell | str:

@@ -23,6 +23,7 @@ MAX_LINE = {1: 400, 2: 200, 3: 150, 4: 100}
 TICKS = {1: 8, 2: 6, 3: 4, 4: 4}
 LARGEST = 1e290
 """Beyond, the difference of two values overflows."""
+SMALLEST = 5e-324
 SIDE = 1000
 
 
@@ -77,13 +78,14 @@ class Axis:
     def places(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
         """Where values are."""
         found = np.asarray(values, dtype=np.float64)
-        found = np.log10(found) if self.logarithmic else found
+        if self.logarithmic:  # of a band that reaches below 0, what is on the axis
+            found = np.maximum(np.log10(np.maximum(found, SMALLEST)), self.low)
         return SIDE * (found - self.low) / (self.high - self.low)
 
     def ticks(self, count: int, integer: bool = False) -> list[float]:
         """Round values in at most about `count` steps."""
         if self.logarithmic:
-            powers = range(math.ceil(self.low), math.floor(self.high) + 1)
+            powers = range(max(math.ceil(self.low), -300), min(math.floor(self.high), 300) + 1)
             return [10.0**power for power in powers[:: max(1, math.ceil(len(powers) / count))]]
         found = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10], integer=integer).tick_values(self.low, self.high)
         edge = 1e-9 * (self.high - self.low)
@@ -264,8 +266,7 @@ def _series(line: Line, horizontal: Axis, vertical: Axis, longest: int, factor: 
     dashed = " stroke-dasharray:5 3.5;" if line.dashed else ""
     band = ""
     if bounds is not None:
-        lowest = 10.0**vertical.low if vertical.logarithmic else -math.inf
-        low, high = (SIDE - vertical.places(factor * np.maximum(bound, lowest)) for bound in bounds)
+        low, high = (SIDE - vertical.places(factor * bound) for bound in bounds)
         bar = " error" * (len(x) == 1)  # of a single point
         band = f'<path class="band{bar}" d="{_outline(across, low, high)}"/>'
     curve = "M" + "L".join(f"{_text(a)} {_text(b)}" for a, b in zip(across, up, strict=True))
@@ -312,7 +313,7 @@ def _panel(title: str, columns: int, shapes: str, marks: str, below: Side, besid
         f'<text class="x{" odd" * (index % 2)}" x="{_text(place / 10)}%" y="100%" dy="1.5em">{escape(number)}</text>'
         for index, (place, number) in enumerate(zip(across, numbers, strict=True))
     )
-    name = f'<text class="label" x="{7 - room}" y="-9">{escape(y_label)}</text>' if y_label else ""
+    name = f'<text class="label" x="{7 - room}" y="-14">{escape(y_label)}</text>' if y_label else ""
     return (
         f'<svg class="plot h{columns}{" named" * bool(y_label)}" role="img" aria-label="{escape(title)}" '
         f'style="--left:{room}px" data-label="{escape(x_label)}"{data}>'

@@ -12,10 +12,10 @@ ROUNDING = 1e-5
 
 
 def format_si(value: float, digits: int = 3) -> str:
-    """A number as a tick or a narrow cell shows it: `1.2M`, `35k`, `0.125`, `3e−4`."""
+    """A number as a tick or a narrow cell shows it: `1.2M`, `35k`, `0.125`, `3e−4`, `1e15`."""
     if value == 0:
         return "0"
-    if abs(value) < 1e-3:
+    if abs(value) < 1e-3 or abs(value) >= 1e12:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}".replace("-", MINUS)
     for scale, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")):

@@ -75,12 +75,16 @@ def _results_section(run: Run, results: Sequence[TaskResult]) -> str:
     lengths = any(run.last(f"evaluation/length/{result.task}") is not None for result in results)
     rows = []
     for result in results:
-        mark = '<span class="yes">better</span>' if result.better else '<span class="no">not shown</span>'
+        mark = '<span class="yes">yes</span>' if result.better else '<span class="no">not clear</span>'
         steps, random = (format_number(run.last(f"{kind}/length/{result.task}")) for kind in ("evaluation", "random"))
         length = [f"{steps} <small>{random}</small>"] if lengths else []
         rows.append([breakable(result.task), *map(escape, result_cells(result)), *length, mark])
-    headings = ["task", "agent", "random", "difference", *(["steps in a trial"] * lengths), "than random"]
-    note = "Mean raw return of the last evaluation, without exploration noise, ± one standard error."
+    headings = ["task", "agent", "random", "difference", *(["steps in a trial"] * lengths), "better"]
+    note = (
+        "Mean return of the last evaluation, without exploration noise, ± one standard error: rewards as the "
+        "environment gives them, added up over the attempts that count. Random is the policy that draws its actions "
+        "uniformly."
+    ) + " Steps in a trial: the agent's, and the random policy's in small type." * lengths
     parts = [
         f"<p>{escape(verdict(results))}</p>",
         table(headings, rows, (0, len(headings) - 1)),

@@ -31,9 +31,7 @@ def scalar_section(run: Run, section: Section, what: str, caption: str) -> str:
     plain = [name for name in names if not isinstance(run.last(name), list)]
     parts = []
     if plain:
-        panels = [
-            (_title(name), _panel(run, name, [("agent", name, AGENT)], side_by_side(len(plain)))) for name in plain
-        ]
+        panels = [(name, _panel(run, name, [("agent", name, AGENT)], side_by_side(len(plain)))) for name in plain]
         random = any(run.last(_random(name)) is not None for name in plain)
         keys = [("agent", AGENT, "solid"), (RANDOM_POLICY, RANDOM, "dashed")] if random else []
         parts.append(figure(panels, caption, keys))
@@ -86,7 +84,9 @@ def _panel(run: Run, title: str, names: Iterable[tuple[str, str, str]], columns:
         random = run.last(_random(name))
         if random is not None:
             lines.append(Line([0, max(1, *x)], [random, random], RANDOM, dashed=True, width=1.2, name=RANDOM_POLICY))
-    return figures.curves(title, lines, axis.replace("_", " "), columns, y_label=unit, logarithmic=True)
+    fraction = unit == "share" and "success" in title
+    how = {"y_label": "" if unit in title.split("/") else unit, "fraction": fraction, "logarithmic": not fraction}
+    return figures.curves(title, lines, axis.replace("_", " "), columns, **how)
 
 
 def _line(pattern: str) -> str:
@@ -102,8 +102,3 @@ def _random(name: str) -> str:
 
 def _error(name: str) -> str:
     return name.replace("/return/", "/return_std_error/") if "/return/" in name else ""
-
-
-def _title(name: str) -> str:
-    unit = describe(name).unit
-    return name if unit in ("", *name.split("/")) else f"{name}, {unit}"

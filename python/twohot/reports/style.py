@@ -28,7 +28,7 @@ p { max-width: 75ch; margin: 0 0 14px; }
 .facts dt { color: var(--soft); font-size: 12.5px; }
 .facts dd { margin: 0; font-size: 17px; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .note, figcaption { color: var(--soft); font-size: 13.5px; }
-.note { margin: 8px 0 22px; }
+.note { margin: 8px 0 22px; } header .note { margin: 18px 0 0; }
 .missing { color: var(--soft); font-style: italic; }
 .scroll { overflow-x: auto; background:
   linear-gradient(to right, var(--page) 40%, transparent) 0 0 / 44px 100% no-repeat local,
@@ -65,7 +65,7 @@ figcaption { max-width: 90ch; margin-top: 10px; }
 .marks { position: absolute; }
 .plot { display: block; width: 100%; height: 250px; padding: 8px 14px 44px var(--left); overflow: visible;
   touch-action: pan-y; }
-.named { padding-top: 30px; }
+.named { padding-top: 34px; }
 .h2 { height: 225px; } .h3 { height: 210px; } .h4 { height: 195px; }
 .plot text { fill: var(--ink); font-size: 11.5px; font-variant-numeric: tabular-nums; }
 .plot .label { fill: var(--label); }
@@ -77,7 +77,7 @@ figcaption { max-width: 90ch; margin-top: 10px; }
 .band { fill: var(--c); stroke: none; fill-opacity: .14; } .bar { fill: var(--c); stroke: none; }
 .error { stroke: var(--c); }
 .guide { stroke: var(--label); stroke-dasharray: 2 2; pointer-events: none; }
-.tip { position: fixed; z-index: 1; max-width: min(340px, 92vw); padding: 6px 10px; pointer-events: none;
+.tip { position: fixed; z-index: 1; max-width: min(440px, 94vw); padding: 6px 10px; pointer-events: none;
   background: var(--card); color: var(--text); border: 1px solid var(--axis); border-radius: 5px; font-size: 12.5px;
   line-height: 1.45; font-variant-numeric: tabular-nums; box-shadow: 0 2px 10px var(--shade); overflow-wrap: anywhere; }
 .tip[hidden] { display: none; }
@@ -100,6 +100,10 @@ SCRIPT = """
   tip.className = "tip";
   tip.setAttribute("role", "status");
   tip.hidden = true;
+  const plots = document.querySelectorAll("svg.plot"), hint = document.createElement("p");
+  hint.className = "note";
+  hint.append("For its values, point at a plot, touch it, or select it and use the arrow keys.");
+  if (plots.length) document.querySelector("header").append(hint);
   const axis = (text) => {
     const [low, high, log] = text.split(" ");
     return { low: +low, span: high - low, log };
@@ -137,7 +141,7 @@ SCRIPT = """
     if (colour) line.appendChild(document.createElement("i")).style.background = colour;
     line.append(text);
   };
-  for (const plot of document.querySelectorAll("svg.plot")) {
+  for (const plot of plots) {
     let lines, stops, guide, place = -1;
     const start = () => {
       if (lines) return;

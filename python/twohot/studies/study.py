@@ -15,6 +15,7 @@ from twohot.config.files import from_json, to_json
 from twohot.config.options import flat, merged, read_toml
 from twohot.errors import UsageError
 from twohot.presets import PRESETS
+from twohot.text import names_device
 
 KEYS = ("summary", "preset", "seeds", "options", "settings", "best")
 RANDOM = "random"
@@ -116,6 +117,11 @@ def _study(path: Path, data: dict[str, Any]) -> Study:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", name) or name == RANDOM or not isinstance(changes, dict):
             raise ConfigurationError(
                 f"settings.{name}: expected a table with a name of letters, digits and . _ + -, and not {RANDOM!r}"
+            )
+        if names_device(name) or name.casefold() in map(str.casefold, settings):
+            raise ConfigurationError(
+                f"settings.{name}: its runs are folders of that name, which not every system can tell from a device or "
+                "from another setting's: give another name"
             )
         settings[name] = _setting(name, preset, options, changes)
     if not settings:

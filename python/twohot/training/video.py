@@ -1,22 +1,26 @@
-"""Videos of an evaluation: one animated GIF for each task that draws images."""
+"""Videos of an evaluation: an MP4 or an animated GIF for each task that draws images."""
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from twohot.config import EnvironmentConfig, EvaluateConfig
 from twohot.data.rollout import Policy, Rollout, Start, seeded_generator
-from twohot.envs import Layout, TrialEnvironments, get_suite, make_vector
+from twohot.envs import Layout, MissingExtraError, TrialEnvironments, get_suite, make_vector
 from twohot.errors import TwohotError
 from twohot.files import atomic_write
 from twohot.text import file_stems
@@ -29,6 +33,7 @@ DRAWING_SECONDS = 60
 FRAMES_A_SECOND = 15
 MIN_SIDE = 256
 """Pixels of the shorter side, at least: smaller images are magnified by a whole factor."""
+Container = Literal["auto", "gif", "mp4"]
 
 
 class DrawingError(TwohotError):
@@ -45,18 +50,24 @@ def record(
     seed: int,
     device: str = "cpu",
     greedy: bool = False,
+    container: Container = "auto",
 ) -> Iterator[str]:
-    """Play one trial of every task and write what it looked like to `directory/TASK.gif` (see `file_stems`).
+    """Play one trial of every task and write what it looked like to `directory/TASK.mp4` or `.gif` (see `file_stems`).
 
-    Tasks held out, and the split "test" where it is evaluated, have videos of their own: `TASK-test.gif`.
+    Tasks held out, and the split "test" where it is evaluated, have videos of their own: `TASK-test.mp4`.
 
     Args:
         policy, environment, evaluation, layout, seed, device, greedy: as for `twohot.training.evaluate.evaluate_all`.
         directory: made where it is missing.
+        container: format of the files; auto takes mp4 where the extra `video` is installed, else gif.
 
     Yields:
         A sentence for each task: its file, or why there is none.
+
+    Raises:
+        MissingExtraError: it is mp4, and the extra is not installed.
     """
+    suffix = _suffix(container)
     if sys.platform == "linux" and not os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}:
         os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo would ask for a window
     splits = get_suite(environment.suite).splits
@@ -71,7 +82,17 @@ def record(
             yield f"{task}: {error}"
             continue
         directory.mkdir(parents=True, exist_ok=True)
-        yield str(write_gif(frames, directory / f"{stem}.gif"))
+        write = write_gif if suffix == "gif" else write_mp4
+        yield str(write(frames, directory / f"{stem}.{suffix}"))
+
+
+def _suffix(container: Container) -> str:
+    there = find_spec("imageio_ffmpeg") is not None
+    if container == "mp4" and not there:
+        raise MissingExtraError(
+            "MP4 needs imageio-ffmpeg, which is not installed: pip install 'twohot[video]'; GIF needs nothing"
+        )
+    return "mp4" if there and container != "gif" else "gif"
 
 
 def _film(
@@ -156,11 +177,45 @@ def write_gif(frames: Sequence[np.ndarray], path: Path, frames_a_second: float =
         frames: uint8 [H, W, 3] each; smaller ones are filled up with black, below and to the right. path: of the file.
         frames_a_second: speed.
     """
-    height, width = (max(frame.shape[axis] for frame in frames) for axis in (0, 1))
-    factor = max(1, math.ceil(MIN_SIDE / min(height, width)))
-    filled = (np.pad(frame, ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0))) for frame in frames)
-    images = [Image.fromarray(frame.repeat(factor, 0).repeat(factor, 1)) for frame in filled]
+    images = [Image.fromarray(frame) for frame in _on_one_canvas(frames)]
     with atomic_write(path) as partial:
         milliseconds = round(1000 / frames_a_second)
         images[0].save(partial, format="GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
     return path
+
+
+def write_mp4(frames: Sequence[np.ndarray], path: Path, frames_a_second: float = FRAMES_A_SECOND) -> Path:
+    """Write a video (H.264, as browsers and slides play it) that is there whole or not at all; as `write_gif`.
+
+    Raises:
+        OSError: ffmpeg wrote none, saying why.
+    """
+    from imageio_ffmpeg import get_ffmpeg_exe
+
+    filled = _on_one_canvas(frames, even=True)
+    height, width, _ = filled[0].shape
+    given = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {frames_a_second} -i -".split()
+    wanted = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", "-movflags", "+faststart", "-f", "mp4", "-y"]
+    with atomic_write(path) as partial:
+        command = [get_ffmpeg_exe(), "-loglevel", "error", *given, *wanted, str(partial)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as encoder:
+            assert encoder.stdin is not None
+            assert encoder.stderr is not None
+            with suppress(BrokenPipeError):  # it has ended, and says why
+                for frame in filled:
+                    encoder.stdin.write(np.ascontiguousarray(frame).data)
+                encoder.stdin.close()
+            said = encoder.stderr.read().decode(errors="replace").strip()
+        if encoder.returncode != 0:
+            raise OSError(errno.EIO, f"ffmpeg: {said}", str(path))
+    return path
+
+
+def _on_one_canvas(frames: Sequence[np.ndarray], *, even: bool = False) -> list[np.ndarray]:
+    """The frames in one size, magnified to `MIN_SIDE`; `even`: with sides that a video's halved colours divide."""
+    height, width = (max(frame.shape[axis] for frame in frames) for axis in (0, 1))
+    factor = max(1, math.ceil(MIN_SIDE / min(height, width)))
+    if even and factor % 2:
+        height, width = height + height % 2, width + width % 2
+    filled = (np.pad(frame, ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0))) for frame in frames)
+    return [frame.repeat(factor, 0).repeat(factor, 1) for frame in filled]

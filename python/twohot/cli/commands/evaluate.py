@@ -55,7 +55,9 @@ class EvaluateOptions:
     json: Path | None = None
     """File for the results of all runs together, as JSON."""
     video: bool = False
-    """Also write an animated GIF of one trial of each task to the directory videos of each run."""
+    """Also write a video of one trial of each task to the directory videos of each run."""
+    video_format: Literal["auto", "gif", "mp4"] = "auto"
+    """mp4 needs the extra `twohot[video]`; auto takes it where it is installed, else gif."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes cuda where there is one, else cpu."""
 
@@ -102,7 +104,10 @@ def evaluate(options: EvaluateOptions, directories: Sequence[Path], output: Cons
         if options.video:
             from twohot.training.video import record
 
-            for line in record(policy, config.environment, config.evaluate, directory / VIDEOS_NAME, **how):
+            form = options.video_format
+            for line in record(
+                policy, config.environment, config.evaluate, directory / VIDEOS_NAME, **how, container=form
+            ):
                 output.print(printable(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
     result = report(scores, **facts)
     if options.json is not None:
