@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from gymnasium import spaces
 
 from compare import assert_accurate, error_in_eps
 from perturbation import DEVIATIONS, product_sensitivity
+from twohot.agent import AgentNetworks
 from twohot.kernels.critics import native, op, tiled
 from twohot.losses import ValueBins, linear_bin_expectation, linear_hl_gauss_cross_entropy, linear_two_hot_cross_entropy
 from twohot.nets.critic import CriticEnsemble
 from twohot.nets.values import ClassValues
+from twohot.presets.preset import small_agent
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -270,3 +274,18 @@ def test_under_autocast_products_run_in_bfloat16_and_sums_in_float32() -> None:
     errors = {name: ((actual[name] - truth).norm() / of[name].norm() / eps).item() for name, truth in right.items()}
     assert max(errors.values()) > 0.01, "products in float32"
     assert max(errors.values()) < DEVIATIONS, errors
+
+
+@pytest.mark.parametrize("critic", ["two_hot", "hl_gauss", "scalar"])
+def test_the_scale_of_logits_is_of_initial_weights_of_critics_that_classify(critic: str) -> None:
+    agents = []
+    for scale in (1.0, 8.0):
+        torch.manual_seed(0)
+        config = replace(small_agent(context=4), critic=critic, logit_scale=scale)
+        agents.append(AgentNetworks(config, spaces.Box(-1, 1, (3,)), SPACES["discrete"]))
+    plain, scaled = (agent.state_dict() for agent in agents)
+    heads = [name for name in plain if not torch.equal(plain[name], scaled[name])]
+    expected = [] if critic == "scalar" else ["critics.weights.1", "target_critics.weights.1"]
+    assert heads == expected
+    for name in heads:
+        assert torch.equal(8.0 * plain[name], scaled[name])

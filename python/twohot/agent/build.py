@@ -49,8 +49,15 @@ def make_critics(config: AgentConfig, action_space: Space, outputs: int) -> Crit
     softened = (config.probability_floor, config.probability_ceiling) if config.soften_stored_actions else None
     if config.critic_actions == "outputs" and isinstance(action_space, spaces.Discrete):
         return OutputCritics(*sizes, len(config.discounts), action_space, softened=softened)
-    options = {"action_clip": config.critic_action_clip, "softened": softened}
-    return CriticEnsemble(*sizes, config.discounts, action_space, outputs, **options)
+    return CriticEnsemble(
+        *sizes,
+        config.discounts,
+        action_space,
+        outputs,
+        action_clip=config.critic_action_clip,
+        head_scale=1.0 if config.critic == "scalar" else config.logit_scale,
+        softened=softened,
+    )
 
 
 def make_predictor(config: AgentConfig, observation_space: spaces.Dict, action_space: Space) -> Predictor:

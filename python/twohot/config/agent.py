@@ -92,6 +92,9 @@ class AgentConfig:
     (a scalar, regressed in PopArt's normalisation)."""
     hl_gauss_sigma: float = 0.75
     """Standard deviation of HL-Gauss labels, in bin widths."""
+    logit_scale: float = 1.0
+    """Factor on the initial weights before the logits of critics that classify; a larger one lets memory learn sooner
+    what tells actions apart."""
     critic_actions: Literal["inputs", "outputs"] = "inputs"
     """How scalar critics know a Discrete action: as an input, or by an output for each one. Other actions are inputs in
     both."""
@@ -125,7 +128,7 @@ class AgentConfig:
             self.width % self.heads == 0,
             f"agent.heads: expected a divisor of the width {self.width}, got {self.heads}",
         )
-        for name in ("hl_gauss_sigma", "gumbel_temperature"):
+        for name in ("hl_gauss_sigma", "logit_scale", "gumbel_temperature"):
             require(0 < getattr(self, name) < math.inf, f"agent.{name}: expected > 0, got {getattr(self, name)}")
         require(
             self.critic_actions == "inputs" or self.critic == "scalar",

@@ -25,6 +25,7 @@ ADDED = frozenset(
         "agent.critic_actions",
         "agent.soften_stored_actions",
         "agent.critic_action_clip",
+        "agent.logit_scale",
         "agent.popart_deviation",
         "agent.density_clip",
         "agent.gumbel_temperature",

@@ -36,8 +36,8 @@ class CriticEnsemble(nn.Module):
     Args:
         width: E. hidden: units of each hidden layer. layers: hidden layers, at least 1.
         critics: C. discounts: the G discounts. action_space: of the actions. bins: N.
-        action_clip: of `ActionLinear`. softened: floor and ceiling of choices that were taken, which `taken` makes of
-            them; None leaves them one-hot.
+        action_clip: of `ActionLinear`. head_scale: factor on the initial weights of the last layer, without its bias.
+        softened: floor and ceiling of choices that were taken, which `taken` makes of them; None leaves them one-hot.
     """
 
     horizons: Tensor
@@ -53,6 +53,7 @@ class CriticEnsemble(nn.Module):
         bins: int,
         *,
         action_clip: float = 1.0,
+        head_scale: float = 1.0,
         softened: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
@@ -70,6 +71,8 @@ class CriticEnsemble(nn.Module):
         pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
         self.weights = nn.ParameterList(torch.empty(critics, a, b).uniform_(-bound, bound) for a, b in pairs)
         self.biases = nn.ParameterList(torch.empty(critics, 1, b).uniform_(-bound, bound) for _, b in pairs)
+        with torch.no_grad():
+            self.weights[-1].mul_(head_scale)
 
     def state_features(self, h: Tensor) -> Tensor:
         """h [M, E] to its part of the first layer, [C, M, 1, hidden] (a view of one matrix product)."""
