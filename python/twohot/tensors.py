@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed, nn
 
 
 def require_tensor(name: str, other: str, tensor: object) -> Tensor:
@@ -44,3 +45,20 @@ def require_alike(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[to
             raise ValueError(
                 f"tensor {name!r}: expected {list(shape)} of {dtype}, got {list(found.shape)} of {found.dtype}"
             )
+
+
+class SharedStatistics(nn.Module):
+    """Running statistics that several learners may share; a copy of the module is one for this process alone."""
+
+    process_group: distributed.ProcessGroup | None = None
+    """Ranks whose rows are all counted, which call `update` together; None for this process alone."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "process_group"}
+
+
+def sum_over_ranks(x: Tensor, process_group: distributed.ProcessGroup | None) -> Tensor:
+    """x after it has become, in place, its sum over the ranks of a group; as it was for None."""
+    if process_group is not None:
+        distributed.all_reduce(x, group=process_group)
+    return x

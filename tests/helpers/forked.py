@@ -17,8 +17,8 @@ from twohot.config import TrainConfig
 from twohot.runs import replay as run_replay
 from twohot.training.train import resume, train
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
     [f"twohot.{name}" for name in ("training.train", "cli.commands.train", "cli.commands.evaluate", "reports.report")]
 )
 
@@ -29,7 +29,7 @@ UNREAD, CLOSED = "unread", "closed"
 
 def command(arguments: list[str], output: Path | str = UNREAD, error: Path | str = UNREAD) -> ForkServerProcess:
     """The `twohot` command, which has begun, with these standard streams; it keeps back nothing that it prints."""
-    process = _CONTEXT.Process(target=_command, args=(arguments, output, error), daemon=True)
+    process = CONTEXT.Process(target=_command, args=(arguments, output, error), daemon=True)
     process.start()
     return process
 
@@ -57,7 +57,7 @@ def training(config: TrainConfig, run: Path, die: tuple[str, str] | None = None)
 
     It kills itself "before" or "after" it renames a path to one that ends so, the two words of `die`.
     """
-    process = _CONTEXT.Process(target=_train, args=(config, run, die), daemon=True)
+    process = CONTEXT.Process(target=_train, args=(config, run, die), daemon=True)
     process.start()
     return process
 

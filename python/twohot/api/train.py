@@ -22,6 +22,7 @@ from twohot.text import did_you_mean
 from twohot.training.callbacks import Callback
 from twohot.training.interruption import Interrupted
 from twohot.training.progress import Progress
+from twohot.training.ranks import is_first, learners
 from twohot.training.train import FREE_SETTINGS, settings_in_conflict
 from twohot.training.train import resume as resume_run
 from twohot.training.train import train as train_run
@@ -70,7 +71,9 @@ def train(
         OwnedRunError: another process works in the directory.
         Interrupted: a KeyboardInterrupt, by a signal; the run is saved, and `resume` goes on with it.
     """
-    progress = Progress(Console(markup=False, highlight=False, emoji=False, quiet=quiet))
+    progress = Progress(Console(markup=False, highlight=False, emoji=False, quiet=quiet or not is_first()))
+    if learners() > 1 and run is None and resume is None:
+        raise UsageError("run: expected the run's directory, which the learners that torchrun has started share")
     means = tuple(callbacks), make_writers(writers)
     changes = merged(nested(options or {}), nested(settings))
     if resume is not None:

@@ -12,19 +12,28 @@ from twohot.data.offline import load_offline
 from twohot.errors import TwohotError
 from twohot.replay import Mixture, Replay
 
+DATA_STREAM = 5
+"""Of a run's seed (a spawn key of numpy's SeedSequence), for learners but the first."""
+
 
 class Experience:
     """A run's own replay beside the datasets of `config.data`.
 
     Args:
         config: of the run. observation, action: spaces of its agent.
+        stream: ends the spawn key of its random numbers; () for those of the first learner.
 
     Raises:
         ConfigurationError: for a dataset that cannot be read, or that the agent cannot see.
     """
 
-    def __init__(self, config: TrainConfig, observation: Space, action: Space) -> None:
+    def __init__(self, config: TrainConfig, observation: Space, action: Space, stream: tuple[int, ...] = ()) -> None:
         self._config = config.data
+        seed = config.seed
+        if stream:
+            seed = int(
+                np.random.SeedSequence(seed, spawn_key=(DATA_STREAM, *stream)).generate_state(1, np.uint64)[0] >> 1
+            )
         self._datasets: list[Replay] = []
         for source in config.data.sources:
             try:
@@ -33,7 +42,7 @@ class Experience:
                     observation_space=observation,
                     action_space=action,
                     context_features=config.environment.context_features,
-                    seed=config.seed,
+                    seed=seed,
                     threads=config.replay.threads,
                 )
             except (TwohotError, OSError, ValueError) as error:
@@ -41,7 +50,7 @@ class Experience:
             self._datasets.append(data.replay)
         weights = config.data.weights or (1.0,) * len(self._datasets)
         self._weights = np.array(weights) / sum(weights) if self._datasets else np.zeros(0)
-        self._random: np.random.BitGenerator = np.random.PCG64(config.seed)
+        self._random: np.random.BitGenerator = np.random.PCG64(seed)
         self._mixture: Mixture | None = None
 
     def sampler(self, own: Replay) -> Replay | Mixture | None:

@@ -120,6 +120,7 @@ class Rollout:
         greedy: take the most probable action.
         follow: which trials to begin when the given ones have ended; environments that begin none stand still. Without
             it, those whose trials have ended.
+        rollouts: how many there are like this one, whose steps `environment_steps` counts too.
     """
 
     def __init__(
@@ -133,12 +134,13 @@ class Rollout:
         exploration: Exploration | None = None,
         greedy: bool = False,
         follow: Callable[[list[Trial]], Start] | None = None,
+        rollouts: int = 1,
     ) -> None:
         self.environments, self.policy, self.device = environments, policy, torch.device(device)
         self.generator, self.writer, self.exploration, self.greedy = generator, writer, exploration, greedy
         self.follow = follow
         self._on_cpu = self.device.type == "cpu"
-        self.environment_steps = 0
+        self.environment_steps, self.rollouts = 0, rollouts
         """Steps taken, of all environments together."""
 
     def state_dict(self) -> RolloutState:
@@ -225,7 +227,7 @@ class Rollout:
                     mask=~info[INTERRUPTED] if INTERRUPTED in info else None,
                 )
             self._observation, self._previous_action, self._previous_reward = observation, actions, reward
-            self.environment_steps += len(actions)
+            self.environment_steps += self.rollouts * len(actions)
             if INTERRUPTED in info:
                 self._forget(np.zeros(len(actions), bool), info)
             done = terminated | truncated
@@ -245,7 +247,7 @@ class Rollout:
         return tensor if self._on_cpu else tensor.to(self.device)
 
 
-def seeded_generator(seed: int, stream: int) -> torch.Generator:
+def seeded_generator(seed: int, *stream: int) -> torch.Generator:
     """A CPU torch.Generator for one of the random streams of `seed`: nothing shared with the others."""
-    word = np.random.SeedSequence(seed, spawn_key=(stream,)).generate_state(1, np.uint64)[0]
+    word = np.random.SeedSequence(seed, spawn_key=stream).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(word >> np.uint64(1)))

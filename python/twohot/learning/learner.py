@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TypedDict
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from twohot._moved import renamed_method
 from twohot.agent import AgentNetworks
@@ -15,6 +15,7 @@ from twohot.config import ObjectiveConfig, OptimizerConfig
 from twohot.errors import TwohotError
 from twohot.kernels.threads import one_torch_thread
 from twohot.learning import Losses, check_objective, compute_losses
+from twohot.learning.data_parallel import DataParallel
 from twohot.learning.length_groups import by_length
 from twohot.replay import Batch
 from twohot.tensors import require_alike
@@ -40,13 +41,24 @@ class Learner:
 
     Args:
         agent: trained in place. objective, optimizer: settings.
+        process_group: ranks that share each update, every one with its own rows of the batch; gradients and statistics
+            are those of the whole. All make the same calls, with the first rank's agent. None for this process alone.
 
     Raises:
         ConfigurationError: when the objective does not fit the agent's actions.
     """
 
-    def __init__(self, agent: AgentNetworks, objective: ObjectiveConfig, optimizer: OptimizerConfig) -> None:
+    def __init__(
+        self,
+        agent: AgentNetworks,
+        objective: ObjectiveConfig,
+        optimizer: OptimizerConfig,
+        process_group: distributed.ProcessGroup | None = None,
+    ) -> None:
         check_objective(agent, objective)
+        self.ranks = None if process_group is None else DataParallel(process_group)
+        if self.ranks is not None:
+            self.ranks.attach(agent)
         self.agent, self.objective, self.config = agent, objective, optimizer
         self.parameters = agent.trainable_parameters()
         self.optimizer = torch.optim.AdamW(
@@ -148,7 +160,8 @@ class Learner:
         real = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask), dim=1)
         agent.update_statistics(batch.observation, batch.previous_reward, real)
         self.optimizer.zero_grad(set_to_none=True)  # before the activations need the memory
-        targets = []
+        targets, steps = [], batch.mask.sum()
+        of_all = steps if self.ranks is None else self.ranks.sum(steps)
         use_bfloat16 = self.config.precision == "bfloat16"
         self._set_training(True)
         try:
@@ -156,21 +169,23 @@ class Learner:
                 with torch.autocast(batch.reward.device.type, torch.bfloat16, enabled=use_bfloat16):
                     losses = self._losses(agent, part, self.objective)
                 total = losses.total
-                if len(parts) > 1:  # a mean over the steps of all
-                    total = total * (part.mask.sum() / batch.mask.sum().clamp(min=1))
+                if len(parts) > 1 or self.ranks is not None:  # a mean over the steps of all
+                    total = total * (part.mask.sum().to(total.dtype) / of_all.clamp(min=1))
                 total.backward()
                 targets.append(losses.target)
         finally:
             self._set_training(False)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
-        target, mask, finite = None, None, norm.isfinite()
+        target, mask, infinite = None, None, steps < 0
         if losses.target is not None:  # an infinite one counts as the last class, whose loss is finite
             target, mask = (
                 torch.cat([each.flatten(0, 1) for each in targets]),
                 torch.cat([part.mask.flatten() for part in parts]),
             )
-            finite = finite & (target.isfinite() | ~mask.unsqueeze(-1)).all()
-        if not finite:  # a GPU is waited for here, and nowhere else
+            infinite = ~(target.isfinite() | ~mask.unsqueeze(-1)).all()
+        if self.ranks is not None:
+            infinite = self.ranks.sum_gradients(self.parameters, infinite)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
+        if infinite | ~norm.isfinite():  # a GPU is waited for here, and nowhere else
             what = "a target is infinite" if norm.isfinite() else f"the gradient norm is {norm.item()}"
             others = {} if losses.critic is None else {"critic": losses.critic}
             others |= losses.auxiliary

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from twohot.rl.popart import masked_moments, update_moments
+from twohot.tensors import SharedStatistics, sum_over_ranks
 
 
-class RunningNormalization(nn.Module):
+class RunningNormalization(SharedStatistics):
     """(x - mean) / std of everything seen so far, clipped to +-10; the statistics are part of the checkpoint.
 
     Args:
@@ -34,14 +35,14 @@ class RunningNormalization(nn.Module):
     def update(self, x: Tensor, mask: Tensor) -> None:
         """Merge the rows of x [..., size] where mask [...] (bool) is True (Chan et al. 1979)."""
         count: int | Tensor
-        if x.is_cpu:
+        if x.is_cpu and self.process_group is None:
             rows = x[mask].to(torch.float64)
             if rows.shape[0] == 0:
                 return
             mean, count = rows.mean(0), rows.shape[0]
             variance = (rows - mean).square_().mean(0)  # `var` goes through columns number by number
         else:
-            count, mean, variance = masked_moments(x.to(torch.float64), mask)
+            count, mean, variance = masked_moments(x.to(torch.float64), mask, self.process_group)
         total = self.count + count
         weight = count / total.clamp(min=1)
         delta = mean - self.mean
@@ -60,7 +61,7 @@ class RunningNormalization(nn.Module):
         return self.mean, (self.variance + self.EPSILON).sqrt(), bound
 
 
-class MovingNormalization(nn.Module):
+class MovingNormalization(SharedStatistics):
     """(x - mean) / std by moving averages, clipped to +-10 000, as in the official AMAGO code.
 
     A feature whose deviation is at most `CONSTANT` is centred alone. A mean of 0 and a variance of 1 stand at the
@@ -89,12 +90,14 @@ class MovingNormalization(nn.Module):
     def update(self, x: Tensor, mask: Tensor) -> None:
         """Count the rows of x [..., size] where mask [...] (bool) is True as one batch, if there are any."""
         rows, chosen = x.to(torch.float64), mask
-        if x.is_cpu:
+        if x.is_cpu and self.process_group is None:
             rows, chosen = rows[mask], None
             if rows.shape[0] == 0:
                 return
-        self.batches += 1 if chosen is None else chosen.any()
-        mean, variance = update_moments(self.mean, self.variance, self.batches, rows, self.rate, chosen)
+        self.batches += 1 if chosen is None else sum_over_ranks(chosen.sum(), self.process_group).clamp(max=1)
+        mean, variance = update_moments(
+            self.mean, self.variance, self.batches, rows, self.rate, chosen, self.process_group
+        )
         self.mean.copy_(mean)
         self.variance.copy_(variance)
 

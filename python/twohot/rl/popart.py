@@ -7,23 +7,29 @@ from collections.abc import Iterable
 from numbers import Integral
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed
 
-from twohot.tensors import require_device, require_floating, require_tensor
+from twohot.tensors import SharedStatistics, require_device, require_floating, require_tensor, sum_over_ranks
 
 
-def masked_moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def masked_moments(
+    x: Tensor, mask: Tensor, process_group: distributed.ProcessGroup | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """How many rows of x [..., *shape] the mask [...] (bool) counts, and their mean and variance [*shape].
 
     Without a number of rows that depends on data: a GPU would have to be waited for. 0 where no row counts; one that
     does not may hold NaN.
+
+    Args:
+        process_group: counts the rows of all its ranks, which call this together; None counts those given.
     """
     leading = tuple(range(mask.dim()))
     rows = mask.reshape(mask.shape + (1,) * (x.dim() - mask.dim()))
-    count = mask.sum()
-    divisor = count.clamp(min=1)
-    mean = x.masked_fill(~rows, 0).sum(leading) / divisor
-    return count, mean, (x - mean).masked_fill(~rows, 0).square().sum(leading) / divisor
+    count, total = mask.sum(), x.masked_fill(~rows, 0).sum(leading)
+    divisor = sum_over_ranks(count, process_group).clamp(min=1)
+    mean = sum_over_ranks(total, process_group) / divisor
+    squares = (x - mean).masked_fill(~rows, 0).square().sum(leading)
+    return count, mean, sum_over_ranks(squares, process_group) / divisor
 
 
 def update_moments(
@@ -33,6 +39,7 @@ def update_moments(
     targets: Tensor,
     beta: float,
     mask: Tensor | None = None,
+    process_group: distributed.ProcessGroup | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance of the targets after one more batch.
 
@@ -47,6 +54,7 @@ def update_moments(
         targets: [M, ...] the targets of the batch, M at least 1. beta: rate in (0, 1) of the long run.
         mask: bool, True where a target counts, over the leading dimensions of `targets`, however many; None for all.
             Where none counts, the statistics stay as they are.
+        process_group: as for `masked_moments`; with a mask alone.
 
     Returns:
         The new mean and variance.
@@ -58,7 +66,7 @@ def update_moments(
     if mask is None:
         average, spread = targets.mean(0), targets.var(0, correction=0)
     else:
-        count, average, spread = masked_moments(targets, mask)
+        count, average, spread = masked_moments(targets, mask, process_group)
     difference = average - mean
     moved = mean + step * difference, (1 - step) * (variance + step * difference.square()) + step * spread
     if count is None:
@@ -95,7 +103,7 @@ def preserve_outputs(
     return new_weight.to(weight.dtype), new_bias.to(bias.dtype)
 
 
-class PopArt(nn.Module):
+class PopArt(SharedStatistics):
     """Running mean and deviation of value targets, one pair for each discount, to train scalar critics on.
 
     A critic learns normalize(y) and predicts denormalize(output); `update` moves the statistics and corrects the last
@@ -105,6 +113,9 @@ class PopArt(nn.Module):
     The buffers `mean`, `variance` ([G], or scalars) and `batches` (int64, the initial statistics included) are the
     state. They are float64 on purpose: a step of beta x (E[y] - mu) is lost in float32 once |mu| is some thousand
     times the deviation.
+
+    Where learners are trained data-parallel, set `process_group`, as of torch's SyncBatchNorm: `update` then counts the
+    targets of all its ranks, which call it together.
 
     Args:
         discounts: G; None for one value without a dimension for it.
@@ -207,32 +218,40 @@ class PopArt(nn.Module):
         heads = list(heads)
         for weight, bias in heads:
             self._check_head(weight, bias)
-        if check or targets.is_cpu:
+        if self.process_group is None and (check or targets.is_cpu):
             targets, mask = targets.reshape(-1, *self.mean.shape) if mask is None else targets[mask], None
             if len(targets) == 0:
                 return
         elif mask is None:
             mask = torch.ones(leading, dtype=torch.bool, device=targets.device)
-        broken = int(targets.isfinite().logical_not().sum()) if check else 0
-        if broken:
+        if check and (broken := int(self._broken(targets, mask))):
             raise ValueError(
                 f"PopArt.update: expected finite targets, got {broken} of {targets.numel()} that are NaN or infinite; "
                 f"mask the steps that have none"
             )
         mean, deviation = self.mean.clone(), self.deviation
-        batches = self.batches + (1 if mask is None else mask.any())
-        new_mean, new_variance = update_moments(mean, self.variance, self.batches + 1, targets, self.beta, mask)
+        counted = 1 if mask is None else sum_over_ranks(mask.sum(), self.process_group).clamp(max=1)
+        new_mean, new_variance = update_moments(
+            mean, self.variance, self.batches + 1, targets, self.beta, mask, self.process_group
+        )
         if check and not (new_mean.isfinite() & new_variance.isfinite()).all():
             raise ValueError(
                 f"PopArt.update: expected targets whose squares {mean.dtype} holds, got up to {targets.abs().max():.3g}"
             )
-        self.batches.copy_(batches)
+        self.batches += counted
         self.mean.copy_(new_mean)
         self.variance.copy_(new_variance)
         for weight, bias in heads:
             new_weight, new_bias = preserve_outputs(weight, bias, mean, deviation, self.mean, self.deviation)
             weight.copy_(new_weight)
             bias.copy_(new_bias)
+
+    def _broken(self, targets: Tensor, mask: Tensor | None) -> Tensor:
+        """How many targets that count are not finite, on all ranks, so that all raise or none does."""
+        wrong = targets.isfinite().logical_not()
+        if mask is not None:
+            wrong &= mask.reshape(mask.shape + (1,) * self.mean.dim())
+        return sum_over_ranks(wrong.sum(), self.process_group)
 
     def extra_repr(self) -> str:
         discounts = len(self.mean) if self.mean.dim() else None

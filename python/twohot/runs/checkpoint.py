@@ -5,6 +5,7 @@ checkpoints/epoch-000012-260-31/   unplanned: 12 epochs, and of the next one 260
     agent.safetensors  optimizer.safetensors  random.safetensors
     replay.safetensors where the replay is in memory
     statistics.safetensors where it is unplanned: what the epoch's metrics are made of
+    random-1.safetensors  replay-1.safetensors ...  of the second of several learners
     state.json         counters, configuration, and the size and CRC-32 of each file; last, the CRC-32 of itself
 
 The newest two planned ones stay, and an unplanned one until a newer one of any kind is there: it displaces none that is
@@ -20,7 +21,7 @@ import shlex
 import shutil
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,6 +78,7 @@ def save(
     state: dict[str, Any],
     replay: Replay,
     unplanned: tuple[int, int] | None = None,
+    others: Callable[[Path], list[dict[str, Any]]] | None = None,
 ) -> Path:
     """Write a checkpoint and remove those that it makes superfluous.
 
@@ -88,6 +90,8 @@ def save(
         tensors: file stem to tensors by name. state: JSON values. replay: what the run remembers.
             What `run_replay.load` needs of it stands in the state as "replay".
         unplanned: steps of each actor and updates of the epoch that is going on; None for a planned checkpoint.
+        others: called with the directory when the first learner's files are in it: lets the other learners `save_part`
+            there, and returns what they did, to stand in the state as "ranks".
     """
     directory = run / "checkpoints"
     name = f"epoch-{epoch:06d}" + ("" if unplanned is None else f"-{unplanned[0]}-{unplanned[1]}")
@@ -99,6 +103,8 @@ def save(
         for stem, group in tensors.items():
             save_file({k: v.detach().contiguous() for k, v in group.items()}, partial / f"{stem}.safetensors")
         saved = run_replay.save(replay, partial)
+        if others is not None:
+            state = {**state, "ranks": others(partial)}
         files = {path.name: _fingerprint(path) for path in sorted(partial.iterdir())}
         document = {"format": FORMAT, "epoch": epoch, "unplanned": unplanned, "files": files, "replay": saved, **state}
         (partial / "state.json").write_bytes(signed(document))
@@ -120,6 +126,18 @@ def save(
     for superfluous in (*planned[:-KEEP], *(each for each in found if not each.planned and each != max(found))):
         shutil.rmtree(found[superfluous])
     return final
+
+
+def save_part(
+    partial: Path, rank: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], replay: Replay
+) -> dict[str, Any]:
+    """Write the files of a learner but the first, which finishes the checkpoint; returns what it notes of this one."""
+    try:
+        for stem, group in tensors.items():
+            save_file({k: v.detach().contiguous() for k, v in group.items()}, partial / f"{stem}-{rank}.safetensors")
+        return {"replay": run_replay.save(replay, partial, rank), **state}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{partial}: could not be written by rank {rank} ({error})") from error
 
 
 def resume_command(run: Path) -> str:

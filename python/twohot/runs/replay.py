@@ -7,42 +7,56 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from twohot.config import ReplayConfig
 from twohot.replay import Replay, Schema
 
-SAVED = "replay.safetensors"
-DIRECTORY = "replay"
+SAVED, DIRECTORY = "replay", "replay"
+"""Of the first learner; that of rank 2 is replay-2."""
 SEGMENT_BYTES = 256 << 20
+REPLAY_STREAM = 4
+"""Of a run's seed (a spawn key of numpy's SeedSequence)."""
 
 
-def create(config: ReplayConfig, run: Path, schema: Schema, seed: int) -> Replay:
+def create(config: ReplayConfig, run: Path, schema: Schema, seed: int, rank: int = 0) -> Replay:
     """An empty replay for a run that starts from the beginning; what a run without a checkpoint left behind goes."""
+    seed, directory = (_seed(seed, rank) if rank else seed), run / _named(DIRECTORY, rank)
     empty = partial(Replay.create, schema, capacity_steps=config.capacity_steps, seed=seed, threads=config.threads)
     if config.storage == "memory":
         return empty()
-    shutil.rmtree(run / DIRECTORY, ignore_errors=True)
-    return empty(directory=run / DIRECTORY, segment_bytes=SEGMENT_BYTES, keep_evicted=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    return empty(directory=directory, segment_bytes=SEGMENT_BYTES, keep_evicted=True)
 
 
-def save(replay: Replay, checkpoint: Path) -> dict[str, Any]:
+def _named(name: str, rank: int) -> str:
+    return f"{name}-{rank}" if rank else name
+
+
+def _seed(seed: int, rank: int) -> int:
+    """Of the replay of a rank but the first."""
+    return int(np.random.SeedSequence(seed, spawn_key=(REPLAY_STREAM, rank)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def save(replay: Replay, checkpoint: Path, rank: int = 0) -> dict[str, Any]:
     """Puts what the replay holds into the directory of a checkpoint, or makes sure of it on disk.
 
     Returns JSON values for `load`; `evicted` names the files that no later checkpoint needs.
     """
     if replay.directory is None:
-        replay.save(checkpoint / SAVED)
+        replay.save(checkpoint / f"{_named(SAVED, rank)}.safetensors")
         return {"evicted": []}
     replay.sync()
     state = [int(word) for word in replay.random_state]
     return {"position": replay.position(), "random_state": state, "evicted": replay.evicted_files()}
 
 
-def load(config: ReplayConfig, run: Path, checkpoint: Path, saved: dict[str, Any]) -> Replay:
+def load(config: ReplayConfig, run: Path, checkpoint: Path, saved: dict[str, Any], rank: int = 0) -> Replay:
     """The replay as it was when `save` returned `saved`; what came later is taken back. Raises OSError, ValueError."""
     if config.storage == "memory":
-        return Replay.load(checkpoint / SAVED, threads=config.threads)
+        return Replay.load(checkpoint / f"{_named(SAVED, rank)}.safetensors", threads=config.threads)
     replay = Replay.open(
-        run / DIRECTORY,
+        run / _named(DIRECTORY, rank),
         "append",
         position=saved["position"],
         evicted=saved["evicted"],  # an older checkpoint may need them

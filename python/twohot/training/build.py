@@ -19,8 +19,8 @@ EXPLORATION_STREAM = 2
 """Of a run's seed (a spawn key of numpy's SeedSequence)."""
 
 
-def make_environments(config: TrainConfig) -> tuple[Layout, TrialEnvironments]:
-    """The actors that collect, and the spaces that they share with every evaluation.
+def make_environments(config: TrainConfig, place: tuple[int, int] = (0, 1)) -> tuple[Layout, TrialEnvironments]:
+    """The actors that collect, and the spaces that they share with every evaluation; `place` as for `make_vector`.
 
     Raises:
         ConfigurationError: when there are none such.
@@ -34,6 +34,7 @@ def make_environments(config: TrainConfig) -> tuple[Layout, TrialEnvironments]:
             layout=layout,
             assignment=collect.assignment,
             workers=collect.workers,
+            place=place,
         )
     except (ValueError, MemoryError, OverflowError) as error:
         if isinstance(error, ValueError) and type(error) is not ValueError:
@@ -79,8 +80,8 @@ def _too_large(error: Exception) -> bool:
     return isinstance(error, (MemoryError, OverflowError)) or any(words in str(error) for words in known)
 
 
-def make_exploration(config: TrainConfig, action_space: Space) -> Exploration:
-    """The noise on the actors' actions."""
+def make_exploration(config: TrainConfig, action_space: Space, stream: tuple[int, ...] = ()) -> Exploration:
+    """The noise on the actors' actions; `stream` ends the spawn key of its random numbers."""
     collect = config.collect
     return Exploration(
         collect.environments,
@@ -89,7 +90,7 @@ def make_exploration(config: TrainConfig, action_space: Space) -> Exploration:
             *(collect.epsilon_start, collect.epsilon_end, collect.epsilon_steps),
             *(collect.trial_epsilon_start, collect.trial_epsilon_end, collect.trial_epsilon_steps),
         ),
-        np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(EXPLORATION_STREAM,))),
+        np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(EXPLORATION_STREAM, *stream))),
         collect.randomize_epsilon,
         collect.flip_probability,
         collect.flip_steps,

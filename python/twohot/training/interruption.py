@@ -55,9 +55,9 @@ class Interruption:
             signal.signal(*self._before.popitem())
 
     @property
-    def heard(self) -> bool:
-        """Whether a signal waits to be acted upon."""
-        return self._heard is not None
+    def heard(self) -> int | None:
+        """The signal that waits to be acted upon, if one does."""
+        return self._heard
 
     def check(self) -> None:
         """Raise `Interrupted` where a signal has been heard."""

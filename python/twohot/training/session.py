@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from twohot.config import ConfigurationError, TrainConfig
 from twohot.config.files import save_config, save_json, to_json
@@ -36,6 +37,7 @@ from twohot.training.epoch import Epoch
 from twohot.training.evaluate import evaluate_all
 from twohot.training.interruption import Interrupted, Interruption
 from twohot.training.progress import Progress
+from twohot.training.ranks import RankError, Ranks
 
 STATISTICS_EVERY = 10
 """Updates between two samples of an update's statistics; a row of metrics is the mean of an epoch's samples."""
@@ -46,21 +48,26 @@ NETWORK_STREAM, POLICY_STREAM = 1, 3
 class Session:
     """Everything that a run holds in memory, built from its configuration."""
 
-    def __init__(self, config: TrainConfig, run: Path, interruption: Interruption) -> None:
+    def __init__(self, config: TrainConfig, run: Path, interruption: Interruption, ranks: Ranks | None = None) -> None:
         self.config, self.run, self.interruption = config, run, interruption
+        self.ranks = ranks or Ranks()
+        self.part = self.ranks.part(config)
+        """The configuration with this process's part of batch, actors and replay."""
         torch.set_num_threads(config.threads)
         torch.manual_seed(seeded_generator(config.seed, NETWORK_STREAM).initial_seed())
-        self.layout, self.environments = make_environments(config)
+        self.layout, self.environments = make_environments(self.part, (self.ranks.rank, self.ranks.size))
         spaces = self.environments.single_observation_space, self.environments.single_action_space
-        self.device = torch.device(config.device)
+        self.device = self.ranks.device(config.device)
         try:
             self.agent = make_networks(config.agent, *spaces, self.device, predicts=config.objective.predicts)
         except Exception:
             self.environments.close()
             raise
-        self.learner = Learner(self.agent, config.objective, config.optimizer)
-        self.exploration = make_exploration(config, self.agent.action_space)
-        self.experience = Experience(config, self.agent.observation_space, self.agent.action_space)
+        self.learner = Learner(self.agent, config.objective, config.optimizer, self.ranks.group)
+        if not self.ranks.is_first:
+            torch.manual_seed(seeded_generator(config.seed, NETWORK_STREAM, *self.ranks.stream).initial_seed())
+        self.exploration = make_exploration(self.part, self.agent.action_space, self.ranks.stream)
+        self.experience = Experience(config, self.agent.observation_space, self.agent.action_space, self.ranks.stream)
         self._replay: Replay | None = None
         self.epoch, self.current = 0, Epoch()
         self.seconds = 0.0
@@ -69,6 +76,7 @@ class Session:
         """Updates done at each unplanned checkpoint that the run has gone on from."""
         self._evicted_files: list[str] = []
         self._saved = (0, 0, 0)  # where the last checkpoint was, or nothing was done
+        self._saves = 0
         self._save_at = math.inf
 
     def close(self) -> None:
@@ -87,29 +95,30 @@ class Session:
         return Rollout(
             self.environments,
             freeze(self.agent),
-            generator=seeded_generator(self.config.seed, POLICY_STREAM),
+            generator=seeded_generator(self.config.seed, POLICY_STREAM, *self.ranks.stream),
             device=self.device,
-            writer=self.replay.writer(self.config.collect.environments),
+            writer=self.replay.writer(self.part.collect.environments),
             exploration=self.exploration,
+            rollouts=self.ranks.size,
         )
 
     def start(self) -> None:
         """Begin with an empty replay."""
         schema = replay_schema(self.agent.observation_space, self.agent.action_space)
-        self._replay = run_replay.create(self.config.replay, self.run, schema, self.config.seed)
+        self._replay = run_replay.create(self.part.replay, self.run, schema, self.config.seed, self.ranks.rank)
         self.rollout = self._make_rollout()
 
     def loop(
         self, progress: Progress, callbacks: Sequence[Callback] = (), writers: Sequence[Writer] | None = None
     ) -> None:
         """Train until the configured number of epochs is done, a callback stops, or a signal comes."""
-        self.metrics = MetricsWriter(self.run, self.metrics_offset, writers)
-        with self.metrics, progress, self.interruption.deferred():
+        self.metrics = MetricsWriter(self.run, self.metrics_offset, writers) if self.ranks.is_first else None
+        with self.metrics or nullcontext(), progress, self.interruption.deferred():
             progress.start(self.config, self.epoch, self.current.updates, bool(self.continued))
             self.current.began = time.perf_counter()
             self._set_timer()
-            if self.metrics_offset == 0:
-                self._measure_random()
+            if self.metrics is not None and self.metrics_offset == 0:
+                self._measure_random(self.metrics)
             try:
                 self._epochs(progress, callbacks)
             except Interrupted:
@@ -130,14 +139,15 @@ class Session:
             rows: dict[RowKind, dict[str, Any]] = {"collect": collected, "update": learned, "evaluation": scores}
             self.epoch = epoch + 1
             rows = self._end_epoch(rows, progress)
-            stopped = self._call(callbacks, rows) and not last
+            (stopped,) = self.ranks.largest(self._call(callbacks, rows) and not last)
             if stopped:
                 self._end_epoch({"collect": {}, "update": {}, "evaluation": self._evaluate(last=True)}, progress)
                 self.config = replace(config, epochs=self.epoch)
             if last or stopped or self.epoch % config.checkpoint_every == 0:
                 self._save(planned=True)
             if stopped:
-                save_config(self.config, self.run / "config.json")
+                if self.ranks.is_first:
+                    save_config(self.config, self.run / "config.json")
                 return
             self._pause()
 
@@ -150,6 +160,8 @@ class Session:
 
     def _call(self, callbacks: Sequence[Callback], rows: dict[RowKind, dict[str, Any]]) -> bool:
         """Call the callbacks and log what they return; whether one of them stops the training."""
+        if self.metrics is None:
+            return False
         steps, updates = self.rollout.environment_steps, self.learner.updates
         end = EpochEnd(self.epoch, rows, steps, updates, self.run, self.config, self.agent)
         for callback in callbacks:
@@ -163,16 +175,22 @@ class Session:
         """Seeds of the actors' next trials; where the epoch has begun already, not those that it began with."""
         begun = self.current.steps or self.current.updates
         round_ = self.epoch + (self.rollout.environment_steps + 1 << 32 if begun else 0)
-        return reset_seeds(self.config.seed, round_, self.config.collect.environments)
+        mine = self.part.collect.environments
+        return reset_seeds(self.config.seed, round_, self.config.collect.environments)[mine * self.ranks.rank :][:mine]
 
     def _pause(self) -> None:
-        """Between two steps or updates: end where a signal has come, and save where the clock asks for it."""
-        self.interruption.check()
-        if time.monotonic() >= self._save_at:
+        """Between two steps or updates: end where a signal has come, and save where the clock asks for it.
+
+        All ranks come here together, and do the same.
+        """
+        number, save = self.ranks.largest(self.interruption.heard or 0, time.monotonic() >= self._save_at)
+        if number:
+            raise Interrupted(number)
+        if save:
             self._save(planned=False)
 
     def _pause_is_due(self) -> bool:
-        return self.interruption.heard or time.monotonic() >= self._save_at
+        return self.interruption.heard is not None or time.monotonic() >= self._save_at
 
     def _set_timer(self) -> None:
         minutes = self.config.checkpoint_minutes
@@ -181,7 +199,7 @@ class Session:
     def _collect(self) -> dict[str, Any]:
         current, collect = self.current, self.config.collect
         self.rollout.policy = freeze(self.agent)
-        while current.steps < collect.steps_per_epoch:
+        while self.ranks.largest(current.steps < collect.steps_per_epoch)[0]:
             before = self.rollout.environment_steps
             with current.timed("collect"):
                 try:
@@ -202,10 +220,11 @@ class Session:
     def _learn(self, progress: Progress) -> dict[str, Any]:
         config, current, updates = self.config, self.current, self.config.updates_per_epoch
         source = self.experience.sampler(self.replay)
-        if updates == 0 or source is None:
+        if updates == 0 or self.ranks.largest(source is None)[0]:
             return {}
+        assert source is not None
         batches = source.loader(
-            config.batch_size,
+            self.part.batch_size,
             config.window,
             batches=updates - current.updates,
             by=config.replay.by,
@@ -251,23 +270,33 @@ class Session:
         if relabel is None:
             raise ConfigurationError(f"replay.relabel: the suite {self.config.environment.suite!r} knows no hindsight")
         begun = (self.current.updates,) if self.current.updates else ()
-        return relabel(self.config.environment, (self.config.seed, self.epoch, *begun))
+        return relabel(self.config.environment, (self.config.seed, self.epoch, *begun, *self.ranks.stream))
 
     def _evaluate(self, last: bool) -> dict[str, Any]:
+        if self.ranks.size == 1:
+            return self._evaluate_here(last, self._pause)
+        scores = {}
+        if self.ranks.is_first:
+            with suppress(Interrupted):  # all end together, here below
+                scores = self._evaluate_here(last, self.interruption.check)
+        self._pause()
+        return scores
+
+    def _evaluate_here(self, last: bool, check: Callable[[], None]) -> dict[str, Any]:
         evaluation = self.config.evaluate
         trials, greedy = evaluation.final_trials if last else evaluation.trials, evaluation.greedy
         with self.current.timed("evaluate"):
             policy = freeze(self.agent)
-            scores = self._play(policy, trials=trials, device=self.config.device, greedy=greedy, check=self._pause)
+            scores = self._play(policy, trials=trials, device=str(self.device), greedy=greedy, check=check)
             if last:
                 settings = {"trials": trials, "seed": self.config.seed, "greedy": greedy}
                 save_json(report({str(self.run): scores}, **settings), self.run / EVALUATION_NAME)
         return score_metrics(scores)
 
-    def _measure_random(self) -> None:
+    def _measure_random(self, metrics: MetricsWriter) -> None:
         policy, trials = UniformPolicy(self.agent.action_space), self.config.evaluate.final_trials
         scores = self._play(policy, trials=trials, kind="random", check=self.interruption.check)
-        self.metrics.write("random", 0, 0, 0.0, score_metrics(scores))
+        metrics.write("random", 0, 0, 0.0, score_metrics(scores))
 
     def _play(self, policy: Policy, *, kind: Kind | None = None, **options: Any) -> list[TaskScore]:
         config = self.config
@@ -279,46 +308,69 @@ class Session:
         self.seconds += self.current.seconds()
         if rows["update"]:
             rows["update"] |= self.current.time_fractions()
-        where = self.rollout.environment_steps, self.learner.updates, self.seconds
-        return {kind: self.metrics.write(kind, *where, row).metrics if row else {} for kind, row in rows.items()}
+        if self.metrics is None:
+            return rows
+        metrics, where = self.metrics, (self.rollout.environment_steps, self.learner.updates, self.seconds)
+        return {kind: metrics.write(kind, *where, row).metrics if row else {} for kind, row in rows.items()}
 
     def _save(self, *, planned: bool) -> None:
         """Write a checkpoint; an unplanned one disturbs nothing, and only where something was done since the last."""
         self._set_timer()
         current, where = self.current, (self.epoch, self.current.steps, self.current.updates)
-        if not planned and where == self._saved:
+        if not planned and not self.ranks.largest(where != self._saved)[0]:
             return
         if planned:
             self.rollout.cut()
+            if self.learner.ranks is not None and (differing := self.learner.ranks.differing(self.agent)):
+                raise RankError(
+                    f"{', '.join(differing[:3])}: not the same on all ranks; statistics of networks of your own have "
+                    "to be those of all (twohot.tensors.SharedStatistics)"
+                )
         else:
             self.experience.drawn()
-        learner, rollout = self.learner.state_dict(), self.rollout.state_dict()
-        tensors = {
-            "agent": self.agent.state_dict(),
-            "optimizer": learner["moments"],
-            "random": {"torch": torch.get_rng_state(), "policy": rollout["generator"]},
-        }
+        rollout = self.rollout.state_dict()
+        mine = {"random": {"torch": torch.get_rng_state(), "policy": rollout["generator"]}}
         if self.device.type == "cuda":
-            tensors["random"]["cuda"] = torch.cuda.get_rng_state(self.device)
-        state = {
-            "config": to_json(self.config),
-            "spaces": self._spaces(),
-            "updates": learner["updates"],
-            "environment_steps": rollout["environment_steps"],
-            "seconds": self.seconds,
-            "metrics_offset": self.metrics.offset(),
-            "data": self.experience.state_dict(),
-            "exploration": self.exploration.state_dict(),
-            "continued": self.continued,
-        }
+            mine["random"]["cuda"] = torch.cuda.get_rng_state(self.device)
+        my_state = {"data": self.experience.state_dict(), "exploration": self.exploration.state_dict()}
         if not planned:
-            tensors["statistics"] = {name: value.clone() for name, value in current.sums.items()}
-            state |= {"current": current.to_json(), "evicted": self._evicted_files}
-        checkpoint.save(self.run, self.epoch, tensors, state, self.replay, None if planned else where[1:])
+            mine["statistics"] = {name: value.clone() for name, value in current.sums.items()}
+            my_state |= {"steps": current.steps, "current": current.to_json(), "evicted": self._evicted_files}
+        if self.metrics is None:
+            self._save_part(mine, my_state)
+        else:
+            learner = self.learner.state_dict()
+            tensors = {"agent": self.agent.state_dict(), "optimizer": learner["moments"], **mine}
+            state = {
+                "config": to_json(self.config),
+                "spaces": self._spaces(),
+                "updates": learner["updates"],
+                "environment_steps": rollout["environment_steps"],
+                "seconds": self.seconds,
+                "metrics_offset": self.metrics.offset(),
+                "continued": self.continued,
+                **my_state,
+            }
+            others = None if self.ranks.size == 1 else self._save_others
+            unplanned = None if planned else where[1:]
+            checkpoint.save(self.run, self.epoch, tensors, state, self.replay, unplanned, others)
+        self.ranks.wait()
         self._saved = where
         if planned and self.replay.directory is not None:  # two are kept: what the older one needs stays
             self.replay.reclaim(self._evicted_files)
             self._evicted_files = self.replay.evicted_files()
+
+    def _save_others(self, partial: Path) -> list[dict[str, Any]]:
+        """Of the first rank: lets the others write into the directory of a checkpoint, and returns their states."""
+        self._saves += 1
+        self.ranks.tell(f"save {self._saves}", str(partial))
+        return [self.ranks.hear(f"saved {self._saves}", rank) for rank in range(1, self.ranks.size)]
+
+    def _save_part(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+        self._saves += 1
+        partial = Path(self.ranks.tell(f"save {self._saves}"))
+        state = checkpoint.save_part(partial, self.ranks.rank, tensors, state, self.replay)
+        self.ranks.say(f"saved {self._saves}", state)
 
     def _spaces(self) -> dict[str, Any]:
         agent = self.agent
@@ -332,29 +384,39 @@ class Session:
         """
         with checkpoint.reading(path):
             checkpoint.require_same({"spaces": state["spaces"]}, {"spaces": self._spaces()}, frozenset())
+            learners = 1 + len(state.get("ranks", ()))
+            if learners != self.ranks.size:
+                raise checkpoint.CheckpointError(
+                    f"{path}: was written by {learners} learners, each with a replay of its own: continue it with as "
+                    f"many (torchrun --nproc-per-node {learners}), not with {self.ranks.size}"
+                )
+            mine, suffix = state, ""
+            if not self.ranks.is_first:
+                mine, suffix = state["ranks"][self.ranks.rank - 1], f"-{self.ranks.rank}"
             checkpoint.load_module(self.agent, checkpoint.read_tensors(path, "agent"))
             moments, updates = checkpoint.read_tensors(path, "optimizer"), checkpoint.count(state, "updates")
             self.learner.load_state_dict({"moments": moments, "updates": updates})
-            self._replay = run_replay.load(self.config.replay, self.run, path, state["replay"])
+            self._replay = run_replay.load(self.part.replay, self.run, path, mine["replay"], self.ranks.rank)
             self.rollout = self._make_rollout()
-            random = checkpoint.read_tensors(path, "random")
+            random = checkpoint.read_tensors(path, f"random{suffix}")
             torch.set_rng_state(random["torch"])
             steps = checkpoint.count(state, "environment_steps")
             self.rollout.load_state_dict({"environment_steps": steps, "generator": random["policy"]})
             if "cuda" in random:
                 torch.cuda.set_rng_state(random["cuda"], self.device)
-            self.experience.load_state_dict(state["data"])
-            self.exploration.load_state_dict(state["exploration"])
+            self.experience.load_state_dict(mine["data"])
+            self.exploration.load_state_dict(mine["exploration"])
             self.epoch, self.seconds = checkpoint.count(state, "epoch"), float(state["seconds"])
             self.metrics_offset = checkpoint.count(state, "metrics_offset")
             self.continued = [int(updates) for updates in state["continued"]]
             if state["unplanned"] is None:
-                self._evicted_files = state["replay"]["evicted"]
+                self._evicted_files = mine["replay"]["evicted"]
             else:
-                self._evicted_files = state["evicted"]
+                self._evicted_files = mine["evicted"]
                 self.continued.append(self.learner.updates)
-                sums = checkpoint.read_tensors(path, "statistics")
+                sums = checkpoint.read_tensors(path, f"statistics{suffix}")
                 sums = {name: value.to(self.device) for name, value in sums.items()}
                 steps, updates = state["unplanned"]
-                self.current = Epoch.from_json(state["current"], steps, updates, sums, self.config.environment)
+                steps = mine.get("steps", steps)
+                self.current = Epoch.from_json(mine["current"], steps, updates, sums, self.config.environment)
             self._saved = (self.epoch, self.current.steps, self.current.updates)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from twohot.text import printable
 from twohot.training.callbacks import Callback
 from twohot.training.interruption import Interruption
 from twohot.training.progress import Progress
+from twohot.training.ranks import Ranks, joined
 from twohot.training.session import Session
 
 __all__ = ["resume", "train"]
@@ -76,14 +77,30 @@ def train(
         Interrupted: by a signal; the run can be resumed.
     """
     config = resolve(config)
-    _require_new(run)
-    with Interruption() as interruption, owned(run):
-        _require_new(run)  # nor was it begun while the lock was awaited
-        with closing(Session(config, run, interruption)) as session:
-            save_json({**describe_run(), "kernels": _kernels(config)}, run / START_NAME)
-            save_config(config, run / "config.json")
+    with joined(config.device) as ranks, Interruption() as interruption, _owned(run, ranks, _require_new) as ready:
+        if ranks.is_first:
+            _require_new(run)  # nor was it begun while the lock was awaited
+        ready()
+        ranks.require_alike(config, run, OWNER_NAME)
+        with closing(Session(config, run, interruption, ranks)) as session:
+            if ranks.is_first:
+                about = {} if ranks.size == 1 else {"learners": f"{ranks.size}, by torchrun"}
+                save_json({**describe_run(), "kernels": _kernels(config), **about}, run / START_NAME)
+                save_config(config, run / "config.json")
             session.start()
             session.loop(progress, callbacks, writers)
+
+
+@contextmanager
+def _owned(run: Path, ranks: Ranks, require: Callable[[Path], None]) -> Iterator[Callable[[], None]]:
+    """Own a run that is as `require` wants it, by the first rank for all; the others wait until it is `ready`."""
+    with ranks.after_first("begin") as ready:
+        if not ranks.is_first:
+            yield ready
+            return
+        require(run)
+        with owned(run):
+            yield ready
 
 
 def _kernels(config: TrainConfig) -> str:
@@ -110,6 +127,12 @@ def _require_new(run: Path) -> None:
         raise ConfigurationError(f"{run}: expected a new or an empty directory for the run")
 
 
+def _require_begun(run: Path) -> None:
+    _require_utf8(run)
+    if not (run / "config.json").is_file():
+        load_config(run / "config.json")  # says what is missing, and makes no directory
+
+
 def resume(
     run: Path,
     progress: Progress,
@@ -133,12 +156,15 @@ def resume(
         ConfigurationError, CheckpointError: as their messages say; the run is as it was.
         OwnedRunError, Interrupted: as for `train`.
     """
-    _require_utf8(run)
-    if not (run / "config.json").is_file():
-        load_config(run / "config.json")  # says what is missing, and makes no directory
-    with Interruption() as interruption, owned(run):
+    _require_begun(run)
+    config = load_config(run / "config.json")
+    with (
+        joined(usable_device(config.device)) as ranks,
+        Interruption() as interruption,
+        _owned(run, ranks, _require_begun) as ready,
+    ):
+        ready()
         config = load_config(run / "config.json")
-        usable_device(config.device)
         found = checkpoint.latest(run)
         state = checkpoint.read_state(found) if found else None
         if checkpoint_minutes is not None:
@@ -157,13 +183,15 @@ def resume(
         if done >= config.epochs:
             progress.finished(run, config)
             return
-        with closing(Session(config, run, interruption)) as session:
+        ranks.require_alike(config, run, OWNER_NAME)
+        with closing(Session(config, run, interruption, ranks)) as session:
             if found and state:
                 session.restore(found, state)
             else:
                 session.start()
-            _describe_continuations(run, session.continued)
-            save_config(config, run / "config.json")
+            if ranks.is_first:
+                _describe_continuations(run, session.continued)
+                save_config(config, run / "config.json")
             session.loop(progress, callbacks, writers)
 
 

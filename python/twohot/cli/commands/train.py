@@ -48,6 +48,7 @@ def run(arguments: list[str]) -> int:
     from twohot.config.files import to_json
     from twohot.config.renamed import current_options
     from twohot.runs.checkpoint import differences
+    from twohot.training.ranks import learners
 
     rest = [re.sub(r"^--env(?==|$)", "--environment.tasks", argument) for argument in rest]
     rest, notices = current_options(rest)
@@ -64,6 +65,8 @@ def run(arguments: list[str]) -> int:
         "continue_": options.continue_,
         "writers": options.writers,
     }
+    if options.run is None and learners() > 1:
+        raise UsageError("--run: expected the run's directory, which the learners that torchrun has started share")
     with free_directory(Path("runs"), name) if options.run is None else nullcontext(options.run) as run:
         return _finish(run, lambda: train(name, run=run, **arguments_of_train))
 
@@ -107,6 +110,7 @@ def _finish(run: Path, work: Callable[[], Run]) -> int:
     from twohot.reports.report import print_results
     from twohot.runs.checkpoint import resume_command
     from twohot.training.interruption import Interrupted
+    from twohot.training.ranks import is_first
 
     output = console()
     advice = f"continue with: {resume_command(run)}"
@@ -122,6 +126,8 @@ def _finish(run: Path, work: Callable[[], Run]) -> int:
         if isinstance(error, TwohotError) or not (run / "config.json").exists():
             raise
         raise TwohotError(f"{error}; what was committed is safe: fix that, then {advice}") from error
+    if not is_first():
+        return 0
     print_results(output, list(trained.scores.values()))
     output.print(f"Report: {printable(trained.report())}", soft_wrap=True)
     return 0

@@ -58,6 +58,7 @@ def make_vector(
     render: bool = False,
     assignment: Literal["sampled", "fixed"] = "sampled",
     workers: WorkerChoice = "in-process",
+    place: tuple[int, int] = (0, 1),
 ) -> TrialEnvironments:
     """`environments` `TrialEnv`s, stepped one after the other, or in a few numpy calls where a suite knows how.
 
@@ -72,6 +73,7 @@ def make_vector(
         workers: "in-process", or "processes", one for each CPU, or "auto" for the faster of the two, which a few steps
             of each tell; where processes cannot be used, it stays in this one and says why. A suite of which a process
             can hold one environment has a process for each.
+        place: which of how many groups of environments this is, among all of which "fixed" tasks are dealt out.
 
     Raises:
         ValueError: an argument is outside its range, or a task is larger than a size given.
@@ -88,7 +90,9 @@ def make_vector(
     tasks = check_tasks(suite, tasks)
     check_split(suite, split)
     layout = layout or common_layout(suite, tasks, observation_size, actions, split)
-    plays = [_dealt(index, environments, len(tasks)) if assignment == "fixed" else () for index in range(environments)]
+    group, groups = place
+    dealt = [_dealt(group * environments + index, groups * environments, len(tasks)) for index in range(environments)]
+    plays = dealt if assignment == "fixed" else [()] * environments
     together = None
     if not render and workers != "processes" and not get_suite(suite).one_per_process:
         batch = _batch(suite, tasks, split, environments, layout)
