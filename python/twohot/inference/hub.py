@@ -28,7 +28,8 @@ from twohot.config.files import save_json, to_json
 from twohot.errors import TwohotError
 from twohot.files import atomic_write, parse_json, require_file
 from twohot.reports.markup import markdown_table
-from twohot.reports.results import Run, format_number, read_run
+from twohot.reports.numbers import format_number
+from twohot.reports.results import Run, read_run
 from twohot.spaces import space_to_json
 
 if TYPE_CHECKING:
@@ -280,7 +281,8 @@ def _plot(run: Run) -> bytes | None:
 
     from matplotlib.figure import Figure
 
-    from twohot.reports import figures
+    from twohot.reports import figures, pictures
+    from twohot.reports.palette import AGENT, RANDOM
 
     tasks = run.tasks("evaluation/return/{task}")[:PLOTTED]
     if not tasks:
@@ -290,14 +292,14 @@ def _plot(run: Run) -> bytes | None:
     figure = Figure(figsize=(3.4 * columns, 2.2 * rows), facecolor="white", layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, task in zip(panels, tasks, strict=False):
-        figures.style(axes, "environment steps", 4)
+        pictures.style(axes, "environment steps", 4)
         steps, returns = run.series(f"evaluation/return/{task}", "environment_steps")
         errors = run.errors(f"evaluation/return/{task}", f"evaluation/return_std_error/{task}")
-        lines = [figures.Line(steps, returns, figures.AGENT, errors, marker=True)]
+        lines = [figures.Line(steps, returns, AGENT, errors, marker=True)]
         random = run.last(f"random/return/{task}")
         if random is not None:
-            lines.append(figures.Line([0, steps[-1]], [random, random], figures.RANDOM, dashed=True, width=1.2))
-        figures.draw_lines(axes, lines, figures.MAX_LINE[3])
+            lines.append(figures.Line([0, steps[-1]], [random, random], RANDOM, dashed=True, width=1.2))
+        pictures.draw_lines(axes, lines, figures.MAX_LINE[3])
         axes.set_title(task.replace("$", r"\$"), fontsize=9, loc="left")
     for axes in panels[len(tasks) :]:
         axes.set_visible(False)
