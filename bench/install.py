@@ -1,9 +1,9 @@
-"""What `import twohot.losses` adds to a program that has torch, and what installing the loss brings beside torch and numpy.
+"""How long `import twohot.losses` takes after torch, and what installing the loss brings beside torch and numpy.
 
     python -m bench.install    # in an environment where twohot is installed
 
-Each import is that of a fresh process, with compiled bytecode as an installer leaves it. Sizes are those of the files of
-distributions as they are installed here, dependencies included.
+Each import is that of a fresh process, with compiled bytecode as an installer leaves it. Sizes are those of the files
+of distributions as they are installed here, dependencies included.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def run(section: str, namespace: dict) -> int:
 def first():
     """The names that the first section leaves."""
     namespace: dict = {}
-    assert run(FIRST, namespace) == 2
+    assert run(FIRST, namespace) == 3
     yield namespace
     namespace["envs"].close()
 

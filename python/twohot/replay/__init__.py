@@ -8,8 +8,10 @@
     batch = replay.sample(batch_size=32, length=128)
 
 Arrays enter as they are declared: another dtype or shape, or memory that is not C-contiguous, is an error and never
-converted, unless `cast=True` says so: see `Writer`. `Schema.from_spaces` reads gymnasium's spaces. `B` is the batch size, `L` the length of a window in steps, `E` the number of environments, `T` the number of
-steps of a trajectory. Needs numpy alone; torch is imported when torch batches are asked for.
+converted, unless `cast=True` asks for it (see `Writer`). `Schema.from_spaces` reads gymnasium's spaces.
+
+`B` is the batch size, `L` the length of a window in steps, `E` the number of environments, `T` the number of steps of a
+trajectory. Needs numpy alone; torch is imported when torch batches are asked for.
 """
 
 from twohot._moved import renamed_attributes
