@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import twohot
 from small import CONFIG, with_epochs
+from tracker import Tracker
 from twohot.config.files import save_config
 from twohot.extras import MissingExtraError
 from twohot.runs.metrics import MetricsWriter, Row, read_metrics
@@ -34,26 +34,6 @@ class Notes:
 
     def close(self, failed: bool) -> None:
         self.said.append(("close", failed))
-
-
-class Tracker(SimpleNamespace):
-    """What the modules wandb and trackio have in common: `init` gives a run, which logs and finishes."""
-
-    def __init__(self) -> None:
-        super().__init__(inits=[], logged=[], finished=[], metrics=[])
-
-    def init(self, **arguments: Any) -> Tracker:
-        self.inits.append(arguments)
-        return self
-
-    def define_metric(self, name: str, **options: str) -> None:
-        self.metrics.append((name, options))
-
-    def log(self, values: dict[str, float], **where: int) -> None:
-        self.logged.append((values, where))
-
-    def finish(self, **how: int) -> None:
-        self.finished.append(how)
 
 
 @pytest.fixture
