@@ -14,7 +14,7 @@ TRITON := triton==3.9.0
 # cannot say so.
 PROCGEN := procgen-mirror==0.10.7 ; python_version >= "3.11" and python_version < "3.13"
 
-.PHONY: help train test lint cpp-test arm64 fuzz fuzz-build format bench gpu gpu-rehearsal gpu-wheels readme wheel wheels \
+.PHONY: help train test lint cpp-test arm64 fuzz fuzz-build format bench gpu gpu-rehearsal gpu-wheels read-exports readme wheel wheels \
     release-rehearsal resolve clean site site-look
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make gpu-rehearsal  all of it that needs neither GPU nor network"
 	@echo "make readme  write the tables of README and docs from bench/results and studies"
 	@echo "make site    build the documentation into build/site and check it; make site-look: pictures of it"
+	@echo "make read-exports  read exported replays with Hugging Face datasets and LeRobot"
 	@echo "make wheel   build a wheel into dist/"
 	@echo "make wheels  an sdist and manylinux_2_28 wheels for each Python here, examined and tried without a compiler"
 	@echo "make release-rehearsal  from a tag over a local index to a trained agent, in a clone"
@@ -120,6 +121,10 @@ gpu-rehearsal: $(if $(filter file,$(origin PYTHON)),$(VENV)/.ready)
 gpu-wheels:
 	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
 	    --dest build/gpu-wheels gymnasium Farama-Notifications
+
+# Their own readers, in an environment of their own, which a second call finds there.
+read-exports: $(VENV)/.ready
+	$(BIN)/python -m bench.read_exports build/readers
 
 readme: $(VENV)/.ready
 	$(BIN)/python -m bench.readme

@@ -1,4 +1,4 @@
-"""A trained agent: acting, as an exported program, and its values of trajectories."""
+"""A trained agent: acting, in one's own world too, as a program, on the Hub, and its values of trajectories."""
 
 from twohot.extras import TRAIN, require
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +30,7 @@ usage: twohot replay COMMAND ...
   verify DIRECTORY                compare every trajectory with its checksum
   repair DIRECTORY                rebuild the index from all that is intact, and set the rest aside
   import FORMAT SOURCE DIRECTORY  add trajectories from AMAGO buffers, Minari datasets or npz files
-  export FORMAT DIRECTORY TARGET  write the trajectories as npz or as a Minari dataset
+  export FORMAT DIRECTORY TARGET  write the trajectories as npz, for Minari, Hugging Face datasets or LeRobot
 
 `twohot replay COMMAND --help` explains each.
 """
@@ -90,12 +91,17 @@ class ReplayImportOptions:
 class ReplayExportOptions:
     """Write all trajectories of a replay, oldest first."""
 
-    format: tyro.conf.Positional[Literal["npz", "minari"]]
-    """What to write."""
+    format: tyro.conf.Positional[Literal["npz", "minari", "datasets", "lerobot"]]
+    """What to write; see docs/replay.md."""
     directory: tyro.conf.Positional[Path]
     """The replay's directory."""
     target: tyro.conf.Positional[str]
-    """npz: a file that ends with .npz, or a new folder, for one file a trajectory. minari: a new dataset's name."""
+    """npz: a file that ends with .npz, or a new folder, for one file a trajectory. minari: a new dataset's name.
+    datasets, lerobot: a new folder."""
+    fps: int = 30
+    """lerobot: steps a second."""
+    tasks: tuple[str, ...] = ()
+    """lerobot: what the tasks 0, 1, ... are called, in words."""
 
 
 def run(arguments: list[str]) -> int:
@@ -221,7 +227,7 @@ def _add_all(
 
 
 def _export(arguments: list[str], output: Console) -> int:
-    from twohot.replay.formats import write_minari, write_npz
+    from twohot.replay.formats import write_datasets, write_lerobot, write_minari, write_npz
 
     options = parse(ReplayExportOptions, "replay export", arguments)
     with _open(options.directory) as replay, output.status("writing trajectories") as status:
@@ -236,7 +242,12 @@ def _export(arguments: list[str], output: Console) -> int:
                 status.update(f"writing trajectories: {number + 1}")
                 yield replay.get(trajectory)
 
-        write = write_npz if options.format == "npz" else write_minari
+        write: Callable[..., int] = {
+            "npz": write_npz,
+            "minari": write_minari,
+            "datasets": write_datasets,
+            "lerobot": partial(write_lerobot, fps=options.fps, tasks=dict(enumerate(options.tasks))),
+        }[options.format]
         written = _runtime(lambda: write(options.target, trajectories()))
     print(f"wrote {written} trajectories to {printable(options.target)}")
     return 0

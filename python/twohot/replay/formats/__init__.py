@@ -11,6 +11,7 @@ the order in which it was written where the files tell; `schema_of` gives the sc
 from twohot.replay.formats.amago import amago_tasks, read_amago
 from twohot.replay.formats.minari import read_minari, write_minari
 from twohot.replay.formats.npz import read_npz, write_npz
+from twohot.replay.formats.parquet import write_datasets, write_lerobot
 from twohot.replay.formats.trajectory import FormatError, Trajectory, schema_of
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "read_minari",
     "read_npz",
     "schema_of",
+    "write_datasets",
+    "write_lerobot",
     "write_minari",
     "write_npz",
 ]
