@@ -74,9 +74,10 @@ cpp-build-%: $(VENV)/.tools
 cpp-test-%: cpp-build-%
 	$(BIN)/ctest --test-dir build/cpp-$* --parallel $(WORKERS) --output-on-failure
 
-# With Debian's g++-aarch64-linux-gnu and qemu-user.
+# On Debian: dpkg --add-architecture arm64, apt-get update, then apt-get install g++-aarch64-linux-gnu qemu-user
+# libstdc++6:arm64 liblz4-1:arm64 libzstd1:arm64.
 ARM64_CXX ?= aarch64-linux-gnu-g++
-ARM64_RUN ?= qemu-aarch64;-L;/usr/aarch64-linux-gnu
+ARM64_RUN ?= qemu-aarch64
 arm64: $(VENV)/.tools
 	$(BIN)/cmake -S . -B build/cpp-arm64 -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DTWOHOT_PYTHON=OFF \
 	    -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER="$(ARM64_CXX)" \

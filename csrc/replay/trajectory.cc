@@ -24,7 +24,7 @@ constexpr std::size_t min_non_temporal = 4096;
 constexpr std::size_t max_prefetched = 512;
 
 // A call of the system pays from here on.
-constexpr std::size_t min_read_ahead = std::size_t{256} << 10;
+[[maybe_unused]] constexpr std::size_t min_read_ahead = std::size_t{256} << 10;
 
 std::size_t aligned(std::size_t bytes) noexcept {
   return (bytes + Layout::alignment - 1) / Layout::alignment * Layout::alignment;
