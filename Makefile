@@ -15,7 +15,7 @@ TRITON := triton==3.9.0
 PROCGEN := procgen-mirror==0.10.7 ; python_version >= "3.11" and python_version < "3.13"
 
 .PHONY: help train test lint cpp-test arm64 fuzz fuzz-build format bench gpu gpu-rehearsal gpu-wheels read-exports readme wheel wheels \
-    release-rehearsal resolve clean site site-look
+    release-rehearsal resolve clean examples site site-look
 
 help:
 	@echo "make train   train the quickstart agent (about 5 minutes on two cores) and write its report"
@@ -26,6 +26,7 @@ help:
 	@echo "make gpu     test and measure the kernels on the GPU of this machine, in 8 minutes; PYTHON=python3: with that one"
 	@echo "make gpu-rehearsal  all of it that needs neither GPU nor network"
 	@echo "make readme  write the tables of README and docs from bench/results and studies"
+	@echo "make examples  run all examples and both notebooks, some minutes; what they make is in build/examples"
 	@echo "make site    build the documentation into build/site and check it; make site-look: pictures of it"
 	@echo "make read-exports  read exported replays with Hugging Face datasets and LeRobot"
 	@echo "make wheel   build a wheel into dist/"
@@ -141,6 +142,26 @@ $(VENV)-docs/.ready: pyproject.toml
 site: $(VENV)-docs/.ready
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
 	$(VENV)-docs/bin/python website/check.py
+
+# Beside what is installed already, only what examples alone need.
+$(VENV)-examples/.ready: $(VENV)/.ready
+	test -x $(VENV)-examples/bin/python || $(PYTHON) -m venv $(VENV)-examples
+	echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+	    > "$$($(VENV)-examples/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
+	sed -n '/^examples = /p' pyproject.toml | grep -o '"[^"]*"' | grep -v twohot | PIP_CONSTRAINT=constraints.txt \
+	    xargs $(VENV)-examples/bin/python -m pip install --quiet --disable-pip-version-check
+	touch $@
+
+EXAMPLES := own_loop dqn tdmpc2_loss lightning_loss cleanrl_replay sb3_replay own_environment offline
+
+examples: $(VENV)-examples/.ready
+	rm -rf build/examples && mkdir -p build/examples && cp examples/*.ipynb build/examples
+	for name in $(EXAMPLES); do echo "== $$name" && $(VENV)-examples/bin/python examples/$$name.py || exit 1; done
+	$(BIN)/twohot train gym-small --epochs 4 --run build/examples/run
+	$(VENV)-examples/bin/python examples/deploy.py build/examples/run
+	for notebook in build/examples/*.ipynb; do \
+	    echo "== $$notebook" && $(VENV)-examples/bin/jupyter-execute --inplace $$notebook || exit 1; \
+	done
 
 site-look: site
 	$(VENV)-docs/bin/python website/check.py --look build/site-look

@@ -1,6 +1,6 @@
 """Learn from recorded data alone: CartPole from episodes of a clumsy controller. A minute or two on one core.
 
-    python examples/offline.py [--epochs 10]
+    python examples/offline.py [--epochs 20]
 
 A controller that often errs is recorded with `twohot.replay` into a directory, and an agent trains from that directory
 without a step of its own. The filter of AMAGO-2 imitates what the critics find better than the agent's own choice.
@@ -40,12 +40,12 @@ def record(directory: Path, episodes: int, mistakes: float, seed: int = 0) -> fl
 
 def main(argv: list[str] | None = None) -> twohot.Run:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--updates", type=int, default=100, help="of each epoch")
     parser.add_argument("--episodes", type=int, default=200)
     arguments = parser.parse_args(argv)
     with TemporaryDirectory() as folder:
-        recorded = record(Path(folder) / "data", arguments.episodes, mistakes=0.6)
+        recorded = record(Path(folder) / "data", arguments.episodes, mistakes=0.5)
         print(f"recorded {arguments.episodes} episodes, mean return {recorded:.0f}")
         run = twohot.train(
             "gym-small",
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> twohot.Run:
             warmup_epochs=0,
             collect={"first_epoch": arguments.epochs},
             data={"sources": [str(Path(folder) / "data")]},
-            evaluate={"every": 5, "trials": 8, "final_trials": 16},
+            evaluate={"every": 5, "trials": 8, "final_trials": 16, "greedy": True},
         )
         score = run.scores["CartPole-v1"]
         print(f"agent {score.agent_return:.0f}, data {recorded:.0f}, random {score.random_return:.0f}")

@@ -46,7 +46,7 @@ class TrajectoryBuffer(BaseBuffer):
     def reset(self) -> None:
         self.replay = Replay.create(Schema(self.fields, self.action_field), **self.options)
         self.writer = self.replay.writer(environments=self.n_envs)
-        self.begun = np.zeros(self.n_envs, bool)
+        self.begun, self.drawn = np.zeros(self.n_envs, bool), None
 
     def size(self) -> int:
         return self.replay.stats().steps
@@ -65,7 +65,9 @@ class TrajectoryBuffer(BaseBuffer):
         self.begun = ~ends
 
     def sample(self, batch_size: int, env=None) -> ReplayBufferSamples:
-        batch = self.replay.sample(batch_size, 1, by="step", torch=True)
+        if self.drawn is None or len(self.drawn.reward) != batch_size:
+            self.drawn = self.replay.batch(batch_size, 1, torch=True)
+        batch = self.replay.sample(batch_size, 1, by="step", out=self.drawn)  # the same memory each time
         seen = batch.observation["observation"]
         columns = seen[:, 0], batch.action.reshape(batch_size, -1), seen[:, 1], batch.terminated.float(), batch.reward
         return ReplayBufferSamples(*(column.to(self.device) for column in columns))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -67,3 +70,40 @@ def test_a_block_goes_where_its_first_line_says(block: str, expected: str) -> No
 def test_a_block_that_goes_nowhere_is_seen(block: str) -> None:
     with pytest.raises((AssertionError, KeyError, ValueError)):
         edited({"m.py": FILE}, block)
+
+
+MARKED = re.compile(r"(?:\*Runs (alone|after the head|after the blocks above)\*\n\n)?```python\n(.*?)```", re.DOTALL)
+
+
+def missing(source: str, given: dict[str, object]) -> set[str]:
+    """Names that a block reads, in its functions too, and that neither it nor `given` nor Python has."""
+    tree = ast.parse(f"def block():\n{textwrap.indent(source, '    ')}")
+    read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    made = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    made |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    made |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    made |= {(each.asname or each.name).split(".")[0] for node in imports for each in node.names}
+    return read - made - set(given) - set(dir(builtins))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_blocks_run_alone_where_the_page_says_so_and_nowhere_else(page: Path) -> None:
+    head: dict[str, object] = {}
+    above: dict[str, object] = {}
+    for mark, source in MARKED.findall(page.read_text()):
+        alone: dict[str, object] = {"__name__": "alone"}
+        if mark == "alone":
+            assert not missing(source, {})
+            exec(compile(source, page.name, "exec"), alone)
+            head = head or alone
+            above |= alone
+        elif mark:
+            assert missing(source, {})
+            names = dict(head if mark == "after the head" else above)
+            assert not missing(source, names)
+            exec(compile(source, page.name, "exec"), names)
+            above |= names
+        elif not missing(source, {}):
+            with pytest.raises((ImportError, NameError)):
+                exec(compile(source, page.name, "exec"), alone)
