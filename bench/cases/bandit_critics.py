@@ -45,6 +45,10 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"imitation_weight": 0.01},
     ),
     "14 bins, large logits": (COARSE, {"imitation_weight": 0.1}),
+    "14 bins, large logits, discount 0 beside": (
+        {**COARSE, "training_discounts": (0.0, 0.7)},
+        {"imitation_weight": 0.1},
+    ),
     "8 bins, large logits": (
         {**COARSE, "bins": ValueBins(-20.0, 100.0, 8, "symlog")},
         {"imitation_weight": 0.1},

@@ -28,7 +28,13 @@ SIZES = {
 }
 """Settings that make an agent small."""
 NOT_OFFICIAL = {
-    *("agent.latent_size", "agent.latent_steps", "objective.prediction_weight", "objective.kl_weight"),
+    *(
+        "agent.logit_scale",
+        "agent.latent_size",
+        "agent.latent_steps",
+        "objective.prediction_weight",
+        "objective.kl_weight",
+    ),
     "optimizer.group_by_length",
 }
 """What the official code has in no form."""

@@ -10,8 +10,9 @@ from twohot.losses import ValueBins
 from twohot.presets.preset import Preset, small_agent
 
 _ENVIRONMENT = config.EnvironmentConfig(suite="rl2", tasks=CORE)
-# Around discounted returns of -20 to 100. Finer bins are not better: early on, targets move over all of them.
-_BINS = ValueBins(-20.0, 100.0, 32, "symlog")
+# Around discounted returns of -20 to 100. Coarse ones: while values rise, targets move on to bins which nothing that
+# was learnt before is about.
+_BINS = ValueBins(-20.0, 100.0, 14, "symlog")
 # One of fifty actions that is never wanted must not be played one time in a thousand, nor the best one 99 of 100.
 _PROBABILITIES: dict[str, Any] = {"probability_floor": 1e-5, "probability_ceiling": 1.0}
 
@@ -50,12 +51,23 @@ PRESETS: dict[str, Preset] = {
             window=250,
             threads=1,
             environment=_ENVIRONMENT,
-            agent=small_agent(context=250, discount=0.97, training_discounts=(0.7,), bins=_BINS, **_PROBABILITIES),
+            agent=small_agent(
+                context=250,
+                discount=0.95,
+                training_discounts=(0.7,),
+                bins=_BINS,
+                logit_scale=10.0,
+                **_PROBABILITIES,
+            ),
             objective=config.ObjectiveConfig(
-                reward_multiplier=1.0, action_samples=0, target_action_samples=1, target_rate=0.01
+                imitation_weight=0.1,
+                reward_multiplier=1.0,
+                action_samples=0,
+                target_action_samples=1,
+                target_rate=0.02,
             ),
             optimizer=config.OptimizerConfig(
-                learning_rate=2e-3, warmup_updates=200, decay_updates=40_000, group_by_length=True
+                learning_rate=1e-3, warmup_updates=200, decay_updates=40_000, group_by_length=True
             ),
             collect=config.CollectConfig(environments=64, steps_per_epoch=200, epsilon_steps=1_500_000),
             replay=config.ReplayConfig(capacity_steps=1_000_000, by="task", threads=1),
