@@ -15,22 +15,17 @@ from numpy.typing import ArrayLike
 
 from twohot.agent import AgentNetworks
 from twohot.config import TrainConfig
-from twohot.config.files import from_json
-from twohot.errors import TwohotError
 from twohot.exact import exact_array, read_array
+from twohot.inference.errors import ActingError
+from twohot.inference.networks import load_networks
 from twohot.nets.frozen import freeze
-from twohot.runs import checkpoint
-from twohot.spaces import OBSERVATION, action_dtype, dtype_of, shape_of, space_from_json
+from twohot.spaces import OBSERVATION, action_dtype, dtype_of, shape_of
 
 if TYPE_CHECKING:
     from gymnasium import Wrapper
 
     from twohot.inference.analysis import Values
     from twohot.inference.environment_policy import EnvironmentPolicy, View
-
-
-class ActingError(TwohotError, ValueError):
-    """An observation, reward or mask that does not fit; the message says what was expected. The memory is as it was."""
 
 
 class Agent:
@@ -354,49 +349,3 @@ class Agent:
                 raise ActingError(f"act: observation {name!r} of {environments} environments: {error}") from error
             tensors[name] = torch.from_numpy(array).to(self.device)
         return tensors
-
-
-def load_networks(path: Path) -> tuple[TrainConfig, AgentNetworks]:
-    """The configuration and networks of a run's newest checkpoint or of one checkpoint, on the CPU, in eval mode.
-
-    Raises:
-        CheckpointError: when there is none, or it is corrupt.
-    """
-    if (path / "state.json").is_file():
-        return _load(path)
-    while True:
-        found = checkpoint.latest(path)
-        if found is None:
-            raise checkpoint.CheckpointError(
-                f"{path}: no checkpoint here; a run writes one every `checkpoint_every` epochs and at its end"
-            )
-        try:
-            return _load(found)
-        except (checkpoint.CheckpointError, OSError):
-            if found.exists():  # else a training that goes on has removed it meanwhile, and has newer ones
-                raise
-
-
-def _load(path: Path) -> tuple[TrainConfig, AgentNetworks]:
-    state = checkpoint.read_state(path)
-    with checkpoint.reading(path):
-        return build_networks(state["config"], state["spaces"], checkpoint.read_tensors(path, "agent"))
-
-
-def build_networks(
-    config: Any, spaces: Mapping[str, Any], tensors: dict[str, torch.Tensor]
-) -> tuple[TrainConfig, AgentNetworks]:
-    """A configuration, and networks in eval mode, of JSON values and all tensors.
-
-    Raises:
-        TwohotError, KeyError, ValueError, TypeError: where they are none, or do not go together.
-    """
-    config = from_json(TrainConfig, config)
-    networks = AgentNetworks(
-        config.agent,
-        space_from_json(spaces["observation"]),
-        space_from_json(spaces["action"], action=True),
-        predicts=config.objective.predicts,
-    )
-    checkpoint.load_module(networks, tensors)
-    return config, networks.eval()

@@ -19,7 +19,7 @@ from twohot.envs.observations import SeenObservation, as_parts
 from twohot.envs.wrappers.actions import pad_actions
 from twohot.envs.wrappers.padding import CONTEXT, PadObservation, PadParts
 from twohot.envs.wrappers.trial import CONTEXT_FEATURES
-from twohot.inference.agent import ActingError
+from twohot.inference.errors import ActingError
 from twohot.spaces import OBSERVATION, shape_of
 
 if TYPE_CHECKING:

@@ -27,6 +27,7 @@ from twohot.config import TrainConfig
 from twohot.config.files import save_json, to_json
 from twohot.errors import TwohotError
 from twohot.files import atomic_write, parse_json, require_file
+from twohot.inference.networks import build_networks
 from twohot.reports.markup import markdown_table
 from twohot.reports.numbers import format_number
 from twohot.reports.results import Run, read_run
@@ -130,8 +131,6 @@ def load(folder: Path) -> tuple[TrainConfig, AgentNetworks]:
     Raises:
         PretrainedError: a file is missing, corrupt, or of another format.
     """
-    from twohot.inference.agent import build_networks
-
     about = read_config(folder)
     try:
         return build_networks(about["config"], about["spaces"], load_file(require_file(folder / WEIGHTS)))

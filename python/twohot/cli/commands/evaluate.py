@@ -18,7 +18,7 @@ from twohot.config.files import save_json
 from twohot.data.spaces import agent_layout
 from twohot.envs import Layout, common_layout
 from twohot.errors import UsageError
-from twohot.inference.agent import load_networks
+from twohot.inference.networks import load_networks
 from twohot.nets.frozen import freeze
 from twohot.reports.numbers import format_interval, format_number
 from twohot.reports.terminal import print_table
