@@ -19,9 +19,9 @@ from bench.harness.measure import Record
 from bench.harness.results import by_processor, processor, read
 from bench.tables import cell, number, table
 from twohot.errors import TwohotError
-from twohot.reports.comparison import Measured
-from twohot.reports.comparison_sources import comparison_of_study
-from twohot.reports.comparison_tables import markdown
+from twohot.studies.comparison import Measured
+from twohot.studies.comparison_sources import comparison_of_study
+from twohot.studies.comparison_tables import markdown
 
 HEADLINES = (
     ("loss, value and gradient, 172,032 x 128 logits", "two-hot: loss, gradient, readout", "twohot"),

@@ -21,7 +21,13 @@ else:
 
 PACKAGE = ROOT / "python/twohot"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-IMPORTED_AS = {"opencv-python-headless": "cv2", "pillow": "PIL", "ale-py": "ale_py", "stable-retro": "stable_retro"}
+IMPORTED_AS = {
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "ale-py": "ale_py",
+    "stable-retro": "stable_retro",
+    "imageio-ffmpeg": "imageio_ffmpeg",
+}
 """Distribution -> module, where the names differ."""
 CORE = ("__init__", "losses", "attention", "replay", "replay.formats", "rl", "kernels", "extras", "cli.main")
 OTHERS = ("agent", "data", "envs", "inference", "learning", "nets", "reports", "training")

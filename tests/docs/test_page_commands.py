@@ -13,6 +13,7 @@ from twohot.cli.options import parse
 from twohot.cli.train_options import TrainOptions
 from twohot.config import TrainConfig
 from twohot.config.files import to_json
+from twohot.inference.agent import Agent
 from twohot.presets import PRESETS
 from twohot.replay import Replay
 
@@ -50,6 +51,7 @@ def test_settings_and_options_that_pages_name_exist(page: Path) -> None:
     named = {option.replace(".no-", ".").replace("-", "_") for option in options}
     named |= set(re.findall(rf"`((?:{KINDS})\.[a-z_]+)(?: [^`]*)?`", text))
     others = {name for name in named if name.endswith(".py")} | {f"replay.{name}" for name in dir(Replay)}
+    others |= {f"agent.{name}" for name in dir(Agent)}
     assert named - others <= SETTINGS
 
 

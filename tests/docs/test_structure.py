@@ -18,7 +18,7 @@ def test_the_root_holds_few_modules():
 def test_imports_run_down():
     assert structure.circles(structure.room_graph()) == []
     assert structure.circles(structure.module_graph()) == []
-    assert max(structure.floors(structure.room_graph()).values()) <= 11
+    assert max(structure.floors(structure.room_graph()).values()) <= 9
 
 
 def test_circles_and_floors_of_a_small_graph():

@@ -38,24 +38,24 @@ class DataParallel:
         return sum_over_ranks(x.clone(), self.process_group)
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter], flag: Tensor) -> bool:
-        """Sum gradients over ranks in place, in one message; returns whether `flag` (a bool scalar) is True anywhere.
+        """Sum gradients over ranks in place, in one message; returns whether `flag` (a bool scalar) is True on all.
 
         A parameter without a gradient on every rank stays without one; elsewhere, no gradient counts as 0.
         """
         like = parameters[0]
         given = [parameter.grad is not None for parameter in parameters]
         flags = torch.tensor([*given, False], dtype=like.dtype, device=like.device)
-        flags[-1] = flag
+        flags[-1] = ~flag
         flat = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]
         message = torch.cat([*flat, flags])
         sum_over_ranks(message, self.process_group)
         sizes = [parameter.numel() for parameter in parameters]
         *summed, flags = message.split([*sizes, len(flags)])
-        *known, flagged = (flags > 0).tolist()
+        *known, denied = (flags > 0).tolist()
         for parameter, gradient, is_known in zip(parameters, summed, known, strict=True):
             if is_known:
                 parameter.grad = gradient.view_as(parameter)
-        return flagged
+        return not denied
 
     def differing(self, module: nn.Module) -> list[str]:
         """Names of the parameters and buffers that are not the same on all ranks, bit for bit."""

@@ -175,17 +175,17 @@ class Learner:
                 targets.append(losses.target)
         finally:
             self._set_training(False)
-        target, mask, infinite = None, None, steps < 0
+        target, mask, finite = None, None, steps >= 0
         if losses.target is not None:  # an infinite one counts as the last class, whose loss is finite
             target, mask = (
                 torch.cat([each.flatten(0, 1) for each in targets]),
                 torch.cat([part.mask.flatten() for part in parts]),
             )
-            infinite = ~(target.isfinite() | ~mask.unsqueeze(-1)).all()
+            finite = (target.isfinite() | ~mask.unsqueeze(-1)).all()
         if self.ranks is not None:
-            infinite = self.ranks.sum_gradients(self.parameters, infinite)
+            finite = self.ranks.sum_gradients(self.parameters, finite)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
-        if infinite | ~norm.isfinite():  # a GPU is waited for here, and nowhere else
+        if not norm.isfinite() & finite:  # a GPU is waited for here, and nowhere else
             what = "a target is infinite" if norm.isfinite() else f"the gradient norm is {norm.item()}"
             others = {} if losses.critic is None else {"critic": losses.critic}
             others |= losses.auxiliary

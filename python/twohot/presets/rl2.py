@@ -10,7 +10,8 @@ from twohot.losses import ValueBins
 from twohot.presets.preset import Preset, small_agent
 
 _ENVIRONMENT = config.EnvironmentConfig(suite="rl2", tasks=CORE)
-# Around discounted returns of -20 to 100. Coarse ones, with which critics told arms apart sooner (docs/benchmarks/rl2.md).
+# Around discounted returns of -20 to 100. With coarse ones critics told arms apart sooner
+# (docs/benchmarks/rl2.md).
 _BINS = ValueBins(-20.0, 100.0, 14, "symlog")
 # One of fifty actions that is never wanted must not be played one time in a thousand, nor the best one 99 of 100.
 _PROBABILITIES: dict[str, Any] = {"probability_floor": 1e-5, "probability_ceiling": 1.0}

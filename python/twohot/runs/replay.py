@@ -12,8 +12,8 @@ import numpy as np
 from twohot.config import ReplayConfig
 from twohot.replay import Replay, Schema
 
-SAVED, DIRECTORY = "replay", "replay"
-"""Of the first learner; that of rank 2 is replay-2."""
+SAVED, DIRECTORY = "replay.safetensors", "replay"
+"""Of the first learner; of rank 2 they are replay-2.safetensors and replay-2."""
 SEGMENT_BYTES = 256 << 20
 REPLAY_STREAM = 4
 """Of a run's seed (a spawn key of numpy's SeedSequence)."""
@@ -30,7 +30,8 @@ def create(config: ReplayConfig, run: Path, schema: Schema, seed: int, rank: int
 
 
 def _named(name: str, rank: int) -> str:
-    return f"{name}-{rank}" if rank else name
+    path = Path(name)
+    return f"{path.stem}-{rank}{path.suffix}" if rank else name
 
 
 def _seed(seed: int, rank: int) -> int:
@@ -44,7 +45,7 @@ def save(replay: Replay, checkpoint: Path, rank: int = 0) -> dict[str, Any]:
     Returns JSON values for `load`; `evicted` names the files that no later checkpoint needs.
     """
     if replay.directory is None:
-        replay.save(checkpoint / f"{_named(SAVED, rank)}.safetensors")
+        replay.save(checkpoint / _named(SAVED, rank))
         return {"evicted": []}
     replay.sync()
     state = [int(word) for word in replay.random_state]
@@ -54,7 +55,7 @@ def save(replay: Replay, checkpoint: Path, rank: int = 0) -> dict[str, Any]:
 def load(config: ReplayConfig, run: Path, checkpoint: Path, saved: dict[str, Any], rank: int = 0) -> Replay:
     """The replay as it was when `save` returned `saved`; what came later is taken back. Raises OSError, ValueError."""
     if config.storage == "memory":
-        return Replay.load(checkpoint / f"{_named(SAVED, rank)}.safetensors", threads=config.threads)
+        return Replay.load(checkpoint / _named(SAVED, rank), threads=config.threads)
     replay = Replay.open(
         run / _named(DIRECTORY, rank),
         "append",

@@ -45,8 +45,8 @@ def run(arguments: list[str]) -> int:
 
         print(printable(write_report(runs[0], options.output)))
         return 0
-    from twohot.reports.comparison_page import write_comparison
-    from twohot.reports.comparison_sources import comparison_of_runs
+    from twohot.studies.comparison_page import write_comparison
+    from twohot.studies.comparison_sources import comparison_of_runs
 
     together = Path(os.path.commonpath([directory.resolve().parent for directory in runs]))
     print(printable(write_comparison(comparison_of_runs(runs), options.output or together / COMPARISON_NAME)))

@@ -125,10 +125,10 @@ def _jobs(study: Study) -> int:
 
 def _report(arguments: list[str]) -> int:
     options = parse(StudyReportOptions, "study report", arguments)
-    from twohot.reports.comparison import Measured
-    from twohot.reports.comparison_page import write_comparison, write_figure
-    from twohot.reports.comparison_sources import comparison_of_study
-    from twohot.reports.comparison_tables import markdown
+    from twohot.studies.comparison import Measured
+    from twohot.studies.comparison_page import write_comparison, write_figure
+    from twohot.studies.comparison_sources import comparison_of_study
+    from twohot.studies.comparison_tables import markdown
 
     comparison = comparison_of_study(options.file)
     if options.figure is not None:

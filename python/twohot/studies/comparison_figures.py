@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from twohot.reports import figures, pictures
-from twohot.reports.comparison import Curve, Measured
 from twohot.reports.figures import Line
 from twohot.reports.markup import figure, side_by_side
 from twohot.reports.palette import SETTINGS, SHAPES, light
 from twohot.reports.results import RANDOM_POLICY
 from twohot.studies import statistics
+from twohot.studies.comparison import Curve, Measured
 from twohot.studies.statistics import estimate
 
 if TYPE_CHECKING:

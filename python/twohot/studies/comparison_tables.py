@@ -8,11 +8,11 @@ from itertools import combinations
 
 import numpy as np
 
-from twohot.reports.comparison import Measured
 from twohot.reports.markup import breakable, escape, markdown_table, table
 from twohot.reports.numbers import NOTHING, format_fixed, format_number
 from twohot.reports.results import RANDOM_POLICY
 from twohot.studies import statistics
+from twohot.studies.comparison import Measured
 from twohot.studies.statistics import Estimate, estimate
 from twohot.text import printable
 

@@ -12,8 +12,8 @@ from twohot.config.files import load_config, to_json
 from twohot.envs import UnknownEnvironmentError, get_suite
 from twohot.errors import UsageError
 from twohot.info import read_start
-from twohot.reports.comparison import Comparison
-from twohot.reports.comparison_tables import differing, option_text
+from twohot.studies.comparison import Comparison
+from twohot.studies.comparison_tables import differing, option_text
 from twohot.studies.rows import read_rows, rows_of_run
 from twohot.studies.runner import finished_runs
 from twohot.studies.study import RunKey, load_study

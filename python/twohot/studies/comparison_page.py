@@ -7,11 +7,11 @@ from pathlib import Path
 
 from twohot.errors import UsageError
 from twohot.files import atomic_write
-from twohot.reports import comparison_figures as drawn
-from twohot.reports import comparison_tables as tables
 from twohot.reports import pictures
-from twohot.reports.comparison import Comparison, Measured
 from twohot.reports.markup import breakable, document, escape, missing
+from twohot.studies import comparison_figures as drawn
+from twohot.studies import comparison_tables as tables
+from twohot.studies.comparison import Comparison, Measured
 
 MAX_PAIRS = 15
 """Pairs of settings that are shown at once."""

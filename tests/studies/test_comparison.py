@@ -16,11 +16,12 @@ from twohot.cli import main as cli
 from twohot.config import EnvironmentConfig
 from twohot.config.files import save_config
 from twohot.errors import TwohotError, UsageError
-from twohot.reports import comparison_figures
-from twohot.reports.comparison import Comparison, Measured
-from twohot.reports.comparison_page import write_comparison, write_figure
-from twohot.reports.comparison_sources import comparison_of_runs, comparison_of_study
-from twohot.reports.comparison_tables import (
+from twohot.runs.metrics import MetricsWriter
+from twohot.studies import comparison_figures
+from twohot.studies.comparison import Comparison, Measured
+from twohot.studies.comparison_page import write_comparison, write_figure
+from twohot.studies.comparison_sources import comparison_of_runs, comparison_of_study
+from twohot.studies.comparison_tables import (
     aggregates_table,
     differences_table,
     interval,
@@ -29,7 +30,6 @@ from twohot.reports.comparison_tables import (
     shown_attempts,
     tasks_table,
 )
-from twohot.runs.metrics import MetricsWriter
 from twohot.studies.rows import StudyRow, add_rows
 from twohot.studies.statistics import Estimate
 from twohot.studies.study import load_study
