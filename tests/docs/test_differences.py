@@ -53,7 +53,7 @@ DEFAULTS = paths(to_json(TrainConfig()))
 
 def configuration(line: str) -> TrainConfig:
     preset, *arguments = shlex.split(line)[2:]
-    return parse(TrainOptions, "train", arguments, default=TrainOptions(PRESETS[preset].config)).config
+    return parse(TrainOptions, "train", arguments, default=TrainOptions(PRESETS[preset].config)).settings
 
 
 def test_the_differences_are_numbered_on() -> None:

@@ -78,7 +78,7 @@ def score(returns):
 
 def logged(task, episodes, folder, action):
     """Plays bsuite's own environment under its own logging; returns the episodes' returns."""
-    env = load(suite.experiment(task)[0], sweep.SETTINGS[task])
+    env = load(suite.experiment(task)[0], {**sweep.SETTINGS[task], "seed": 0})  # of their own they have none
     env = csv_logging.wrap_environment(env, task, str(folder))
     returns = []
     for _ in range(episodes):

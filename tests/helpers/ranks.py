@@ -47,6 +47,7 @@ def run_ranks(directory: Path, calls: Mapping[str, tuple[Callable[..., Any], ...
 
 def _run(calls: Mapping[str, tuple[Callable[..., Any], ...]], directory: Path, rank: int, size: int) -> None:
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the process that this is a fork of may have ignored it
     store = distributed.FileStore(str(directory / "store"), size)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=120))
     group = distributed.group.WORLD
