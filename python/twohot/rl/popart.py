@@ -26,8 +26,11 @@ def masked_moments(
     leading = tuple(range(mask.dim()))
     rows = mask.reshape(mask.shape + (1,) * (x.dim() - mask.dim()))
     count, total = mask.sum(), x.masked_fill(~rows, 0).sum(leading)
-    divisor = sum_over_ranks(count, process_group).clamp(min=1)
-    mean = sum_over_ranks(total, process_group) / divisor
+    if process_group is not None:  # in one message
+        sums = sum_over_ranks(torch.cat((count.to(x.dtype).view(1), total.flatten())), process_group)
+        count, total = sums[0].to(count.dtype), sums[1:].view_as(total)
+    divisor = count.clamp(min=1)
+    mean = total / divisor
     squares = (x - mean).masked_fill(~rows, 0).square().sum(leading)
     return count, mean, sum_over_ranks(squares, process_group) / divisor
 
