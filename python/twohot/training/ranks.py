@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from twohot.config import ConfigurationError, TrainConfig
 from twohot.config.files import to_json
@@ -226,10 +228,20 @@ def joined(device: str) -> Iterator[Ranks]:
     if made:
         if torch.device(device).type == "cuda" and local < torch.cuda.device_count():
             torch.cuda.set_device(local)
-        distributed.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo", timeout=WAIT)
+        store, rank, size = next(rendezvous("env://", timeout=WAIT))
+        # torchrun keeps its store over restarts, in which the processes before have left what they said.
+        store = PrefixStore(f"twohot/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        backend = "nccl" if torch.device(device).type == "cuda" else "gloo"
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=WAIT)
     group = distributed.group.WORLD
     try:
         yield Ranks(distributed.get_rank(group), distributed.get_world_size(group), local, group, next(_jobs))
+    except RuntimeError as error:
+        if isinstance(error, TwohotError) or not any(word in str(error) for word in ("gloo", "NCCL")):
+            raise
+        raise RankError(
+            f"another learner has ended, or cannot be reached ({str(error).splitlines()[0]:.200})"
+        ) from error
     finally:
         if made:
             distributed.destroy_process_group()
