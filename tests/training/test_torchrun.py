@@ -33,7 +33,7 @@ def of_learner(rank: int) -> list[int]:
             environment = path.read_bytes().split(b"\0")
         except OSError:
             continue
-        if f"RANK={rank}".encode() in environment and f"TWOHOT_TEST={os.getpid()}".encode() in environment:
+        if f"RANK={rank}".encode() in environment and f"STARTED_BY_TEST={os.getpid()}".encode() in environment:
             found.append(int(path.parent.name))
     return found
 
@@ -52,7 +52,7 @@ def test_a_learner_that_is_killed_is_started_again_with_all_others(tmp_path: Pat
         "3",
     ]
     command += ["-m", "--", "twohot", "train", "quickstart", "--run", str(run), "--continue", *options]
-    environment = {**os.environ, "TWOHOT_TEST": str(os.getpid()), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "STARTED_BY_TEST": str(os.getpid()), "OMP_NUM_THREADS": "1"}
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         until = time.monotonic() + 300
