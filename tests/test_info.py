@@ -8,6 +8,7 @@ import sys
 import sysconfig
 import time
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,30 @@ def test_a_run_is_described_by_its_versions_machine_and_time():
     assert started.isoformat(timespec="seconds") == described["started"]
 
 
-def test_the_users_own_code_is_described_by_its_commit(tmp_path, monkeypatch):
-    def git(*words):
-        settings = ["-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false"]
-        subprocess.run(["git", *settings, *words], cwd=tmp_path, check=True, capture_output=True)
+def run_git(folder, *words):
+    settings = ["-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *settings, *words], cwd=folder, check=True, capture_output=True)
 
+
+def test_a_checkout_is_dirty_where_the_packages_sources_are(tmp_path, monkeypatch):
+    files = [tmp_path / name for name in ("python/twohot/__init__.py", "csrc/op.cc", "studies/rows.csv")]
+    for path in files:
+        path.parent.mkdir(parents=True)
+        path.write_text("1")
+    run_git(tmp_path, "init")
+    run_git(tmp_path, "add", ".")
+    run_git(tmp_path, "commit", "-m", "one")
+    monkeypatch.setattr(twohot, "__file__", str(files[0]))
+    found = []
+    for path in reversed(files):
+        path.write_text("2")
+        found.append(info.commit.__wrapped__().endswith("-dirty"))
+        path.write_text("1")
+    assert found == [False, True, True]
+
+
+def test_the_users_own_code_is_described_by_its_commit(tmp_path, monkeypatch):
+    git = partial(run_git, tmp_path)
     script = tmp_path / "deep" / "script.py"
     script.parent.mkdir()
     script.write_text("1")

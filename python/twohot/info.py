@@ -144,11 +144,12 @@ def processor() -> tuple[str, str]:
 
 @cache
 def commit() -> str:
-    """The commit of the checkout that this package lies in, marked where files differ from it; else its version."""
+    """The commit of the checkout that this package lies in, marked where its sources differ; else its version."""
     import twohot
 
     package = Path(twohot.__file__).parent
-    return _described(package, "ls-files", "--error-unmatch", "__init__.py") or twohot.__version__
+    sources = (".", ":/csrc")  # not the rows of a study, which grow while its runs come in
+    return _described(package, sources, "ls-files", "--error-unmatch", "__init__.py") or twohot.__version__
 
 
 def own_code() -> str:
@@ -160,7 +161,7 @@ def own_code() -> str:
     folder = Path(script).resolve().parent if script else Path.cwd()
     if folder in (Path(sysconfig.get_path("scripts")).resolve(), Path(__file__).resolve().parent):
         folder = Path.cwd()
-    described = _described(folder, "rev-parse", "--is-inside-work-tree")
+    described = _described(folder, (":/",), "rev-parse", "--is-inside-work-tree")
     return f"{described} in {folder}" if described else ""
 
 
@@ -169,13 +170,18 @@ def job() -> str:
     return ", ".join(f"{name}={os.environ[name]}" for name in JOB_VARIABLES if os.environ.get(name))
 
 
-def _described(folder: Path, *condition: str) -> str:
-    """`git describe` in a folder; empty where the condition, a git command, does not hold, or there is no git."""
+def _described(folder: Path, sources: tuple[str, ...], *condition: str) -> str:
+    """The commit of a folder, with "-dirty" where what `sources` (pathspecs) hold differs from it.
+
+    Empty where the condition, a git command, does not hold, or there is no git.
+    """
     git = ["git", "-C", str(folder)]
-    describe = [*git, "describe", "--always", "--abbrev=7", "--exclude=*", "--dirty"]
+    describe = [*git, "describe", "--always", "--abbrev=7", "--exclude=*"]
     try:
         subprocess.run([*git, *condition], check=True, capture_output=True)
-        return subprocess.run(describe, check=True, capture_output=True, text=True).stdout.strip()
+        found = subprocess.run(describe, check=True, capture_output=True, text=True).stdout.strip()
+        differ = [*git, "diff", "--quiet", "HEAD", "--", *sources]
+        return f"{found}-dirty" if subprocess.run(differ, check=False, capture_output=True).returncode else found
     except (OSError, subprocess.CalledProcessError):  # no git, no checkout, or no commit in it
         return ""
 
