@@ -1,4 +1,5 @@
-# Trains on CPUs: docker build --tag twohot . && docker run --volume "$PWD/runs:/home/twohot/runs" twohot train quickstart
+# Trains on CPUs, into runs/ of the working directory: docker build --tag twohot . && mkdir -p runs
+# docker run --user "$(id -u):$(id -g)" --volume "$PWD/runs:/home/twohot/runs" twohot train quickstart
 FROM python:3.12-slim-bookworm AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 WORKDIR /source

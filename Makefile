@@ -33,7 +33,7 @@ help:
 	@echo "make wheels  an sdist and manylinux_2_28 wheels for each Python here, examined and tried without a compiler"
 	@echo "make release-rehearsal  from a tag over a local index to a trained agent, in a clone"
 	@echo "make arm64   compile the C++ for arm64 and run its tests under qemu-user"
-	@echo "make resolve ask whether all extras go together on every Python that is supported"
+	@echo "make resolve ask whether the extras go together on Python 3.10 to 3.13"
 	@echo "make clean   remove the virtual environment and all build products"
 
 # What C++ is built with, some megabytes: its builds need not wait for torch.
@@ -186,7 +186,7 @@ release-rehearsal: build/wheels/tools/.ready
 resolve: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	for version in 3.10 3.11 3.12 3.13; do \
-	    $(BIN)/uv pip compile --quiet --no-build --python-version $$version --extra all pyproject.toml > /dev/null \
+	    $(BIN)/uv pip compile --quiet --no-build --python-version $$version --extra all --extra hub --extra parquet pyproject.toml > /dev/null \
 	        && echo "Python $$version: all extras go together" || exit 1; \
 	done
 

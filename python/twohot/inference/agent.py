@@ -1,4 +1,4 @@
-"""A trained policy in five lines: numpy in, numpy out, without the training stack."""
+"""A trained policy in five lines: numpy in, numpy out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class Agent:
         agent.reset(4)
         action = agent.act(observation)
 
-    and so on with `agent.act(observation, reward)`, and `agent.reset(where=done)` where a trial has ended.
+    and so on with `agent.act(observation, reward)`; where trials have ended, `agent.reset(where=ended)` and
+    `observation, _ = twohot.envs.reset_where(environments, ended)`.
 
     Args:
         networks: trained; the agent acts as they do now, whatever becomes of them. config: of their run.
