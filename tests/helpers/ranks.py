@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,6 +26,7 @@ from twohot.nets.normalization import MovingNormalization, RunningNormalization
 from twohot.rl import PopArt
 from twohot.runs import replay as run_replay
 from twohot.training.interruption import Interrupted
+from twohot.training.ranks import joined
 from twohot.training.train import resume, train
 
 LENGTHS = (5, 3, 4, 1)
@@ -185,3 +187,14 @@ def train_run(
     finally:
         Learner.step = step
     return ""
+
+
+def join_twice(rank: int, port: int, result: Any) -> None:
+    """Join torchrun's processes twice, whose store is that of another process; the first is late the second time."""
+    names = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "MASTER_PORT": port, "MASTER_ADDR": "127.0.0.1"}
+    os.environ |= {name: str(value) for name, value in names.items()} | {"TORCHELASTIC_USE_AGENT_STORE": "True"}
+    for time_ in range(2):
+        if time_ and not rank:
+            time.sleep(1)
+        with joined("cpu") as both:
+            result.put((rank, both.tell("word", f"{time_}")))

@@ -77,6 +77,14 @@ def test_an_agent_without_its_run_says_so(run, tmp_path):
     assert not (tmp_path / "returns.png").exists()
 
 
+def test_curves_of_the_agent_before_do_not_stay(run, tmp_path):
+    agent = twohot.Agent.from_checkpoint(run)
+    folder = agent.save_pretrained(tmp_path / "agent")
+    assert (folder / "returns.png").is_file()
+    twohot.Agent(agent.networks, agent.config).save_pretrained(folder)
+    assert not (folder / "returns.png").exists()
+
+
 def test_what_is_no_agent_is_said(run, tmp_path):
     folder = twohot.Agent.from_checkpoint(run).save_pretrained(tmp_path / "one")
     with pytest.raises(PretrainedError, match=r"a run directory: Agent\.from_checkpoint reads it"):

@@ -12,6 +12,7 @@ import pytest
 from twohot.replay import Replay
 from twohot.replay.formats import FormatError, schema_of, write_datasets, write_lerobot
 from twohot.replay.formats import parquet as module
+from twohot.replay.formats.parquet import _Statistics
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -128,6 +129,15 @@ def test_lerobot_has_every_step(size, tmp_path, monkeypatch):
 def test_a_lone_vector_is_the_state(tmp_path):
     write_lerobot(tmp_path, [trajectory(3, 0, observation=np.zeros((4, 2), np.float32))])
     assert "observation.state" in read(tmp_path / "data")
+
+
+def test_deviations_survive_an_offset():
+    statistics, times = _Statistics(image=False), 1.7e9 + 0.05 * np.arange(100)
+    for part in np.split(times, 4):
+        statistics.add(part)
+    found = statistics.summary()
+    assert found["std"] == pytest.approx([times.std()], rel=1e-6)
+    assert found["mean"] == pytest.approx([times.mean()], rel=1e-15)
 
 
 def test_what_cannot_be_written_is_said(tmp_path):

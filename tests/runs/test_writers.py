@@ -71,6 +71,23 @@ def test_a_writer_is_told_that_a_training_failed(tmp_path: Path) -> None:
     assert len([each for each in notes.said if each == ("close", True)]) == 2
 
 
+def test_a_writer_that_cannot_be_closed_hides_neither_the_error_nor_the_others(tmp_path: Path) -> None:
+    class Broken(Notes):
+        def close(self, failed: bool) -> None:
+            raise OSError("no network")
+
+    def fail(end: object) -> None:
+        raise KeyError("mine")
+
+    first, last = Notes(), Notes()
+    with pytest.raises(KeyError, match="mine"):
+        twohot.train(CONFIG, run=tmp_path / "run", writers=[first, Broken(), last], callbacks=[fail], quiet=True)
+    assert first.said[-1] == last.said[-1] == ("close", True)
+    with pytest.raises(OSError, match="no network"):
+        twohot.train(with_epochs(1), run=tmp_path / "other", writers=[first, Broken(), last], quiet=True)
+    assert first.said[-1] == last.said[-1] == ("close", False)
+
+
 @pytest.mark.parametrize("writer", ["wandb", "trackio"])
 def test_a_tracker_is_told_the_configuration_and_every_number(writer: str, tracker: Tracker, tmp_path: Path) -> None:
     run = twohot.train(with_epochs(2), run=tmp_path / "run", writers=[writer], quiet=True)

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from torch import distributed
 
 import ranks
+from forked import CONTEXT
 from small import CONFIG, agent_bytes, quiet
 from twohot.config import ConfigurationError
 from twohot.replay import Replay
 from twohot.runs import checkpoint
-from twohot.training.ranks import Ranks
+from twohot.training.ranks import Ranks, is_first
 from twohot.training.train import resume
 
 TWO = replace(CONFIG, collect=replace(CONFIG.collect, environments=4, assignment="fixed"))
@@ -90,6 +92,26 @@ def test_ranks_that_do_not_go_together_are_told(runs) -> None:
 def test_another_number_of_learners_is_refused(runs) -> None:
     with pytest.raises(checkpoint.CheckpointError, match=r"written by 2 learners.*with 1"):
         resume(runs["whole"], quiet(), epochs=8)
+
+
+def test_the_same_processes_make_a_second_run() -> None:
+    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    results = CONTEXT.Queue()
+    processes = [CONTEXT.Process(target=ranks.join_twice, args=(rank, store.port, results)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    said = sorted(results.get(timeout=120) for _ in range(4))
+    for process in processes:
+        process.join()
+    assert said == [(0, "0"), (0, "1"), (1, "0"), (1, "1")]
+
+
+def test_a_variable_of_this_name_alone_is_not_torchruns(monkeypatch) -> None:
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert is_first()
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert not is_first()
 
 
 @pytest.mark.parametrize(

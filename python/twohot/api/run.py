@@ -73,7 +73,7 @@ class Run:
     def to_frame(self) -> pandas.DataFrame:
         """Every number that was logged, one a row: kind, environment_steps, updates, seconds, metric, value.
 
-        Histograms over value bins and their axes, which are lists, are left out. Raises MissingExtraError without pandas.
+        Histograms over value bins and their axes, which are lists, are left out. Without pandas: MissingExtraError.
         """
         return read_run(self.path).to_frame()
 

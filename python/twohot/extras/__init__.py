@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 from twohot.errors import TwohotError
 
@@ -30,6 +32,15 @@ def require(*modules: str, who: str = "training, environments, reports and the c
         raise MissingExtraError(
             f"{who} need {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: {install}"
         )
+
+
+def package(module: str, extra: str, what: str) -> ModuleType:
+    """A module of an extra, which `what` needs. Raises MissingExtraError with the command that installs it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        install = here(f"pip install 'twohot[{extra}]'")
+        raise MissingExtraError(f"{what} needs another package: {install} ({error})") from error
 
 
 def here(command: str) -> str:

@@ -225,8 +225,10 @@ class Agent:
             from twohot.envs import make_task
 
             env = cast("Wrapper", make_task(self.config.environment.suite, task))
-            view = self._views[task] = View(self, env.env.observation_space, env.action_space, task)
-            env.close()
+            try:
+                view = self._views[task] = View(self, env.env.observation_space, env.action_space, task)
+            finally:
+                env.close()
         features = context(self.config.environment.attempts, factor, step, attempt, legal, last_reward)
         seen = view.see(observation, features)
         return seen[OBSERVATION] if set(seen) == {OBSERVATION} else seen

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from twohot.agent import AgentNetworks
 from twohot.errors import TwohotError
+from twohot.extras import MissingExtraError, here
 from twohot.files import atomic_write
 from twohot.kernels.attention.reference import rotate, rotation
 from twohot.nets.frozen import frozen_copy
@@ -264,7 +265,8 @@ def _save_onnx(program: Any, traced: Traced, path: Path) -> None:
             verbose=False,
         )
     except ImportError as error:
-        raise TwohotError(f"ONNX needs other packages: pip install 'twohot[onnx]' ({error})") from error
+        install = here("pip install 'twohot[onnx]'")
+        raise MissingExtraError(f"ONNX needs other packages: {install} ({error})") from error
     assert model is not None
     model.model.metadata_props[METADATA_NAME] = json.dumps(traced.metadata)
     with atomic_write(path) as partial:

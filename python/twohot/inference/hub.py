@@ -14,7 +14,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -26,11 +25,13 @@ import twohot
 from twohot.config import TrainConfig
 from twohot.config.files import save_json, to_json
 from twohot.errors import TwohotError
+from twohot.extras import package
 from twohot.files import atomic_write, parse_json, require_file
 from twohot.inference.networks import build_networks
 from twohot.reports.markup import markdown_table
 from twohot.reports.numbers import format_number
 from twohot.reports.results import Run, read_run
+from twohot.runs import checkpoint
 from twohot.spaces import space_to_json
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ def save_pretrained(agent: Agent, folder: str | Path, *, name: str = "", license
     plot = _plot(run) if run is not None else None
     if plot is None and agent.source is not None and (agent.source / PLOT).is_file():
         plot = (agent.source / PLOT).read_bytes()
+    try:
+        text = card(agent, scores, name=name or folder.resolve().name, license=license, plot=plot is not None)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PretrainedError(f"{agent.source}: its scores cannot be read ({error!r:.200})") from error
     with atomic_write(folder / WEIGHTS) as partial:
         save_file({key: value.cpu().contiguous() for key, value in agent.networks.state_dict().items()}, partial)
     about = {
@@ -70,10 +75,11 @@ def save_pretrained(agent: Agent, folder: str | Path, *, name: str = "", license
         "config": to_json(agent.config),
     }
     save_json(about, folder / CONFIG)
-    if plot is not None:
+    if plot is None:
+        (folder / PLOT).unlink(missing_ok=True)  # of an agent that was here before
+    else:
         with atomic_write(folder / PLOT) as partial:
             partial.write_bytes(plot)
-    text = card(agent, scores, name=name or folder.resolve().name, license=license, plot=plot is not None)
     with atomic_write(folder / CARD) as partial:
         partial.write_text(text, encoding="utf-8")
     return folder
@@ -91,16 +97,18 @@ def push_to_hub(
 ) -> str:
     """See `Agent.push_to_hub`."""
     hub = _package()
-    with TemporaryDirectory() as temporary, _asking(repo):
+    with TemporaryDirectory() as temporary:
         folder = save_pretrained(agent, temporary, name=repo, license=license)
-        api = hub.HfApi(token=token)
-        repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
-        commit = api.upload_folder(
-            repo_id=repo,
-            folder_path=folder,
-            revision=revision,
-            commit_message=message or f"An agent of twohot {twohot.__version__}",
-        )
+        with _asking(repo):
+            api = hub.HfApi(token=token)
+            repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
+            commit = api.upload_folder(
+                repo_id=repo,
+                folder_path=folder,
+                revision=revision,
+                commit_message=message or f"An agent of twohot {twohot.__version__}",
+                delete_patterns=[PLOT],  # that of an agent that was there before
+            )
     return str(commit.commit_url)
 
 
@@ -136,7 +144,7 @@ def load(folder: Path) -> tuple[TrainConfig, AgentNetworks]:
         return build_networks(about["config"], about["spaces"], load_file(require_file(folder / WEIGHTS)))
     except TwohotError:
         raise
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (*checkpoint.MISFITS, SafetensorError, OSError) as error:
         raise PretrainedError(f"{folder}: cannot be read as an agent ({type(error).__name__}: {error})") from error
 
 
@@ -308,10 +316,7 @@ def _plot(run: Run) -> bytes | None:
 
 
 def _package() -> Any:
-    try:
-        return import_module("huggingface_hub")
-    except ImportError as error:
-        raise TwohotError(f"the Hub needs another package: pip install 'twohot[hub]' ({error})") from error
+    return package("huggingface_hub", "hub", "the Hub")
 
 
 @contextmanager

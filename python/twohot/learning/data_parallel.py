@@ -27,8 +27,9 @@ class DataParallel:
 
     def attach(self, module: nn.Module) -> None:
         """Take all parameters and buffers from the first rank, and share all `SharedStatistics` from now on."""
+        source = distributed.get_global_rank(self.process_group, 0)
         for tensor in module.state_dict().values():
-            distributed.broadcast(tensor, group=self.process_group, group_src=0)
+            distributed.broadcast(tensor, source, group=self.process_group)
         for part in module.modules():
             if isinstance(part, SharedStatistics):
                 part.process_group = self.process_group

@@ -40,7 +40,8 @@ FORMAT = 2
 KEEP = 2
 _NAME = re.compile(r"epoch-(\d+)(?:-(\d+)-(\d+))?", re.ASCII)
 _SIGNED = re.compile(rb'(.*),\n "crc32": "([0-9a-f]{8})"\n}\n', re.DOTALL)
-_MISFITS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError, MemoryError)
+MISFITS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError, MemoryError)
+"""What values that do not fit together raise where they are used."""
 
 
 class CheckpointError(TwohotError, ValueError):
@@ -213,7 +214,7 @@ def reading(checkpoint: Path) -> Iterator[None]:
     """Within, what does not fit together in a checkpoint is a CheckpointError that says what to do."""
     try:
         yield
-    except (*_MISFITS, SafetensorError) as error:
+    except (*MISFITS, SafetensorError) as error:
         if isinstance(error, TwohotError):
             raise
         what = " ".join(f"{type(error).__name__}: {error}".split())

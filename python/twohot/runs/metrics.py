@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,6 +23,7 @@ from twohot.files import parse_json
 from twohot.runs.writers import TensorBoard, Writer
 
 FILE_NAME = "metrics.jsonl"
+logger = logging.getLogger("twohot")
 
 Kind = Literal["collect", "update", "evaluation", "random", "own"]
 Plot = Literal["over environment steps", "over updates", "reference", "histogram", "histogram axis"]
@@ -408,15 +411,21 @@ class MetricsWriter:
 
     def close(self, failed: bool = False) -> None:
         """Close the file and the other writers. failed: the training did not come to its end."""
-        self._file.close()
-        while self._opened:
-            self._opened.pop().close(failed)
+        with ExitStack() as stack:  # all are closed, whichever cannot be
+            stack.callback(self._file.close)
+            while self._opened:
+                stack.callback(self._opened.pop().close, failed)
 
     def __enter__(self) -> MetricsWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        self.close(failed=kind is not None)
+        try:
+            self.close(failed=kind is not None)
+        except Exception:
+            if kind is None:
+                raise
+            logger.exception("a writer of metrics could not be closed")  # what ended the training is the error
 
 
 def read_metrics(directory: str | os.PathLike[str]) -> list[Row]:

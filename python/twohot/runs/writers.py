@@ -160,6 +160,8 @@ def make_writers(writers: Iterable[str | Writer]) -> list[Writer]:
         if isinstance(writer, str):
             if writer not in WRITERS:
                 raise UsageError(f"writers: expected {', '.join(WRITERS)} or a Writer, got {writer!r}")
+            if writer != "tensorboard":
+                _module(writer)  # said now, not when the run's directory is there
             found.append(WRITERS[writer]())
         else:
             found.append(writer)

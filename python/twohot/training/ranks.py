@@ -203,7 +203,7 @@ def _store() -> Any:
 
 def is_first() -> bool:
     """Whether this process is the first of those that torchrun started, or was not started by it."""
-    return os.environ.get("RANK", "0") == "0"
+    return learners() == 1 or os.environ["RANK"] == "0"
 
 
 def learners() -> int:
@@ -223,19 +223,19 @@ def joined(device: str) -> Iterator[Ranks]:
     if learners() == 1:
         yield Ranks()
         return
-    made = not distributed.is_initialized()
+    made, job = not distributed.is_initialized(), next(_jobs)
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if made:
         if torch.device(device).type == "cuda" and local < torch.cuda.device_count():
             torch.cuda.set_device(local)
         store, rank, size = next(rendezvous("env://", timeout=WAIT))
-        # torchrun keeps its store over restarts, in which the processes before have left what they said.
-        store = PrefixStore(f"twohot/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        # torchrun keeps its store over restarts and runs, in which those before have left what they said.
+        store = PrefixStore(f"twohot/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{job}", store)
         backend = "nccl" if torch.device(device).type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=WAIT)
     group = distributed.group.WORLD
     try:
-        yield Ranks(distributed.get_rank(group), distributed.get_world_size(group), local, group, next(_jobs))
+        yield Ranks(distributed.get_rank(group), distributed.get_world_size(group), local, group, job)
     except RuntimeError as error:
         if isinstance(error, TwohotError) or not any(word in str(error) for word in ("gloo", "NCCL")):
             raise

@@ -55,9 +55,9 @@ class Session:
         """The configuration with this process's part of batch, actors and replay."""
         torch.set_num_threads(config.threads)
         torch.manual_seed(seeded_generator(config.seed, NETWORK_STREAM).initial_seed())
+        self.device = self.ranks.device(config.device)
         self.layout, self.environments = make_environments(self.part, (self.ranks.rank, self.ranks.size))
         spaces = self.environments.single_observation_space, self.environments.single_action_space
-        self.device = self.ranks.device(config.device)
         try:
             self.agent = make_networks(config.agent, *spaces, self.device, predicts=config.objective.predicts)
         except Exception:
@@ -117,9 +117,12 @@ class Session:
             progress.start(self.config, self.epoch, self.current.updates, bool(self.continued))
             self.current.began = time.perf_counter()
             self._set_timer()
-            if self.metrics is not None and self.metrics_offset == 0:
-                self._measure_random(self.metrics)
             try:
+                if self.metrics_offset == 0:
+                    with suppress(Interrupted):  # all end together, here below
+                        if self.metrics is not None:
+                            self._measure_random(self.metrics)
+                    self._pause()
                 self._epochs(progress, callbacks)
             except Interrupted:
                 progress.interrupted()

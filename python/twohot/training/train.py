@@ -20,7 +20,7 @@ from twohot.text import printable
 from twohot.training.callbacks import Callback
 from twohot.training.interruption import Interruption
 from twohot.training.progress import Progress
-from twohot.training.ranks import Ranks, joined
+from twohot.training.ranks import RankError, Ranks, joined
 from twohot.training.session import Session
 
 __all__ = ["resume", "train"]
@@ -166,6 +166,9 @@ def resume(
         ready()
         config = load_config(run / "config.json")
         found = checkpoint.latest(run)
+        if (first := ranks.tell("checkpoint", found and found.name)) != (found and found.name):
+            seen = found and found.name
+            raise RankError(f"{run}: rank {ranks.rank} sees the checkpoint {seen}, the first rank {first}")
         state = checkpoint.read_state(found) if found else None
         if checkpoint_minutes is not None:
             config = replace(config, checkpoint_minutes=checkpoint_minutes)

@@ -22,6 +22,7 @@ from twohot.config import EnvironmentConfig, EvaluateConfig
 from twohot.data.rollout import Policy, Rollout, Start, seeded_generator
 from twohot.envs import Layout, MissingExtraError, TrialEnvironments, get_suite, make_vector
 from twohot.errors import TwohotError
+from twohot.extras import here
 from twohot.files import atomic_write
 from twohot.text import file_stems
 from twohot.training.evaluate import EVALUATION_STREAM
@@ -89,9 +90,8 @@ def record(
 def _suffix(container: Container) -> str:
     there = find_spec("imageio_ffmpeg") is not None
     if container == "mp4" and not there:
-        raise MissingExtraError(
-            "MP4 needs imageio-ffmpeg, which is not installed: pip install 'twohot[video]'; GIF needs nothing"
-        )
+        install = here("pip install 'twohot[video]'")
+        raise MissingExtraError(f"MP4 needs imageio-ffmpeg, which is not installed: {install}; GIF needs nothing")
     return "mp4" if there and container != "gif" else "gif"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from twohot.errors import TwohotError
+from twohot.extras import package
 from twohot.files import atomic_write
 from twohot.replay.formats.trajectory import FormatError, Trajectory, label, schema_of
 
@@ -27,10 +27,7 @@ _OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
 def _package() -> tuple[Any, Any]:
-    try:
-        return import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise TwohotError(f"Parquet needs another package: pip install 'twohot[parquet]' ({error})") from error
+    return package("pyarrow", "parquet", "Parquet"), package("pyarrow.parquet", "parquet", "Parquet")
 
 
 def write_datasets(path: str | Path, trajectories: Iterable[Trajectory]) -> int:
@@ -277,8 +274,8 @@ class _Statistics:
         self._image, self._count = image, 0
         self._low: Any = np.inf
         self._high: Any = -np.inf
-        self._sum: Any = 0.0
-        self._squares: Any = 0.0
+        self._mean: Any = 0.0
+        self._deviations: Any = 0.0  # squared, summed
         self._frames = 0
 
     def add(self, array: np.ndarray) -> None:
@@ -288,14 +285,18 @@ class _Statistics:
         axes = (0, 1, 2) if self._image else (0,)
         values = values / 255 if self._image else values
         self._frames += len(array)
-        self._count += math.prod(values.shape[axis] for axis in axes)
+        count = math.prod(values.shape[axis] for axis in axes)
         self._low, self._high = np.minimum(self._low, values.min(axes)), np.maximum(self._high, values.max(axes))
-        self._sum, self._squares = self._sum + values.sum(axes), self._squares + np.square(values).sum(axes)
+        mean, total = values.mean(axes), self._count + count  # merged as Chan et al. (1979) do
+        difference = mean - self._mean
+        self._deviations = self._deviations + np.square(values - mean).sum(axes)
+        self._deviations = self._deviations + np.square(difference) * (self._count * count / total)
+        self._mean, self._count = self._mean + difference * (count / total), total
 
     def summary(self) -> dict[str, Any]:
         """As LeRobot's stats.json has them."""
-        mean: Any = self._sum / self._count
-        deviation: Any = np.sqrt(np.maximum(self._squares / self._count - np.square(mean), 0))
+        mean: Any = self._mean
+        deviation: Any = np.sqrt(self._deviations / self._count)
         found = {"min": self._low, "max": self._high, "mean": mean, "std": deviation}
         shape: Any = (-1, 1, 1) if self._image else mean.shape
         return {key: np.reshape(value, shape).tolist() for key, value in found.items()} | {"count": [self._frames]}
