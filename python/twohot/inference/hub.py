@@ -193,8 +193,7 @@ def card(agent: Agent, scores: Sequence[Mapping[str, Any]], *, name: str, licens
         parts.append("Not known: the agent was saved without its run.")
     if plot:
         parts.append(f"![Returns over training]({PLOT})")
-    task = about.tasks[0]
-    return "\n\n".join([*parts, "## How to run it", _RUN.format(name=name, task=task), ""])
+    return "\n\n".join([*parts, "## How to run it", _RUN.format(name=name), ""])
 
 
 _ABOUT = (
