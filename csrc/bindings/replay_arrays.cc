@@ -60,45 +60,56 @@ std::vector<py::object> ReplayStore::read_steps(std::initializer_list<py::handle
   return step_arrays;
 }
 
-py::dict copy_columns(const Layout& layout, Trajectories trajectories) {
+ColumnArrays::ColumnArrays(const Layout& layout, Trajectories trajectories) {
   std::int64_t steps = 0;
   for (const auto& trajectory : trajectories) steps += trajectory->length;
   py::dict observation;
   py::dict step;
-  py::dict result;
-  std::vector<std::byte*> targets;
   for (const Column& column : layout.columns()) {
     const std::int64_t rows = steps + column.extra_rows * static_cast<std::int64_t>(trajectories.size());
     py::array array = make_array(column.field.dtype, {&rows, 1}, column.field.shape);
-    const py::dict& home = targets.size() < layout.observations()  ? observation
-                           : targets.size() < layout.step_fields() ? result
-                                                                   : step;
-    targets.push_back(static_cast<std::byte*>(array.mutable_data()));
+    const py::dict& home = memory.size() < layout.observations()  ? observation
+                           : memory.size() < layout.step_fields() ? values
+                                                                  : step;
+    memory.push_back(static_cast<std::byte*>(array.mutable_data()));
     home[py::str(column.field.name)] = array;
   }
-  result["observation"] = observation;
-  if (!step.empty()) result["step"] = step;
-  const py::gil_scoped_release release;
-  for (std::size_t c = 0; c < targets.size(); ++c) {
+  values["observation"] = observation;
+  if (!step.empty()) values["step"] = step;
+}
+
+void ColumnArrays::fill(const Layout& layout, Trajectories trajectories) {
+  for (std::size_t c = 0; c < memory.size(); ++c) {
     const Column& column = layout.columns()[c];
+    std::byte* target = memory[c];
     for (const auto& trajectory : trajectories) {
       const std::int64_t rows = trajectory->length + column.extra_rows;
-      if (!trajectory->data.read(layout, c, 0, rows, targets[c])) {
+      if (!trajectory->data.read(layout, c, 0, rows, target)) {
         throw CorruptionError("the trajectory with id " + std::to_string(trajectory->id) + " cannot be decompressed");
       }
-      targets[c] += static_cast<std::size_t>(rows) * column.row_bytes;
+      target += static_cast<std::size_t>(rows) * column.row_bytes;
     }
   }
-  return result;
+}
+
+py::dict copy_columns(const Layout& layout, Trajectories trajectories) {
+  ColumnArrays result(layout, trajectories);
+  {
+    const py::gil_scoped_release release;
+    result.fill(layout, trajectories);
+  }
+  return result.values;
 }
 
 void describe(Trajectories trajectories, py::dict& result) {
-  result["id"] = each<std::int64_t>(trajectories, [](const Trajectory& trajectory) { return trajectory.id; });
   result["task"] = each<std::int32_t>(trajectories, [](const Trajectory& trajectory) { return trajectory.task; });
   result["length"] = each<std::int64_t>(trajectories, [](const Trajectory& trajectory) { return trajectory.length; });
-  result["return"] = each<double>(trajectories, [](const Trajectory& trajectory) { return trajectory.total_reward; });
   result["origin"] = each<std::int64_t>(trajectories, [](const Trajectory& trajectory) { return trajectory.origin; });
   result["protected"] = each<bool>(trajectories, [](const Trajectory& trajectory) { return trajectory.is_protected; });
+}
+
+py::array_t<std::int64_t> ids(Trajectories trajectories) {
+  return each<std::int64_t>(trajectories, [](const Trajectory& trajectory) { return trajectory.id; });
 }
 
 }  // namespace twohot

@@ -96,6 +96,7 @@ py::dict draw(const ReplayStore& self, std::int64_t batch_size, std::int64_t len
   }
   py::dict result = copy_columns(self.store->layout(), trajectories);
   describe(trajectories, result);
+  result["id"] = ids(trajectories);
   result["start"] = each<std::int64_t>(pointers, [](const Window& drawn) { return drawn.start; });
   result["probability"] = each<double>(pointers, [](const Window& drawn) { return drawn.probability; });
   return result;

@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <limits>
 
 #include "bindings/arrays.h"
 #include "bindings/enumerator.h"
@@ -12,6 +13,8 @@ namespace py = pybind11;
 
 namespace twohot {
 namespace {
+
+constexpr std::int64_t max_rows = std::numeric_limits<std::int64_t>::max() / 2;
 
 std::optional<DirectoryOptions> directory_options(const std::optional<std::string>& directory, const std::string& mode,
                                                   std::size_t segment_bytes, bool durable, bool keep_evicted,
@@ -34,21 +37,89 @@ std::shared_ptr<ReplayStore> make_store(const std::vector<FieldTuple>& observati
       directory_options(directory, mode, segment_bytes, durable, keep_evicted, skip_corrupt));
 }
 
+// The rows of an array, of which there is one for each `what`.
+std::int64_t rows_of(py::handle value, const std::string& name, const char* what) {
+  if (!py::isinstance<py::array>(value)) {
+    throw py::type_error(name + ": expected an array, got " + Py_TYPE(value.ptr())->tp_name);
+  }
+  const auto array = py::reinterpret_borrow<py::array>(value);
+  if (array.ndim() == 0)
+    throw py::value_error(name + ": expected one row for each " + what + ", got an array without axes");
+  return array.shape(0);
+}
+
 std::int64_t add(const ReplayStore& self, const py::object& observation, const py::object& action,
                  const py::object& reward, const py::object& terminated, const py::object& truncated,
                  const py::object& step, std::int32_t task, bool protect, std::int64_t origin,
                  std::optional<std::int64_t> id) {
-  if (!py::isinstance<py::array>(action)) {
-    throw py::type_error(std::string("action: expected an array, got ") + Py_TYPE(action.ptr())->tp_name);
-  }
-  const auto rows = py::reinterpret_borrow<py::array>(action);
-  if (rows.ndim() == 0) throw py::value_error("action: expected one row for each step, got an array without axes");
-  const std::int64_t steps = rows.shape(0);
+  const std::int64_t steps = rows_of(action, "action", "step");
   std::vector<const std::byte*> columns;
   const auto held = self.read_observation(observation, {steps + 1}, columns);
   const auto step_arrays = self.read_steps({action, reward, terminated, truncated}, step, steps, columns);
   const py::gil_scoped_release release;
   return self.store->add(columns, steps, {task, protect, origin, id});
+}
+
+// `columns` as drain() returns them, and the ids that the trajectories had in an earlier store, or None.
+std::int64_t extend(const ReplayStore& self, const py::object& columns, const py::object& id) {
+  std::vector<py::str> keys{"observation", "action", "reward", "terminated", "truncated",
+                            "length",      "task",   "origin", "protected"};
+  if (!self.step_names.empty()) keys.emplace_back("step");
+  const std::vector<py::object> values = values_of(columns, keys, "columns");
+  const std::int64_t count = rows_of(values[5], "length", "trajectory");
+  const auto words = [&]<typename Word>(const py::object& value, const char* name, DType dtype) {
+    return std::span(reinterpret_cast<const Word*>(read(value, {name, nullptr, dtype, {count}, {}})),
+                     static_cast<std::size_t>(count));
+  };
+  const auto given = words.operator()<std::int64_t>(values[5], "length", DType::int64);
+  const auto task = words.operator()<std::int32_t>(values[6], "task", DType::int32);
+  const auto origin = words.operator()<std::int64_t>(values[7], "origin", DType::int64);
+  const auto is_protected = words.operator()<std::uint8_t>(values[8], "protected", DType::boolean);
+  // Copied: the rows that are read stay those that were checked, whoever else may write into the array.
+  const std::vector<std::int64_t> lengths(given.begin(), given.end());
+  std::int64_t steps = 0;
+  for (const std::int64_t length : lengths) {
+    if (length < 1 || length > max_rows - steps) {
+      throw py::value_error("length: expected at least 1 step, and no more in all than the arrays have rows; got " +
+                            std::to_string(length));
+    }
+    steps += length;
+  }
+  std::vector<TrajectoryInfo> info;
+  info.reserve(lengths.size());
+  for (std::size_t i = 0; i < lengths.size(); ++i) info.push_back({task[i], is_protected[i] != 0, origin[i], {}});
+  if (!id.is_none()) {
+    const auto earlier = words.operator()<std::int64_t>(id, "id", DType::int64);
+    for (std::size_t i = 0; i < lengths.size(); ++i) info[i].id = earlier[i];
+  }
+  std::vector<const std::byte*> memory;
+  const auto held = self.read_observation(values[0], {steps + count}, memory);
+  const py::object step = self.step_names.empty() ? py::none() : values.back();
+  const auto step_arrays = self.read_steps({values[1], values[2], values[3], values[4]}, step, steps, memory);
+  const py::gil_scoped_release release;
+  self.store->extend(memory, lengths, info);
+  return count;
+}
+
+py::dict drain(const ReplayStore& self) {
+  Store& store = *self.store;
+  if (store.on_disk()) {
+    throw std::runtime_error("a replay in a directory cannot be drained: other processes may read there what it holds");
+  }
+  while (true) {
+    std::vector<std::shared_ptr<const Trajectory>> trajectories = store.snapshot().trajectories;
+    // Room for them first, so that they stay where there is none.
+    ColumnArrays columns(store.layout(), trajectories);
+    describe(trajectories, columns.values);
+    // Else somebody has committed since; no thread of Python can do so again while this one holds the GIL.
+    if (!store.clear(trajectories)) continue;
+    {
+      const py::gil_scoped_release release;
+      columns.fill(store.layout(), trajectories);
+      trajectories.clear();
+    }
+    return columns.values;
+  }
 }
 
 // The actions of all stored trajectories, one after the other.
@@ -71,7 +142,10 @@ py::array actions(const ReplayStore& self) {
 py::dict table(const ReplayStore& self) {
   const Snapshot snapshot = self.store->snapshot();
   py::dict result;
+  result["id"] = ids(snapshot.trajectories);
   describe(snapshot.trajectories, result);
+  result["return"] =
+      each<double>(snapshot.trajectories, [](const Trajectory& trajectory) { return trajectory.total_reward; });
   result["priority"] =
       py::array_t<double>(static_cast<py::ssize_t>(snapshot.priorities.size()), snapshot.priorities.data());
   return result;
@@ -92,6 +166,7 @@ py::dict snapshot(const ReplayStore& self) {
   const Snapshot snapshot = self.store->snapshot();
   py::dict result = copy_columns(self.store->layout(), snapshot.trajectories);
   describe(snapshot.trajectories, result);
+  result["id"] = ids(snapshot.trajectories);
   result["priority"] =
       py::array_t<double>(static_cast<py::ssize_t>(snapshot.priorities.size()), snapshot.priorities.data());
   result["random_state"] = snapshot.random;
@@ -141,6 +216,8 @@ void bind_replay_store(py::module_& module) {
            "segment_bytes"_a, "durable"_a, "keep_evicted"_a, "skip_corrupt"_a)
       .def("add", &add, "observation"_a, "action"_a, "reward"_a, "terminated"_a, "truncated"_a, "step"_a, "task"_a,
            "protect"_a, "origin"_a, "trajectory"_a)
+      .def("extend", &extend, "columns"_a, "ids"_a)
+      .def("drain", &drain)
       .def("table", &table)
       .def("actions", &actions)
       .def("get", &get, "trajectory"_a)

@@ -47,11 +47,24 @@ struct ReplayStore {
   std::vector<pybind11::str> step_names;
 };
 
-// One array for each column of `trajectories`, one after the other, as a dict that add() takes.
+// One array for each column of `trajectories`, one after the other, in a dict as add() takes it.
+struct ColumnArrays {
+  // Their content is undefined until fill(), which is given the same trajectories and needs no GIL, and throws
+  // CorruptionError.
+  ColumnArrays(const Layout& layout, Trajectories trajectories);
+  void fill(const Layout& layout, Trajectories trajectories);
+
+  pybind11::dict values;
+  std::vector<std::byte*> memory;  // of each column
+};
+
+// The dict of those arrays, filled.
 pybind11::dict copy_columns(const Layout& layout, Trajectories trajectories);
 
-// Adds to `result` what is known of each trajectory beside its columns.
+// Adds to `result` what extend() takes of each trajectory beside its columns.
 void describe(Trajectories trajectories, pybind11::dict& result);
+
+pybind11::array_t<std::int64_t> ids(Trajectories trajectories);
 
 template <typename Value, typename Values, typename Get>
 pybind11::array_t<Value> each(const Values& values, Get get) {

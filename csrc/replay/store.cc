@@ -14,6 +14,7 @@ namespace twohot {
 namespace {
 
 constexpr std::size_t block_bytes = std::size_t{1} << 19;
+constexpr std::int64_t max_time = (std::int64_t{1} << 31) - 1;  // times in a batch are int32
 constexpr auto refresh_period = std::chrono::milliseconds(100);
 
 std::string describe(const Capacity& capacity) {
@@ -197,9 +198,13 @@ void Store::refresh() {
   if (directory_ && options_->mode != Mode::write) ingest_new();
 }
 
-std::int64_t Store::add(std::span<const std::byte* const> columns, std::int64_t steps, TrajectoryInfo info) {
-  require_usable();
+std::shared_ptr<Trajectory> Store::copied(std::span<const std::byte* const> columns, std::int64_t steps,
+                                          const TrajectoryInfo& info) const {
   if (steps < 1) throw std::invalid_argument("expected a trajectory of at least 1 step, got " + std::to_string(steps));
+  if (info.origin < 0 || steps > max_time - info.origin) {
+    throw std::invalid_argument("expected steps at times from 0 to 2^31 - 1, got " + std::to_string(steps) + " from " +
+                                std::to_string(info.origin) + " on");
+  }
   const auto row = first_not_finite(columns[layout_.reward()], steps, nullptr);
   if (row >= 0) throw std::invalid_argument("reward of step " + std::to_string(row) + " is not finite");
   for (std::size_t c = 0; c < columns.size(); ++c) {
@@ -230,8 +235,34 @@ std::int64_t Store::add(std::span<const std::byte* const> columns, std::int64_t 
   trajectory->is_protected = info.protect;
   trajectory->origin = info.origin;
   trajectory->id = info.id.value_or(-1);
+  return trajectory;
+}
+
+std::int64_t Store::add(std::span<const std::byte* const> columns, std::int64_t steps, const TrajectoryInfo& info) {
+  require_usable();
+  std::shared_ptr<Trajectory> trajectory = copied(columns, steps, info);
   commit(std::span(&trajectory, 1));
   return trajectory->id;
+}
+
+void Store::extend(std::span<const std::byte* const> columns, std::span<const std::int64_t> lengths,
+                   std::span<const TrajectoryInfo> info) {
+  require_usable();
+  std::vector<std::shared_ptr<Trajectory>> finished;
+  finished.reserve(lengths.size());
+  std::vector<const std::byte*> at(columns.begin(), columns.end());
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    try {
+      finished.push_back(copied(at, lengths[i], info[i]));
+    } catch (const std::invalid_argument& error) {
+      throw std::invalid_argument("trajectory " + std::to_string(i) + ": " + error.what() + "; nothing was stored");
+    }
+    for (std::size_t c = 0; c < at.size(); ++c) {
+      const Column& column = layout_.columns()[c];
+      at[c] += static_cast<std::size_t>(lengths[i] + column.extra_rows) * column.row_bytes;
+    }
+  }
+  commit(finished);
 }
 
 std::vector<Window> Store::draw(const Request& request) {
@@ -319,17 +350,21 @@ Stats Store::stats() const {
           counters_};
 }
 
-void Store::clear() {
+bool Store::clear(std::optional<std::span<const std::shared_ptr<const Trajectory>>> these) {
   require_usable();
-  const Snapshot leaving = snapshot();  // freed after the lock
+  std::vector<std::shared_ptr<const Trajectory>> leaving;  // freed after the lock
   const std::lock_guard lock(mutex_);
-  for (std::int64_t i = 0; i < index_.size(); ++i) {
-    if (index_.at(i)->segment) index_.at(i)->segment->let_go();
+  leaving.reserve(static_cast<std::size_t>(index_.size()));
+  for (std::int64_t i = 0; i < index_.size(); ++i) leaving.push_back(index_.at(i));
+  if (these && !std::ranges::equal(*these, leaving)) return false;
+  for (const auto& trajectory : leaving) {
+    if (trajectory->segment) trajectory->segment->let_go();
   }
   index_.clear();
   bytes_ = 0;
   protected_bytes_ = 0;
   stored_steps_ = 0;
+  return true;
 }
 
 RandomState Store::random_state() const {

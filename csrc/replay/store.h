@@ -133,9 +133,14 @@ class Store {
 
   // Copies and commits one trajectory of `steps` steps, given as one pointer for each column of the layout, and returns
   // its id. Throws std::invalid_argument for a NaN where none may be, a reward that is not finite, fewer steps than 1,
-  // a last step that is neither terminated nor truncated, or an earlier one that is, and what commit() throws; all
-  // leave the store as it was. O(bytes).
-  std::int64_t add(std::span<const std::byte* const> columns, std::int64_t steps, TrajectoryInfo info);
+  // a last step that is neither terminated nor truncated, an earlier one that is, or steps whose times are not in
+  // 0 .. 2^31 - 1, and what commit() throws; all leave the store as it was. O(bytes).
+  std::int64_t add(std::span<const std::byte* const> columns, std::int64_t steps, const TrajectoryInfo& info);
+
+  // As add(), for trajectories that lie one after the other in each column: `lengths` has the steps of each, `info`
+  // what else it is given. One commit() for all of them.
+  void extend(std::span<const std::byte* const> columns, std::span<const std::int64_t> lengths,
+              std::span<const TrajectoryInfo> info);
 
   // Draws windows: a trajectory from the distribution `by`, then a start uniform over 0 .. max(0, T - length) unless
   // `window` says which. Looks for new trajectories of other writers at most ten times a second. Throws
@@ -165,8 +170,9 @@ class Store {
   Stats stats() const;
 
   // Forgets all stored trajectories, which do not count as evicted; their files can be reclaimed. Open ones, ids and
-  // the random stream go on. O(n).
-  void clear();
+  // the random stream go on. Where `these` are given, only if they are all that is stored, in the order of snapshot():
+  // else false, and nothing is forgotten. O(n).
+  bool clear(std::optional<std::span<const std::shared_ptr<const Trajectory>>> these = std::nullopt);
 
   RandomState random_state() const;
   void set_random_state(const RandomState& state);
@@ -204,6 +210,8 @@ class Store {
 
  private:
   bool fits(std::int64_t trajectories, std::int64_t steps, std::int64_t bytes) const noexcept;
+  std::shared_ptr<Trajectory> copied(std::span<const std::byte* const> columns, std::int64_t steps,
+                                     const TrajectoryInfo& info) const;
   void ingest(std::span<const std::shared_ptr<Trajectory>> finished, bool shrunk = false);
   void ingest_new();
   std::vector<std::shared_ptr<const Trajectory>> drop_uncounted();

@@ -90,42 +90,15 @@ def _checksum(text: str, tensors: Mapping[str, np.ndarray]) -> str:
 
 def _fill(store: _native.ReplayStore, schema: Schema, tensors: Mapping[str, np.ndarray], counters: list[int]) -> None:
     """Fills an empty store from the tensors that were saved."""
-    lengths, ids = tensors["length"], tensors["id"]
+    ids = tensors["id"]
     next_id, evicted_trajectories, evicted_steps = (integer("counters", count, 0) for count in counters)
-    for name, dtype in PLAIN.items():
-        if tensors[name].dtype != dtype:
-            raise ValueError(f"expected {name} of {dtype}, got {tensors[name].dtype}")
-    shapes = {
-        tensors[name].shape for name in PLAIN if name != "random_state" and (name != "priority" or tensors[name].size)
-    }
-    total = sum(lengths.tolist())
-    if shapes != {(len(lengths),)} or (lengths < 1).any():
-        raise ValueError("its lengths and ids do not belong together")
     if len(np.unique(ids)) != len(ids) or (ids < 0).any() or (ids >= next_id).any():
         raise ValueError("its ids come twice or were never given")
-    if (tensors["origin"] < 0).any() or (tensors["origin"] >= 2**31 - lengths).any():
-        raise ValueError("its origins are no times of steps")
-    extra = {name: len(lengths) for name in tensors if name.startswith("observation/")}
-    for name in (*STEP_COLUMNS, *(f"step/{name}" for name in schema.step), *extra):
-        rows = total + extra.get(name, 0)
-        if len(tensors[name]) != rows:
-            raise ValueError(f"expected {rows} rows of {name}, got {len(tensors[name])}")
-    ends = np.cumsum(lengths)
-    for index, (end, length) in enumerate(zip(ends.tolist(), lengths.tolist(), strict=True)):
-        steps = slice(end - length, end)
-        rows_of = slice(end - length + index, end + index + 1)
-        store.add(
-            {name: tensors[f"observation/{name}"][rows_of] for name in schema.observation},
-            tensors["action"][steps],
-            tensors["reward"][steps],
-            tensors["terminated"][steps],
-            tensors["truncated"][steps],
-            {name: tensors[f"step/{name}"][steps] for name in schema.step},
-            int(tensors["task"][index]),
-            bool(tensors["protected"][index]),
-            int(tensors["origin"][index]),
-            int(ids[index]),
-        )
+    columns: dict[str, Any] = {name: tensors[name] for name in (*STEP_COLUMNS, "length", "task", "origin", "protected")}
+    columns["observation"] = {name: tensors[f"observation/{name}"] for name in schema.observation}
+    if schema.step:
+        columns["step"] = {name: tensors[f"step/{name}"] for name in schema.step}
+    store.extend(columns, ids)
     if tensors["priority"].size:
         store.set_priorities(ids, tensors["priority"])
     stats = store.stats()
