@@ -6,9 +6,11 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tests/support.h"
@@ -215,6 +217,128 @@ void test_protected() {
   CHECK(store->stats().trajectories == 10 && store->stats().bytes == 10 * 64 * 5);
 }
 
+// Trajectories of these lengths one after the other; the values of each are 100 x its place + the step.
+struct Columns {
+  explicit Columns(std::vector<std::int64_t> all) : lengths(std::move(all)), info(lengths.size()) {
+    for (std::size_t i = 0; i < lengths.size(); ++i) {
+      for (std::int64_t t = 0; t <= lengths[i]; ++t) {
+        const auto number = static_cast<std::int32_t>(100 * static_cast<std::int64_t>(i) + t);
+        value.push_back(number);
+        if (t == 0) continue;
+        action.push_back(number);
+        reward.push_back(static_cast<float>(number));
+        terminated.push_back(t == lengths[i] && i % 2 == 0 ? 1 : 0);
+        truncated.push_back(t == lengths[i] && i % 2 == 1 ? 1 : 0);
+      }
+      info[i] = {static_cast<std::int32_t>(i), false, static_cast<std::int64_t>(7 * i), {}};
+    }
+  }
+
+  std::vector<const std::byte*> columns() const {
+    const auto bytes = [](const auto& values) { return reinterpret_cast<const std::byte*>(values.data()); };
+    return {bytes(value), bytes(action), bytes(reward), bytes(terminated), bytes(truncated)};
+  }
+
+  void extend(Store& store) const { store.extend(columns(), lengths, info); }
+
+  std::vector<std::int64_t> lengths;
+  std::vector<TrajectoryInfo> info;
+  std::vector<std::int32_t> value;
+  std::vector<std::int32_t> action;
+  std::vector<float> reward;
+  std::vector<std::uint8_t> terminated;
+  std::vector<std::uint8_t> truncated;
+};
+
+void test_extend() {
+  for (const bool on_disk : {false, true}) {
+    const TemporaryDirectory directory;
+    const auto store = on_disk ? open_store(directory.path(), Mode::append, 1 << 20, false, steps(14), 1)
+                               : std::make_shared<Store>(schema(1), steps(14), 0);
+    Columns({4, 1, 5}).extend(*store);
+    CHECK(store->stats().trajectories == 3 && store->stats().steps == 10);
+    std::int32_t place = 0;
+    for (const auto& trajectory : store->snapshot().trajectories) {
+      std::vector<std::int32_t> value(1, 100 * place);
+      double sum = 0;
+      for (std::int64_t t = 0; t < trajectory->length; ++t) {
+        value.push_back(value.back() + 1);
+        sum += value.back();
+      }
+      CHECK(column(*store, *trajectory, 0) == value && trajectory->total_reward == sum);
+      value.erase(value.begin());
+      CHECK(column(*store, *trajectory, 1) == value);
+      CHECK(trajectory->task == place && trajectory->origin == 7 * place && trajectory->first_start() == (place == 2));
+      ++place;
+    }
+    // As many adds would: the oldest leave, those of the same call too.
+    Columns columns({2, 3, 9, 2});
+    columns.info[1].protect = true;
+    columns.extend(*store);
+    const auto stored = store->snapshot().trajectories;
+    CHECK(stored.size() == 3 && stored[0]->length == 3 && stored[1]->length == 9 && stored[2]->length == 2);
+    CHECK(stored[1]->id == stored[0]->id + 1 && stored[2]->id == stored[0]->id + 2);
+    CHECK(store->stats().counters.evicted_trajectories == 4 && store->stats().counters.evicted_steps == 12);
+    CHECK(store->stats().protected_trajectories == 1);
+    Columns({}).extend(*store);
+    CHECK(store->snapshot().trajectories == stored);
+    // All or nothing.
+    const auto refused = [&](auto change, const std::string& words) {
+      Columns bad({2, 1, 3});
+      change(bad);
+      CHECK(sentence([&] { bad.extend(*store); }).find(words) != std::string::npos);
+      CHECK(store->snapshot().trajectories == stored && store->stats().counters.evicted_steps == 12);
+    };
+    refused([](Columns& bad) { bad.truncated[2] = 0; }, "trajectory 1: expected the last step");
+    refused([](Columns& bad) { bad.terminated[4] = 1; }, "trajectory 2: expected the last step");
+    refused([](Columns& bad) { bad.reward[5] = std::nanf(""); }, "trajectory 2: reward of step 2 is not finite");
+    refused([](Columns& bad) { bad.lengths[1] = 0; }, "trajectory 1: expected a trajectory of at least 1 step, got 0");
+    refused([](Columns& bad) { bad.lengths[0] = -1; }, "trajectory 0: expected a trajectory of at least 1 step");
+    refused([](Columns& bad) { bad.info[2].origin = -1; }, "trajectory 2: expected steps at times from 0");
+    refused([](Columns& bad) { bad.info[2].origin = (std::int64_t{1} << 31) - 3; }, "got 3 from 2147483645 on");
+    refused([](Columns& bad) { bad = Columns({1, 15}); }, "exceeds the whole capacity");
+    refused([](Columns& bad) { bad = Columns({1, 12}); }, "does not fit beside the protected ones");
+    Columns last({3});
+    last.info[0].origin = (std::int64_t{1} << 31) - 4;
+    last.extend(*store);
+    CHECK(store->snapshot().trajectories.back()->origin == last.info[0].origin);
+  }
+}
+
+// Who looks sees all trajectories of a call or none, and who takes them out as clear() lets one gets each once.
+void test_extend_and_clear_at_once() {
+  constexpr int calls = 300;
+  const auto store = std::make_shared<Store>(schema(1), steps(1000000), 0);
+  std::vector<std::thread> threads;
+  std::atomic<int> running{2};
+  for (int i = 0; i < 2; ++i) {
+    threads.emplace_back([&] {
+      for (int j = 0; j < calls; ++j) Columns({3, 1, 2}).extend(*store);
+      --running;
+    });
+  }
+  std::vector<std::int64_t> taken;
+  bool right = true;
+  while (true) {
+    const bool last = running == 0;
+    const auto stored = store->snapshot().trajectories;
+    right = right && stored.size() % 3 == 0;
+    if (store->clear(stored)) {
+      for (const auto& trajectory : stored) taken.push_back(trajectory->id);
+      if (last) break;
+    }
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(right && store->stats().trajectories == 0 && store->stats().bytes == 0 && store->stats().steps == 0);
+  CHECK(store->stats().counters.evicted_trajectories == 0 && taken.size() == std::size_t{6} * calls);
+  for (std::size_t i = 0; i < taken.size(); ++i) right = right && taken[i] == static_cast<std::int64_t>(i);
+  CHECK(right);
+  Columns({3, 1}).extend(*store);
+  const auto stored = store->snapshot().trajectories;
+  CHECK(!store->clear(std::span(stored).first(1)) && store->stats().trajectories == 2);
+  CHECK(store->clear(stored) && store->stats().trajectories == 0);
+}
+
 // Every call on a closed store says so, one that meets the closing included: what it returned for is stored or it
 // throws.
 void test_closed() {
@@ -232,6 +356,7 @@ void test_closed() {
   CHECK(throws<std::runtime_error>([&] { store->snapshot(); }));
   CHECK(throws<std::runtime_error>([&] { store->stats(); }));
   CHECK(throws<std::runtime_error>([&] { store->clear(); }));
+  CHECK(throws<std::runtime_error>([&] { Columns({1}).extend(*store); }));
   CHECK(throws<std::runtime_error>([&] { store->refresh(); }));
   CHECK(throws<std::runtime_error>([&] { store->random_state(); }));
   CHECK(throws<std::runtime_error>([&] { store->set_random_state({1, 2, 3, 4}); }));
@@ -343,6 +468,8 @@ int main() {
   test_block_size();
   test_chunks_of_a_trial();
   test_protected();
+  test_extend();
+  test_extend_and_clear_at_once();
   test_packed_rows();
   test_closed();
   test_closing_during_commits();

@@ -221,26 +221,31 @@ class Replay(Loadable, Contents):
         return self._native.add(observation, action, reward, terminated, truncated, step, *info, 0, None)
 
     def drain(self) -> dict[str, Any]:
-        """Takes all stored trajectories out of a replay in memory, protected ones too, and returns their columns.
+        """Takes all stored trajectories, protected ones too, out of a replay in memory, and returns their columns.
 
-        A trajectory that a writer finishes meanwhile is among them or stays. Open ones, ids and the random state go on,
-        and what left does not count as evicted. The columns of n trajectories lie one after the other, the protected
-        ones first, each kind oldest first: `observation` and `step` (where the schema has step fields), dicts of arrays
-        [sum of (T + 1), *shape] and [sum of T, *shape]; `action`, `reward`, `terminated`, `truncated` [sum of T, ...];
-        `length` int64 [n], in steps; `task` int32 [n]; `origin` int64 [n], the time of its first step in its trial;
-        `protected` bool [n]. They are plain numpy arrays, for `extend` here or in another process: `pickle.dumps(columns,
-        protocol=5, buffer_callback=...)` copies none of them. Raises RuntimeError for a replay in a directory.
+        What a writer finishes meanwhile is among them or stays. Open trajectories, ids and the random state go on, and
+        nothing of it counts as evicted. The columns of n trajectories lie one after the other, the protected ones, then
+        the others, each oldest first:
+
+        `observation` and, where the schema has step fields, `step`, dicts of arrays [sum of (T + 1), *shape] and
+        [sum of T, *shape]; `action`, `reward`, `terminated`, `truncated` [sum of T, ...]; `length` int64 [n], in steps;
+        `task` int32 [n]; `origin` int64 [n], the time of its first step in its trial; `protected` bool [n].
+
+        They are numpy arrays of their own, for `extend` here or in another process: pickled by protocol 5 with a
+        `buffer_callback`, none of them is copied. Raises RuntimeError for a replay in a directory, and MemoryError
+        where there is no room for them; the replay is then unchanged.
         """
         return self._native.drain()
 
     def extend(self, columns: dict[str, Any]) -> int:
-        """Adds trajectories that lie one after the other in `columns`, as `drain` returns them; returns how many.
+        """Adds trajectories that lie one after the other in `columns`, as `drain` returns them, and returns how many.
 
-        They come in at once, in their order: nobody samples some of them without the others, and a directory has all or
-        none after the death of this process. Arrays may be read-only, such as memory that processes share, and are
-        copied once; each has exactly the rows that `length` adds up to, and is C-contiguous. Ids are new. Raises
-        ValueError for other columns, dtypes or shapes, for a trajectory that is not as `add` demands, or that exceeds
-        the capacity by itself, TypeError for what is no array, and OSError; the replay is then unchanged.
+        They come in at once and in their order, with ids of their own: `sample` draws from all of them or none. Arrays
+        are copied once and may be read-only, such as memory that processes share; each is C-contiguous and has the rows
+        that `length` adds up to. Raises ValueError for other columns, dtypes or shapes, for a trajectory that is not as
+        `add` demands, and for one that exceeds the whole capacity; TypeError for what is no array; and OSError. The
+        replay is then unchanged. Only the death of the process in the midst leaves, in a directory, the first of them
+        without the others.
         """
         return self._native.extend(columns, None)
 
