@@ -1,6 +1,7 @@
 """The calls of `native_fuzz` that store and sample trajectories."""
 
 import tempfile
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -92,6 +93,33 @@ def additions(draw: Draw):
             return replay.table()["length"]
 
     return add, {**_columns(draw, schema, draw.size(1, 4)), "protect": False}, False
+
+
+def extensions(draw: Draw):
+    schema = draw.choice(*SCHEMAS)
+    source = _filled(draw, schema)
+
+    def extend(directory, lies, **columns):
+        with tempfile.TemporaryDirectory() as place:
+            options = {"directory": Path(place) / "d"} if directory else {}
+            with Replay.create(schema, capacity_steps=200, **options) as replay:
+                with suppress(ValueError):
+                    replay.extend({**columns, "length": lies})
+                replay.clear()
+                count = replay.extend(columns)
+                assert len(replay) == count == len(columns["length"])
+                for trajectory in replay.ids().tolist():
+                    replay.get(trajectory)
+                if directory:
+                    return replay.stats().steps
+                drained = replay.drain()
+                assert drained.keys() == columns.keys()
+                assert len(replay) == 0
+                return drained["reward"]
+
+    columns = source.drain()
+    lies = [draw.choice(-1, 0, 1, 2, 9, 40, 2**31, 2**62, 2**63 - 1) for _ in columns["length"]]
+    return extend, {"directory": draw.choice(False, False, True), "lies": np.array(lies), **columns}, False
 
 
 def samples(draw: Draw):
@@ -279,6 +307,6 @@ def _named(name: str, call):
 
 
 REPLAY_CASES = (
-    *(creations, fields, additions, samples, batches, loaders, priorities, look_ups, writers, files),
+    *(creations, fields, additions, extensions, samples, batches, loaders, priorities, look_ups, writers, files),
     *(directories, positions),
 )

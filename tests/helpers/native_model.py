@@ -29,8 +29,11 @@ class ReplayModel:
             self.finish(environment)
 
     def finish(self, environment):
-        self.stored.append((self.next_id, *self.open[environment]))
+        self.store(*self.open[environment])
         self.open[environment] = None
+
+    def store(self, task, observations, steps):
+        self.stored.append((self.next_id, task, observations, steps))
         self.next_id += 1
         while not self.fits([len(steps) for *_, steps in self.stored]):
             self.evicted.append(self.stored.pop(0))

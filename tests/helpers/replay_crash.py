@@ -34,17 +34,21 @@ def length_of(number):
     return 1 + number * 7919 % 37
 
 
-def write_until_killed(directory, told):
-    """Commits numbered trajectories, and says so behind each commit."""
+def write_until_killed(directory, told, at_once):
+    """Commits numbered trajectories, `at_once` by each call, and says the last one's number behind it."""
     replay = Replay.open(directory, "append", segment_bytes=40_000, threads=1)
+    collected = Replay.create(SCHEMA, capacity_trajectories=at_once)
     first = 1_000_000 * (1 + max((int(task) // 1_000_000 for task in replay.tasks()), default=0))
     for number in range(first, first + 1_000_000):
-        replay.add(**columns(number, length_of(number)))
-        os.write(told, number.to_bytes(4, "little"))
+        (replay if at_once == 1 else collected).add(**columns(number, length_of(number)))
+        if at_once > 1 and len(collected) == at_once:
+            replay.extend(collected.drain())
+        if number % at_once == at_once - 1:
+            os.write(told, number.to_bytes(4, "little"))
 
 
-def kill_at_random(directory, times, seed):
-    """Kills `times` writers, one after the other; prints the numbers that each had committed before its death."""
+def kill_at_random(directory, times, seed, at_once):
+    """Kills `times` writers, one after the other; prints the numbers that each had told before its death."""
     generator = random.Random(seed)
     for _ in range(times):
         heard, told = os.pipe()
@@ -52,7 +56,7 @@ def kill_at_random(directory, times, seed):
         if child == 0:
             os.close(heard)
             try:
-                write_until_killed(directory, told)
+                write_until_killed(directory, told, at_once)
             finally:
                 os._exit(1)
         os.close(told)
@@ -169,6 +173,6 @@ def fuzz(source, scratch, seconds, seed):
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
     if command == "kill":
-        kill_at_random(arguments[0], int(arguments[1]), int(arguments[2]))
+        kill_at_random(arguments[0], *map(int, arguments[1:]))
     else:
         fuzz(arguments[0], arguments[1], float(arguments[2]), int(arguments[3]))

@@ -25,7 +25,7 @@ class ReplayMachine(RuleBasedStateMachine):
         capacity_bytes=st.one_of(st.none(), st.integers(400, 4000)),
     )
     def create(self, environments, capacity_steps, capacity_bytes):
-        self.environments, self.value = environments, 0
+        self.environments, self.value, self.drained = environments, 0, None
         self.replay = Replay.create(SCHEMA, capacity_steps=capacity_steps, capacity_bytes=capacity_bytes, seed=7)
         self.writer = self.replay.writer(environments)
         self.model = ReplayModel(environments, capacity_steps, capacity_bytes or 10**9, ROW_BYTES)
@@ -99,6 +99,20 @@ class ReplayMachine(RuleBasedStateMachine):
     def clear(self):
         self.replay.clear()
         self.model.stored.clear()
+
+    @precondition(lambda self: len(self.model.stored) > 2)
+    @rule()
+    def drain(self):
+        self.drained = self.replay.drain(), self.model.stored
+        self.model.stored = []
+
+    @precondition(lambda self: self.drained is not None)
+    @rule()
+    def extend(self):
+        columns, stored = self.drained
+        assert self.replay.extend(columns) == len(stored)
+        for _, *trajectory in stored:
+            self.model.store(*trajectory)
 
     @precondition(lambda self: self.model.stored)
     @rule(batch_size=st.integers(1, 5), length=st.integers(1, 12), by=st.sampled_from(["trajectory", "step"]))
