@@ -26,14 +26,14 @@ help:
 	@echo "make gpu     test and measure the kernels on the GPU of this machine, in 8 minutes; PYTHON=python3: with that one"
 	@echo "make gpu-rehearsal  all of it that needs neither GPU nor network"
 	@echo "make readme  write the tables of README and docs from bench/results and studies"
-	@echo "make examples  run all examples and both notebooks, some minutes; what they make is in build/examples"
+	@echo "make examples  run all examples and both notebooks with a wheel and no compiler, into build/examples, some minutes"
 	@echo "make site    build the documentation into build/site and check it; make site-look: pictures of it"
 	@echo "make read-exports  read exported replays with Hugging Face datasets and LeRobot"
 	@echo "make wheel   build a wheel into dist/"
 	@echo "make wheels  an sdist and manylinux_2_28 wheels for each Python here, examined and tried without a compiler"
 	@echo "make release-rehearsal  from a tag over a local index to a trained agent, in a clone"
 	@echo "make arm64   compile the C++ for arm64 and run its tests under qemu-user"
-	@echo "make resolve ask whether the extras go together on Python 3.10 to 3.13"
+	@echo "make resolve ask whether the extras go together on each Python, and what they leave out there"
 	@echo "make clean   remove the virtual environment and all build products"
 
 # What C++ is built with, some megabytes: its builds need not wait for torch.
@@ -143,30 +143,14 @@ site: $(VENV)-docs/.ready
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
 	$(VENV)-docs/bin/python website/check.py
 
-# Beside what is installed already, only what examples alone need.
-$(VENV)-examples/.ready: $(VENV)/.ready
-	test -x $(VENV)-examples/bin/python || $(PYTHON) -m venv $(VENV)-examples
-	echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
-	    > "$$($(VENV)-examples/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
-	sed -n '/^examples = /p' pyproject.toml | grep -o '"[^"]*"' | grep -v twohot | PIP_CONSTRAINT=constraints.txt \
-	    xargs $(VENV)-examples/bin/python -m pip install --quiet --disable-pip-version-check
-	touch $@
-
-EXAMPLES := own_loop dqn tdmpc2_loss lightning_loss cleanrl_replay sb3_replay own_environment offline
-
-examples: $(VENV)-examples/.ready
-	rm -rf build/examples && mkdir -p build/examples && cp examples/*.ipynb build/examples
-	for name in $(EXAMPLES); do echo "== $$name" && $(VENV)-examples/bin/python examples/$$name.py || exit 1; done
-	$(BIN)/twohot train gym-small --epochs 4 --run build/examples/run
-	$(VENV)-examples/bin/python examples/deploy.py build/examples/run
-	for notebook in build/examples/*.ipynb; do \
-	    echo "== $$notebook" && $(VENV)-examples/bin/jupyter-execute --inplace $$notebook || exit 1; \
-	done
+# WHEEL=dist/...whl: with that one; by default with one that is built here.
+examples: $(if $(WHEEL),,wheel)
+	$(PYTHON) release/examples.py $(or $(WHEEL),"$$(ls -t dist/*.whl | head -1)")
 
 site-look: site
 	$(VENV)-docs/bin/python website/check.py --look build/site-look
 
-wheel: $(VENV)/.ready
+wheel: $(VENV)/.tools
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 # What wheels are built and examined with, apart from what the package is developed with.
@@ -183,12 +167,8 @@ release-rehearsal: build/wheels/tools/.ready
 	build/wheels/tools/bin/python release/rehearse.py
 
 # Nothing is installed but uv, which asks the package index; each package has to have a wheel.
-resolve: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	for version in 3.10 3.11 3.12 3.13; do \
-	    $(BIN)/uv pip compile --quiet --no-build --python-version $$version --extra all --extra hub --extra parquet pyproject.toml > /dev/null \
-	        && echo "Python $$version: all extras go together" || exit 1; \
-	done
+resolve: build/wheels/tools/.ready
+	build/wheels/tools/bin/python release/resolve.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist

@@ -43,14 +43,13 @@ def asked_for() -> dict[str, list[str]]:
         if group in FOR_DEVELOPMENT:
             continue
         for requirement in requirements:
-            if ";" in requirement:  # HEAD has those of some Pythons alone
-                continue
             name = re.match(r"[\w.-]+", requirement)
             assert name is not None, requirement
             users = found.setdefault(name[0].lower(), [])
             if group not in users:
                 users.append(group)
-    found.pop("twohot", None)
+    for name in ("twohot", "tomli"):  # HEAD has the second
+        found.pop(name, None)
     return dict(sorted(found.items()))
 
 

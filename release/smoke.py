@@ -63,7 +63,7 @@ def loss() -> str:
     # Of softmax less a distribution.
     torch.testing.assert_close(logits.grad.sum(-1), torch.zeros(256), atol=1e-6, rtol=0)
     assert logits.grad.abs().sum() > 0
-    return f"two-hot cross-entropy {value.item():.3f}, and its gradient"
+    return f"two-hot cross-entropy {value.item():.3f}, and its gradient, with torch {torch.__version__}"
 
 
 def attention() -> str:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 
@@ -52,13 +53,33 @@ def tool(name: str) -> Path:
     return Path(sys.executable).parent / name
 
 
-def environment(python: str, folder: Path, *packages: str | Path) -> Path:
+def environment(python: str, folder: Path, *packages: str | Path, options: Sequence[str] = ()) -> Path:
     """The Python of a new environment with these packages."""
     shutil.rmtree(folder, ignore_errors=True)
-    run(python, "-m", "venv", folder)
+    run(python, "-m", "venv", *options, folder)
     result = folder / "bin" / "python"
     run(result, "-m", "pip", "install", "--quiet", "--constraint", CONSTRAINTS, *packages)
     return result
+
+
+def without_compiler(*folders: Path) -> dict[str, str]:
+    """This process's variables, where programs are found in these folders alone."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("CC", "CXX", "PYTHONPATH")}
+    return kept | {"PATH": os.pathsep.join(map(str, folders))}
+
+
+def header_flags(python: str, folder: Path) -> str:
+    """What lets Zig, which does not look into the system's folders, find the second half of Debian's pyconfig.h."""
+    code = "import sysconfig as s; print(s.get_path('include')); print(s.get_config_var('MULTIARCH') or '')"
+    include, system = run(python, "-c", code).splitlines()
+    second = Path(include).parent / system / Path(include).name
+    if not system or not second.exists():
+        return ""
+    link = folder / "include" / system / second.name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(second)
+    return f"-I{folder / 'include'}"
 
 
 def zig_compiler() -> Path:
@@ -87,6 +108,7 @@ def wheel(python: str, source: Path, compiler: Path) -> Path:
     shutil.rmtree(folder / "raw", ignore_errors=True)
     variables = os.environ | {
         "CXX": str(compiler),
+        "CXXFLAGS": header_flags(python, folder),
         "PATH": f"{builder.parent}{os.pathsep}{os.environ['PATH']}",
         # Only the bindings would be optimised while linking, and Zig compiles its C++ library anew for it.
         "SKBUILD_CMAKE_DEFINE": "CMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF",
@@ -128,18 +150,20 @@ def examine(wheel: Path) -> None:
 
 
 def try_out(python: str, wheel: Path, extras: str) -> None:
-    """In a new environment, with no compiler on PATH; with torch where there is one without CUDA."""
-    folder = WORK / "try"
-    installed = environment(python, folder, "numpy")
-    [torch] = re.findall(r"^torch==\S+", CONSTRAINTS.read_text(), re.MULTILINE)
+    """In a new environment, with no compiler on PATH; with that Python's own torch, or the index's without CUDA."""
+    folder, constraints = WORK / "try", WORK / "constraints.txt"
+    text = CONSTRAINTS.read_text()
+    [torch] = re.findall(r"^torch==\S+", text, re.MULTILINE)
+    own = succeeds(python, "-c", "import torch")
+    constraints.write_text(text.replace(torch, "") if own else text)
+    installed = environment(python, folder, "numpy", options=("--system-site-packages",) if own else ())
     pip = (installed, "-m", "pip", "install", "--quiet")
-    if succeeds(*pip, "--dry-run", "--no-deps", f"{torch}+cpu"):
-        run(*pip, "--constraint", CONSTRAINTS, f"twohot{extras} @ {wheel.as_uri()}")
+    if own or succeeds(*pip, "--dry-run", "--no-deps", f"{torch}+cpu"):
+        run(*pip, "--constraint", constraints, f"twohot{extras} @ {wheel.as_uri()}")
     else:
         run(*pip, "--no-deps", wheel)
-    without = {name: value for name, value in os.environ.items() if name not in ("CC", "CXX", "PYTHONPATH")}
     smoke = run(
-        installed, ROOT / "release" / "smoke.py", "--without-compiler", cwd=folder, env=without | {"PATH": str(folder)}
+        installed, ROOT / "release" / "smoke.py", "--without-compiler", cwd=folder, env=without_compiler(folder)
     )
     print("  " + smoke.strip().replace("\n", "\n  "))
     shutil.rmtree(folder)
