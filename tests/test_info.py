@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import sysconfig
@@ -31,7 +32,7 @@ def test_a_run_is_described_by_its_versions_machine_and_time():
     before = datetime.now(timezone.utc).replace(microsecond=0)
     described = describe_run()
     always = ["version", "python", "torch", "numpy", "gymnasium", "platform", "host", "cpu", "processor", "commit"]
-    always += ["command", "started"]
+    always += ["command", "started", "identity"]
     assert [label for label in described if label not in ("gpu", "code", "job")] == always
     assert json.loads(json.dumps(described)) == described
     assert all(isinstance(value, str) and value for value in described.values())
@@ -43,6 +44,8 @@ def test_a_run_is_described_by_its_versions_machine_and_time():
     assert started.utcoffset() == timedelta(0)
     assert before <= started <= datetime.now(timezone.utc)
     assert started.isoformat(timespec="seconds") == described["started"]
+    assert re.fullmatch(r"[0-9a-f]{12}", described["identity"])
+    assert described["identity"] != describe_run()["identity"]
 
 
 def run_git(folder, *words):

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import uuid
 from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import cache, partial
@@ -82,7 +83,8 @@ def describe_run() -> dict[str, str]:
         `version` of twohot, `python`, `torch`, `numpy`, `gymnasium` and `platform`; `host`; `cpu`: cores that this
         process may use, torch's threads and vector instructions; `processor`: see `processor`; `gpu`: those that torch
         can use; `commit`: see `commit`; `code`: see `own_code`; `command`: what started this process; `job`: see `job`;
-        `started`: now, in UTC, as ISO 8601 to the second. What does not apply is left out.
+        `started`: now, in UTC, as ISO 8601 to the second. `identity`: letters and digits that no other run has, by
+        which trackers know it again, wherever its directory is. What does not apply is left out.
     """
     import torch
 
@@ -105,6 +107,7 @@ def describe_run() -> dict[str, str]:
         "command": shlex.join(sys.orig_argv),
         "job": job(),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "identity": uuid.uuid4().hex[:12],
     }
     return {label: value for label, value in described.items() if value}
 

@@ -102,7 +102,9 @@ def test_a_tracker_is_told_the_configuration_and_every_number(writer: str, track
         expected.append(({**axes, **scalars}, {"step": row.environment_steps} if writer == "trackio" else {}))
     assert tracker.logged == expected
     assert tracker.finished == [{"exit_code": 0} if writer == "wandb" else {}]
-    twohot.train(resume=run.path, epochs=3, writers=[writer], quiet=True)
+    (tmp_path / "moved").mkdir()
+    elsewhere = run.path.rename(tmp_path / "moved" / "run")
+    twohot.train(resume=elsewhere, epochs=3, writers=[writer], quiet=True)
     again = tracker.inits[1]
     identity = "id" if writer == "wandb" else "name"
     assert again[identity] == init[identity]

@@ -181,10 +181,10 @@ def _config(run: Path) -> dict[str, Any]:
 
 
 def _identity(run: Path) -> str:
-    """Letters and digits that stay with a run when it is resumed, and that another run does not have."""
+    """Letters and digits that stay with a run when it is resumed or moved, and that another run does not have."""
     start = read_object(run / START_NAME, "delete it")
-    about = [start.get("started"), start.get("host"), str(run.resolve()), _config(run).get("seed")]
-    return hashlib.sha256(repr(about).encode()).hexdigest()[:12]
+    old = [start.get("started"), start.get("host"), str(run.resolve()), _config(run).get("seed")]  # before it had one
+    return start.get("identity") or hashlib.sha256(repr(old).encode()).hexdigest()[:12]
 
 
 def _scalars(row: Row) -> dict[str, float]:
