@@ -83,14 +83,21 @@ def header_flags(python: str, folder: Path) -> str:
 
 
 def zig_compiler() -> Path:
-    """A command that compiles for this processor's architecture and an old glibc, as one name for CMake and ccache."""
+    """A command that compiles for this processor's architecture and an old glibc, as one name for CMake and ccache.
+
+    Beside it are the archiver's, so that nothing of the system's is needed.
+    """
     import ziglang
 
-    path = WORK / "zig-c++"
-    target = f"{platform.machine()}-linux-gnu.{GLIBC}"
-    path.write_text(f'#!/bin/sh\nexec "{Path(ziglang.__file__).parent / "zig"}" c++ -target {target} "$@"\n')
-    path.chmod(0o755)
-    return path
+    zig = Path(ziglang.__file__).parent / "zig"
+    folder = WORK / "zig"
+    folder.mkdir(exist_ok=True)
+    commands = {"zig-c++": f"c++ -target {platform.machine()}-linux-gnu.{GLIBC}", "ar": "ar", "ranlib": "ranlib"}
+    for name, command in commands.items():
+        path = folder / name
+        path.write_text(f'#!/bin/sh\nexec "{zig}" {command} "$@"\n')
+        path.chmod(0o755)
+    return folder / "zig-c++"
 
 
 def sdist() -> Path:
@@ -109,7 +116,8 @@ def wheel(python: str, source: Path, compiler: Path) -> Path:
     variables = os.environ | {
         "CXX": str(compiler),
         "CXXFLAGS": header_flags(python, folder),
-        "PATH": f"{builder.parent}{os.pathsep}{os.environ['PATH']}",
+        "LDFLAGS": "-s",  # there may be no program that strips
+        "PATH": os.pathsep.join(map(str, (builder.parent, compiler.parent, os.environ["PATH"]))),
         # Only the bindings would be optimised while linking, and Zig compiles its C++ library anew for it.
         "SKBUILD_CMAKE_DEFINE": "CMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF",
     }
