@@ -1,6 +1,6 @@
-"""Asks the package index whether all extras go together on each supported Python, of wheels alone: `make resolve`.
+"""Asks the package index whether all extras go together on each supported Python: `make resolve`.
 
-uv answers from the packages' metadata; nothing is installed. Printed is also what an extra leaves out on a Python, by
+Of wheels alone, with the versions of constraints.txt. uv answers from the packages' metadata; nothing is installed. Printed is also what an extra leaves out on a Python, by
 a marker in pyproject.toml, because it has no wheels for it.
 """
 
