@@ -1,7 +1,7 @@
 """Asks the package index whether all extras go together on each supported Python: `make resolve`.
 
-Of wheels alone, with the versions of constraints.txt. uv answers from the packages' metadata; nothing is installed. Printed is also what an extra leaves out on a Python, by
-a marker in pyproject.toml, because it has no wheels for it.
+Of wheels alone, with the versions of constraints.txt. uv answers from the packages' metadata; nothing is installed.
+Printed is also what an extra leaves out on a Python, by a marker in pyproject.toml, because it has no wheels for it.
 """
 
 from __future__ import annotations

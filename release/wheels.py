@@ -162,7 +162,7 @@ def try_out(python: str, wheel: Path, extras: str) -> None:
     folder, constraints = WORK / "try", WORK / "constraints.txt"
     text = CONSTRAINTS.read_text()
     [torch] = re.findall(r"^torch==\S+", text, re.MULTILINE)
-    own = succeeds(python, "-c", "import torch")
+    own = succeeds(python, "-c", "import torch, importlib.metadata as m; m.version('torch')")  # else pip knows none
     constraints.write_text(text.replace(torch, "") if own else text)
     installed = environment(python, folder, "numpy", options=("--system-site-packages",) if own else ())
     pip = (installed, "-m", "pip", "install", "--quiet")

@@ -160,7 +160,7 @@ def main() -> int:
     if browser() or os.environ.get("TWOHOT_REQUIRE_BROWSER") == "1":
         found += seen_problems()
     if arguments.look:
-        look(arguments.look)
+        look(arguments.look.resolve())
     print(*found, sep="\n", end="\n" if found else "")
     names = sum(map(len, reference.public_names().values()))
     print(f"{len(list(SITE.rglob('*.html')))} pages, {names} public names, {len(found)} problems")
