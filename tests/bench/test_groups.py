@@ -44,11 +44,21 @@ def groups(monkeypatch) -> None:
         """Breaks."""
         raise RuntimeError("no such device")
 
+    def on_request():
+        """Waits for somebody who asks."""
+        return [Row("other", "ours", "train", float(next(numbers)), 2.0, 3.0, "ms")]
+
+    def on_request_too():
+        """Breaks."""
+        raise RuntimeError("not today")
+
+    numbers = iter(range(9))
     found = {
         "good": Group("good ones", ("ok.py",), (works,)),
         "bad": Group("bad ones", ("ok.py",), (works, breaks)),
         "gated": Group("gated ones", ("broken.py",), (works,)),
         "long": Group("long ones", ("ok.py",), (works,), long=True),
+        "asked": Group("some", ("ok.py",), (works,), on_request=(on_request, on_request_too)),
     }
     monkeypatch.setattr(run, "find_groups", lambda: found)
     monkeypatch.setattr(run, "run_gate", lambda group: "failed" if "broken.py" in group.gates else "passed")
@@ -94,11 +104,28 @@ def test_without_its_tests_nothing_is_measured(monkeypatch, tmp_path) -> None:
 @pytest.mark.usefixtures("groups")
 def test_long_groups_are_measured_where_they_are_named(monkeypatch, tmp_path) -> None:
     run_groups(monkeypatch, tmp_path)
-    assert sorted(path.name for path in tmp_path.glob("*[!s].csv")) == ["bad.csv", "gated.csv", "good.csv"]
+    assert sorted(path.name for path in tmp_path.glob("*[!s].csv")) == ["asked.csv", "bad.csv", "gated.csv", "good.csv"]
     run_groups(monkeypatch, tmp_path, "long")
     assert (tmp_path / "long.csv").exists()
     with pytest.raises(SystemExit):
         run_groups(monkeypatch, tmp_path, "longer")
+
+
+@pytest.mark.usefixtures("groups")
+def test_one_case_of_a_group_takes_the_place_of_its_own_rows(monkeypatch, tmp_path) -> None:
+    def numbers() -> list[tuple[str, str]]:
+        return [(row["case"], row["p20"]) for row in written(tmp_path / "asked.csv")]
+
+    run_groups(monkeypatch, tmp_path, "asked")
+    assert numbers() == [("case", "1.0")]
+    run_groups(monkeypatch, tmp_path, "asked", "--only", "on_request")
+    assert numbers() == [("case", "1.0"), ("other", "0.0"), ("on_request_too", "0")]
+    run_groups(monkeypatch, tmp_path, "asked", "--only", "on_request")
+    assert numbers() == [("case", "1.0"), ("other", "1.0"), ("on_request_too", "0")]
+    run_groups(monkeypatch, tmp_path, "asked")
+    assert numbers() == [("other", "1.0"), ("on_request_too", "0"), ("case", "1.0")]
+    with pytest.raises(SystemExit):
+        run_groups(monkeypatch, tmp_path, "asked", "--only", "nothing")
 
 
 def test_a_group_is_found_by_its_file_and_gated_by_tests_that_exist() -> None:

@@ -21,3 +21,6 @@ class Broken(gym.Env):
         self.steps += 1
         observation = np.full(2, np.nan if self.steps == 3 else 0.0, np.float32)
         return observation, 0.0, False, False, {}
+
+
+gym.register("Broken-v0", entry_point="broken_env:Broken")

@@ -59,7 +59,7 @@ def train(
         continue_: go on where `run` holds one already, whose settings have to agree with these; more epochs make it
             longer.
         resume: the directory of a run to go on with, instead of a preset. It keeps its settings; only `epochs` (a new
-            total) and `checkpoint_minutes` may be given.
+            total), `checkpoint_minutes`, `actors` and those of `ray` may be given.
         callbacks: called in turn at the end of each epoch with an `EpochEnd`, which may stop the training; what they
             return is logged.
         writers: where metrics are written beside `metrics.jsonl`: "tensorboard", "wandb", "trackio", or a `Writer`.
@@ -82,8 +82,8 @@ def train(
         unknown = [name for name in flat(changes) if name not in FREE_SETTINGS]
         if unknown:
             raise UsageError(
-                f"{unknown[0]}: a run goes on with the settings that it was started with; only "
-                f"{' and '.join(sorted(FREE_SETTINGS))} may be given with resume"
+                f"{unknown[0]}: a run goes on with the settings that it was started with; only actors, "
+                "checkpoint_minutes, epochs and those of ray may be given with resume"
             )
         return _resume(Path(resume), progress, changes, means)
     if preset is None:
@@ -105,8 +105,9 @@ def train(
 def _resume(run: Path, progress: Progress, changes: Mapping[str, Any], means: tuple[Any, Any]) -> Run:
     config = _changed(load_config(run / "config.json"), changes)  # which says what is wrong with them
     free = {name: getattr(config, name) for name in changes}
+    epochs, minutes = free.pop("epochs", None), free.pop("checkpoint_minutes", None)
     with _shown(run, progress):
-        resume_run(run, progress, free.get("epochs"), free.get("checkpoint_minutes"), *means)
+        resume_run(run, progress, epochs, minutes, *means, **free)
     return Run(run)
 
 
@@ -118,7 +119,7 @@ def _free_changes(run: Path, asked: TrainConfig, changes: Mapping[str, Any], pro
             f"{run}: was started with {setting} = {there!r}, and now it is asked for {here!r}: leave the option out to "
             "continue that run, or give another directory to start a new one"
         )
-    free = {name: value for name, value in changes.items() if name in FREE_SETTINGS}
+    free = nested({name: value for name, value in flat(changes).items() if name in FREE_SETTINGS})
     epochs = free["epochs"] = max(free.get("epochs", 0), stored.epochs)
     if epochs != asked.epochs:
         progress.say(f"{run}: trains the {epochs} epochs that it was given before, not {asked.epochs}")

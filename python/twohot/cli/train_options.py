@@ -36,5 +36,9 @@ class ResumeOptions:
     """A new total of epochs, to train longer."""
     checkpoint_minutes: float | None = None
     """Minutes from one checkpoint to an unplanned one, in the place of the configuration's."""
+    actors: int | None = None
+    """Processes that collect, in the place of the configuration's."""
+    ray_address: Annotated[str | None, tyro.conf.arg(name="ray.address")] = None
+    """Cluster to join, in the place of the configuration's."""
     writers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     """Where metrics are written beside metrics.jsonl."""

@@ -7,6 +7,7 @@ from twohot.config.agent import AgentConfig
 from twohot.config.checks import ConfigurationError
 from twohot.config.environment import EnvironmentConfig
 from twohot.config.objective import ObjectiveConfig, OptimizerConfig
+from twohot.config.ray import RayConfig
 from twohot.config.run import CollectConfig, DataConfig, EvaluateConfig, ReplayConfig, TrainConfig
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "EvaluateConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
+    "RayConfig",
     "ReplayConfig",
     "TrainConfig",
 ]

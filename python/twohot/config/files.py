@@ -19,6 +19,9 @@ from twohot.text import did_you_mean_setting
 
 ADDED = frozenset(
     {
+        "actors",
+        "learners",
+        "ray",
         "checkpoint_minutes",
         "agent.normalization",
         "agent.input_projection",

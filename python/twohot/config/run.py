@@ -10,6 +10,7 @@ from twohot.config.agent import AgentConfig
 from twohot.config.checks import LIMIT, MAX_THREADS, require, require_kinds
 from twohot.config.environment import EnvironmentConfig
 from twohot.config.objective import ObjectiveConfig, OptimizerConfig
+from twohot.config.ray import RayConfig
 from twohot.config.renamed import renamed_settings
 
 
@@ -166,6 +167,12 @@ class TrainConfig:
     """cpu, cuda or cuda:N; auto takes cuda where there is one, else cpu."""
     threads: int = 0
     """CPU threads of torch; 0 leaves torch's own choice."""
+    actors: int = 0
+    """Processes that collect while the learner learns, which share `collect.environments` (needs Ray); 0: one process
+    collects, then learns."""
+    learners: int = 1
+    """Processes of Ray's that share each update, with a GPU or `threads` CPUs each; 1: this process is the learner, or
+    torchrun starts several."""
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -174,12 +181,13 @@ class TrainConfig:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     data: DataConfig = field(default_factory=DataConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
 
     def __post_init__(self) -> None:
         require_kinds(self)
-        for name in ("epochs", "batch_size", "window", "checkpoint_every"):
+        for name in ("epochs", "batch_size", "window", "checkpoint_every", "learners"):
             require(getattr(self, name) >= 1, f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("seed", "updates_per_epoch", "warmup_epochs", "threads"):
+        for name in ("seed", "updates_per_epoch", "warmup_epochs", "threads", "actors"):
             require(getattr(self, name) >= 0, f"{name}: expected at least 0, got {getattr(self, name)}")
         require(self.threads <= MAX_THREADS, f"threads: expected at most {MAX_THREADS}, got {self.threads}")
         for part in (self, *(value for value in vars(self).values() if is_dataclass(value))):
@@ -199,6 +207,14 @@ class TrainConfig:
             self.window <= self.agent.context,
             f"window: expected at most the agent's context of {self.agent.context} steps, got {self.window} "
             "(raise --agent.context, or train on shorter windows)",
+        )
+        require(
+            self.actors == 0 or self.collect.environments % self.actors == 0,
+            f"actors: expected a divisor of collect.environments = {self.collect.environments}, got {self.actors}",
+        )
+        require(
+            self.actors % self.learners == 0,
+            f"actors: expected a multiple of the {self.learners} learners, got {self.actors}",
         )
         both = sorted(set(self.evaluate.held_out_tasks) & set(self.environment.tasks))
         require(not both, f"evaluate.held_out_tasks: {', '.join(both)} would be trained on")

@@ -39,6 +39,11 @@ def page(run: Run) -> str:
             scalar_section(run, "schedules", "schedule, speed or size", SCHEDULES_CAPTION),
         ),
         *(
+            [("Actors", scalar_section(run, "actors", "actor", ACTORS_CAPTION))]
+            if run.matching("actors/restarts")
+            else []
+        ),
+        *(
             [("Own metrics", scalar_section(run, "own", "own metric", OWN_CAPTION))]
             if run.matching("own/{name}")
             else []
@@ -242,6 +247,9 @@ VALUES_CAPTION = (
     "overestimates; an entropy that drops to its floor early means that the policy has stopped exploring of itself."
 )
 OWN_CAPTION = "Over environment steps: what callbacks of this run gave."
+ACTORS_CAPTION = (
+    "Over environment steps: how fast each actor plays, how old its policy is, what is sent, and who waits for whom."
+)
 NETWORK_CAPTION = "Over updates, by part of the agent."
 SCHEDULES_CAPTION = "Each over its own clock: what is collected over environment steps, what is learnt over updates."
 SUCCESS_CAPTION = (

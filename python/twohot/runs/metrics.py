@@ -39,6 +39,7 @@ Section = Literal[
     "network",
     "schedules",
     "time",
+    "actors",
     "own",
 ]
 """Where the report shows a metric."""
@@ -253,6 +254,28 @@ METRICS: dict[str, Metric] = {
             "time/sample_share": ("share", "Share of the wall clock since the last row spent waiting for batches."),
             "time/update_share": ("share", "Share of the wall clock since the last row spent on gradient steps."),
             "time/evaluate_share": ("share", "Share of the wall clock since the last row spent on evaluation."),
+        },
+    ),
+    **_group(
+        "actors",
+        "over environment steps",
+        {
+            "actors/steps_per_second/{actor}": ("steps/s", "Environment steps per second that one actor has brought."),
+            "actors/updates_per_step": ("", "Gradient steps for each environment step, since the run began."),
+            "actors/lag": (
+                "versions",
+                "Publications of the policy since the one that a call's steps began with, a mean.",
+            ),
+            "actors/max_lag": ("versions", "The most of these."),
+            "actors/wait_share": ("share", "Share of their time that actors did not play: nothing was asked of them."),
+            "actors/learner_wait_share": (
+                "share",
+                "Share of its time that the learner waited for steps of the actors.",
+            ),
+            "actors/received_per_second": ("bytes/s", "Trajectories that came from the actors."),
+            "actors/sent_per_second": ("bytes/s", "Weights of policies that went to the actors, each counted."),
+            "actors/dropped_steps": ("steps", "Steps that came with too old a policy, and were dropped."),
+            "actors/restarts": ("actors", "Actors that died or were stuck, in whose place others began."),
         },
     ),
     "own/{name}": Metric("", "What a callback of the user's gave by this name.", "over environment steps", "own"),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from twohot.config import ReplayConfig
+from twohot.config import ConfigurationError, ReplayConfig
 from twohot.replay import Replay, Schema
+from twohot.replay.manifest import exists
 
 SAVED, DIRECTORY = "replay.safetensors", "replay"
 """Of the first learner; of rank 2 they are replay-2.safetensors and replay-2."""
@@ -27,6 +30,21 @@ def create(config: ReplayConfig, run: Path, schema: Schema, seed: int, rank: int
         return empty()
     shutil.rmtree(directory, ignore_errors=True)
     return empty(directory=directory, segment_bytes=SEGMENT_BYTES, keep_evicted=True)
+
+
+@contextmanager
+def capacity_checked() -> Iterator[None]:
+    """Around what stores trajectories: one that is too long for the replay is a matter of configuration.
+
+    Raises:
+        ConfigurationError: in the place of the replay's ValueError.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "the whole capacity" not in str(error):
+            raise
+        raise ConfigurationError(f"replay.capacity_steps: too small for one trial ({error})") from error
 
 
 def _named(name: str, rank: int) -> str:
@@ -52,18 +70,35 @@ def save(replay: Replay, checkpoint: Path, rank: int = 0) -> dict[str, Any]:
     return {"position": replay.position(), "random_state": state, "evicted": replay.evicted_files()}
 
 
+def is_there(run: Path, rank: int = 0) -> bool:
+    """Whether a run has a replay on disk."""
+    return exists(run / _named(DIRECTORY, rank))
+
+
+def load_all(config: ReplayConfig, run: Path, saved: dict[str, Any] | None, rank: int = 0) -> tuple[Replay, int]:
+    """The replay on disk with all that was committed to it, and the steps that came after `save` returned `saved`.
+
+    Raises OSError, ValueError.
+    """
+    replay = _open(config, run, rank)
+    now, before = replay.position(), {} if saved is None else saved["position"]
+    new = sum(max(0, count - before.get(name, 0)) for name, count in now.items())
+    if saved is not None:
+        replay.random_state = saved["random_state"]
+    return replay, int(replay.lengths()[max(0, len(replay) - new) :].sum())
+
+
 def load(config: ReplayConfig, run: Path, checkpoint: Path, saved: dict[str, Any], rank: int = 0) -> Replay:
     """The replay as it was when `save` returned `saved`; what came later is taken back. Raises OSError, ValueError."""
     if config.storage == "memory":
         return Replay.load(checkpoint / _named(SAVED, rank), threads=config.threads)
-    replay = Replay.open(
-        run / _named(DIRECTORY, rank),
-        "append",
-        position=saved["position"],
-        evicted=saved["evicted"],  # an older checkpoint may need them
-        segment_bytes=SEGMENT_BYTES,
-        keep_evicted=True,
-        threads=config.threads,
-    )
+    # An older checkpoint may need files that were evicted.
+    replay = _open(config, run, rank, position=saved["position"], evicted=saved["evicted"])
     replay.random_state = saved["random_state"]
     return replay
+
+
+def _open(config: ReplayConfig, run: Path, rank: int, **options: Any) -> Replay:
+    directory = run / _named(DIRECTORY, rank)
+    options |= {"segment_bytes": SEGMENT_BYTES, "keep_evicted": True, "threads": config.threads}
+    return Replay.open(directory, "append", **options)

@@ -8,16 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from twohot.config import ConfigurationError
+from twohot.config import ConfigurationError, TrainConfig
 from twohot.config.files import load_config
 from twohot.errors import CorruptRunError, NoRunError
 from twohot.runs.metrics import read_metrics
@@ -25,6 +25,7 @@ from twohot.studies.rows import StudyRow, add_rows, read_rows, rows_of_run
 from twohot.studies.study import RunKey, Study
 from twohot.text import printable
 from twohot.training.interruption import SIGNALS, Interrupted
+from twohot.training.placed_learners import Placed
 from twohot.training.progress import Progress as RunProgress
 from twohot.training.train import resume, settings_in_conflict, train
 
@@ -66,42 +67,81 @@ def run_one(study: Study, key: RunKey, runs: Path, progress: RunProgress) -> lis
         ConfigurationError: the run was begun with other settings. As for `twohot.training.train.train` beside.
     """
     config, run = study.config(key), runs / str(key)
+    train_run(config, run, progress)
+    rows = rows_of_run(run, config, key, study.settings[key.setting].digest)
+    add_rows(study, rows, runs / "rows.lock")
+    return rows
+
+
+def train_run(config: TrainConfig, run: Path, progress: RunProgress, placed: Placed | None = None) -> None:
+    """Begin or go on with a run of a study; see `run_one`. placed: where this is a process of Ray's."""
     if (run / "config.json").exists():
         for setting, asked, stored in settings_in_conflict(config, load_config(run / "config.json")):
             raise ConfigurationError(
                 f"{run}: was begun with {setting} = {stored!r}, and the study says {asked!r}: delete the run, or give "
                 "another folder with --runs"
             )
-        resume(run, progress, epochs=config.epochs)
+        resume(run, progress, epochs=config.epochs, placed=placed)
     else:
-        train(config, run, progress)
-    rows = rows_of_run(run, config, key, study.settings[key.setting].digest)
-    add_rows(study, rows, runs / "rows.lock")
-    return rows
+        train(config, run, progress, placed=placed)
 
 
-@dataclass
-class _Child:
-    """A run in a process of its own."""
+class Child(Protocol):
+    """A run that goes on elsewhere."""
 
-    key: RunKey
-    process: subprocess.Popen[bytes]
-    log: Path
-    began: float = field(default_factory=time.monotonic)
+    def poll(self) -> int | None:
+        """The exit code, once it has ended; its rows are in the study's file where that is 0."""
+        ...
 
-    @property
-    def minutes(self) -> str:
-        return f"{(time.monotonic() - self.began) / 60:.1f} min"
+    def pass_on(self, number: int) -> None:
+        """Let it hear a signal."""
+        ...
 
 
-def run_missing(study: Study, missing: Sequence[RunKey], runs: Path, jobs: int, console: Console) -> list[RunKey]:
-    """Run what is missing, at most `jobs` at a time, each in a process of its own.
+class _Process:
+    """A run in a process of this machine."""
+
+    def __init__(self, study: Study, key: RunKey, runs: Path) -> None:
+        command = ["study", "run", str(study.path), "--only", str(key), "--runs", str(runs)]
+        with log_of(key, runs).open("ab") as output:
+            # A terminal's Ctrl-C reaches this process alone, which passes it on once.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "twohot", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def pass_on(self, number: int) -> None:
+        if self._process.poll() is None:
+            os.kill(self._process.pid, number)
+
+
+def log_of(key: RunKey, runs: Path) -> Path:
+    """The file of what a run prints."""
+    return runs / f"{key}.{LOG_NAME}"
+
+
+def run_missing(
+    study: Study,
+    missing: Sequence[RunKey],
+    runs: Path,
+    jobs: int,
+    console: Console,
+    start: Callable[[Study, RunKey, Path], Child] = _Process,
+) -> list[RunKey]:
+    """Run what is missing, at most `jobs` at a time, each in a process of its own; by default on this machine.
 
     A signal is passed on: the runs save themselves, and the same command goes on from there.
 
     Args:
         study: which. missing: the runs, in the order in which they begin. runs: the folder of the study's runs.
         jobs: how many at a time. console: shows the progress; a line for each event where it is no terminal.
+        start: begins one of them.
 
     Returns:
         The runs that failed; the others go on regardless.
@@ -110,56 +150,48 @@ def run_missing(study: Study, missing: Sequence[RunKey], runs: Path, jobs: int, 
         Interrupted: by SIGINT, SIGTERM or SIGHUP, when every run has ended.
     """
     runs.mkdir(parents=True, exist_ok=True)
-    waiting, running, failed = list(missing), [], []
+    waiting, failed = list(missing), []
+    running: dict[RunKey, tuple[Child, float]] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with _signals() as heard, Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         whole = progress.add_task(f"[bold]{study.name}", total=len(missing))
         bars, told = {}, False
         while running or (waiting and not heard):
             while waiting and len(running) < jobs and not heard:
-                child = _start(study, waiting.pop(0), runs)
-                running.append(child)
-                config = study.config(child.key)
-                bars[child.key] = progress.add_task(
-                    f"  {child.key}, updates", total=config.epochs * config.updates_per_epoch
-                )
-                _say(console, f"{child.key}: begins, its log is {child.log}")
+                key = waiting.pop(0)
+                running[key] = start(study, key, runs), time.monotonic()
+                config = study.config(key)
+                bars[key] = progress.add_task(f"  {key}, updates", total=config.epochs * config.updates_per_epoch)
+                _say(console, f"{key}: begins, its log is {log_of(key, runs)}")
             if heard and not told:
                 _say(console, "Each run saves what it has done; a second signal ends them at once.")
-                _pass_on(running, signal.SIGTERM)
+                for child, _ in running.values():
+                    child.pass_on(signal.SIGTERM)
                 told = True
             if len(heard) > 1:
-                _pass_on(running, signal.SIGKILL)
+                for child, _ in running.values():
+                    child.pass_on(signal.SIGKILL)
             time.sleep(POLL_SECONDS)
-            for child in list(running):
-                progress.update(bars[child.key], completed=_updates(runs / str(child.key)))
-                code = child.process.poll()
+            for key, (child, began) in list(running.items()):
+                progress.update(bars[key], completed=_updates(runs / str(key)))
+                code = child.poll()
                 if code is None:
                     continue
-                running.remove(child)
-                progress.remove_task(bars.pop(child.key))
+                del running[key]
+                progress.remove_task(bars.pop(key))
                 progress.advance(whole)
                 if code == 0:
-                    _say(console, f"{child.key}: done in {child.minutes}")
+                    _say(console, f"{key}: done in {(time.monotonic() - began) / 60:.1f} min")
                 elif not heard:
-                    failed.append(child.key)
-                    _say(console, f"{child.key}: failed (exit code {code}); the end of {child.log}:")
-                    for line in child.log.read_text(errors="replace").splitlines()[-LOG_LINES:]:
+                    failed.append(key)
+                    log = log_of(key, runs)
+                    _say(console, f"{key}: failed (exit code {code}); the end of {log}:")
+                    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+                    for line in lines[-LOG_LINES:]:
                         _say(console, f"  {line}")
         if heard:
             raise Interrupted(heard[0])
     return failed
-
-
-def _start(study: Study, key: RunKey, runs: Path) -> _Child:
-    log = runs / f"{key}.{LOG_NAME}"
-    command = [sys.executable, "-m", "twohot", "study", "run", str(study.path), "--only", str(key), "--runs", str(runs)]
-    with log.open("ab") as output:
-        # A terminal's Ctrl-C reaches this process alone, which passes it on once.
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    return _Child(key, process, log)
 
 
 def _updates(run: Path) -> int:
@@ -167,12 +199,6 @@ def _updates(run: Path) -> int:
         return max((row.updates for row in read_metrics(run)), default=0)
     except (NoRunError, CorruptRunError, OSError):  # not begun yet
         return 0
-
-
-def _pass_on(running: Sequence[_Child], number: int) -> None:
-    for child in running:
-        if child.process.poll() is None:
-            os.kill(child.process.pid, number)
 
 
 def _say(console: Console, sentence: str) -> None:

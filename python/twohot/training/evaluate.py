@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,14 +48,28 @@ def evaluate_all(
     arguments |= {"device": device, "greedy": greedy, "step_limit": evaluation.step_limit, "workers": workers}
     arguments["check"] = check
     scores = []
+    for part in parts_of(environment, evaluation, kind):
+        scores += evaluate(policy, part.environment, split=part.split, kind=part.kind, **arguments)
+    return scores
+
+
+class Part(NamedTuple):
+    """Tasks that are played on one split, and what their scores are called."""
+
+    environment: EnvironmentConfig
+    split: str
+    kind: Kind
+
+
+def parts_of(environment: EnvironmentConfig, evaluation: EvaluateConfig, kind: Kind | None = None) -> list[Part]:
+    """What an evaluation of a run plays; see `evaluate_all`."""
+    parts = []
     for split in evaluation.splits if kind != "random" else ("train",):
-        found: Kind = "held_out" if split == "test" else "evaluation"
-        scores += evaluate(policy, environment, split=split, kind=kind or found, **arguments)
+        parts.append(Part(environment, split, kind or ("held_out" if split == "test" else "evaluation")))
     if evaluation.held_out_tasks:
         held_out = replace(environment, tasks=evaluation.held_out_tasks, reward_multipliers=())
-        split = get_suite(environment.suite).splits[-1]
-        scores += evaluate(policy, held_out, split=split, kind=kind or "held_out", **arguments)
-    return scores
+        parts.append(Part(held_out, get_suite(environment.suite).splits[-1], kind or "held_out"))
+    return parts
 
 
 def evaluate(
@@ -88,17 +103,42 @@ def evaluate(
     Returns:
         One `TaskScore` for each task, in the configuration's order.
     """
-    suite = get_suite(environment.suite)
-    num_envs = min(len(environment.tasks) * trials, PROCESSES if suite.one_per_process else ENVIRONMENTS)
+    arguments = {"device": device, "greedy": greedy, "split": split, "layout": layout, "step_limit": step_limit}
+    played = play(policy, environment, trials=trials, seed=seed, workers=workers, check=check, **arguments)
+    return scores_of(Part(environment, split, kind), played)
+
+
+def play(
+    policy: Policy,
+    environment: EnvironmentConfig,
+    *,
+    trials: int,
+    seed: int,
+    jobs: Sequence[int] | None = None,
+    device: str = "cpu",
+    greedy: bool = False,
+    split: str = "train",
+    layout: Layout | None = None,
+    step_limit: int = 0,
+    workers: WorkerChoice = "in-process",
+    check: Callable[[], None] | None = None,
+) -> list[Trial]:
+    """Play the trials of an evaluation, or those with the numbers `jobs` among them; see `evaluate`.
+
+    The trials of each task stand together, in the order of the tasks. With `jobs`, actions are sampled from a stream of
+    the first job's own.
+    """
+    suite, count = get_suite(environment.suite), len(environment.tasks) * trials
+    num_envs = min(count if jobs is None else len(jobs), PROCESSES if suite.one_per_process else ENVIRONMENTS)
     vector = make_vector(
         **asdict(environment), environments=num_envs, split=split, layout=layout, step_limit=step_limit, workers=workers
     )
-    queue = _Queue(environment.tasks, trials, num_envs, seed)
+    queue = _Queue(environment.tasks, trials, num_envs, seed, range(count) if jobs is None else jobs)
     try:
         rollout = Rollout(
             vector,
             policy,
-            generator=seeded_generator(queue.policy_seed, 0),
+            generator=seeded_generator(queue.policy_seed, 0, *(() if jobs is None else jobs[:1])),
             device=device,
             greedy=greedy,
             follow=queue.follow,
@@ -110,9 +150,15 @@ def evaluate(
                 check()
     finally:
         vector.close()
-    scores = []
+    return [queue.finished[job] for job in queue.jobs]
+
+
+def scores_of(part: Part, played: Sequence[Trial]) -> list[TaskScore]:
+    """One `TaskScore` for each task, of all its trials, in order."""
+    environment, split, kind = part
+    suite, scores = get_suite(environment.suite), []
     for index, task in enumerate(environment.tasks):
-        mine = [trial for trial in queue.finished if trial is not None and trial.task == index]
+        mine = [trial for trial in played if trial.task == index]
         returns = np.stack([trial.attempt_returns for trial in mine]).astype(np.float64)
         lengths = np.stack([trial.attempt_lengths for trial in mine])
         told = suite.reports_success or any(trial.success_told for trial in mine)
@@ -129,23 +175,23 @@ class _Queue:
     A trial's seed does not depend on the environment that plays it.
     """
 
-    def __init__(self, tasks: Sequence[str], trials: int, num_envs: int, seed: int) -> None:
-        self._tasks = tasks
-        self._jobs: list[int] = np.repeat(np.arange(len(tasks)), trials).tolist()
+    def __init__(self, tasks: Sequence[str], trials: int, num_envs: int, seed: int, jobs: Sequence[int]) -> None:
+        self._tasks, self.jobs = tasks, jobs
+        self._task_of: list[int] = np.repeat(np.arange(len(tasks)), trials).tolist()
         words = np.random.SeedSequence(seed, spawn_key=(EVALUATION_STREAM,))
-        self.policy_seed, *self._seeds = words.generate_state(len(self._jobs) + 1, np.uint64).tolist()
-        self.finished: list[Trial | None] = [None] * len(self._jobs)
-        self._waiting = deque(range(len(self._jobs)))
+        self.policy_seed, *self._seeds = words.generate_state(len(self._task_of) + 1, np.uint64).tolist()
+        self.finished: dict[int, Trial] = {}
+        self._waiting = deque(jobs)
         self._playing = [self._waiting.popleft() for _ in range(num_envs)]
 
     def first(self) -> tuple[list[int], list[str]]:
         """Seeds and tasks of the first trial of each environment."""
-        return [self._seeds[job] for job in self._playing], [self._tasks[self._jobs[job]] for job in self._playing]
+        return [self._seeds[job] for job in self._playing], [self._tasks[self._task_of[job]] for job in self._playing]
 
     @property
     def over(self) -> bool:
         """Whether every trial has been played."""
-        return None not in self.finished
+        return len(self.finished) == len(self.jobs)
 
     def follow(self, ended: list[Trial]) -> Start:
         """What comes after these trials."""
@@ -155,12 +201,12 @@ class _Queue:
         tasks: list[str | None] = [None] * num_envs
         for trial in ended:
             job = self._playing[trial.env_index]
-            if trial.task == self._jobs[job]:
+            if trial.task == self._task_of[job]:
                 self.finished[job] = trial
             else:  # another trial came in its place, when the worker died
                 self._waiting.append(job)
             if self._waiting:
                 job = self._playing[trial.env_index] = self._waiting.popleft()
                 mask[trial.env_index], seeds[trial.env_index] = True, self._seeds[job]
-                tasks[trial.env_index] = self._tasks[self._jobs[job]]
+                tasks[trial.env_index] = self._tasks[self._task_of[job]]
         return Start(mask, seeds, tasks)

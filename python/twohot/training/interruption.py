@@ -59,6 +59,10 @@ class Interruption:
         """The signal that waits to be acted upon, if one does."""
         return self._heard
 
+    def hear(self, number: int) -> None:
+        """Take it that this signal has come; `check` acts upon it. May be called by any thread."""
+        self._heard = self._heard or number
+
     def check(self) -> None:
         """Raise `Interrupted` where a signal has been heard."""
         if self._heard is not None:

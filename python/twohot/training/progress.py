@@ -61,6 +61,8 @@ class Progress:
         self.say(f"Training one agent on {what} of {config.environment.suite}, seed {config.seed}, {begin}.")
         if unplanned:
             self.say("It went on from an unplanned checkpoint: a valid run, not bit for bit the one never stopped.")
+        for task in self._bar.task_ids:  # of learners before these
+            self._bar.remove_task(task)
         self._epochs = self._bar.add_task("epochs", total=config.epochs, completed=epoch, note="")
         self._updates = self._bar.add_task("updates", total=config.updates_per_epoch, completed=updates, note="")
 

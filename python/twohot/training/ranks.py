@@ -36,6 +36,10 @@ class RankError(TwohotError, RuntimeError):
     """Another process of the run has failed, or the processes do not go together."""
 
 
+class LostLearnerError(RankError):
+    """Another learner has ended, or cannot be reached: all can start again."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process among those of its run.
@@ -83,7 +87,8 @@ class Ranks:
             ConfigurationError: the batch or the actors cannot be divided equally.
         """
         size = self.size
-        for name, value in ("batch_size", config.batch_size), ("collect.environments", config.collect.environments):
+        shared = {"batch_size": config.batch_size, "collect.environments": config.collect.environments}
+        for name, value in {**shared, "actors": config.actors}.items():
             if value % size:
                 raise ConfigurationError(f"{name}: expected a multiple of the {size} learners, got {value}")
         batch, steps = config.batch_size // size, config.optimizer.accumulation_steps
@@ -101,6 +106,8 @@ class Ranks:
         return replace(
             config,
             batch_size=batch,
+            learners=1,
+            actors=config.actors // size,
             collect=replace(config.collect, environments=config.collect.environments // size),
             replay=replace(config.replay, capacity_steps=capacity),
         )
@@ -237,9 +244,10 @@ def joined(device: str) -> Iterator[Ranks]:
     try:
         yield Ranks(distributed.get_rank(group), distributed.get_world_size(group), local, group, job)
     except RuntimeError as error:
-        if isinstance(error, TwohotError) or not any(word in str(error) for word in ("gloo", "NCCL")):
+        talking = isinstance(error, distributed.DistError) or any(word in str(error) for word in ("gloo", "NCCL"))
+        if isinstance(error, TwohotError) or not talking:
             raise
-        raise RankError(
+        raise LostLearnerError(
             f"another learner has ended, or cannot be reached ({str(error).splitlines()[0]:.200})"
         ) from error
     finally:

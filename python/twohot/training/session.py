@@ -18,7 +18,7 @@ from twohot.config.files import save_config, save_json, to_json
 from twohot.data.experience import Experience
 from twohot.data.rollout import Policy, Rollout, UniformPolicy, seeded_generator
 from twohot.data.spaces import replay_schema
-from twohot.envs import get_suite, reset_seeds
+from twohot.envs import Layout, TrialEnvironments, get_suite, reset_seeds
 from twohot.learning import statistics, update_norms
 from twohot.learning.learner import Learner
 from twohot.nets.frozen import freeze
@@ -31,6 +31,7 @@ from twohot.runs.metrics import MetricsWriter
 from twohot.runs.scores import EVALUATION_NAME, Kind, TaskScore, report, score_metrics
 from twohot.runs.writers import Writer
 from twohot.spaces import space_to_json
+from twohot.training.actors import Actors
 from twohot.training.build import make_environments, make_exploration, make_networks
 from twohot.training.callbacks import Callback, EpochEnd, own_metrics
 from twohot.training.epoch import Epoch
@@ -56,7 +57,7 @@ class Session:
         torch.set_num_threads(config.threads)
         torch.manual_seed(seeded_generator(config.seed, NETWORK_STREAM).initial_seed())
         self.device = self.ranks.device(config.device)
-        self.layout, self.environments = make_environments(self.part, (self.ranks.rank, self.ranks.size))
+        self.layout, self.environments = self._make_environments()
         spaces = self.environments.single_observation_space, self.environments.single_action_space
         try:
             self.agent = make_networks(config.agent, *spaces, self.device, predicts=config.objective.predicts)
@@ -91,7 +92,11 @@ class Session:
         assert self._replay is not None
         return self._replay
 
-    def _make_rollout(self) -> Rollout:
+    def _make_environments(self) -> tuple[Layout, TrialEnvironments]:
+        return make_environments(self.part, (self.ranks.rank, self.ranks.size))
+
+    def _make_rollout(self, steps: int = 0) -> Rollout | Actors:
+        """What collects, in a run that has taken so many steps."""
         return Rollout(
             self.environments,
             freeze(self.agent),
@@ -137,6 +142,7 @@ class Session:
                 self.rollout.restart(self._reset_seeds())
             collected = self._collect() if epoch >= config.collect.first_epoch else {}
             learned = self._learn(progress) if epoch >= config.warmup_epochs else {}
+            collected |= self._collected_meanwhile()
             last = epoch + 1 == config.epochs
             scores = self._evaluate(last) if last or (epoch + 1) % config.evaluate.every == 0 else {}
             rows: dict[RowKind, dict[str, Any]] = {"collect": collected, "update": learned, "evaluation": scores}
@@ -201,16 +207,12 @@ class Session:
 
     def _collect(self) -> dict[str, Any]:
         current, collect = self.current, self.config.collect
+        assert isinstance(self.rollout, Rollout)
         self.rollout.policy = freeze(self.agent)
         while self.ranks.largest(current.steps < collect.steps_per_epoch)[0]:
             before = self.rollout.environment_steps
-            with current.timed("collect"):
-                try:
-                    current.trials += self.rollout.collect(collect.steps_per_epoch - current.steps, self._pause_is_due)
-                except ValueError as error:
-                    if "whole capacity of the replay" not in str(error):
-                        raise
-                    raise ConfigurationError(f"replay.capacity_steps: too small for one trial ({error})") from error
+            with current.timed("collect"), run_replay.capacity_checked():
+                current.trials += self.rollout.collect(collect.steps_per_epoch - current.steps, self._pause_is_due)
             current.steps += (self.rollout.environment_steps - before) // collect.environments
             self._pause()
         return {
@@ -219,6 +221,13 @@ class Session:
             "collect/epsilon": self.exploration.schedule(self.rollout.environment_steps),
             "collect/steps_per_second": current.steps * collect.environments / current.clock["collect"],
         }
+
+    def _collected_meanwhile(self) -> dict[str, Any]:
+        """Metrics of what was collected while the epoch learned."""
+        return {}
+
+    def _before_update(self) -> None:
+        """Called before each update."""
 
     def _learn(self, progress: Progress) -> dict[str, Any]:
         config, current, updates = self.config, self.current, self.config.updates_per_epoch
@@ -238,6 +247,7 @@ class Session:
         assert isinstance(batches, Generator)
         with closing(batches):
             while current.updates < updates:
+                self._before_update()
                 with current.timed("sample"):
                     batch = next(batches).to(self.device)
                 with current.timed("update"):
@@ -379,6 +389,11 @@ class Session:
         agent = self.agent
         return {"observation": space_to_json(agent.observation_space), "action": space_to_json(agent.action_space)}
 
+    def _load_replay(self, path: Path, saved: dict[str, Any]) -> int:
+        """Put the replay back; returns how many steps it has beyond those of the checkpoint."""
+        self._replay = run_replay.load(self.part.replay, self.run, path, saved, self.ranks.rank)
+        return 0
+
     def restore(self, path: Path, state: dict[str, Any]) -> None:
         """Put back everything that `_save` took.
 
@@ -399,11 +414,10 @@ class Session:
             checkpoint.load_module(self.agent, checkpoint.read_tensors(path, "agent"))
             moments, updates = checkpoint.read_tensors(path, "optimizer"), checkpoint.count(state, "updates")
             self.learner.load_state_dict({"moments": moments, "updates": updates})
-            self._replay = run_replay.load(self.part.replay, self.run, path, mine["replay"], self.ranks.rank)
-            self.rollout = self._make_rollout()
+            steps = checkpoint.count(state, "environment_steps") + self._load_replay(path, mine["replay"])
+            self.rollout = self._make_rollout(steps)
             random = checkpoint.read_tensors(path, f"random{suffix}")
             torch.set_rng_state(random["torch"])
-            steps = checkpoint.count(state, "environment_steps")
             self.rollout.load_state_dict({"environment_steps": steps, "generator": random["policy"]})
             if "cuda" in random:
                 torch.cuda.set_rng_state(random["cuda"], self.device)

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from twohot.config import ConfigurationError, TrainConfig
+from twohot.config import ConfigurationError, RayConfig, TrainConfig
 from twohot.config.files import from_json, load_config, save_config, save_json, to_json
 from twohot.info import START_NAME, describe_kernels, describe_run, read_start
 from twohot.runs import checkpoint
 from twohot.runs.ownership import OWNER_NAME, owned
 from twohot.runs.writers import Writer
 from twohot.text import printable
+from twohot.training.actor_session import ActorSession
 from twohot.training.callbacks import Callback
+from twohot.training.cluster import cluster
 from twohot.training.interruption import Interruption
+from twohot.training.placed_learners import Placed, place_learners
 from twohot.training.progress import Progress
-from twohot.training.ranks import RankError, Ranks, joined
+from twohot.training.ranks import RankError, Ranks, joined, learners
 from twohot.training.session import Session
 
 __all__ = ["resume", "train"]
 
-FREE_SETTINGS = frozenset({"epochs", "checkpoint_minutes"})
+FREE_SETTINGS = frozenset(
+    {"epochs", "checkpoint_minutes", "actors", *(f"ray.{setting.name}" for setting in fields(RayConfig))}
+)
 """Settings in which a resumed run may differ from its checkpoint."""
 
 
@@ -60,6 +66,7 @@ def train(
     progress: Progress,
     callbacks: Sequence[Callback] = (),
     writers: Sequence[Writer] | None = None,
+    placed: Placed | None = None,
 ) -> None:
     """Run `config` from the beginning in a new directory `run`; `twohot.train` is the function for users.
 
@@ -70,25 +77,47 @@ def train(
         config: what to do. run: the directory. progress: shows it.
         callbacks: called at the end of each epoch. writers: where rows of metrics go beside `metrics.jsonl`; None: to
             TensorBoard.
+        placed: where this is a process of Ray's.
 
     Raises:
         ConfigurationError: when the directory already holds a run, or the configuration cannot run.
         OwnedRunError: when another process works in the directory.
         Interrupted: by a signal; the run can be resumed.
     """
+    if config.learners > 1 and not (placed and learners() > 1):
+        _require_new(run)
+        config = replace(config, threads=config.threads or 1)
+        means: dict[str, Any] = {"callbacks": callbacks, "writers": writers}
+        place_learners(
+            config, run, progress, partial(train, config, run, **means), partial(resume, run, **means), placed
+        )
+        return
     config = resolve(config)
-    with joined(config.device) as ranks, Interruption() as interruption, _owned(run, ranks, _require_new) as ready:
+    with (
+        cluster(config),  # whose handlers of signals ours take the place of
+        joined(config.device) as ranks,
+        placed.interruption if placed else Interruption() as interruption,
+        _owned(run, ranks, _require_new) as ready,
+    ):
         if ranks.is_first:
             _require_new(run)  # nor was it begun while the lock was awaited
         ready()
         ranks.require_alike(config, run, OWNER_NAME)
-        with closing(Session(config, run, interruption, ranks)) as session:
+        with closing(_session(config)(config, run, interruption, ranks)) as session:
             if ranks.is_first:
-                about = {} if ranks.size == 1 else {"learners": f"{ranks.size}, by torchrun"}
-                save_json({**describe_run(), "kernels": _kernels(config), **about}, run / START_NAME)
+                about = {**describe_run(), "kernels": _kernels(config), **(placed.about if placed else {})}
+                if ranks.size > 1:
+                    about["learners"] = f"{ranks.size}, by {'Ray' if placed else 'torchrun'}"
+                if config.actors:
+                    about["actors"] = f"{config.actors}, by Ray; not bit for bit the same when it is run again"
+                save_json({label: value for label, value in about.items() if value}, run / START_NAME)
                 save_config(config, run / "config.json")
             session.start()
             session.loop(progress, callbacks, writers)
+
+
+def _session(config: TrainConfig) -> type[Session]:
+    return ActorSession if config.actors else Session
 
 
 @contextmanager
@@ -140,6 +169,10 @@ def resume(
     checkpoint_minutes: float | None = None,
     callbacks: Sequence[Callback] = (),
     writers: Sequence[Writer] | None = None,
+    *,
+    actors: int | None = None,
+    ray: RayConfig | None = None,
+    placed: Placed | None = None,
 ) -> None:
     """Continue a run from its newest checkpoint, or from the beginning where it has none.
 
@@ -150,28 +183,33 @@ def resume(
 
     Args:
         run: the run's directory. epochs: a new total of epochs, at least those begun; None keeps the old one.
-        checkpoint_minutes: in the place of the configuration's; None keeps it. callbacks, writers: as for `train`.
+        checkpoint_minutes, actors, ray: in the place of the configuration's; None keeps them.
+        callbacks, writers, placed: as for `train`.
 
     Raises:
         ConfigurationError, CheckpointError: as their messages say; the run is as it was.
         OwnedRunError, Interrupted: as for `train`.
     """
     _require_begun(run)
-    config = load_config(run / "config.json")
+    config = _changed(load_config(run / "config.json"), checkpoint_minutes, actors, ray)
+    if config.learners > 1 and not (placed and learners() > 1):
+        means = {"epochs": epochs, "checkpoint_minutes": checkpoint_minutes, "callbacks": callbacks, "writers": writers}
+        work = partial(resume, run, **means, actors=actors, ray=ray)
+        place_learners(config, run, progress, work, work, placed)
+        return
     with (
+        cluster(config),
         joined(usable_device(config.device)) as ranks,
-        Interruption() as interruption,
+        placed.interruption if placed else Interruption() as interruption,
         _owned(run, ranks, _require_begun) as ready,
     ):
         ready()
-        config = load_config(run / "config.json")
+        config = _changed(load_config(run / "config.json"), checkpoint_minutes, actors, ray)
         found = checkpoint.latest(run)
         if (first := ranks.tell("checkpoint", found and found.name)) != (found and found.name):
             seen = found and found.name
             raise RankError(f"{run}: rank {ranks.rank} sees the checkpoint {seen}, the first rank {first}")
         state = checkpoint.read_state(found) if found else None
-        if checkpoint_minutes is not None:
-            config = replace(config, checkpoint_minutes=checkpoint_minutes)
         done = begun = 0
         if found and state:
             with checkpoint.reading(found):
@@ -187,7 +225,7 @@ def resume(
             progress.finished(run, config)
             return
         ranks.require_alike(config, run, OWNER_NAME)
-        with closing(Session(config, run, interruption, ranks)) as session:
+        with closing(_session(config)(config, run, interruption, ranks)) as session:
             if found and state:
                 session.restore(found, state)
             else:
@@ -196,6 +234,13 @@ def resume(
                 _describe_continuations(run, session.continued)
                 save_config(config, run / "config.json")
             session.loop(progress, callbacks, writers)
+
+
+def _changed(
+    config: TrainConfig, checkpoint_minutes: float | None, actors: int | None, ray: RayConfig | None
+) -> TrainConfig:
+    changes = {"checkpoint_minutes": checkpoint_minutes, "actors": actors, "ray": ray}
+    return replace(config, **{name: value for name, value in changes.items() if value is not None})
 
 
 def _describe_continuations(run: Path, continued: list[int]) -> None:

@@ -1,16 +1,20 @@
 """Play the agents of one run or several, print what they reached, and write it down.
 
 evaluate RUN [RUN ...]   play trained agents, per task and per attempt
+evaluate RUN --actors N [--ray-address ADDRESS]   the same, by N processes of this machine or of a Ray cluster
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from twohot.cli.options import console, parse, run_directory
 from twohot.config import TrainConfig
@@ -22,13 +26,17 @@ from twohot.inference.networks import load_networks
 from twohot.nets.frozen import freeze
 from twohot.reports.numbers import format_interval, format_number
 from twohot.reports.terminal import print_table
-from twohot.runs.scores import EVALUATION_NAME, report
+from twohot.runs.scores import EVALUATION_NAME, TaskScore, report
 from twohot.text import printable
-from twohot.training.evaluate import evaluate_all
+from twohot.training.cluster import connected
+from twohot.training.evaluate import evaluate_all, parts_of
+from twohot.training.placed_evaluation import evaluate_placed
 from twohot.training.train import usable_device
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from twohot.agent import AgentNetworks
 
 VIDEOS_NAME = "videos"
 
@@ -60,6 +68,12 @@ class EvaluateOptions:
     """mp4 needs the extra `twohot[video]`; auto takes it where it is installed, else gif."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes cuda where there is one, else cpu."""
+    actors: int = 0
+    """Processes that the trials are divided over, on CPUs (needs Ray); 0: this one plays all. Environments are those of
+    one process, but actions are sampled by other random numbers for another number of actors, so that scores are as
+    good, and not the same; with --greedy they are the same, but for what rounding decides."""
+    ray_address: str = ""
+    """Ray cluster whose nodes play: auto, or HOST:PORT; empty starts Ray on this machine alone."""
 
 
 def run(arguments: list[str]) -> int:
@@ -67,10 +81,18 @@ def run(arguments: list[str]) -> int:
     options = parse(EvaluateOptions, "evaluate", arguments)
     if options.trials < 1:
         raise UsageError(f"--trials: expected at least 1, got {options.trials}")
+    if options.actors < 0:
+        raise UsageError(f"--actors: expected at least 0, got {options.actors}")
+    if options.ray_address and not options.actors:
+        raise UsageError("--ray-address: expected --actors N too")
+    if options.actors and options.device not in ("auto", "cpu"):
+        raise UsageError(f"--device: actors play on CPUs; expected auto or cpu with --actors, got {options.device}")
     directories = [run_directory(run) for run in options.runs]
     if len({directory.resolve() for directory in directories}) < len(directories):
         raise UsageError(f"expected every run once, got {', '.join(map(str, directories))}")
-    evaluate(options, directories, console())
+    needs = {f"actors: {options.actors} with a CPU each": float(options.actors)}
+    with connected(options.ray_address, needs, "--actors") if options.actors else nullcontext():
+        evaluate(options, directories, console())
     return 0
 
 
@@ -83,7 +105,7 @@ def evaluate(options: EvaluateOptions, directories: Sequence[Path], output: Cons
         UsageError: the runs' agents do not play the same tasks, or cannot play those that are asked for.
         CheckpointError, ConfigurationError: a run has no checkpoint, or a corrupt one; or no such device.
     """
-    device = usable_device(options.device)
+    device = usable_device(options.device) if not options.actors else "cpu"
     scores, played = {}, None
     for directory in directories:
         config, networks = load_networks(directory)
@@ -93,10 +115,9 @@ def evaluate(options: EvaluateOptions, directories: Sequence[Path], output: Cons
         if options.tasks:
             config = _playing(config, options.tasks, layout)
         played = _same_tasks(played, config, directory)
-        policy = freeze(networks.to(device))
         greedy = options.greedy or config.evaluate.greedy
-        how: dict[str, Any] = {"layout": layout, "seed": options.seed, "device": device, "greedy": greedy}
-        found = evaluate_all(policy, config.environment, config.evaluate, trials=options.trials, **how)
+        how: dict[str, Any] = {"layout": layout, "seed": options.seed, "greedy": greedy}
+        found = _played(networks, config, output, options, device, how)
         scores[str(directory)] = found
         facts = {"trials": options.trials, "seed": options.seed, "greedy": greedy}
         if not options.tasks:
@@ -105,15 +126,35 @@ def evaluate(options: EvaluateOptions, directories: Sequence[Path], output: Cons
             from twohot.training.video import record
 
             form = options.video_format
-            for line in record(
-                policy, config.environment, config.evaluate, directory / VIDEOS_NAME, **how, container=form
-            ):
+            policy, where = freeze(networks.to(device)), directory / VIDEOS_NAME
+            how |= {"device": device, "container": form}
+            for line in record(policy, config.environment, config.evaluate, where, **how):
                 output.print(printable(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
     result = report(scores, **facts)
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         save_json(result, options.json)
     print_report(output, result)
+
+
+def _played(
+    networks: AgentNetworks,
+    config: TrainConfig,
+    output: Console,
+    options: EvaluateOptions,
+    device: str,
+    how: dict[str, Any],
+) -> list[TaskScore]:
+    """The scores of an agent, whose trials are played here or by actors."""
+    asked, how = (config.environment, config.evaluate), {**how, "trials": options.trials}
+    if not options.actors:
+        return evaluate_all(freeze(networks.to(device)), *asked, device=device, **how)
+    count = options.trials * sum(len(part.environment.tasks) for part in parts_of(*asked))
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=output, disable=not output.is_terminal) as progress:
+        bar = progress.add_task("trials", total=count)
+        advance = partial(progress.advance, bar)
+        return evaluate_placed(networks, *asked, actors=options.actors, played=advance, **how)
 
 
 def _playing(config: TrainConfig, tasks: tuple[str, ...], layout: Layout) -> TrainConfig:

@@ -1,6 +1,6 @@
 """Compare settings over seeds, from a file that says what is to be run.
 
-study run FILE [options]      run what a study lacks, as many runs at a time as there are cores
+study run FILE [options]      run what a study lacks, as many runs at a time as there are cores, here or on a cluster
 study report FILE [options]   compare the settings of a study on one HTML page
 """
 
@@ -19,7 +19,9 @@ from twohot.errors import UsageError
 from twohot.text import printable
 
 if TYPE_CHECKING:
-    from twohot.studies.study import Study
+    from rich.console import Console
+
+    from twohot.studies.study import RunKey, Study
 
 USAGE = """\
 usage: twohot study COMMAND ...
@@ -46,9 +48,11 @@ class StudyRunOptions:
     """Runs to do, as SETTING-SEED, or settings; one run alone is shown as `twohot train` shows it. On a cluster, an
     array job gives each of its tasks one."""
     jobs: int = 0
-    """Runs at a time; 0 is as many as there are cores for their threads."""
+    """Runs at a time; 0 is as many as there are cores (of the cluster) for their threads."""
     runs: Path | None = None
-    """Folder of the run directories; by default runs/STUDY."""
+    """Folder of the run directories; by default runs/STUDY. With --ray-address, one that all nodes share."""
+    ray_address: str = ""
+    """Ray cluster whose nodes do the runs: auto, or HOST:PORT; needs Ray. Rows and progress come to this machine."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +106,16 @@ def _run(arguments: list[str]) -> int:
         printable(f"{study.name}: {len(chosen)} runs, {len(chosen) - len(missing)} of them done"), soft_wrap=True
     )
     try:
-        if len(options.only) == 1 and len(missing) == 1 and str(missing[0]) == options.only[0]:
+        if (
+            not options.ray_address
+            and len(options.only) == 1
+            and len(missing) == 1
+            and str(missing[0]) == options.only[0]
+        ):
             run_one(study, missing[0], runs, Progress(output))
             failed = []
+        elif options.ray_address and missing:
+            failed = _run_placed(study, missing, runs, options, output)
         else:
             failed = run_missing(study, missing, runs, options.jobs or _jobs(study), output)
     except Interrupted as interrupted:
@@ -115,6 +126,17 @@ def _run(arguments: list[str]) -> int:
         return 1
     output.print(f"Rows: {printable(study.rows_path)}", soft_wrap=True)
     return 0
+
+
+def _run_placed(
+    study: Study, missing: list[RunKey], runs: Path, options: StudyRunOptions, output: Console
+) -> list[RunKey]:
+    from twohot.studies.placed_runs import PlacedRun, room_for
+    from twohot.studies.runner import run_missing
+    from twohot.training.cluster import connected
+
+    with connected(options.ray_address, {"a run": 1.0}, "--ray-address"):
+        return run_missing(study, missing, runs, options.jobs or room_for(study), output, PlacedRun)
 
 
 def _jobs(study: Study) -> int:

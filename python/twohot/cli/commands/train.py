@@ -100,7 +100,12 @@ def _resume(arguments: list[str]) -> int:
 
     options = parse(ResumeOptions, "train", arguments)
     run = run_directory(options.resume)
-    free = {"epochs": options.epochs, "checkpoint_minutes": options.checkpoint_minutes}
+    free = {
+        "epochs": options.epochs,
+        "checkpoint_minutes": options.checkpoint_minutes,
+        "actors": options.actors,
+        "ray.address": options.ray_address,
+    }
     free = {setting: value for setting, value in free.items() if value is not None}
     return _finish(run, lambda: train(resume=run, options=free, writers=options.writers))
 
