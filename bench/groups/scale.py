@@ -1,16 +1,25 @@
-"""What several learners gain over one: a step of two processes with half the batch each, on one machine."""
+"""What several learners gain over one, and what actors beside a learner cost, on one machine."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import replace
 
+from bench.cases import how_far
+from bench.cases.actor_speed import (
+    actors_of_procgen,
+    actors_that_sleep,
+    images_taken_in,
+    publication,
+    vectors_taken_in,
+)
+from bench.cases.kills import kills_of_everything
 from bench.groups.learner import commands
 from bench.harness.compare import Comparison, Figures, Goal, goal_rows, rows
 from bench.harness.group import Group, Table
 from bench.harness.measure import Record, Row
 from bench.harness.worker import LearnerWorkload, Worker, WorkerCommand, as_argument
-from bench.tables import cell, conditions, goals_table, table
+from bench.tables import cell, conditions, figure_row, goals_table, table
 
 ONE, HALF, TWO = "one learner", "one learner, half the batch", "two learners, half the batch each"
 WORKLOAD = LearnerWorkload(8, 128, threads=1)
@@ -41,22 +50,98 @@ def two_learners() -> list[Row]:
 
 
 def write_table(records: list[Record]) -> list[str]:
-    """Times of a step, and the goals."""
+    """Times of a step of two learners, and their goals."""
     own = [row for row in records if row["case"] == CASE]
     body = [[row["provider"], cell(row, "p50")] for row in own]
     return [
         *table(["a step, in ms", "median"], body),
         "",
-        *goals_table([row for row in records if row["case"] == "goal"]),
+        *goals_table([row for row in records if row["case"] == "goal" and row["shape"] == WORKLOAD.shape]),
         "",
         f"Width 256, 3 layers, {WORKLOAD.shape}; one thread a process, which talk through gloo on one machine. "
         f"{conditions(own[0])}. `python -m bench.run scale`.",
     ]
 
 
+def of_actors(records: list[Record]) -> list[Record]:
+    """Rows of learners with actors, in processes of Ray's."""
+    return [row for row in records if row["mode"] == "actors"]
+
+
+def write_actors(records: list[Record]) -> list[str]:
+    """Goals of actors beside a learner, and the figures that they stand on."""
+    records = of_actors(records)
+    goals = [row for row in records if row["case"] == "goal"]
+    if not goals:
+        return ["Not measured yet."]
+    others = [row for row in records if row["case"].startswith(("beside", "taken in", "kills"))]
+    return [
+        *goals_table(goals),
+        "",
+        *table(["what", "median", "p20 to p80", "unit", "against"], [figure_row(row) for row in others]),
+        "",
+        f"{conditions(goals[0])}. `python -m bench.run scale`, and `--only kills` for the kills.",
+    ]
+
+
+def write_constants(records: list[Record]) -> list[str]:
+    """Constants, and what they foretell of fake actors beside what was measured."""
+    records = of_actors(records)
+    constants = [row for row in records if row["case"] == how_far.CASE]
+    if not constants:
+        return ["Not measured yet."]
+    checks = [row for row in records if row["case"] == how_far.CHECK]
+    return [
+        *table(
+            ["constant", "measured", "unit"], [[row["provider"], cell(row, "p50"), row["unit"]] for row in constants]
+        ),
+        "",
+        *table(
+            ["fake actors that answer five times a second", "measured", "computed"],
+            [[row["provider"], cell(row, "p50"), cell(row, "share_of_limit")] for row in checks],
+        ),
+        "",
+        f"{conditions(constants[0])}. `python -m bench.run scale --only constants`.",
+    ]
+
+
+def write_arithmetic(records: list[Record]) -> list[str]:
+    """When which part is full, up to 10 000 actors and 64 learners."""
+    records = of_actors(records)
+    if not any(row["case"] == how_far.CASE for row in records):
+        return ["Not measured yet."]
+    body = []
+    for kind, steps in how_far.STEPS.items():
+        constants, size = how_far.constants_of(records, kind), how_far.step_bytes(how_far.schema_of(kind))
+        for actors, learners in how_far.SIZES:
+            setting = how_far.Setting(actors, learners, steps, size, how_far.POLICY_BYTES)
+            part, share = how_far.first_full(setting, constants)
+            calls, taken = how_far.calls_per_second(setting), how_far.bytes_in(setting)
+            fits = "yes" if share <= 1 else f"no: at {actors / share:,.0f} actors"
+            amounts = [f"{actors:,}", f"{learners}", f"{calls:,.0f}", f"{taken / 1e6:,.1f}"]
+            body.append([f"{kind}, {steps:g} steps/s", *amounts, f"{part}, {100 * share:.2g} %", fits])
+    head = ["each actor", "actors", "learners", "calls/s", "MB/s in", "fullest part of a learner's machine", "fits"]
+    return [*table(head, body), "", "Arithmetic: nothing of this table was run."]
+
+
+PAGE = "docs/how_far_it_scales.md"
 GROUP = Group(
-    measures="two learners beside one, on one machine: 2 minutes",
-    gates=("learning/test_data_parallel.py",),
-    cases=(two_learners,),
-    tables=(Table("scale", write_table, ("scale",), page="docs/several_learners.md"),),
+    measures="two learners beside one, actors beside a learner, on one machine: a quarter of an hour; kills on request",
+    gates=("learning/test_data_parallel.py", "training/test_actor.py", "training/test_balance.py"),
+    cases=(
+        two_learners,
+        actors_that_sleep,
+        actors_of_procgen,
+        vectors_taken_in,
+        images_taken_in,
+        publication,
+        how_far.constants_and_check,
+    ),
+    on_request=(kills_of_everything,),
+    tables=(
+        Table("scale", write_table, ("scale",), page="docs/several_learners.md"),
+        Table("actors", write_actors, ("scale",), page=PAGE),
+        Table("how_far_constants", write_constants, ("scale",), page=PAGE),
+        Table("how_far", write_arithmetic, ("scale",), page=PAGE),
+    ),
 )

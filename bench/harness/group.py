@@ -12,6 +12,9 @@ from bench.harness.measure import Record, Row, SeedResult
 ROOT = Path(__file__).resolve().parents[2]
 
 
+Case = Callable[[], list[Row | SeedResult]]
+
+
 @dataclass(frozen=True)
 class Table:
     """Lines of Markdown between `<!-- table:NAME -->` and `<!-- end -->` of a page, written from the results.
@@ -39,10 +42,12 @@ class Group:
         cases: functions that measure; the first line of the docstring of each is printed.
         tables: what shows the results.
         long: only runs when it is named.
+        on_request: cases that run only where `--only` names them.
     """
 
     measures: str
     gates: tuple[str, ...]
-    cases: tuple[Callable[[], list[Row | SeedResult]], ...]
+    cases: tuple[Case, ...]
     tables: tuple[Table, ...] = ()
     long: bool = False
+    on_request: tuple[Case, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -48,16 +48,23 @@ def by_processor(rows: Sequence[Record]) -> dict[str, list[Record]]:
     return found
 
 
-def write(folder: Path, name: str, rows: Sequence[Row | SeedResult], conditions: Record) -> None:
+def write(
+    folder: Path,
+    name: str,
+    rows: Sequence[Row | SeedResult],
+    conditions: Record,
+    cases: Collection[str] | None = None,
+) -> None:
     """One CSV for each kind of row in the group, and the same on the screen.
 
-    The rows take the place of those that this processor had in `folder`; those of other processors stay.
+    The rows take the place of those that this processor had in `folder`; those of other processors stay. Where the
+    rows are those of some `cases` alone, they take the place of rows of the same names, and of failures of these cases.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for kind, suffix in ((Row, ""), (SeedResult, "_returns")):
         path = folder / f"{name}{suffix}.csv"
-        kept = [row for row in _stored(path) if processor(row) != processor(conditions)]
         own = [row for row in rows if isinstance(row, kind)]
+        kept = [row for row in _stored(path) if processor(row) != processor(conditions) or _stays(row, own, cases)]
         path.unlink(missing_ok=True)
         if not own and not kept:
             continue
@@ -67,6 +74,14 @@ def write(folder: Path, name: str, rows: Sequence[Row | SeedResult], conditions:
             writer.writeheader()
             writer.writerows([*kept, *({**asdict(row), **conditions} for row in own)])
         print("\n".join(f"  {row}" for row in own))
+
+
+def _stays(row: Record, new: Sequence[Row | SeedResult], cases: Collection[str] | None) -> bool:
+    """Whether a row of this processor stays beside the new ones of some cases."""
+    if cases is None or row.get("case") in cases:
+        return False
+    names = {(each.case, each.provider) for each in new if isinstance(each, Row)}
+    return (row.get("case"), row.get("provider")) not in names
 
 
 def _stored(path: Path) -> list[Record]:
