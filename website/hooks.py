@@ -22,7 +22,15 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 LINK = re.compile(r"(\]\()([^)\s#]+)?(#[^)\s]*)?(\))")
 FENCE = re.compile(r"(^ *```.*?^ *```)", re.MULTILINE | re.DOTALL)
-LANGUAGES = {".py": "python", ".toml": "toml", ".sh": "bash", ".h": "cpp", ".cc": "cpp"}
+LANGUAGES = {
+    ".py": "python",
+    ".toml": "toml",
+    ".sh": "bash",
+    ".h": "cpp",
+    ".cc": "cpp",
+    ".sbatch": "bash",
+    ".yaml": "yaml",
+}
 
 
 def place(source: str) -> str:
