@@ -42,7 +42,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "rl2-small": Preset(
-        "Seven bandits and MDPs of the RL^2 tables, at once; some 90 minutes on one core (not yet run to its end).",
+        "Seven bandits and MDPs of the RL^2 tables, at once; some 90 minutes on one core.",
         config.TrainConfig(
             epochs=400,
             updates_per_epoch=100,
