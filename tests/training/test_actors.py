@@ -107,7 +107,7 @@ def test_the_report_draws_them(run) -> None:
 def test_a_run_that_is_interrupted_goes_on_with_other_actors(ray, tmp_path) -> None:
     path = tmp_path / "run"
     longer = replace(ACTORS, epochs=200, evaluate=replace(ACTORS.evaluate, every=1000))
-    timer = threading.Thread(target=_signal_when, args=(path, 2))
+    timer = threading.Thread(target=_signal_when, args=(path, 2), daemon=True)
     timer.start()
     with pytest.raises(Interrupted):
         train(longer, path, quiet())
@@ -125,7 +125,10 @@ def test_a_run_that_is_interrupted_goes_on_with_other_actors(ray, tmp_path) -> N
 
 
 def _signal_when(run: Path, checkpoints: int) -> None:
+    until = time.monotonic() + 120
     while len(list(run.glob("checkpoints/epoch-*"))) < checkpoints:
+        if time.monotonic() > until:
+            return
         time.sleep(0.05)
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -114,7 +114,7 @@ class Actors:
         self._own = config.collect.environments // config.actors
         self._since = steps
         self.steps = steps // learners
-        """Environment steps in the replay that these actors have taken, and what was taken before."""
+        """Environment steps that these actors have brought, those of open trials too, and what was taken before."""
         self._limit = 0.0
         self._version, self._weights = -1, None
         self._staged: dict[str, torch.Tensor] = {}
@@ -344,7 +344,9 @@ class Actors:
             except self._ray.exceptions.RayActorError as error:
                 self._ended(actor, error)
                 continue
-            except self._ray.exceptions.RayError:  # the object is lost with the node that had it
+            except self._ray.exceptions.RayError as error:  # the object is lost with the node that had it
+                if call == process.begins:
+                    self._ended(actor, error)
                 process.calls.pop(call, None)
                 continue
             process.heard = time.monotonic()
@@ -388,7 +390,7 @@ class Actors:
         with self._changed:
             self._counts.restarts += 1
         self._retry[actor] = (
-            now + min(2.0 ** (failures - 1) - 1, MAX_WAIT_SECONDS),
+            now + min(2.0 ** min(failures - 1, 10) - 1, MAX_WAIT_SECONDS),
             process.life + 1,
             failures,
             failing,
