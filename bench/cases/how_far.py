@@ -19,7 +19,8 @@ from bench.cases.beside import ACTIONS, IMAGE, LENGTH, VECTOR, Beside, Offer, fa
 from bench.harness.measure import Record, Row
 from twohot.data.spaces import replay_schema
 from twohot.replay import Replay, Schema
-from twohot.training.actors import BLOCK_SECONDS, CALLS
+from twohot.training.actor_pool import CALLS
+from twohot.training.actors import BLOCK_SECONDS
 
 CASE = "how far: constants"
 CHECK = "how far: measured"

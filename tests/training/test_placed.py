@@ -31,7 +31,7 @@ from twohot.studies.placed_runs import PlacedRun, StudyRun, room_for
 from twohot.studies.runner import finished_runs, run_missing
 from twohot.studies.study import RunKey, load_study
 from twohot.training import evaluate, placed_evaluation, placed_learners
-from twohot.training.actors import ActorError
+from twohot.training.actor_pool import ActorError
 from twohot.training.build import make_environments, make_networks
 from twohot.training.evaluate import evaluate_all, parts_of
 from twohot.training.interruption import Interrupted
@@ -50,6 +50,7 @@ PLACED = replace(ALONE, learners=2)
 @pytest.fixture(scope="module")
 def small_ray():
     """Ray on this machine, which the runs of these tests find."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options = {"num_cpus": 4, "num_gpus": 0, "object_store_memory": 80_000_000}
     ray.init("local", **options, include_dashboard=False, log_to_driver=False)
     yield

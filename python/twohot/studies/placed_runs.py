@@ -99,10 +99,13 @@ class PlacedRun:
             found = self._failed(str(error.cause or error).strip().splitlines()[-1])
         except self._ray.exceptions.RayError as error:
             self._deaths += 1
+            self._ray.kill(self._handle)  # one that cannot be reached may live
             if not self._heard and self._deaths <= MAX_RESTARTS:
                 self._begin()
                 return None
-            found = self._failed(f"its process has died {self._deaths} times ({str(error).strip().splitlines()[0]})")
+            found = self._failed(
+                f"its process has died {self._deaths} times ({(str(error).strip() or repr(error)).splitlines()[0]})"
+            )
         self._ray.kill(self._handle)
         if isinstance(found, int):
             return found

@@ -36,8 +36,12 @@ class ActorSession(Session):
     def close(self) -> None:
         """End the actors too."""
         if isinstance(getattr(self, "rollout", None), Actors):
-            self.actors.close()
-        super().close()
+            try:
+                self.actors.close()
+            finally:
+                super().close()
+        else:
+            super().close()
 
     def _make_environments(self) -> tuple[Layout, TrialEnvironments]:
         """One, for the spaces: the actors have their own."""
@@ -73,7 +77,8 @@ class ActorSession(Session):
 
     def _learn(self, progress: Progress) -> dict[str, Any]:
         if self.config.updates_per_epoch:
-            self._before_update()  # there is a trajectory now
+            self._before_update()  # there is a trajectory now, or a signal
+            self._pause()
         return super()._learn(progress)
 
     def _collected_meanwhile(self) -> dict[str, Any]:
@@ -99,7 +104,7 @@ class ActorSession(Session):
             0, int(self.actors.environment_steps - self.balance.begun(self.epoch)) // self.config.collect.environments
         )
         current.clock["collect"] = max(current.clock["collect"], MIN_SECONDS)
-        current.trials += self.actors.take()[0]
+        current.trials += self.actors.take_trials()
         with self.actors.still():
             super()._save(planned=planned)
 

@@ -53,7 +53,7 @@ def connected(address: str, needs: Mapping[str, float], what: str) -> Iterator[N
             _require_listening(address)
             ray.init(log_to_driver=False, logging_level="error", **quiet, **options)
         except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise ConfigurationError(
                 f"ray: no cluster can be joined at {address!r} ({reason:.200}); `ray start --head` starts one, "
                 "one that asks for tokens needs RAY_AUTH_MODE=token here too, and without an address Ray is started on "

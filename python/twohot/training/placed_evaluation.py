@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from twohot.errors import TwohotError
 from twohot.extras import package
 from twohot.nets.frozen import freeze
 from twohot.runs.scores import TaskScore
-from twohot.training.actors import ActorError
+from twohot.training.actor_pool import ActorError
 from twohot.training.evaluate import ENVIRONMENTS, Part, parts_of, play, scores_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SHARES = 2
 """Of an actor in each part, so that one that is done early takes another."""
 MAX_FAILURES = 3
-"""Deaths, one after the other without a share in between."""
+"""Deaths of those that played one share, which is then taken to be what kills them."""
 POLL_SECONDS = 0.5
 
 
@@ -99,7 +99,7 @@ def _play_all(
 ) -> dict[tuple[int, tuple[int, ...]], list[Trial]]:
     ray = package("ray", "ray", "--actors")
     kept = ray.put(networks)
-    waiting, done, calls, failures = deque(shares), {}, {}, 0
+    waiting, done, calls, deaths = deque(shares), {}, {}, Counter()
 
     def begin() -> Any:
         remote = ray.remote(Player).options(num_cpus=cpus, max_restarts=0, scheduling_strategy="SPREAD")
@@ -120,17 +120,18 @@ def _play_all(
                 except ray.exceptions.RayTaskError as error:
                     raise (error.cause if isinstance(error.cause, Exception) else error) from None
                 except ray.exceptions.RayError as error:  # the process, or the node that had what it gave
-                    failures += 1
-                    if failures > MAX_FAILURES:
-                        last = str(error).strip().splitlines()[-1]
-                        raise ActorError(f"actors have died {failures} times in a row: {last:.500}") from error
+                    deaths[share] += 1
+                    if deaths[share] > MAX_FAILURES:
+                        last = (str(error).strip() or repr(error)).splitlines()[-1]
+                        raise ActorError(
+                            f"actors have died {deaths[share]} times in the same trials: {last:.500}"
+                        ) from error
                     waiting.append(share)
                     players.remove(player)
                     ray.kill(player)
                     player = begin()
                     players.append(player)
                 else:
-                    failures = 0
                     played(len(share[1]))
                 free.append(player)
     finally:

@@ -257,7 +257,9 @@ class _Group:
                 master = self._described()
             except self._ray.exceptions.RayActorError as error:
                 if "creation task" in str(error):  # as where a node lacks the package
-                    raise RankError(f"learners: cannot begin: {str(error).strip().splitlines()[-1]:.500}") from None
+                    raise RankError(
+                        f"learners: cannot begin: {(str(error).strip() or repr(error)).splitlines()[-1]:.500}"
+                    ) from None
                 return LostLearnerError(f"A learner has died while it began: {_reason(error)}")
             arguments = work, str(Path.cwd()), str(run), master, about
             calls = {handle.work.remote(*arguments): rank for rank, handle in enumerate(self._handles)}
