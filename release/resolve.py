@@ -42,6 +42,8 @@ def main() -> int:
         "compile",
         "--quiet",
         "--all-extras",
+        "--constraint",
+        "constraints.txt",
         "--only-binary",
         ":all:",
         *sources,
