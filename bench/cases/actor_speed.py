@@ -16,7 +16,8 @@ from bench.harness.compare import Figures, Goal, goal_rows
 from bench.harness.measure import Row, percentiles
 from twohot.config import AgentConfig, EnvironmentConfig, TrainConfig
 from twohot.presets import PRESETS
-from twohot.training.actor import Block, policy_weights
+from twohot.training.actor import Block
+from twohot.training.publication import PolicyNetworks
 
 ROUNDS = 4
 LEARNS, COLLECTS, BOTH = "learning alone", "collecting alone", "both"
@@ -171,7 +172,7 @@ def publication() -> list[Row]:
     with Beside(config, of_actors=Watched) as beside:
         actors = beside.actors
         assert isinstance(actors, Watched)
-        parameters = sum(tensor.numel() for tensor in policy_weights(beside.agent).values())
+        parameters = sum(tensor.numel() for tensor in PolicyNetworks(beside.agent).parameters())
         actors.allow(math.inf)
         _until(lambda: len(actors.acted.get(0, ())) == config.actors)
         for version in range(1, 9):

@@ -24,7 +24,7 @@ from twohot.learning.learner import Learner
 from twohot.presets import PRESETS
 from twohot.replay import Batch, Replay, Schema
 from twohot.spaces import as_dict_space, space_to_json
-from twohot.training import actors as actors_module
+from twohot.training import actor_pool
 from twohot.training.actor import Block, Place
 from twohot.training.actors import BLOCK_SECONDS, Actors
 from twohot.training.build import make_environments, make_networks
@@ -75,7 +75,7 @@ def fake_actor(schema: Schema, offer: Offer) -> type:
         def describe(self) -> dict[str, Any]:
             return {"twohot": twohot.__version__, "spaces": None, "host": "", "python": ""}
 
-        def collect(self, steps: int, seconds: float, environment_steps: int, version: int, weights: Any) -> Block:
+        def collect(self, steps: int, seconds: float, environment_steps: int, version: int, policy: Any) -> Block:
             began = time.perf_counter()
             self._due = max(self._due + 1 / offer.calls, began)
             time.sleep(self._due - began)
@@ -136,7 +136,7 @@ class Beside:
         self._stack.enter_context(started(config))
         if offer is not None:
             fake = fake_actor(self.schema, offer)
-            self._stack.enter_context(mock.patch.object(actors_module, "Actor", fake))
+            self._stack.enter_context(mock.patch.object(actor_pool, "Actor", fake))
         known = (
             None if offer else [space_to_json(each) for each in (self.agent.observation_space, self.agent.action_space)]
         )

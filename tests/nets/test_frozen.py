@@ -26,6 +26,7 @@ from twohot.nets.packed import MAX_ROWS, PackedPolicy
 from twohot.nets.policies import Categorical, Categoricals
 from twohot.nets.transformer import Transformer
 from twohot.spaces import ACTION_MASK
+from twohot.training.publication import Message, PolicyNetworks, unpack
 
 pytestmark = pytest.mark.usefixtures("nothing_forced")
 
@@ -97,6 +98,30 @@ def remembered(policy, window):
     steps = range(reward.shape[1])
     h = [policy.encode_step(state, {k: x[:, t] for k, x in seen.items()}, action[:, t], reward[:, t]) for t in steps]
     return torch.stack(h, 1)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@torch.no_grad()
+def test_a_policy_that_was_sent_acts_as_it_did(case):
+    """Its weights are where the object store has them, read alone."""
+    agent = make(*case)
+    staged = PolicyNetworks(make(*case)).on_cpu()
+    perturb(staged, 0.3)
+    staged.copy_from(agent)
+    message, window = staged.frozen(), windows(agent, 3, 7)
+    arrays = [array.copy() for array in message.tensors]
+    for array in arrays:
+        array.setflags(write=False)
+    policy = unpack(Message(message.pickled, arrays))
+    assert torch.equal(remembered(policy, window), remembered(freeze(agent), window))
+    assert {array.ctypes.data for array in arrays} >= {address for address in packed_addresses(policy) if address}
+    assert message.nbytes < sum(array.nbytes for array in arrays) + 50_000
+
+
+def packed_addresses(policy):
+    parts = policy.timestep_encoder, policy.trajectory_encoder, policy.actor
+    packed = [part.packed for part in parts if getattr(part, "packed", None)]
+    return [address for each in packed for address in each.weights.pointers]
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])

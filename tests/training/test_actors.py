@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.cases.beside import LENGTH, VECTOR, Beside, Offer, fake_config
+from bench.harness.group import ROOT
 from small import CONFIG, quiet
 from twohot.cli.main import main
 from twohot.config import ConfigurationError, EnvironmentConfig, RayConfig
@@ -37,7 +39,8 @@ def ray() -> Iterator[None]:
     import ray
 
     before = dict(os.environ)
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(Path(__file__).parents[1] / "helpers")}
+    paths = str(ROOT), str(Path(__file__).parents[1] / "helpers")
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": os.pathsep.join(paths)}
     ray.init(
         address="local",
         num_cpus=4,
@@ -160,6 +163,14 @@ def test_trials_longer_than_the_capacity_are_said_to_be(ray, tmp_path) -> None:
     environment = replace(ACTORS.environment, tasks=("RepeatFirstMedium",), reward_multipliers=())  # 415 steps
     with pytest.raises(ConfigurationError, match=r"replay\.capacity_steps: too small for one trial"):
         train(replace(small, environment=environment), tmp_path / "run", quiet())
+
+
+def test_the_bench_has_actors_that_play_nothing(ray) -> None:
+    with Beside(fake_config("quickstart", 2, 20_000), VECTOR, Offer(calls=10.0, trajectories=2)) as beside:
+        beside.fill()
+        found = beside.rates(1.0, learns=True, collects=True)
+        assert set(beside.replay.lengths().tolist()) == {LENGTH}
+    assert min(found["steps"], found["bytes"], found["calls"], found["updates"]) > 0
 
 
 def test_a_cluster_with_too_few_cpus_is_refused(ray, tmp_path) -> None:

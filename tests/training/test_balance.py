@@ -1,12 +1,15 @@
 """Actors and the learner wait for each other so that updates keep their number for each step."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from small import CONFIG
 from twohot.config import ConfigurationError, RayConfig
+from twohot.training.actor_session import ActorSession
 from twohot.training.balance import Balance
 
 BALANCE = Balance(steps=100, first=0, epochs=10, ahead=1.0, behind=0.0)
@@ -60,3 +63,26 @@ def test_settings_outside_their_range_are_refused(name: str, value: float) -> No
 def test_actors_divide_the_environments() -> None:
     with pytest.raises(ConfigurationError, match=r"actors: expected a divisor of collect\.environments = 4, got 3"):
         replace(CONFIG, actors=3, collect=replace(CONFIG.collect, environments=4))
+
+
+@pytest.mark.parametrize(("learners", "saves"), [(1, 2), (2, 0)])
+def test_a_learner_that_waits_saves_when_the_clock_asks_for_it(learners: int, saves: int) -> None:
+    """One of several does not: they save together."""
+    done: list[str] = []
+    due = iter([True, False, True, False])
+    session = SimpleNamespace(
+        balance=BALANCE,
+        epoch=1,
+        ranks=SimpleNamespace(size=learners),
+        interruption=SimpleNamespace(heard=None),
+        current=SimpleNamespace(timed=lambda name: nullcontext()),
+        actors=SimpleNamespace(
+            allow=lambda steps: done.append("allow"), wait=lambda steps, stop: done.append(f"wait {steps:g}")
+        ),
+        _pause_is_due=lambda: next(due),
+        _pause=lambda: done.append("save"),
+    )
+    ActorSession._wait(session, 0.0, 0.5)  # type: ignore[arg-type]
+    ActorSession._wait(session, 0.0, 0.5)  # type: ignore[arg-type]
+    assert done.count("save") == saves
+    assert done[:3] == (["allow", "wait 150", "save"] if saves else ["allow", "wait 75", "allow"])

@@ -34,11 +34,11 @@ from twohot.training import evaluate, placed_evaluation, placed_learners
 from twohot.training.actor_pool import ActorError
 from twohot.training.build import make_environments, make_networks
 from twohot.training.evaluate import evaluate_all, parts_of
-from twohot.training.interruption import Interrupted
+from twohot.training.interruption import Interrupted, Interruption
 from twohot.training.placed_evaluation import Player, evaluate_placed
 from twohot.training.placed_learners import Learner, place_learners
 from twohot.training.progress import Progress
-from twohot.training.ranks import LostLearnerError
+from twohot.training.ranks import LostLearnerError, RankError
 from twohot.training.train import resume, train
 
 ray = pytest.importorskip("ray")
@@ -117,6 +117,20 @@ def test_there_are_no_more_restarts_than_asked_for(
         place_learners(config, tmp_path / "run", quiet(), print, max)
     assert [cloudpickle.loads(each) for each in work] == [print] * 3  # nothing had begun
     assert not (tmp_path / "run").exists()
+
+
+def test_what_fails_after_a_signal_is_said_but_the_ends_of_others_are_not() -> None:
+    """As where the disk is full when learners save, or where the system ends some of them before they have."""
+    group, interruption = object.__new__(placed_learners._Group), Interruption()
+    group._ray, group._hosts = ray, ["here", "there"]
+    interruption.hear(signal.SIGTERM)
+    died, left = ray.exceptions.ActorDiedError(), RankError("another has ended")
+    with pytest.raises(OSError, match="no space"):
+        group._judged({0: OSError("no space"), 1: left}, interruption)
+    for ended in ({0: left}, {0: died}, {0: died, 1: left}, {0: LostLearnerError("it is gone")}, {0: signal.SIGTERM}):
+        with pytest.raises(Interrupted):
+            group._judged(ended, interruption)
+    assert group._judged({0: None, 1: None}, interruption) is None  # all were done already
 
 
 @pytest.mark.parametrize(

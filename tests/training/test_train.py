@@ -324,3 +324,21 @@ def test_it_learns_to_remember(tmp_path: Path) -> None:
     final = [row for row in read_metrics(tmp_path / "run") if row.kind == "evaluation"][-1].metrics
     assert np.isfinite(final["evaluation/return/RepeatFirstEasy"])
     assert final["evaluation/return/RepeatFirstEasy"] > -0.2
+
+
+@pytest.mark.parametrize("storage", ["memory", "disk"])
+def test_a_run_that_could_not_begin_is_in_nobodys_way(storage, monkeypatch, tmp_path) -> None:
+    """As where actors find no cluster, or lack the suite: the same line is given again, with other settings."""
+    config, run = dataclasses.replace(CONFIG, epochs=1), tmp_path / "run"
+    config = dataclasses.replace(config, replay=dataclasses.replace(config.replay, storage=storage))
+
+    def refuse(self, steps: int = 0) -> Rollout:
+        raise ConfigurationError("no such node")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "_make_rollout", refuse)
+        with pytest.raises(ConfigurationError, match="no such node"):
+            train(config, run, quiet())
+    assert not {"config.json", "replay"} & {path.name for path in run.iterdir()}
+    train(dataclasses.replace(config, seed=7), run, quiet())
+    assert load_config(run / "config.json").seed == 7

@@ -18,7 +18,10 @@ def linear_schedule(
     step: int | np.ndarray, start: float | np.ndarray, end: float | np.ndarray, over: int
 ) -> float | np.ndarray:
     """From `start` at step 0 to `end` at step `over`, and `end` from there on."""
-    progress = np.minimum(1.0, step / over) if over > 0 else 1.0
+    if over <= 0:
+        progress: float | np.ndarray = 1.0
+    else:
+        progress = min(1.0, step / over) if isinstance(step, int) else np.minimum(1.0, step / over)
     return start + (end - start) * progress
 
 
@@ -135,11 +138,10 @@ class Exploration:
         explore = self.generator.random(len(actions)) < epsilon
         if isinstance(self.action_space, spaces.MultiBinary):
             return self._flipped(actions, explore, action_mask)
-        return np.where(
-            np.expand_dims(explore, tuple(range(1, actions.ndim))),
-            random_choices(self.action_space, self.generator, len(actions), action_mask),
-            actions,
-        )
+        drawn = random_choices(self.action_space, self.generator, len(actions), action_mask)
+        if not explore.any():
+            return actions
+        return np.where(np.expand_dims(explore, tuple(range(1, actions.ndim))), drawn, actions)
 
     def _flipped(self, actions: np.ndarray, explore: np.ndarray, action_mask: np.ndarray | None) -> np.ndarray:
         begin = explore & (self._flips_left == 0)

@@ -28,8 +28,13 @@ def create(config: ReplayConfig, run: Path, schema: Schema, seed: int, rank: int
     empty = partial(Replay.create, schema, capacity_steps=config.capacity_steps, seed=seed, threads=config.threads)
     if config.storage == "memory":
         return empty()
-    shutil.rmtree(directory, ignore_errors=True)
+    remove(run, rank)
     return empty(directory=directory, segment_bytes=SEGMENT_BYTES, keep_evicted=True)
+
+
+def remove(run: Path, rank: int = 0) -> None:
+    """Remove the files of a replay on disk, if there are any."""
+    shutil.rmtree(run / _named(DIRECTORY, rank), ignore_errors=True)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -17,10 +17,11 @@ from twohot.config import TrainConfig
 from twohot.config.files import from_json
 from twohot.data.rollout import Rollout, Trial, seeded_generator
 from twohot.data.spaces import replay_schema
-from twohot.nets.frozen import freeze
+from twohot.extras import package
 from twohot.replay import Replay
-from twohot.spaces import space_to_json
-from twohot.training.build import make_environments, make_exploration, make_networks
+from twohot.spaces import as_dict_space, space_to_json
+from twohot.training.build import make_environments, make_exploration
+from twohot.training.publication import Message, unpack
 
 ACTOR_STREAM = 6
 """Of a run's seed (a spawn key of numpy's SeedSequence): networks, policy and exploration of actors."""
@@ -65,12 +66,6 @@ class Block:
     columns: dict[str, Any]
 
 
-def policy_weights(agent: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """What acting needs of the networks of an agent, by name; not copied."""
-    parts = ("timestep_encoder.", "trajectory_encoder.", "actor.")
-    return {name: tensor for name, tensor in agent.state_dict().items() if name.startswith(parts)}
-
-
 def part(config: TrainConfig) -> TrainConfig:
     """The configuration of one actor."""
     environments = config.collect.environments // config.actors
@@ -90,58 +85,59 @@ class Actor:
         mine = part(self._config)
         _, environments = make_environments(mine, (place.actor, place.actors))
         self._environments, self._place = environments, place
-        spaces = environments.single_observation_space, environments.single_action_space
         torch.manual_seed(seeded_generator(self._config.seed, *place.stream).initial_seed())
-        self._agent = make_networks(self._config.agent, *spaces, torch.device("cpu"))
-        for name in ("critics", "target_critics", "target_actor", "values"):  # acting needs none of them
-            setattr(self._agent, name, None)
-        self._replay = Replay.create(
-            replay_schema(self._agent.observation_space, self._agent.action_space), capacity_steps=OPEN_STEPS
-        )
+        observation, action = as_dict_space(environments.single_observation_space), environments.single_action_space
+        self._spaces = [space_to_json(space) for space in (observation, action)]
+        self._replay = Replay.create(replay_schema(observation, action), capacity_steps=OPEN_STEPS)
+        self._exploration = make_exploration(mine, action, place.stream)
         self._version = -1
-        self._rollout = Rollout(
-            environments,
-            freeze(self._agent),
-            generator=seeded_generator(self._config.seed, *place.stream, 0),
-            writer=self._replay.writer(mine.collect.environments),
-            exploration=make_exploration(mine, self._agent.action_space, place.stream),
-            rollouts=place.actors,
-        )
-        self._begun = False
+        self._rollout: Rollout | None = None
 
     def describe(self) -> dict[str, Any]:
         """What has to fit that of the learner, and where this is."""
-        spaces = self._agent.observation_space, self._agent.action_space
         return {
             "twohot": twohot.__version__,
             "python": sys.version.split()[0],
-            "spaces": [space_to_json(space) for space in spaces],
+            "spaces": self._spaces,
             "host": socket.gethostname(),
         }
 
-    def collect(
-        self, steps: int, seconds: float, environment_steps: int, version: int, weights: Mapping[str, np.ndarray]
-    ) -> Block:
+    def collect(self, steps: int, seconds: float, environment_steps: int, version: int, policy: Sequence[Any]) -> Block:
         """Take at most `steps` steps in every environment, and none that begins after `seconds`.
 
         Args:
             environment_steps: taken so far by all actors, by which the exploration is scheduled.
-            version, weights: of the newest policy.
+            version: of the newest policy. policy: its `Message`, or Ray's reference to it, which is asked for it once.
         """
-        if version != self._version:
-            for name, tensor in policy_weights(self._agent).items():
-                np.copyto(tensor.numpy(), weights[name], casting="no")
-            self._rollout.policy, self._version = freeze(self._agent), version
-        rollout, own = self._rollout, self._environments.num_envs
-        if not self._begun:
-            seeds = np.random.SeedSequence(self._config.seed, spawn_key=(*self._place.stream, 1))
-            rollout.restart(seeds.generate_state(own, np.uint64).tolist())
-            self._begun = True
+        rollout = self._ready(version, policy)
         rollout.environment_steps = environment_steps
         began = perf_counter()
         trials = rollout.collect(steps, lambda: perf_counter() - began >= seconds)
         taken = (rollout.environment_steps - environment_steps) // self._place.actors
         return Block(version, taken, perf_counter() - began, trials, self._replay.drain())
+
+    def _ready(self, version: int, policy: Sequence[Any]) -> Rollout:
+        """What plays, with this policy; begun where it has not."""
+        rollout, own = self._rollout, self._environments.num_envs
+        if rollout is not None and version == self._version:
+            return rollout
+        (sent,) = policy
+        frozen = unpack(sent if isinstance(sent, Message) else package("ray", "ray", "--actors").get(sent))
+        self._version = version
+        if rollout is not None:
+            rollout.policy = frozen
+            return rollout
+        self._rollout = rollout = Rollout(
+            self._environments,
+            frozen,
+            generator=seeded_generator(self._config.seed, *self._place.stream, 0),
+            writer=self._replay.writer(own),
+            exploration=self._exploration,
+            rollouts=self._place.actors,
+        )
+        seeds = np.random.SeedSequence(self._config.seed, spawn_key=(*self._place.stream, 1))
+        rollout.restart(seeds.generate_state(own, np.uint64).tolist())
+        return rollout
 
     def close(self) -> None:
         """End the environments."""

@@ -24,6 +24,8 @@ MAX_FAILURES = 3
 """Of an actor one after the other before it has given anything, if that goes on for `GIVE_UP_SECONDS`."""
 GIVE_UP_SECONDS = 60.0
 """In which no actor gives anything: Ray takes half a minute to see that a node is dead, where actors fail meanwhile."""
+HELD_SECONDS = 1.0
+"""Between two times of listening to the actors, after which their silence meanwhile does not count."""
 MAX_WAIT_SECONDS = 10.0
 """Until an actor that fails again and again is begun again."""
 
@@ -42,9 +44,10 @@ class ActorProcess:
     life: int
     begins: Any
     """Its answer to `describe`, which is awaited; None once it has come."""
+    heard: float
+    """When it has last answered, or begun, or been asked for something while it had nothing to do."""
     calls: dict[Any, int] = field(default_factory=dict)
     """Steps that each call on its way may bring."""
-    heard: float = field(default_factory=time.monotonic)
     failures: int = 0
     failing: float = 0.0
     """Since when, where there are failures."""
@@ -78,6 +81,7 @@ class ActorPool:
         self._processes: dict[int, ActorProcess] = {}
         self._retries: dict[int, _Retry] = {}
         self._given = time.monotonic()  # when an actor has last given anything
+        self._listened = time.monotonic()
 
     def start(self) -> None:
         """Begin all of them, and wait for them. Raises ActorError, or what the beginning of one raises."""
@@ -137,15 +141,18 @@ class ActorPool:
         Raises ActorError where one ends again and again, and what playing raises.
         """
         self._begin_again()
+        self._listen()
         self._end_stuck()
         actor_of = {call: actor for actor, process in self._processes.items() for call in process.calls}
         actor_of |= {each.begins: actor for actor, each in self._processes.items() if each.begins is not None}
         if not actor_of:
             time.sleep(POLL_SECONDS)
+            self._listened = time.monotonic()
             return
         ready, rest = self._ray.wait(list(actor_of), num_returns=1, timeout=POLL_SECONDS)
         if ready and rest:
             ready += self._ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        self._listened = time.monotonic()
         for call in ready:
             if (block := self._answer(actor_of[call], call)) is not None:
                 yield actor_of[call], block
@@ -179,7 +186,7 @@ class ActorPool:
         place = Place(actor, self._config.actors, self._steps, life)
         options = {"num_cpus": self._config.ray.cpus_per_actor, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
         handle = self._ray.remote(Actor).options(**options).remote(self._json, place)
-        return ActorProcess(handle, life, handle.describe.remote())
+        return ActorProcess(handle, life, handle.describe.remote(), time.monotonic())
 
     def _require_alike(self, actor: int, about: dict[str, Any]) -> None:
         mine = {"twohot": twohot.__version__, "spaces": self._spaces}
@@ -211,11 +218,24 @@ class ActorPool:
                 self._processes[actor] = process = self._begin(actor, retry.life)
                 process.failures, process.failing = retry.failures, retry.failing
 
+    def _listen(self) -> None:
+        """Listen again: where it is long since then, as while a checkpoint was written, it was no silence of actors."""
+        held = time.monotonic() - self._listened
+        if held > HELD_SECONDS:
+            for process in self._processes.values():
+                process.heard += held
+
     def _end_stuck(self) -> None:
         limit = self._config.ray.stuck_seconds
         for actor, process in list(self._processes.items()):
-            if process.calls and time.monotonic() - process.heard > limit:
+            silent = time.monotonic() - process.heard
+            if process.calls and silent > limit:
                 self._ended(actor, ActorError(f"no answer for {limit:.0f} s"))
+            elif process.begins is not None and silent > START_SECONDS:
+                process.heard += silent  # it is said again after as long
+                logger.warning(
+                    "actor %d has not begun after %.0f s; `ray status` says what it waits for", actor, START_SECONDS
+                )
 
 
 def _failed(actor: int, error: Exception) -> Exception:

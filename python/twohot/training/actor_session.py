@@ -61,11 +61,20 @@ class ActorSession(Session):
         return {}
 
     def _wait(self, fraction: float, next_fraction: float) -> None:
-        """Until an update, after this fraction of the epoch's updates, may be made."""
+        """Until an update, after this fraction of the epoch's updates, may be made.
+
+        One learner saves while it waits, where the clock asks for it; several do so together, after their next update.
+        """
         wanted, limit = self.balance.bounds(self.epoch, fraction, next_fraction)
         self.actors.allow(limit)
-        with self.current.timed("collect"):
-            self.actors.wait(wanted / self.ranks.size, lambda: self.interruption.heard is not None)
+        alone = self.ranks.size == 1
+        while True:
+            with self.current.timed("collect"):
+                stop = self._pause_is_due if alone else lambda: self.interruption.heard is not None
+                self.actors.wait(wanted / self.ranks.size, stop)
+            if not alone or self.interruption.heard is not None or not self._pause_is_due():
+                return
+            self._pause()
 
     def _before_update(self) -> None:
         done, updates = self.current.updates, self.config.updates_per_epoch

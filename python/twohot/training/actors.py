@@ -16,8 +16,9 @@ from twohot.config import TrainConfig
 from twohot.data.rollout import RolloutState, Trial
 from twohot.replay import Replay
 from twohot.runs import replay as run_replay
-from twohot.training.actor import Block, policy_weights
+from twohot.training.actor import Block
 from twohot.training.actor_pool import POLL_SECONDS, ActorPool
+from twohot.training.publication import PolicyNetworks
 
 if TYPE_CHECKING:
     from twohot.agent import AgentNetworks
@@ -74,8 +75,9 @@ class Actors:
         self.steps = steps // learners
         """Environment steps that these actors have brought, those of open trials too, and what was taken before."""
         self._limit = 0.0
-        self._version, self._weights = -1, None
-        self._staged: dict[str, torch.Tensor] = {}
+        self._version = -1
+        self._policy: tuple[int, list[Any]] = -1, []
+        self._staged = PolicyNetworks(agent).on_cpu()
         self._new = threading.Event()  # weights are staged that have not been put into the object store
         self._staging = threading.Lock()
         self._changed = threading.Condition()
@@ -101,12 +103,8 @@ class Actors:
 
     def publish(self, agent: AgentNetworks) -> None:
         """Give the actors the policy as it is now; returns when it is copied."""
-        weights = policy_weights(agent)
         with self._staging:
-            if not self._staged:
-                self._staged = {name: torch.empty_like(tensor, device="cpu") for name, tensor in weights.items()}
-            for name, tensor in weights.items():
-                self._staged[name].copy_(tensor)
+            self._staged.copy_from(agent)
             self._version += 1
             self._new.set()
 
@@ -203,11 +201,10 @@ class Actors:
             return
         with self._staging:
             self._new.clear()
-            version = self._version
-            self._weights = version, self._pool.put({name: each.numpy() for name, each in self._staged.items()})
-            size = sum(each.numel() * each.element_size() for each in self._staged.values())
+            version, message = self._version, self._staged.frozen()
+        self._policy = version, [self._pool.put(message)]  # in a list, or each call would fetch it
         with self._changed:
-            self._counts.sent += size * len(self._pool.actors)
+            self._counts.sent += message.nbytes * len(self._pool.actors)
 
     def _ask(self) -> None:
         """Give actors that have begun their next calls, as long as steps are allowed."""
@@ -218,13 +215,12 @@ class Actors:
             limit = max(limit, self.environment_steps + FIRST_STEPS * self._config.collect.environments)
         left = limit / self._learners - self.steps - self._pool.promised
         free = self._pool.free()
-        version, weights = self._weights or (0, None)
         for index, process in enumerate(free):
             if left <= 0:
                 return
             steps = max(1, int(min(left / (self._own * (len(free) - index)), MAX_STEPS)))
             promised = steps * self._own
-            self._pool.ask(process, promised, steps, BLOCK_SECONDS, self.environment_steps, version, weights)
+            self._pool.ask(process, promised, steps, BLOCK_SECONDS, self.environment_steps, *self._policy)
             left -= promised
 
     def _store_block(self, actor: int, block: Block) -> None:

@@ -332,6 +332,9 @@ class _Group:
         lost = [found for found in failed if isinstance(found, LostLearnerError)]
         raised = [found for found in failed if not isinstance(found, LostLearnerError)]
         if failed and interruption.heard is not None:
+            for error in raised:
+                if not isinstance(error, (RankError, self._ray.exceptions.RayError)):  # as while it saved
+                    raise error
             interruption.check()
         if died:
             rank, error = min(died.items())

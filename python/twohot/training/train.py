@@ -15,6 +15,7 @@ from twohot.config import ConfigurationError, RayConfig, TrainConfig
 from twohot.config.files import from_json, load_config, save_config, save_json, to_json
 from twohot.info import START_NAME, describe_kernels, describe_run, read_start
 from twohot.runs import checkpoint
+from twohot.runs import replay as run_replay
 from twohot.runs.ownership import OWNER_NAME, owned
 from twohot.runs.writers import Writer
 from twohot.text import printable
@@ -112,7 +113,13 @@ def train(
                     about["actors"] = f"{config.actors}, by Ray; not bit for bit the same when it is run again"
                 save_json({label: value for label, value in about.items() if value}, run / START_NAME)
                 save_config(config, run / "config.json")
-            session.start()
+            try:
+                session.start()
+            except BaseException:  # nothing has begun: the same line may be given again, with other settings
+                run_replay.remove(run, ranks.rank)
+                if ranks.is_first:
+                    (run / "config.json").unlink(missing_ok=True)
+                raise
             session.loop(progress, callbacks, writers)
 
 
