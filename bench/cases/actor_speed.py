@@ -20,6 +20,8 @@ from twohot.training.actor import Block
 from twohot.training.publication import PolicyNetworks
 
 ROUNDS = 4
+AGENT = AgentConfig(width=512, layers=3, feed_forward=2048, context=64)
+"""Of 10 M parameters that act."""
 LEARNS, COLLECTS, BOTH = "learning alone", "collecting alone", "both"
 PHASES = {LEARNS: (True, False), COLLECTS: (False, True), BOTH: (True, True)}
 
@@ -162,7 +164,7 @@ def publication() -> list[Row]:
         threads=1,
         device="cpu",
         environment=EnvironmentConfig(suite="gym", tasks=(TASK,)),
-        agent=AgentConfig(width=512, layers=3, feed_forward=2048, context=64),
+        agent=AGENT,
         collect=replace(config.collect, environments=16),
         window=32,
         ray=FREE,

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from gymnasium import spaces
 
-from bench.cases.actor_speed import row
+from bench.cases.actor_speed import AGENT, row
 from bench.cases.beside import ACTIONS, IMAGE, LENGTH, VECTOR, Beside, Offer, fake_config, started, trajectories
 from bench.harness.measure import Record, Row
 from twohot.data.spaces import replay_schema
 from twohot.replay import Replay, Schema
 from twohot.training.actor_pool import CALLS
 from twohot.training.actors import BLOCK_SECONDS
+from twohot.training.publication import PolicyNetworks
 
 CASE = "how far: constants"
 CHECK = "how far: measured"
@@ -43,7 +43,7 @@ class Constants:
         call_ms: of the thread that asks actors and stores what they give, for a call and its answer.
         machine_call_ms: of all threads of the learner's process and of Ray's on its machine, for the same.
         store_ms: of that thread, for 10^6 bytes of trajectories that enter the replay.
-        put_ms: of that thread, for 10^6 bytes of a policy that are put into the object store.
+        put_ms: of that thread, for 10^6 bytes of a policy that are packed and put into the object store.
         copy_ms: of the learner's thread, for the same.
     """
 
@@ -176,7 +176,7 @@ def _constants_and_check() -> list[Row]:
         rows.append(row(CASE, f"a step of {kind}", [step_bytes(schema)], "bytes"))
     put, copy = _publication_ms()
     rows += [
-        row(CASE, "a megabyte of a policy into the object store", [put], "ms"),
+        row(CASE, "a megabyte of a policy, packed and put into the object store", [put], "ms"),
         row(CASE, "a megabyte of a policy, copied by the learner", [copy], "ms"),
     ]
     for kind in KINDS:
@@ -207,15 +207,14 @@ def _check(kind: str, actors: int, constants: Constants) -> list[Row]:
 
 
 def _publication_ms() -> tuple[float, float]:
-    """Milliseconds for 10^6 bytes of a policy: of putting it into the object store, and of the learner's own copy."""
+    """Milliseconds for 10^6 bytes of a policy: of packing and putting it, and of the learner's own copy."""
     import ray
 
-    with Beside(fake_config("quickstart", 1, 1000), VECTOR, Offer(1.0, 0)):
-        weights = {name: torch.zeros(1 << 20) for name in "abcdefgh"}
-        size = 8 * 4 * (1 << 20) / 1e6
-        put = _seconds(lambda: ray.put({name: each.numpy() for name, each in weights.items()}))
-        copies = {name: torch.empty_like(each) for name, each in weights.items()}
-        copy = _seconds(lambda: [copies[name].copy_(each) for name, each in weights.items()])
+    with Beside(replace(fake_config("quickstart", 1, 1000), agent=AGENT), VECTOR, Offer(1.0, 0)) as beside:
+        staged = PolicyNetworks(beside.agent).on_cpu()
+        size = staged.frozen().nbytes / 1e6
+        put = _seconds(lambda: ray.put(staged.frozen()))
+        copy = _seconds(lambda: staged.copy_from(beside.agent))
     return 1e3 * put / size, 1e3 * copy / size
 
 
@@ -226,6 +225,6 @@ def constants_of(records: list[Record], kind: str) -> Constants:
         found["a call, actors' thread"],
         found["a call, all of the learner's machine"],
         found[f"a megabyte of {kind} into the replay"],
-        found["a megabyte of a policy into the object store"],
+        found["a megabyte of a policy, packed and put into the object store"],
         found["a megabyte of a policy, copied by the learner"],
     )

@@ -90,7 +90,7 @@ def test_constants_are_read_from_results() -> None:
         "a call, all of the learner's machine": "2.0",
         "a megabyte of vectors into the replay": "0.4",
         "a megabyte of images into the replay": "0.7",
-        "a megabyte of a policy into the object store": "0.3",
+        "a megabyte of a policy, packed and put into the object store": "0.3",
         "a megabyte of a policy, copied by the learner": "0.1",
     }
     records = [{"case": "how far: constants", "provider": name, "p50": value} for name, value in names.items()]
