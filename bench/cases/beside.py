@@ -26,13 +26,13 @@ from twohot.replay import Batch, Replay, Schema
 from twohot.spaces import as_dict_space, space_to_json
 from twohot.training import actor_pool
 from twohot.training.actor import Block, Place
-from twohot.training.actors import BLOCK_SECONDS, Actors
+from twohot.training.actors import Actors
 from twohot.training.build import make_environments, make_networks
 from twohot.training.cluster import cluster
 
 FREE = RayConfig(cpus_per_actor=0.1, max_ahead=math.inf, max_behind=math.inf, max_lag=10**6, stuck_seconds=10**6)
 """Nobody waits for anybody."""
-QUIET_SECONDS = 3 * BLOCK_SECONDS
+QUIET_SECONDS = 3 * FREE.block_seconds
 """After which nothing is on its way any more."""
 LENGTH = 250
 """Steps of a ready-made trajectory."""

@@ -14,12 +14,22 @@ import numpy as np
 from gymnasium import spaces
 
 from bench.cases.actor_speed import AGENT, row
-from bench.cases.beside import ACTIONS, IMAGE, LENGTH, VECTOR, Beside, Offer, fake_config, started, trajectories
+from bench.cases.beside import (
+    ACTIONS,
+    FREE,
+    IMAGE,
+    LENGTH,
+    VECTOR,
+    Beside,
+    Offer,
+    fake_config,
+    started,
+    trajectories,
+)
 from bench.harness.measure import Record, Row
 from twohot.data.spaces import replay_schema
 from twohot.replay import Replay, Schema
 from twohot.training.actor_pool import CALLS
-from twohot.training.actors import BLOCK_SECONDS
 from twohot.training.publication import PolicyNetworks
 
 CASE = "how far: constants"
@@ -61,8 +71,9 @@ class Setting:
     Attributes:
         actors, learners: processes, all of them. actors_per_node: on one machine.
         steps: environment steps a second of each actor. step_bytes: of one. policy_bytes: of a policy.
-        publications: a second. link: bytes a second that a machine's network carries, one way. store: bytes of a
-            learner's object store. cores: of a learner's machine that the learner leaves to the rest.
+        publications: a second. block_seconds: of playing in one call. link: bytes a second that a machine's network
+            carries, one way. store: bytes of a learner's object store. cores: of a learner's machine that the learner
+            leaves to the rest.
     """
 
     actors: int
@@ -71,6 +82,7 @@ class Setting:
     step_bytes: float
     policy_bytes: float
     publications: float = 0.1
+    block_seconds: float = FREE.block_seconds
     actors_per_node: int = 32
     link: float = 1.25e9
     store: float = 10e9
@@ -78,8 +90,8 @@ class Setting:
 
 
 def calls_per_second(setting: Setting) -> float:
-    """Of one learner: each actor answers once in `BLOCK_SECONDS`."""
-    return setting.actors / setting.learners / BLOCK_SECONDS
+    """Of one learner: each actor answers once in `block_seconds`."""
+    return setting.actors / setting.learners / setting.block_seconds
 
 
 def bytes_in(setting: Setting) -> float:
@@ -103,7 +115,7 @@ def shares(setting: Setting, constants: Constants) -> dict[str, float]:
         "network in": taken / setting.link,
         "network out": bytes_out(setting) / setting.link,
         "learner's copies": published * constants.copy_ms / 1e9,
-        "object store": (CALLS * BLOCK_SECONDS * taken + 2 * setting.policy_bytes) / setting.store,
+        "object store": (CALLS * setting.block_seconds * taken + 2 * setting.policy_bytes) / setting.store,
     }
 
 
@@ -190,7 +202,7 @@ def _constants_and_check() -> list[Row]:
 def _check(kind: str, actors: int, constants: Constants) -> list[Row]:
     """Measured and computed, for some actors."""
     preset, space, count = KINDS[kind]
-    offer = Offer(1 / BLOCK_SECONDS, count)
+    offer = Offer(1 / FREE.block_seconds, count)
     with Beside(fake_config(preset, actors, 100 * count * LENGTH // 10), space, offer) as beside:
         beside.rates(0.5, learns=False, collects=True)
         rates = beside.rates(SECONDS / 2, learns=False, collects=True)

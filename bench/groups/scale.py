@@ -13,6 +13,7 @@ from bench.cases.actor_speed import (
     publication,
     vectors_taken_in,
 )
+from bench.cases.beside import FREE
 from bench.cases.kills import kills_of_everything
 from bench.groups.learner import commands
 from bench.harness.compare import Comparison, Figures, Goal, goal_rows, rows
@@ -25,6 +26,8 @@ ONE, HALF, TWO = "one learner", "one learner, half the batch", "two learners, ha
 WORKLOAD = LearnerWorkload(8, 128, threads=1)
 ROUNDS = 20
 CASE = f"step: {WORKLOAD.shape}"
+LONG_BLOCK = 2.0
+"""Seconds of the longer blocks in the arithmetic."""
 
 
 def two_learners() -> list[Row]:
@@ -115,13 +118,23 @@ def write_arithmetic(records: list[Record]) -> list[str]:
         constants, size = how_far.constants_of(records, kind), how_far.step_bytes(how_far.schema_of(kind))
         for actors, learners in how_far.SIZES:
             setting = how_far.Setting(actors, learners, steps, size, how_far.POLICY_BYTES)
-            part, share = how_far.first_full(setting, constants)
             calls, taken = how_far.calls_per_second(setting), how_far.bytes_in(setting)
-            fits = "yes" if share <= 1 else f"no: at {actors / share:,.0f} actors"
             amounts = [f"{actors:,}", f"{learners}", f"{calls:,.0f}", f"{taken / 1e6:,.1f}"]
-            body.append([f"{kind}, {steps:g} steps/s", *amounts, f"{part}, {100 * share:.2g} %", fits])
-    head = ["each actor", "actors", "learners", "calls/s", "MB/s in", "fullest part of a learner's machine", "fits"]
+            fullest = []
+            for seconds in (setting.block_seconds, LONG_BLOCK):
+                part, share = how_far.first_full(replace(setting, block_seconds=seconds), constants)
+                full = f", full at {actors / share:,.0f} actors" if share > 1 else ""
+                fullest.append(f"{part}, {_percent(share)}{full}")
+            body.append([f"{kind}, {steps:g} steps/s", *amounts, *fullest])
+    last = [
+        f"fullest part of a learner's machine, blocks of {seconds:g} s" for seconds in (FREE.block_seconds, LONG_BLOCK)
+    ]
+    head = ["each actor", "actors", "learners", "calls/s", "MB/s in", *last]
     return [*table(head, body), "", "Arithmetic: nothing of this table was run."]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:,.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
 PAGE = "docs/how_far_it_scales.md"

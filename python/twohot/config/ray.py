@@ -18,6 +18,8 @@ class RayConfig:
     """Times that all learners are started again, from the newest checkpoint, where one has died."""
     cpus_per_actor: float = 1.0
     """CPUs of the cluster that each actor takes; on this machine alone they are not counted."""
+    block_seconds: float = 0.2
+    """Seconds of playing for each call of an actor: longer ones cost the learner's machine less, policies are older."""
     publish_every: int = 0
     """Updates from one publication of the policy to the next; 0 publishes it at the beginning of each epoch."""
     max_ahead: float = 1.0
@@ -31,7 +33,7 @@ class RayConfig:
 
     def __post_init__(self) -> None:
         require_kinds(self, "ray.")
-        for name in ("cpus_per_actor", "stuck_seconds"):
+        for name in ("cpus_per_actor", "block_seconds", "stuck_seconds"):
             value = getattr(self, name)
             require(0 < value < math.inf, f"ray.{name}: expected a number above 0, got {value}")
         for name in ("max_restarts", "publish_every", "max_behind", "max_lag"):

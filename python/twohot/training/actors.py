@@ -23,8 +23,6 @@ from twohot.training.publication import PolicyNetworks
 if TYPE_CHECKING:
     from twohot.agent import AgentNetworks
 
-BLOCK_SECONDS = 0.2
-"""Of playing in one call; an actor's next one has the newest policy."""
 FINISH_SECONDS = 2.0
 FIRST_STEPS = 100
 """Of each environment, again and again until the first trajectory has ended."""
@@ -220,7 +218,8 @@ class Actors:
                 return
             steps = max(1, int(min(left / (self._own * (len(free) - index)), MAX_STEPS)))
             promised = steps * self._own
-            self._pool.ask(process, promised, steps, BLOCK_SECONDS, self.environment_steps, *self._policy)
+            seconds = self._config.ray.block_seconds
+            self._pool.ask(process, promised, steps, seconds, self.environment_steps, *self._policy)
             left -= promised
 
     def _store_block(self, actor: int, block: Block) -> None:
