@@ -34,6 +34,8 @@ ENVIRONMENTS, COLLECTED, TESTED, BATCHES = 64, 3000, 256, 16
 """Environments, steps of each, trials that a line looks at, and batches whose gradients are compared."""
 FINE = {"bins": ValueBins(-20.0, 100.0, 32, "symlog"), "logit_scale": 1.0}
 COARSE = {"bins": ValueBins(-20.0, 100.0, 14, "symlog"), "logit_scale": 10.0}
+WIDE_LABELS = {"critic": "hl_gauss", "hl_gauss_sigma": 3.0}
+WIDE = {**FINE, **WIDE_LABELS}
 MYOPIC = {"training_discounts": (), "discount": 0.0}
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "scalar": ({"critic": "scalar"}, {}),
@@ -53,6 +55,10 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**COARSE, "bins": ValueBins(-20.0, 100.0, 8, "symlog")},
         {"imitation_weight": 0.1},
     ),
+    "32 bins, wide labels": (WIDE, {"imitation_weight": 0.1}),
+    "32 bins, wide labels, large logits": ({**WIDE, "logit_scale": 10.0}, {"imitation_weight": 0.1}),
+    "14 bins, wide labels": ({**COARSE, **WIDE_LABELS, "logit_scale": 1.0}, {"imitation_weight": 0.1}),
+    "14 bins, wide labels, large logits": ({**COARSE, **WIDE_LABELS}, {"imitation_weight": 0.1}),
 }
 """Settings of agent and objective, beside those that all share."""
 

@@ -385,6 +385,8 @@ def main() -> int:
         parser.add_argument(f"--{what}", type=int, default=1, help="how many of these kills")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if not any(getattr(options, what) for what in ENDS):
+        parser.error("expected at least one kill that ends the learner, who would learn for ever")
     options.directory.mkdir(parents=True, exist_ok=True)
     kills = {what: getattr(options, what) for what in (*SURVIVED, *ENDS)}
     report = kill_at_random(options.directory.resolve(), kills, options.seed)
