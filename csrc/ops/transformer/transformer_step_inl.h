@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
 #include "ops/attention/attention_kernels.h"
@@ -13,13 +14,16 @@
 
 namespace twohot::ops::TWOHOT_CAPABILITY {
 
-constexpr std::int64_t tile_rows = registers == 32 ? 8 : 4;
+constexpr int tile_rows = registers == 32 ? 8 : 4;
 constexpr std::int64_t tile_columns = 2 * lanes;
 
-// to = (to +) leaky(x W + b) for tile_rows rows and tile_columns of a panel.
-inline void linear_tile(float* to, std::int64_t to_row, const float* x, std::int64_t x_row, const float* weight,
-                        const float* bias, std::int64_t inputs, float slope, bool add) noexcept {
-  FloatVector sums[tile_rows][2];
+// to = (to +) leaky(x W + b) for `rows` rows and tile_columns of a panel. Not inlined: there, compilers run out of
+// registers.
+template <int rows>
+[[gnu::noinline]] void linear_tile(float* to, std::int64_t to_row, const float* x, std::int64_t x_row,
+                                   const float* weight, const float* bias, std::int64_t inputs, float slope,
+                                   bool add) noexcept {
+  FloatVector sums[rows][2];
   for (auto& row : sums) {
     for (int v = 0; v < 2; ++v) row[v] = bias == nullptr ? FloatVector{} : load<FloatVector>(bias + v * lanes);
   }
@@ -28,13 +32,13 @@ inline void linear_tile(float* to, std::int64_t to_row, const float* x, std::int
     __builtin_prefetch(right + 32 * panel);
     const FloatVector first = load<FloatVector>(right);
     const FloatVector second = load<FloatVector>(right + lanes);
-    for (std::int64_t r = 0; r < tile_rows; ++r) {
+    for (int r = 0; r < rows; ++r) {
       const FloatVector left = splat(x[r * x_row + k]);
       sums[r][0] += left * first;
       sums[r][1] += left * second;
     }
   }
-  for (std::int64_t r = 0; r < tile_rows; ++r) {
+  for (int r = 0; r < rows; ++r) {
     for (int v = 0; v < 2; ++v) {
       float* out = to + r * to_row + v * lanes;
       FloatVector y = sums[r][v];
@@ -44,15 +48,23 @@ inline void linear_tile(float* to, std::int64_t to_row, const float* x, std::int
   }
 }
 
-// Of `rows` rows, filled up to a multiple of tile_rows, which both sides must have.
+// Tiles of tile_rows rows, and of fewer what is left.
 inline void linear(float* to, std::int64_t to_row, const float* x, std::int64_t x_row, std::int64_t rows,
                    const StepLinear& layer, float slope, bool add) noexcept {
   for (std::int64_t column = 0; column < layer.outputs; column += tile_columns) {
     const float* weight = layer.weight + column / panel * panel * layer.inputs + column % panel;
     const float* bias = layer.bias == nullptr ? nullptr : layer.bias + column;
-    for (std::int64_t r = 0; r < rows; r += tile_rows) {
-      linear_tile(to + r * to_row + column, to_row, x + r * x_row, x_row, weight, bias, layer.inputs, slope, add);
-    }
+    std::int64_t r = 0;
+    const auto tiles = [&]<int count>(std::integral_constant<int, count>) {
+      for (; r + count <= rows; r += count) {
+        linear_tile<count>(to + r * to_row + column, to_row, x + r * x_row, x_row, weight, bias, layer.inputs, slope,
+                           add);
+      }
+    };
+    tiles(std::integral_constant<int, tile_rows>{});
+    tiles(std::integral_constant<int, 4>{});
+    tiles(std::integral_constant<int, 2>{});
+    tiles(std::integral_constant<int, 1>{});
   }
 }
 
@@ -93,7 +105,6 @@ inline void step_transformer(const TransformerStep& step, std::span<const StepLa
   const std::int64_t x_row = round_up(width, panel);
   const std::int64_t qkv_row = round_up(3 * width, panel);
   const std::int64_t hidden_row = round_up(step.feed_forward, panel);
-  if (rows % tile_rows != 0) std::fill_n(scratch, step_scratch_floats(step), 0.0f);
   float* const x = take(scratch, max_step_rows * x_row);
   float* const normed = take(scratch, max_step_rows * x_row);
   float* const qkv = take(scratch, max_step_rows * qkv_row);
@@ -146,7 +157,6 @@ inline void step_mlp(const MlpStep& step, std::span<const StepLinear> layers, st
   const std::int64_t row = widest_row(layers);
   const std::int64_t inputs = layers.front().inputs;
   const std::int64_t outputs = layers.back().outputs;
-  if (rows % tile_rows != 0) std::fill_n(scratch, mlp_scratch_floats(layers), 0.0f);
   float* from = take(scratch, max_step_rows * row);
   float* to = take(scratch, max_step_rows * row);
   for (std::int64_t r = 0; r < rows; ++r) std::copy_n(step.input + (begin + r) * inputs, inputs, from + r * row);

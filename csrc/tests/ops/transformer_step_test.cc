@@ -118,7 +118,7 @@ std::vector<float> through_layers(const TransformerStepKernels& form, std::int64
 
 // The portable form is the truth here: tests/nets/test_packed_mlp.py holds each against float64.
 void test_mlp(const TransformerStepKernels& form) {
-  for (const std::int64_t rows : {1, 8, 13, 40}) {
+  for (const std::int64_t rows : {1, 3, 8, 13, 40}) {
     for (const bool norm : {false, true}) {
       const std::vector<float> truth = through_layers(portable, rows, norm);
       const std::vector<float> actual = through_layers(form, rows, norm);
@@ -157,7 +157,7 @@ void test_policy() {
                         linear(width, width),
                         {}};
   const StepNorm last = norm();
-  for (const std::int64_t rows : {1, 8, 13, 40}) {
+  for (const std::int64_t rows : {1, 3, 8, 13, 40}) {
     const auto floats = [&](std::int64_t of) { return std::vector<float>(static_cast<std::size_t>(rows * of), 1.0f); };
     std::vector<std::int64_t> choice, time, positions;
     std::vector<float> uniform, deviation(columns, 2.0f), bound(columns, 0.5f);
