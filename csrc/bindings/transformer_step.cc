@@ -172,7 +172,8 @@ class Inputs {
                 nullptr,
                 pointer<const std::int64_t>(choice),
                 pointer<const float>(action),
-                pointer<const std::int64_t>(time)} {
+                pointer<const std::int64_t>(time)},
+        time_(pointer<std::int64_t>(time)) {
     if (affine.size() == 3) {
       inputs_.mean = pointer<const float>(affine[0]);
       inputs_.deviation = pointer<const float>(affine[1]);
@@ -208,6 +209,11 @@ class Inputs {
     return inputs;
   }
 
+  // The next step of each row is the one after.
+  void advance() const noexcept {
+    for (std::int64_t r = 0; r < inputs_.rows; ++r) ++time_[r];
+  }
+
   void fill(std::uintptr_t output) const {
     if (output == 0 && inputs_.rows * (inputs_.columns + inputs_.actions) > 0) {
       throw std::invalid_argument("expected the address of the output, got a zero");
@@ -218,6 +224,7 @@ class Inputs {
 
  private:
   ops::StepInputs inputs_;
+  std::int64_t* time_;
   std::vector<ops::StepNumbers> numbers_;
 };
 
@@ -279,6 +286,8 @@ class Policy {
         pointer<std::int64_t>(action)};
     const py::gil_scoped_release release;
     ops::policy_step(step, encoder_.layers, layers, actor_.layers, threads);
+    given.advance();
+    for (std::int64_t r = 0; r < inputs.rows; ++r) ++pointer<std::int64_t>(cache_position)[r];
     return true;
   }
 
@@ -333,7 +342,8 @@ void bind_transformer_step(py::module_& module) {
            "cache_dtype"_a, "rows"_a, "sinks"_a, "cache_position"_a, "cosine"_a, "sine"_a, "h"_a = 0, "x"_a = 0,
            "uniform"_a = 0, "action"_a = 0, "threads"_a,
            "One step of each environment: h, the actor's outputs x or choices of theirs, each where it has an address. "
-           "False, and nothing done, where positions lack a time.");
+           "Then moves cache_position and the inputs' time on by one. False, and nothing done, where positions lack a "
+           "time.");
 }
 
 }  // namespace twohot

@@ -349,7 +349,7 @@ class PolicyStep:
         """One cached step of each environment: h, the actor's outputs x or choices of theirs, where it has an address.
 
         Positions are of times 0 to `times` - 1, or where that is 0 of each environment's step. False, and nothing done,
-        where they lack a time.
+        where they lack a time; else cache_position and the inputs' time have moved on by one.
         """
 
 class Ensemble:

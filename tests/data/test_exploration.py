@@ -180,6 +180,14 @@ def test_only_legal_choices_are_taken():
     assert set(noise(np.zeros(ROWS, int), 0, mask[:ROWS])) == {1, 3}
 
 
+@pytest.mark.parametrize("count", [3, 2**33])
+def test_a_lone_environment_draws_the_same_numbers_as_many(count):
+    lone, many = np.random.default_rng(0), np.random.default_rng(0)
+    drawn = [random_choices(spaces.Discrete(count), lone, 1) for _ in range(9)]
+    np.testing.assert_array_equal(np.concatenate(drawn), random_choices(spaces.Discrete(count), many, 9), strict=True)
+    assert lone.bit_generator.state == many.bit_generator.state
+
+
 def test_the_random_policy_takes_only_legal_choices():
     generator = torch.Generator().manual_seed(0)
     for space, mask, expected in (

@@ -158,9 +158,9 @@ def test_the_native_step_checks_its_arguments():
 
 def test_the_native_step_of_a_policy_checks_its_arguments():
     x = torch.zeros(1 << 12)
-    at, numbers = x.data_ptr(), torch.ones(2, dtype=torch.int64)
+    at, numbers, time, position = x.data_ptr(), *torch.tensor([[1, 1], [1, 0], [5, 2]]).unbind()
     given = {"rows": 2, "columns": 3, "actions": 4, "observation": [(at, 2)], "reward": at, "affine": [at] * 3}
-    given |= {"choice": numbers.data_ptr(), "action": 0, "time": numbers.data_ptr()}
+    given |= {"choice": numbers.data_ptr(), "action": 0, "time": time.data_ptr()}
     inputs = _native.StepInputs(**given)
     assert inputs.rows == 2
     late = torch.tensor([0, -1])
@@ -191,10 +191,13 @@ def test_the_native_step_of_a_policy_checks_its_arguments():
             _native.PolicyStep(**{**sizes, **wrong})
     policy, action = _native.PolicyStep(**sizes), torch.full((2,), -1)
     step = {"positions": at, "times": 2, "keys": at, "values": at, "cache_dtype": "float32", "rows": 4, "sinks": 0}
-    step |= {"cache_position": numbers.data_ptr(), "cosine": 0, "sine": 0, "action": action.data_ptr(), "threads": 1}
+    step |= {"cache_position": position.data_ptr(), "cosine": 0, "sine": 0, "action": action.data_ptr(), "threads": 1}
+    assert not policy.step(inputs, **{**step, "times": 1})
+    assert (time.tolist(), position.tolist()) == ([1, 0], [5, 2])
     assert policy.step(inputs, **step)
     assert action.tolist() == [0, 0]
-    assert not policy.step(inputs, **{**step, "times": 1})
+    assert (time.tolist(), position.tolist()) == ([2, 1], [6, 3])
+    time.zero_()
     for wrong, sentence in (
         ({"action": 0}, "expected the addresses of h, and of x or action"),
         ({"x": at}, "expected the addresses of h, and of x or action"),

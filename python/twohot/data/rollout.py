@@ -139,7 +139,8 @@ class Rollout:
         self.environments, self.policy, self.device = environments, policy, torch.device(device)
         self.generator, self.writer, self.exploration, self.greedy = generator, writer, exploration, greedy
         self.follow = follow
-        self._on_cpu = self.device.type == "cpu"
+        on_cpu = self.device.type == "cpu"
+        self._tensor = torch.from_numpy if on_cpu else lambda array: torch.from_numpy(array).to(self.device)
         self.environment_steps, self.rollouts = 0, rollouts
         """Steps taken, of all environments together."""
 
@@ -168,14 +169,16 @@ class Rollout:
         self._state = self.policy.initial_state(count)
         action = self.environments.single_action_space
         self._action_dtype = action_dtype(action)
-        self._previous_action = np.zeros((count, *shape_of(action)), self._action_dtype)
+        self._chosen_dtype = np.float32 if isinstance(action, spaces.Box) else np.int64  # as policies choose
+        self._previous_action = np.zeros((count, *shape_of(action)), self._chosen_dtype)
         self._previous_reward = np.zeros(count, np.float32)
         self._begin(Start(np.ones(count, bool), list(seeds), tasks))
 
     def _begin(self, start: Start) -> None:
         """Reset environments, and what is remembered of them."""
         options = {"reset_mask": start.mask, "task": start.tasks}
-        self._observation, info = self.environments.reset(seed=start.seeds, options=options)
+        observation, info = self.environments.reset(seed=start.seeds, options=options)
+        self._observation = as_dict(observation)
         self._forget(start.mask, info)
 
     def _forget(self, begun: np.ndarray, info: dict[str, Any]) -> None:
@@ -190,7 +193,7 @@ class Rollout:
         if self.exploration is not None:
             self.exploration.begin(begun)
         if self.writer is not None:
-            self.writer.begin(as_dict(self._observation), mask=begun, task=np.asarray(info["task"], np.int32))
+            self.writer.begin(self._observation, mask=begun, task=np.asarray(info["task"], np.int32))
 
     def collect(self, steps: int, stop: Callable[[], bool] | None = None) -> list[Trial]:
         """Take `steps` steps in every environment; returns the trials that ended, in order.
@@ -203,7 +206,7 @@ class Rollout:
         for _ in range(steps):
             actions = self.policy.act(
                 self._state,
-                {name: self._tensor(x) for name, x in as_dict(self._observation).items()},
+                {name: self._tensor(x) for name, x in self._observation.items()},
                 self._tensor(self._previous_action),
                 self._tensor(self._previous_reward),
                 greedy=self.greedy,
@@ -211,27 +214,28 @@ class Rollout:
             )
             actions = actions.cpu().numpy()
             if self.exploration is not None:
-                mask = as_dict(self._observation).get(ACTION_MASK)
+                mask = self._observation.get(ACTION_MASK)
                 where = getattr(self.environments, "explore", None) if self.exploration.asked else None
                 actions = self.exploration(actions, self.environment_steps, mask, where)
             actions = actions.astype(self._action_dtype)
             observation, reward, terminated, truncated, info = self.environments.step(actions)
-            reward = reward.astype(np.float32)
+            observation, reward = as_dict(observation), reward.astype(np.float32)
             if self.writer is not None:
                 self.writer.append(
                     action=actions,
                     reward=reward,
                     terminated=terminated,
                     truncated=truncated,
-                    observation=as_dict(observation),
+                    observation=observation,
                     mask=~info[INTERRUPTED] if INTERRUPTED in info else None,
                 )
-            self._observation, self._previous_action, self._previous_reward = observation, actions, reward
+            self._observation, self._previous_reward = observation, reward
+            self._previous_action = actions.astype(self._chosen_dtype)
             self.environment_steps += self.rollouts * len(actions)
             if INTERRUPTED in info:
                 self._forget(np.zeros(len(actions), bool), info)
             done = terminated | truncated
-            if done.any():
+            if np.count_nonzero(done):
                 indices = np.flatnonzero(done).tolist()
                 ended = [Trial(index, *(info[key][index] for key in RESULTS)) for index in indices]
                 trials += ended
@@ -241,10 +245,6 @@ class Rollout:
             if stop is not None and stop():
                 break
         return trials
-
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor if self._on_cpu else tensor.to(self.device)
 
 
 def seeded_generator(seed: int, *stream: int) -> torch.Generator:

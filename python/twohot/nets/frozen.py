@@ -148,10 +148,7 @@ class FrozenPolicy:
             table = memory.positions_of(state.time)
             self._together(inputs, table, cache, by_time=table is memory.table, **outputs)
         del kept
-        cache.advance()
-        state.time += 1
 
-    @torch.no_grad()
     def act(
         self,
         state: ActingState,
@@ -174,21 +171,23 @@ class FrozenPolicy:
             [B, *action]; int64 for choices.
         """
         mask, rows = observation.get(ACTION_MASK), state.time.shape[0]
-        if self._together is not None and rows <= MAX_ROWS:
-            given = observation, previous_action, previous_reward, state.time
-            if self._together.chooses and mask is None:
-                uniform = None if greedy else torch.empty(rows).uniform_(generator=generator)
-                action = torch.empty(rows, dtype=torch.int64)
-                self._step_together(state, given, uniform=uniform, action=action)
-                return action
-            x = torch.empty(rows, self._together.outputs)
-            self._step_together(state, given, x=x)
-            policy = self.actor.plain.acting_policy(x, mask)
-        else:
-            if self._draw is not None and not greedy:
-                self._draw(state.time, state.cache, generator)
-            policy = self.actor.acting(self.encode_step(state, observation, previous_action, previous_reward), mask)
-        return policy.mode() if greedy else sample(policy, generator)
+        together = self._together if rows <= MAX_ROWS else None
+        given = observation, previous_action, previous_reward, state.time
+        if together is not None and together.chooses and mask is None:  # nothing of it builds a gradient
+            uniform = None if greedy else torch.rand(rows, generator=generator)
+            action = torch.empty(rows, dtype=torch.int64)
+            self._step_together(state, given, uniform=uniform, action=action)
+            return action
+        with torch.no_grad():
+            if together is not None:
+                x = torch.empty(rows, together.outputs)
+                self._step_together(state, given, x=x)
+                policy = self.actor.plain.acting_policy(x, mask)
+            else:
+                if self._draw is not None and not greedy:
+                    self._draw(state.time, state.cache, generator)
+                policy = self.actor.acting(self.encode_step(state, *given[:3]), mask)
+            return policy.mode() if greedy else sample(policy, generator)
 
 
 def _packed_policy(timestep_encoder: Any, trajectory_encoder: Any, actor: Any) -> PackedPolicy | None:
@@ -219,6 +218,7 @@ class FrozenTimestepEncoder:
         self.packed = PackedMLP(layers, encoder.norm) if PackedMLP.runs(layers, encoder.norm) else None
         packed = [encoder.hidden, *([inputs] if inputs is not None and self.of_vectors else [])] if self.packed else []
         self.plain = frozen_copy(encoder, packed)
+        self._shown = self.plain.previous_action
         normalization = self.plain.normalization if self.of_vectors else None
         affine = () if normalization is None else normalization.affine()
         self.affine = Weights([each.float().clone() for each in affine], [each.numel() for each in affine])
@@ -245,7 +245,7 @@ class FrozenTimestepEncoder:
 
         With tensors that must live until it has.
         """
-        plain, shown, rows = self.plain, self.plain.previous_action, time.shape[0]
+        plain, shown, rows = self.plain, self._shown, time.shape[0]
         vectors, kept = [], [time]
         for name in plain.vectors:
             vector = observation[name]
@@ -285,7 +285,7 @@ class FrozenTimestepEncoder:
 def _of_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
     """x, contiguous and of a dtype of native code; by numpy, since torch takes longer to begin."""
     if x.dtype is not dtype:
-        x = torch.from_numpy(x.numpy().astype(_NUMPY_DTYPES[dtype]))
+        x = torch.from_numpy(x.detach().numpy().astype(_NUMPY_DTYPES[dtype]))
     return x if x.is_contiguous() else x.contiguous()
 
 

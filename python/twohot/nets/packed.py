@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 from torch.nn import functional
 
 from twohot.attention import KVCache
@@ -226,7 +227,7 @@ class PackedPolicy:
     ) -> bool:
         """Fill h [B, E], and the actor's outputs x [B, outputs] or an action [B] int64: those that are wanted.
 
-        Appends to the cache, does not advance it.
+        Appends to the cache, and moves its positions and the times of the inputs on by one step.
 
         Args:
             inputs: of the encoder. positions: of times 0, 1 ..., [T, E]; or with `by_time` False of each step, [B, E].
@@ -236,7 +237,7 @@ class PackedPolicy:
             False where positions lack a time; then nothing is done.
         """
         environments, known = inputs.rows, 0 if positions is None else positions.shape[0]
-        return self._native.step(
+        done = self._native.step(
             inputs,
             positions=optional_address(
                 positions, "positions", torch.float32, known if by_time else environments, self.width
@@ -249,6 +250,8 @@ class PackedPolicy:
             action=optional_address(action, "action", torch.int64, environments),
             threads=native_threads(),
         )
+        increment_version(cache.cache_position)  # which a rotation is kept by
+        return done
 
 
 def _runs(weight: Tensor, size: int) -> bool:

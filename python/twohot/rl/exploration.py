@@ -139,9 +139,9 @@ class Exploration:
         if isinstance(self.action_space, spaces.MultiBinary):
             return self._flipped(actions, explore, action_mask)
         drawn = random_choices(self.action_space, self.generator, len(actions), action_mask)
-        if not explore.any():
+        if not np.count_nonzero(explore):
             return actions
-        return np.where(np.expand_dims(explore, tuple(range(1, actions.ndim))), drawn, actions)
+        return np.where(explore if actions.ndim == 1 else explore[:, None], drawn, actions)
 
     def _flipped(self, actions: np.ndarray, explore: np.ndarray, action_mask: np.ndarray | None) -> np.ndarray:
         begin = explore & (self._flips_left == 0)
@@ -171,7 +171,11 @@ def random_choices(
     # The largest of uniform numbers is at every place with the same probability; illegal ones are below all.
     scores = None if action_mask is None else generator.random(action_mask.shape) - (action_mask == 0)
     if isinstance(space, spaces.Discrete):
-        return generator.integers(space.n, size=rows) if scores is None else scores.argmax(-1)
+        if scores is not None:
+            return scores.argmax(-1)
+        if rows == 1:  # the same number, but numpy takes four times as long where it has to look at a size
+            return np.array([generator.integers(space.n)], np.int64)
+        return generator.integers(space.n, size=rows)
     choices: np.ndarray | None = getattr(space, "nvec", None)
     if choices is None:
         raise TypeError(f"random_choices: expected a Discrete, MultiDiscrete or MultiBinary space, got {space}")

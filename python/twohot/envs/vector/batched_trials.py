@@ -186,7 +186,7 @@ class BatchedTrials(VectorEnv):
             self._steps += 1
         began = self._begun()
         self._last_reward = reward.astype(np.float64)
-        if not (np.abs(self._last_reward) <= self._largest).all():
+        if np.count_nonzero(np.abs(self._last_reward) <= self._largest) < self.num_envs:
             self._refuse(as_parts(self._reader.read(self.batch.observe())))
         self._attempt_return += self._last_reward
         self._attempt_success |= success
@@ -197,7 +197,7 @@ class BatchedTrials(VectorEnv):
         over = terminated | truncated
         cut = self._steps >= self._step_limit if self._step_limit else self._never
         stops = over | cut if self._step_limit else over
-        if not stops.any():
+        if not np.count_nonzero(stops):
             return self._observe(), counted, terminated, truncated, began
         ended = []
         for index in np.flatnonzero(stops & ~self._ended).tolist():
@@ -251,7 +251,7 @@ class BatchedTrials(VectorEnv):
                 observation[CONTEXT] = np.empty((self.num_envs, self._features), np.float32)
                 self._write_context(observation[CONTEXT])
         else:
-            finite = np.isfinite(own).all()
+            finite = np.count_nonzero(np.isfinite(own)) == own.size
             observation = np.zeros(self._shape, np.float32)
             observation[:, : own.shape[1]] = own
             if self._features:

@@ -121,11 +121,12 @@ class PythonBatch(EnvBatch):
         return self._observation.copy()
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        self._observation[...] = 0
-        self.success, self.told = np.zeros((2, self.num_envs), bool)
-        self.legal = np.ones(self.num_envs, bool)
+        self._observation.fill(0)
+        self.success.fill(False)
+        self.told.fill(False)
+        self.legal.fill(True)
         rewards = [0.0] * self.num_envs
-        terminated, truncated = np.zeros((2, self.num_envs), bool)
+        terminated, truncated = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
         index = -1
         try:
             for game, action, entries in zip(self._playing, actions.tolist(), self._entries, strict=True):
