@@ -60,7 +60,10 @@ class Policy(Protocol):
         greedy: bool = False,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """[B, *action], one action for each environment; moves `state` on by one step."""
+        """[B, *action], one action for each environment; moves `state` on by one step.
+
+        The previous ones are int64, or float32 of a Box; zeros on a trial's first step, as their rewards are.
+        """
         ...
 
 
