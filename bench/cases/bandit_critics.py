@@ -55,6 +55,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**COARSE, "bins": ValueBins(-20.0, 100.0, 8, "symlog")},
         {"imitation_weight": 0.1},
     ),
+    "14 bins, large logits, wide heads": ({**COARSE, "head_hidden": 256}, {"imitation_weight": 0.1}),
     "32 bins, wide labels": (WIDE, {"imitation_weight": 0.1}),
     "32 bins, wide labels, large logits": ({**WIDE, "logit_scale": 10.0}, {"imitation_weight": 0.1}),
     "14 bins, wide labels": ({**COARSE, **WIDE_LABELS, "logit_scale": 1.0}, {"imitation_weight": 0.1}),
