@@ -182,7 +182,15 @@ def test_what_needs_the_extra_says_so(with_numpy: BarePython, name: str) -> None
 
 
 def test_the_command_line_says_so_and_still_helps(with_numpy: BarePython) -> None:
-    for arguments in (["train", "quickstart"], ["evaluate", "run"], ["train", "--resume", "run"]):
+    commands = (
+        ["train", "quickstart"],
+        ["evaluate", "run"],
+        ["train", "--resume", "run"],
+        ["info"],
+        ["envs"],
+        ["report"],
+    )
+    for arguments in commands:
         ended = with_numpy.run("-m", "twohot", *arguments)
         assert ended.returncode == 1
         assert ended.stderr == (
@@ -193,6 +201,13 @@ def test_the_command_line_says_so_and_still_helps(with_numpy: BarePython) -> Non
         ended = with_numpy.run("-m", "twohot", *arguments.split())
         assert (ended.returncode, ended.stderr) == (0, "")
         assert shown in ended.stdout
+
+
+@pytest.mark.parametrize("module", ["losses", "attention", "rl", "ValueBins"])
+def test_where_torch_was_left_out_a_sentence_says_so(with_numpy: BarePython, module: str) -> None:
+    last = with_numpy.run("-c", f"from twohot import {module}").stderr.splitlines()[-1]
+    assert last.startswith("twohot.extras.MissingExtraError: everything but twohot.replay needs torch, which is not")
+    assert "pip install torch" in last
 
 
 def test_the_losses_work_with_torch_alone(tmp_path: Path) -> None:

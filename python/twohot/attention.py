@@ -7,6 +7,10 @@ steps, `H` heads, `K` key/value heads (a divisor of `H`; head i reads key/value 
 
 from __future__ import annotations
 
+import twohot.extras.needs_torch  # noqa: F401
+
+# isort: split
+
 from numbers import Integral, Real
 from typing import cast
 

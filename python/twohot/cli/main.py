@@ -42,11 +42,10 @@ def _main(arguments: list[str]) -> int:
         return 2
     try:
         try:
-            command = commands.load(name)
+            return commands.load(name)(rest)
         except ModuleNotFoundError:
             require(*TRAIN)  # which says in a sentence what is missing
             raise
-        return command(rest)
     except KeyboardInterrupt:
         print("twohot: interrupted", file=sys.stderr)
         return 130

@@ -198,7 +198,8 @@ class PadActions(gym.Wrapper):
         super().__init__(env)
         space = env.action_space
         if not isinstance(space, spaces.Discrete):
-            raise UnsupportedSpaceError(f"expected a Discrete action space, got {space}: FlatDiscreteAction")
+            hint = ": wrap it in FlatDiscreteAction" if isinstance(space, spaces.MultiDiscrete) else ""
+            raise UnsupportedSpaceError(f"expected a Discrete action space, got {space}{hint}")
         self._own_count, self._count, self._first = int(space.n), int(count), int(space.start)
         if self._own_count > count:
             raise ValueError(f"expected at most {count} actions, got {self._own_count} from {env}: raise actions")
