@@ -26,7 +26,10 @@ import reference
 
 SITE = Path(__file__).resolve().parents[1] / "build" / "site"
 LOADED = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src"), ("source", "src"), ("use", "href")}
-PAGES = ("index", "results", "method", "evidence", "drop_in/dqn_sac", "benchmarks/index", "api/twohot.losses")
+PAGES = (
+    *("index", "examples", "studies", "results", "method", "evidence", "how_far_it_scales"),
+    *("drop_in/dqn_sac", "benchmarks/index", "benchmarks/dark_key", "api/twohot.losses"),
+)
 WIDTHS = (390, 1280)
 
 

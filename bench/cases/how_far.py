@@ -138,6 +138,7 @@ def step_bytes(schema: Schema, length: int = LENGTH) -> float:
 
 def _busy_per_call() -> tuple[float, float]:
     """Seconds of the actors' thread, and of all, for an answer that lies in the object store, apart from storing."""
+    who = f"{kind}, {actors} actor{'s' * (actors > 1)}"
     with Beside(fake_config("quickstart", 2, 100_000), VECTOR, Offer(25.0, COUNT)) as beside:
         columns = trajectories(beside.schema, COUNT)
         store = _seconds(lambda: beside.replay.extend(columns))
@@ -203,6 +204,7 @@ def _check(kind: str, actors: int, constants: Constants) -> list[Row]:
     """Measured and computed, for some actors."""
     preset, space, count = KINDS[kind]
     offer = Offer(1 / FREE.block_seconds, count)
+    who = f"{kind}, {actors} actor{'s' * (actors > 1)}"
     with Beside(fake_config(preset, actors, 100 * count * LENGTH // 10), space, offer) as beside:
         beside.rates(0.5, learns=False, collects=True)
         rates = beside.rates(SECONDS / 2, learns=False, collects=True)
@@ -213,7 +215,7 @@ def _check(kind: str, actors: int, constants: Constants) -> list[Row]:
         "share of the actors' thread": (rates["busy"], shares(setting, constants)["actors' thread"]),
     }
     return [
-        Row(CHECK, f"{kind}, {actors} actors: {unit}", "actors", value, value, value, "", "", 1, computed, "computed")
+        Row(CHECK, f"{who}: {unit}", "actors", value, value, value, "", "", 1, computed, "computed")
         for unit, (value, computed) in pairs.items()
     ]
 

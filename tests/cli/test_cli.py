@@ -221,7 +221,8 @@ def test_gym_small_plays_what_gymnasium_has_alone() -> None:
 
 def test_unknown_words(capsys, tmp_path: Path) -> None:
     assert cli.main(["trian"]) == 2
-    assert "no command 'trian'; there are envs, evaluate, info, replay, report, study, train" in capsys.readouterr().err
+    said = "no command 'trian': did you mean train? there are envs, evaluate, info, replay, report, study, train"
+    assert said in capsys.readouterr().err
     assert "no preset 'quickstrat': did you mean quickstart? `twohot train --help` lists all" in fails(
         capsys, "train", "quickstrat", code=2
     )

@@ -10,7 +10,7 @@ from twohot.cli import commands
 from twohot.errors import TwohotError, UsageError
 from twohot.extras import TRAIN, require
 from twohot.streams import enduring_streams
-from twohot.text import printable
+from twohot.text import did_you_mean, printable
 
 __all__ = ["main"]
 
@@ -38,7 +38,8 @@ def _main(arguments: list[str]) -> int:
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in commands.names():
-        print(f"twohot: no command {name!a}; there are {', '.join(commands.names())}", file=sys.stderr)
+        there = commands.names()
+        print(f"twohot: no command {name!a}: {did_you_mean(name, there)}there are {', '.join(there)}", file=sys.stderr)
         return 2
     try:
         try:
