@@ -138,7 +138,6 @@ def step_bytes(schema: Schema, length: int = LENGTH) -> float:
 
 def _busy_per_call() -> tuple[float, float]:
     """Seconds of the actors' thread, and of all, for an answer that lies in the object store, apart from storing."""
-    who = f"{kind}, {actors} actor{'s' * (actors > 1)}"
     with Beside(fake_config("quickstart", 2, 100_000), VECTOR, Offer(25.0, COUNT)) as beside:
         columns = trajectories(beside.schema, COUNT)
         store = _seconds(lambda: beside.replay.extend(columns))

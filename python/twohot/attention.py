@@ -7,7 +7,7 @@ steps, `H` heads, `K` key/value heads (a divisor of `H`; head i reads key/value 
 
 from __future__ import annotations
 
-import twohot.extras.needs_torch  # noqa: F401
+import twohot.kernels.needs_torch  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 # isort: split
 

@@ -151,6 +151,8 @@ def test_an_unknown_setting_is_named_by_its_path(path):
         ("evaluate.seed", "seed"),
         ("epoch", "epochs"),
         ("batchsize", "batch_size"),
+        ("optimzer", "optimizer"),
+        ("agent.bin", "agent.bins"),
     ],
 )
 def test_an_unknown_setting_names_the_one_that_was_meant(path, meant):

@@ -56,7 +56,9 @@ def test_every_page_is_in_the_navigation_once() -> None:
 def test_no_entry_is_taken_for_the_title_of_its_section() -> None:
     """mkdocs-material links a README from its section's title, so that it is the one that stands in no list."""
     text = (ROOT / "mkdocs.yml").read_text()
-    assert not re.findall(r"- [^\n]+: \S*(?:README|index)\.md$", text.split("\nnav:\n", 1)[1].split("\n", 1)[1], re.MULTILINE)
+    assert not re.findall(
+        r"- [^\n]+: \S*(?:README|index)\.md$", text.split("\nnav:\n", 1)[1].split("\n", 1)[1], re.MULTILINE
+    )
 
 
 def test_the_benchmarks_page_has_every_benchmark() -> None:

@@ -69,7 +69,8 @@ def from_json(cls: type, data: Any, where: str = "") -> Any:
     unknown = sorted(set(data) - set(names))
     if unknown:
         name = prefix + unknown[0]
-        meant = did_you_mean_setting(name, setting_names(TrainConfig)).strip() or f"known are {', '.join(names)}"
+        known = dict.fromkeys((*setting_names(TrainConfig), *(prefix + each for each in names)))  # and sections here
+        meant = did_you_mean_setting(name, known).strip() or f"known are {', '.join(names)}"
         raise ConfigurationError(f"{name}: unknown setting; {meant}")
     missing = [name for name in names if name not in data and prefix + name not in ADDED]
     if missing:

@@ -2,10 +2,9 @@
 
 from importlib.util import find_spec
 
-from twohot.extras import MissingExtraError
-
 if find_spec("torch") is None:
-    raise MissingExtraError(
+    raise ModuleNotFoundError(
         "everything but twohot.replay needs torch, which is not installed: pip install torch (on Linux without a GPU "
-        "from PyTorch's index of CPU builds, some hundred MB in place of several GB)"
+        "from PyTorch's index of CPU builds, some hundred MB in place of several GB)",
+        name="torch",
     )
