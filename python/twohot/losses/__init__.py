@@ -11,7 +11,7 @@ On a CPU the forward pass also computes the gradient, so `backward` is free unle
 more pass over the gradient; a coefficient given as `weight` costs nothing.
 """
 
-import twohot.kernels.needs_torch  # noqa: F401
+import twohot.kernels.needs_torch  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from twohot.kernels.two_hot.reference import symexp, symlog
 from twohot.losses.bins import BinsError, Readout, Transform, ValueBins
 from twohot.losses.functional import (

@@ -3,7 +3,7 @@
 Exploration, which needs gymnasium, is in `twohot.rl.exploration`.
 """
 
-import twohot.kernels.needs_torch  # noqa: F401
+import twohot.kernels.needs_torch  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from twohot.rl.advantages import (
     FILTERS,
     binary_filter,
