@@ -245,6 +245,7 @@ print(sorted({"gymnasium", "triton", "matplotlib", "tyro", "tensorboard"} & (set
         "twohot.tensors",
         "twohot.kernels",
         "twohot.kernels.backend",
+        "twohot.kernels.needs_torch",
         "twohot.kernels.torch_private",
         "twohot.kernels.linear_two_hot",
         "twohot.kernels.linear_two_hot.reference",
