@@ -14,6 +14,8 @@ from twohot.config import ConfigurationError, TrainConfig
 from twohot.extras import package
 
 LISTEN_SECONDS = 10.0
+NICENESS = "5"
+"""Of actors. With Ray's own 15 they wait for the learner's core while another is free; with 0 it waits for them."""
 
 
 def cluster(config: TrainConfig) -> AbstractContextManager[None]:
@@ -43,6 +45,7 @@ def connected(address: str, needs: Mapping[str, float], what: str) -> Iterator[N
     os.environ.setdefault(
         "RAY_DEDUP_LOGS_SKIP_REGEX", "."
     )  # what it prints of processes that end: its log files have it
+    os.environ.setdefault("RAY_worker_niceness", NICENESS)
     ray = package("ray", "ray", what)
     made, needed = not ray.is_initialized(), sum(needs.values())
     before = signal.getsignal(signal.SIGTERM)
