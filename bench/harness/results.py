@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import platform
-import subprocess
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -17,13 +16,12 @@ from bench.harness.measure import Record, Row, SeedResult
 from twohot import info
 
 RESULTS = ROOT / "bench" / "results"
+SOURCES = (".", ":(exclude)bench/results")
+"""What a row is measured from (pathspecs): the rows of cases before it make no other commit of it."""
 
 
 def measured_conditions() -> Record:
     """What a number depends on beside the code."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
     cpu, instructions = info.processor()
     return {
         "cpu": cpu,
@@ -31,7 +29,7 @@ def measured_conditions() -> Record:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": version("numpy"),
-        "commit": commit.stdout.strip(),
+        "commit": info.described_commit(ROOT, SOURCES, "rev-parse", "HEAD"),
     }
 
 

@@ -152,7 +152,7 @@ def commit() -> str:
 
     package = Path(twohot.__file__).parent
     sources = (".", ":/csrc")  # not the rows of a study, which grow while its runs come in
-    return _described(package, sources, "ls-files", "--error-unmatch", "__init__.py") or twohot.__version__
+    return described_commit(package, sources, "ls-files", "--error-unmatch", "__init__.py") or twohot.__version__
 
 
 def own_code() -> str:
@@ -164,7 +164,7 @@ def own_code() -> str:
     folder = Path(script).resolve().parent if script else Path.cwd()
     if folder in (Path(sysconfig.get_path("scripts")).resolve(), Path(__file__).resolve().parent):
         folder = Path.cwd()
-    described = _described(folder, (":/",), "rev-parse", "--is-inside-work-tree")
+    described = described_commit(folder, (":/",), "rev-parse", "--is-inside-work-tree")
     return f"{described} in {folder}" if described else ""
 
 
@@ -173,7 +173,7 @@ def job() -> str:
     return ", ".join(f"{name}={os.environ[name]}" for name in JOB_VARIABLES if os.environ.get(name))
 
 
-def _described(folder: Path, sources: tuple[str, ...], *condition: str) -> str:
+def described_commit(folder: Path, sources: tuple[str, ...], *condition: str) -> str:
     """The commit of a folder, with "-dirty" where what `sources` (pathspecs) hold differs from it.
 
     Empty where the condition, a git command, does not hold, or there is no git.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -424,3 +426,18 @@ def test_a_small_call_is_compared_with_an_op_of_the_same_signature() -> None:
     assert gradient.shape == logits.shape
     with pytest.raises(RuntimeError, match="no operation of twohot"):
         first_call(logits.sum)
+
+
+def test_rows_that_were_just_written_make_no_other_commit(tmp_path, monkeypatch):
+    row, source = tmp_path / "bench" / "results" / "scale.csv", tmp_path / "source.py"
+    row.parent.mkdir(parents=True)
+    for path in (row, source):
+        path.write_text("before\n")
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    row.write_text("after\n")
+    assert re.fullmatch("[0-9a-f]{7}", results.measured_conditions()["commit"])
+    source.write_text("after\n")
+    assert results.measured_conditions()["commit"].endswith("-dirty")
