@@ -114,13 +114,20 @@ def test_a_policy_that_was_sent_acts_as_it_did(case):
         array.setflags(write=False)
     policy = unpack(Message(message.pickled, arrays))
     assert torch.equal(remembered(policy, window), remembered(freeze(agent), window))
+    for module in (part.plain for part in parts_of(policy) if hasattr(part, "plain")):
+        for tensor in module.state_dict().values():
+            tensor.zero_()  # as a network of one's own that keeps count: it is this policy's
+    assert all(np.array_equal(*pair) for pair in zip(arrays, message.tensors, strict=True))
     assert {array.ctypes.data for array in arrays} >= {address for address in packed_addresses(policy) if address}
     assert message.nbytes < sum(array.nbytes for array in arrays) + 50_000
 
 
+def parts_of(policy):
+    return policy.timestep_encoder, policy.trajectory_encoder, policy.actor
+
+
 def packed_addresses(policy):
-    parts = policy.timestep_encoder, policy.trajectory_encoder, policy.actor
-    packed = [part.packed for part in parts if getattr(part, "packed", None)]
+    packed = [part.packed for part in parts_of(policy) if getattr(part, "packed", None)]
     return [address for each in packed for address in each.weights.pointers]
 
 

@@ -159,6 +159,31 @@ def test_time_in_which_nobody_listened_is_no_silence(ray: StandIn) -> None:
     assert found.restarts == 1
 
 
+def test_whoever_is_silent_is_ended_however_busy_the_learner_is(ray: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where each block of the others takes long to store, so that some answer is always there."""
+    found = pool(2)
+    ask_all(found)
+    for _ in range(2 * int(STUCK_SECONDS)):
+        ray.passed += 1.5
+        process = found._processes[1]
+        ray.results |= dict.fromkeys(process.calls, block())
+        list(found.answers())
+        ask_all(found)
+    assert found.restarts >= 1
+    assert (0, 1) in ray.begun
+    assert (1, 1) not in ray.begun
+
+
+def test_a_long_beginning_is_no_silence_and_no_credit(ray: StandIn) -> None:
+    found = pool(1)
+    ray.passed += 290.0
+    ask_all(found)
+    listen(found, ray, STUCK_SECONDS - 3)
+    assert found.restarts == 0
+    listen(found, ray, 5)
+    assert found.restarts == 1
+
+
 def test_one_that_does_not_begin_again_is_spoken_of(ray: StandIn, caplog) -> None:
     found = pool(2)
     ask_all(found)

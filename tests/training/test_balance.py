@@ -52,6 +52,7 @@ def test_epochs_before_the_first_that_collects_ask_for_no_steps() -> None:
         ("max_lag", -1),
         ("cpus_per_actor", 0.0),
         ("block_seconds", 0.0),
+        ("block_seconds", 61.0),
         ("stuck_seconds", math.inf),
         ("publish_every", -1),
     ],

@@ -21,6 +21,7 @@ ADDED = frozenset(
     {
         "actors",
         "learners",
+        "ray.block_seconds",
         "ray",
         "checkpoint_minutes",
         "agent.normalization",

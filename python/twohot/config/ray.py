@@ -38,4 +38,9 @@ class RayConfig:
             require(0 < value < math.inf, f"ray.{name}: expected a number above 0, got {value}")
         for name in ("max_restarts", "publish_every", "max_behind", "max_lag"):
             require(getattr(self, name) >= 0, f"ray.{name}: expected at least 0, got {getattr(self, name)}")
+        require(
+            self.block_seconds <= self.stuck_seconds / 2,
+            f"ray.block_seconds: expected at most half of ray.stuck_seconds ({self.stuck_seconds:g}), since no "
+            f"answer comes sooner; got {self.block_seconds}",
+        )
         require(self.max_ahead > 0, f"ray.max_ahead: expected a number above 0, got {self.max_ahead}")

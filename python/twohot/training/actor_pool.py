@@ -25,7 +25,7 @@ MAX_FAILURES = 3
 GIVE_UP_SECONDS = 60.0
 """In which no actor gives anything: Ray takes half a minute to see that a node is dead, where actors fail meanwhile."""
 HELD_SECONDS = 1.0
-"""Between two times of listening to the actors, after which their silence meanwhile does not count."""
+"""Of an actor's silence that count, at most, between two times of listening: it is not longer for a long checkpoint."""
 MAX_WAIT_SECONDS = 10.0
 """Until an actor that fails again and again is begun again."""
 
@@ -44,10 +44,10 @@ class ActorProcess:
     life: int
     begins: Any
     """Its answer to `describe`, which is awaited; None once it has come."""
-    heard: float
-    """When it has last answered, or begun, or been asked for something while it had nothing to do."""
     calls: dict[Any, int] = field(default_factory=dict)
     """Steps that each call on its way may bring."""
+    silent: float = 0.0
+    """Seconds of listening since it has answered, or begun, or was asked for something while it had nothing to do."""
     failures: int = 0
     failing: float = 0.0
     """Since when, where there are failures."""
@@ -128,7 +128,7 @@ class ActorPool:
     def ask(self, process: ActorProcess, promised: int, *arguments: Any) -> None:
         """Call `Actor.collect` with these arguments, which may bring so many steps."""
         if not process.calls:
-            process.heard = time.monotonic()
+            process.silent = 0.0
         process.calls[process.handle.collect.remote(*arguments)] = promised
 
     def put(self, value: Any) -> Any:
@@ -141,18 +141,15 @@ class ActorPool:
         Raises ActorError where one ends again and again, and what playing raises.
         """
         self._begin_again()
-        self._listen()
-        self._end_stuck()
+        self._end_silent()
         actor_of = {call: actor for actor, process in self._processes.items() for call in process.calls}
         actor_of |= {each.begins: actor for actor, each in self._processes.items() if each.begins is not None}
         if not actor_of:
             time.sleep(POLL_SECONDS)
-            self._listened = time.monotonic()
             return
         ready, rest = self._ray.wait(list(actor_of), num_returns=1, timeout=POLL_SECONDS)
         if ready and rest:
             ready += self._ray.wait(rest, num_returns=len(rest), timeout=0)[0]
-        self._listened = time.monotonic()
         for call in ready:
             if (block := self._answer(actor_of[call], call)) is not None:
                 yield actor_of[call], block
@@ -173,7 +170,7 @@ class ActorPool:
                 self._ended(actor, error)
             process.calls.pop(call, None)
             return None
-        process.heard = time.monotonic()
+        process.silent = 0.0
         if call == process.begins:
             self._require_alike(actor, value)
             process.begins = None
@@ -186,7 +183,7 @@ class ActorPool:
         place = Place(actor, self._config.actors, self._steps, life)
         options = {"num_cpus": self._config.ray.cpus_per_actor, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
         handle = self._ray.remote(Actor).options(**options).remote(self._json, place)
-        return ActorProcess(handle, life, handle.describe.remote(), time.monotonic())
+        return ActorProcess(handle, life, handle.describe.remote())
 
     def _require_alike(self, actor: int, about: dict[str, Any]) -> None:
         mine = {"twohot": twohot.__version__, "spaces": self._spaces}
@@ -218,21 +215,15 @@ class ActorPool:
                 self._processes[actor] = process = self._begin(actor, retry.life)
                 process.failures, process.failing = retry.failures, retry.failing
 
-    def _listen(self) -> None:
-        """Listen again: where it is long since then, as while a checkpoint was written, it was no silence of actors."""
-        held = time.monotonic() - self._listened
-        if held > HELD_SECONDS:
-            for process in self._processes.values():
-                process.heard += held
-
-    def _end_stuck(self) -> None:
-        limit = self._config.ray.stuck_seconds
+    def _end_silent(self) -> None:
+        limit, now = self._config.ray.stuck_seconds, time.monotonic()
+        passed, self._listened = min(now - self._listened, HELD_SECONDS), now
         for actor, process in list(self._processes.items()):
-            silent = time.monotonic() - process.heard
-            if process.calls and silent > limit:
+            process.silent += passed
+            if process.calls and process.silent > limit:
                 self._ended(actor, ActorError(f"no answer for {limit:.0f} s"))
-            elif process.begins is not None and silent > START_SECONDS:
-                process.heard += silent  # it is said again after as long
+            elif process.begins is not None and process.silent > START_SECONDS:
+                process.silent = 0.0  # it is said again after as long
                 logger.warning(
                     "actor %d has not begun after %.0f s; `ray status` says what it waits for", actor, START_SECONDS
                 )

@@ -17,13 +17,15 @@ from twohot.data.rollout import RolloutState, Trial
 from twohot.replay import Replay
 from twohot.runs import replay as run_replay
 from twohot.training.actor import Block
-from twohot.training.actor_pool import POLL_SECONDS, ActorPool
+from twohot.training.actor_pool import CALLS, POLL_SECONDS, ActorPool
 from twohot.training.publication import PolicyNetworks
 
 if TYPE_CHECKING:
     from twohot.agent import AgentNetworks
 
 FINISH_SECONDS = 2.0
+"""Beside that of the calls on their way, for them to come in when a learner ends."""
+MAX_FINISH_SECONDS = 20.0
 FIRST_STEPS = 100
 """Of each environment, again and again until the first trajectory has ended."""
 MAX_STEPS = 2**40
@@ -165,7 +167,8 @@ class Actors:
     def finish(self) -> None:
         """Ask for nothing more, and take in what is on its way."""
         self.allow(0)
-        until = time.monotonic() + FINISH_SECONDS
+        calls = CALLS * self._config.ray.block_seconds
+        until = time.monotonic() + min(FINISH_SECONDS + calls, MAX_FINISH_SECONDS)
         while time.monotonic() < until and self._pool.is_asked:
             time.sleep(POLL_SECONDS)
 

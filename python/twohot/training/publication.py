@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from twohot.nets.frozen import FrozenPolicy, Networks, freeze
 from twohot.nets.interfaces import ActorNetwork, TimestepNetwork, TrajectoryNetwork
+from twohot.nets.packed import Weights
 
 
 class PolicyNetworks(nn.Module):
@@ -59,17 +60,24 @@ class Message(NamedTuple):
 
 
 class _Pickler(cloudpickle.Pickler):
+    """Packed weights, which nothing writes to, stay where they are sent to; other tensors are copied from there."""
+
     def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, Weights):
+            self._packed = {*getattr(self, "_packed", ()), *map(id, obj.tensors)}
         if isinstance(obj, Tensor):
             data = obj.detach().contiguous()
             array = data.view(-1).view(torch.uint8).numpy()
-            return _tensor, (array, data.dtype, data.shape, isinstance(obj, nn.Parameter))
+            copied = id(obj) not in getattr(self, "_packed", ())
+            return _tensor, (array, data.dtype, data.shape, isinstance(obj, nn.Parameter), copied)
         return super().reducer_override(obj)
 
 
-def _tensor(array: np.ndarray, dtype: torch.dtype, shape: torch.Size, is_parameter: bool) -> Tensor:
+def _tensor(array: np.ndarray, dtype: torch.dtype, shape: torch.Size, is_parameter: bool, copied: bool) -> Tensor:
+    if copied:
+        array = array.copy()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor is a frozen policy written to
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor are packed weights written to
         tensor = torch.from_numpy(array).view(dtype).view(shape)
     return nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor
 
@@ -83,5 +91,5 @@ def pack(policy: FrozenPolicy) -> Message:
 
 
 def unpack(message: Message) -> FrozenPolicy:
-    """The policy of a message, which reads its weights in the message's arrays."""
+    """The policy of a message, which reads its packed weights in the message's arrays."""
     return pickle.loads(message.pickled, buffers=message.tensors)
