@@ -62,13 +62,15 @@ class Message(NamedTuple):
 class _Pickler(cloudpickle.Pickler):
     """Packed weights, which nothing writes to, stay where they are sent to; other tensors are copied from there."""
 
+    _packed: frozenset[int] = frozenset()
+
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Weights):
-            self._packed = {*getattr(self, "_packed", ()), *map(id, obj.tensors)}
+            self._packed |= set(map(id, obj.tensors))
         if isinstance(obj, Tensor):
             data = obj.detach().contiguous()
             array = data.view(-1).view(torch.uint8).numpy()
-            copied = id(obj) not in getattr(self, "_packed", ())
+            copied = id(obj) not in self._packed
             return _tensor, (array, data.dtype, data.shape, isinstance(obj, nn.Parameter), copied)
         return super().reducer_override(obj)
 
