@@ -18,7 +18,7 @@ from torch import Tensor, distributed
 from forked import CONTEXT
 from objective_loops import make_agent, make_batch
 from small import quiet
-from twohot.config import AgentConfig, ObjectiveConfig, OptimizerConfig, TrainConfig
+from twohot.config import AgentConfig, ConfigurationError, ObjectiveConfig, OptimizerConfig, TrainConfig
 from twohot.errors import TwohotError
 from twohot.learning.data_parallel import DataParallel
 from twohot.learning.learner import Learner, NonFiniteLossError
@@ -27,6 +27,7 @@ from twohot.rl import PopArt
 from twohot.runs import replay as run_replay
 from twohot.training.interruption import Interrupted
 from twohot.training.ranks import joined
+from twohot.training.session import Session
 from twohot.training.train import resume, train
 
 LENGTHS = (5, 3, 4, 1)
@@ -158,12 +159,13 @@ def train_run(
     run: Path,
     terminate: tuple[int, int] | None = None,
     changes: Mapping[int, Mapping[str, Any]] | None = None,
+    failing: int | None = None,
 ) -> str:
     """Train `config` as one of torchrun's processes, or go on with the run; what it ends with, or "".
 
     Args:
         terminate: a rank, and after how many of its updates it hears SIGTERM.
-        changes: settings by rank that differ from the configuration.
+        changes: settings by rank that differ from the configuration. failing: a rank whose rollout cannot be.
     """
     rank, size = distributed.get_rank(group), distributed.get_world_size(group)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
@@ -176,6 +178,11 @@ def train_run(
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, *arguments, **keywords)
 
+    def broken(*arguments: Any) -> None:
+        raise ConfigurationError("no room here")
+
+    make_rollout = Session._make_rollout
+    Session._make_rollout = broken if rank == failing else make_rollout  # pyright: ignore[reportAttributeAccessIssue]
     Learner.step = counted  # pyright: ignore[reportAttributeAccessIssue]
     try:
         if (run / "config.json").exists():
@@ -185,7 +192,7 @@ def train_run(
     except (TwohotError, Interrupted) as error:
         return f"{type(error).__name__}: {error}"
     finally:
-        Learner.step = step
+        Learner.step, Session._make_rollout = step, make_rollout
     return ""
 
 

@@ -1,22 +1,32 @@
-"""Who begins, answers, falls silent and dies, as the pool of actors takes it: a stand-in for Ray, and a clock."""
+"""Who begins, answers, falls silent and dies, as a learner's actors take it: a stand-in for Ray, and a clock."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from gymnasium.spaces import Discrete
 
 import twohot
+from objective_loops import make_agent
 from small import CONFIG
+from twohot.agent import AgentNetworks
 from twohot.config import RayConfig
+from twohot.data.spaces import replay_schema
+from twohot.replay import Replay
 from twohot.training import actor_pool
 from twohot.training.actor import Block
 from twohot.training.actor_pool import GIVE_UP_SECONDS, START_SECONDS, ActorError, ActorPool
+from twohot.training.actors import Actors
+from twohot.training.publication import Message, PolicyNetworks
 
 STUCK_SECONDS = 20.0
 
@@ -29,13 +39,26 @@ class ActorDied(Error):
     """As ray.exceptions.RayActorError."""
 
 
+class ObjectLost(Error):
+    """As ray.exceptions.ObjectLostError."""
+
+
+class TaskError(Error):
+    """As ray.exceptions.RayTaskError: what an actor's code has raised."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
 class StandIn:
     """What the pool asks Ray for. A call is a pair of the actor's process and a number; `results` are set by tests."""
 
     exceptions = SimpleNamespace(
         RayError=Error,
         RayActorError=ActorDied,
-        RayTaskError=type("RayTaskError", (Error,), {}),
+        RayTaskError=TaskError,
+        ObjectLostError=ObjectLost,
         GetTimeoutError=type("GetTimeoutError", (Error,), {}),
     )
 
@@ -44,6 +67,8 @@ class StandIn:
         self.results: dict[tuple[int, int], Any] = {}
         self.begun: list[tuple[int, int]] = []
         self.killed: list[int] = []
+        self.stored: list[Any] = []
+        self.asked: list[tuple[Any, ...]] = []
         self.begins: Callable[[int], Any] = lambda process: {"twohot": twohot.__version__, "host": "here"}
 
     def monotonic(self) -> float:
@@ -67,8 +92,12 @@ class StandIn:
         return SimpleNamespace(
             process=process,
             describe=SimpleNamespace(remote=lambda: (process, 0)),
-            collect=SimpleNamespace(remote=lambda *arguments: (process, next(calls))),
+            collect=SimpleNamespace(remote=lambda *arguments: self.asked.append(arguments) or (process, next(calls))),
         )
+
+    def put(self, value: Any) -> int:
+        self.stored.append(value)
+        return len(self.stored) - 1
 
     def kill(self, handle: Any) -> None:
         self.killed.append(handle.process)
@@ -111,6 +140,37 @@ def ask_all(found: ActorPool) -> None:
 
 def block() -> Block:
     return Block(0, 10, 0.1, [], {"length": ()})
+
+
+@pytest.fixture
+def learner(ray: StandIn) -> Iterator[Callable[..., Actors]]:
+    """Makes the one actor of a learner."""
+    made = []
+
+    def make(agent: AgentNetworks | None = None) -> Actors:
+        agent = agent or make_agent(Discrete(2), torch.float32)
+        config = replace(CONFIG, actors=1, collect=replace(CONFIG.collect, environments=1))
+        schema = replay_schema(agent.observation_space, agent.action_space)
+        made.append(Actors(config, agent, Replay.create(schema, capacity_steps=100)))
+        return made[-1]
+
+    yield make
+    for actors in made:
+        actors.close()
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def same(one: Message, other: Message) -> bool:
+    """Whether these are policies of the same weights."""
+    return one.pickled == other.pickled and all(
+        np.array_equal(mine, its) for mine, its in zip(one.tensors, other.tensors, strict=True)
+    )
 
 
 def listen(found: ActorPool, ray: StandIn, seconds: float) -> list[int]:
@@ -229,6 +289,53 @@ def test_an_answer_that_is_lost_with_its_node_is_missed_by_nobody(ray: StandIn) 
     assert not found.is_asked
     assert found.restarts == 0
     assert len(found.free()) == actor_pool.CALLS
+
+
+def test_what_an_actors_code_raises_ends_the_run(ray: StandIn) -> None:
+    found = pool()
+    ask_all(found)
+    ray.results[0, 1] = TaskError(ValueError("a task that has no end"))
+    with pytest.raises(ActorError, match="actor 0: a task that has no end"):
+        listen(found, ray, 1)
+
+
+def test_a_policy_that_is_lost_is_put_into_the_store_again(ray: StandIn, learner: Callable[[], Actors], caplog) -> None:
+    ray.results[0, 1] = ray.results[0, 2] = TaskError(ObjectLost("its node has died"))
+    actors = learner()
+    actors.allow(100)
+    wait_for(lambda: len(ray.asked) >= 4)
+    actors.close()
+    assert same(*ray.stored[:2])
+    assert [arguments[-2:] for arguments in ray.asked[:4]] == [(0, [0])] * 2 + [(0, [len(ray.stored) - 1])] * 2
+    assert next(said(caplog)).startswith("actor 0 has not found the policy")
+
+
+def test_a_publication_does_not_wait_for_the_one_before_to_be_packed(
+    ray: StandIn, learner: Callable[[], Actors], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packing, packed, frozen = threading.Event(), threading.Event(), PolicyNetworks.frozen
+
+    def slowly(networks: PolicyNetworks) -> Message:
+        packing.set()
+        assert packed.wait(60)
+        return frozen(networks)
+
+    agent = make_agent(Discrete(2), torch.float32)
+    wanted = [frozen(PolicyNetworks(agent).on_cpu())]
+    monkeypatch.setattr(PolicyNetworks, "frozen", slowly)
+    actors = learner(agent)
+    assert packing.wait(60)
+    with torch.no_grad():
+        for parameter in agent.parameters():
+            parameter.add_(1.0)
+    actors.publish(agent)
+    assert not packed.is_set()
+    packed.set()
+    wait_for(lambda: len(ray.stored) >= 2)
+    actors.close()
+    wanted.append(frozen(PolicyNetworks(agent).on_cpu()))
+    assert [same(*each) for each in zip(ray.stored, wanted, strict=True)] == [True, True]
+    assert not same(*wanted)
 
 
 def test_one_whose_first_answer_is_lost_begins_again(ray: StandIn) -> None:

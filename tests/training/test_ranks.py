@@ -12,8 +12,10 @@ import ranks
 from forked import CONTEXT
 from small import CONFIG, agent_bytes, quiet
 from twohot.config import ConfigurationError
+from twohot.info import START_NAME
 from twohot.replay import Replay
 from twohot.runs import checkpoint
+from twohot.runs.ownership import OWNER_NAME
 from twohot.training.ranks import Ranks, is_first
 from twohot.training.train import resume
 
@@ -25,7 +27,8 @@ ON_DISK = replace(TWO, replay=replace(TWO.replay, storage="disk"))
 def runs(tmp_path_factory) -> dict[str, Path]:
     """Runs of two ranks, and what each rank of each call ended with, in the same two processes."""
     directory = tmp_path_factory.mktemp("runs")
-    whole, resumed, ended, disk, unlike = (directory / name for name in ("whole", "resumed", "ended", "disk", "unlike"))
+    names = "whole", "resumed", "ended", "disk", "unlike", "failed"
+    whole, resumed, ended, disk, unlike, failed = (directory / name for name in names)
     calls = {
         "whole": (ranks.train_run, TWO, whole),
         "half": (ranks.train_run, replace(TWO, epochs=2), resumed),
@@ -35,11 +38,12 @@ def runs(tmp_path_factory) -> dict[str, Path]:
         "disk, half": (ranks.train_run, replace(ON_DISK, epochs=2), disk),
         "disk": (ranks.train_run, ON_DISK, disk),
         "unlike": (ranks.train_run, TWO, unlike, None, {1: {"seed": 5}}),
+        "failed": (ranks.train_run, ON_DISK, failed, None, None, 1),
         "again": (ranks.train_run, TWO, directory),
     }
     (directory / "stray").write_text("")
     said = ranks.run_ranks(tmp_path_factory.mktemp("ranks"), calls)
-    return {"said": said, "whole": whole, "resumed": resumed, "ended": ended, "disk": disk, "unlike": unlike}
+    return {"said": said, **{name: directory / name for name in names}}
 
 
 def newest(run: Path) -> Path:
@@ -87,6 +91,13 @@ def test_ranks_that_do_not_go_together_are_told(runs) -> None:
     assert first["again"].startswith("ConfigurationError")
     assert "the first rank: " in second["again"]
     assert "expected a new or an empty directory" in second["again"]
+
+
+def test_where_one_cannot_begin_none_does_and_nothing_is_left(runs) -> None:
+    first, second = runs["said"]
+    assert first["failed"] == "RankError: no room here"
+    assert second["failed"] == "ConfigurationError: no room here"
+    assert {path.name for path in runs["failed"].iterdir()} <= {OWNER_NAME, START_NAME}
 
 
 def test_another_number_of_learners_is_refused(runs) -> None:

@@ -80,6 +80,7 @@ class ActorPool:
         self.actors, self.restarts = actors, 0
         self._processes: dict[int, ActorProcess] = {}
         self._retries: dict[int, _Retry] = {}
+        self._policy_is_lost = False
         self._given = time.monotonic()  # when an actor has last given anything
         self._listened = time.monotonic()
 
@@ -135,6 +136,11 @@ class ActorPool:
         """A reference to a value in the object store."""
         return self._ray.put(value)
 
+    def take_lost_policy(self) -> bool:
+        """Whether an actor has found no policy where it was put, since the last call."""
+        lost, self._policy_is_lost = self._policy_is_lost, False
+        return lost
+
     def answers(self) -> Iterator[tuple[int, Block]]:
         """Wait a moment, and give what has come, by actor; let others begin where some have ended or are stuck.
 
@@ -161,7 +167,12 @@ class ActorPool:
         try:
             value = self._ray.get(call)
         except self._ray.exceptions.RayTaskError as error:
-            raise _failed(actor, error) from error
+            if not isinstance(error.cause, self._ray.exceptions.ObjectLostError):
+                raise _failed(actor, error) from error
+            logger.warning("actor %d has not found the policy in the object store; it is put there again", actor)
+            process.calls.pop(call, None)
+            self._policy_is_lost = True
+            return None
         except self._ray.exceptions.RayActorError as error:
             self._ended(actor, error)
             return None

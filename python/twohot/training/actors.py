@@ -77,7 +77,7 @@ class Actors:
         self._limit = 0.0
         self._version = -1
         self._policy: tuple[int, list[Any]] = -1, []
-        self._staged = PolicyNetworks(agent).on_cpu()
+        self._staged, self._packed = PolicyNetworks(agent).on_cpu(), PolicyNetworks(agent).on_cpu()
         self._new = threading.Event()  # weights are staged that have not been put into the object store
         self._staging = threading.Lock()
         self._changed = threading.Condition()
@@ -197,12 +197,15 @@ class Actors:
             self._changed.notify_all()
 
     def _put(self) -> None:
-        """Put a policy that is new into the object store."""
-        if not self._new.is_set():
+        """Put a policy that is new, or was lost there, into the object store."""
+        version, lost = self._policy[0], self._pool.take_lost_policy()
+        if self._new.is_set():
+            with self._staging:  # not longer: the learner's next publication does not wait for the packing
+                self._new.clear()
+                version, self._staged, self._packed = self._version, self._packed, self._staged
+        elif not lost:
             return
-        with self._staging:
-            self._new.clear()
-            version, message = self._version, self._staged.frozen()
+        message = self._packed.frozen()
         self._policy = version, [self._pool.put(message)]  # in a list, or each call would fetch it
         with self._changed:
             self._counts.sent += message.nbytes * len(self._pool.actors)

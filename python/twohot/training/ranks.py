@@ -181,9 +181,28 @@ class Ranks:
         """
         if self.group is None:
             return
-        self.say("refused", self._unlike(to_json(config)) or self._unseen(run / seen))
+        with self.together("refused"):
+            if message := self._unlike(to_json(config)) or self._unseen(run / seen):
+                raise RankError(message)
+
+    @contextmanager
+    def together(self, name: str) -> Iterator[None]:
+        """A block that all ranks leave, or none; a `name` is used once.
+
+        Raises:
+            RankError: where another rank has raised, with what it says.
+        """
+        if self.group is None:
+            yield
+            return
+        try:
+            yield
+        except BaseException as error:
+            self.say(name, str(error) or type(error).__name__)
+            raise
+        self.say(name, "")
         for rank in range(self.size):
-            if message := self.hear("refused", rank):
+            if message := self.hear(name, rank):
                 raise RankError(message)
 
     def _unlike(self, mine: dict[str, Any]) -> str:

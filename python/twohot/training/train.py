@@ -114,7 +114,8 @@ def train(
                 save_json({label: value for label, value in about.items() if value}, run / START_NAME)
                 save_config(config, run / "config.json")
             try:
-                session.start()
+                with ranks.together("start"):
+                    session.start()
             except BaseException:  # nothing has begun: the same line may be given again, with other settings
                 run_replay.remove(run, ranks.rank)
                 if ranks.is_first:
