@@ -56,6 +56,22 @@ def checkpoints(run: Path) -> list[str]:
     return sorted(path.name for path in (run / "checkpoints").iterdir())
 
 
+def interrupted_in_a_library(*heard: int) -> None:
+    with Interruption() as interruption:
+        for number in heard:
+            interruption.hear(number)
+        raise KeyboardInterrupt  # as Ray does where a handler has raised inside of one of its calls
+
+
+def test_what_a_library_makes_of_a_signal_is_that_signal() -> None:
+    with pytest.raises(Interrupted) as caught:
+        interrupted_in_a_library(signal.SIGTERM)
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+    with pytest.raises(KeyboardInterrupt) as unheard:
+        interrupted_in_a_library()
+    assert type(unheard.value) is KeyboardInterrupt
+
+
 def at_call(monkeypatch, owner: type, name: str, number: int, act) -> None:
     """Call `act` at the beginning of the call with this number, from 1 on, of a method."""
     calls, method = [0], getattr(owner, name)

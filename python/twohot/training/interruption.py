@@ -50,9 +50,13 @@ class Interruption:
                     signal.signal(number, self._hear)
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         while self._before:
             signal.signal(*self._before.popitem())
+        if (
+            kind is KeyboardInterrupt and self._heard is not None
+        ):  # Ray's, in the place of the `Interrupted` in its calls
+            raise Interrupted(self._heard) from error
 
     @property
     def heard(self) -> int | None:
