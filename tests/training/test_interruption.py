@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import signal
+import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,7 +24,7 @@ from twohot.rl.exploration import Exploration
 from twohot.runs import checkpoint
 from twohot.runs import replay as run_replay
 from twohot.runs.metrics import read_metrics
-from twohot.training import evaluate
+from twohot.training import cluster, evaluate
 from twohot.training.interruption import Interrupted, Interruption
 from twohot.training.train import Session, resume, train
 
@@ -70,6 +72,20 @@ def test_what_a_library_makes_of_a_signal_is_that_signal() -> None:
     with pytest.raises(KeyboardInterrupt) as unheard:
         interrupted_in_a_library()
     assert type(unheard.value) is KeyboardInterrupt
+
+
+def test_a_signal_while_ray_starts_is_that_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = [signal.SIGTERM, 3]
+    ray = SimpleNamespace(
+        is_initialized=lambda: False, init=lambda **options: sys.exit(ended[0]), shutdown=lambda: None
+    )
+    monkeypatch.setattr(cluster, "package", lambda *names: ray)
+    with pytest.raises(Interrupted) as caught, cluster.connected("", {"actors": 2.0}, "--actors"):
+        pass
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+    del ended[0]
+    with pytest.raises(SystemExit), cluster.connected("", {"actors": 2.0}, "--actors"):
+        pass
 
 
 def at_call(monkeypatch, owner: type, name: str, number: int, act) -> None:

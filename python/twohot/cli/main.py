@@ -47,9 +47,9 @@ def _main(arguments: list[str]) -> int:
         except ModuleNotFoundError:
             require(*TRAIN)  # which says in a sentence what is missing
             raise
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("twohot: interrupted", file=sys.stderr)
-        return 130
+        return getattr(error, "exit_code", 130)
     except (TwohotError, OSError) as error:
         if os.environ.get("TWOHOT_TRACEBACK") == "1":
             raise

@@ -9,9 +9,11 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 from twohot.config import ConfigurationError, TrainConfig
 from twohot.extras import package
+from twohot.training.interruption import Interrupted
 
 LISTEN_SECONDS = 10.0
 NICENESS = "5"
@@ -40,6 +42,7 @@ def connected(address: str, needs: Mapping[str, float], what: str) -> Iterator[N
     Raises:
         MissingExtraError: Ray is not installed.
         ConfigurationError: there is no cluster at the address, or it has fewer CPUs.
+        Interrupted: by a SIGTERM that nobody else has heard.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of each start
     os.environ.setdefault(
@@ -49,22 +52,9 @@ def connected(address: str, needs: Mapping[str, float], what: str) -> Iterator[N
     ray = package("ray", "ray", what)
     made, needed = not ray.is_initialized(), sum(needs.values())
     before = signal.getsignal(signal.SIGTERM)
-    if made:
-        quiet = {"include_dashboard": False} if not address else {}
-        options = {"address": address} if address else {"num_cpus": math.ceil(needed) + 1, "address": "local"}
-        try:
-            _require_listening(address)
-            ray.init(log_to_driver=False, logging_level="error", **quiet, **options)
-        except (OSError, RuntimeError, ValueError) as error:
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
-            raise ConfigurationError(
-                f"ray: no cluster can be joined at {address!r} ({reason:.200}); `ray start --head` starts one, "
-                "one that asks for tokens needs RAY_AUTH_MODE=token here too, and without an address Ray is started on "
-                "this machine"
-                if address
-                else f"ray: cannot be started on this machine ({reason:.200})"
-            ) from error
     try:
+        if made:
+            _start_or_join(ray, address, needed)
         found = ray.cluster_resources().get("CPU", 0.0)
         if found < needed:
             raise ConfigurationError(
@@ -72,11 +62,32 @@ def connected(address: str, needs: Mapping[str, float], what: str) -> Iterator[N
                 "start more nodes, or ask for less"
             )
         yield
+    except SystemExit as end:
+        if made and end.code == signal.SIGTERM:  # by Ray's handler
+            raise Interrupted(signal.SIGTERM) from end
+        raise
     finally:
         if made:
             ray.shutdown()
             if before is not None and threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before)  # Ray's ends the process
+
+
+def _start_or_join(ray: Any, address: str, cpus: float) -> None:
+    quiet = {"include_dashboard": False} if not address else {}
+    options = {"address": address} if address else {"num_cpus": math.ceil(cpus) + 1, "address": "local"}
+    try:
+        _require_listening(address)
+        ray.init(log_to_driver=False, logging_level="error", **quiet, **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise ConfigurationError(
+            f"ray: no cluster can be joined at {address!r} ({reason:.200}); `ray start --head` starts one, "
+            "one that asks for tokens needs RAY_AUTH_MODE=token here too, and without an address Ray is started on "
+            "this machine"
+            if address
+            else f"ray: cannot be started on this machine ({reason:.200})"
+        ) from error
 
 
 def _require_listening(address: str) -> None:
