@@ -568,3 +568,52 @@ def cpu_capability_reason() -> str:
 
 def cpu_capabilities() -> list[str]:
     """The compiled forms that this processor runs, from the least to the best, then those for tests."""
+
+class XGrid:
+    """Grid worlds stepped together. Observations are uint8 [num_envs, *observation_shape], written in place."""
+
+    observation_shape: list[int]
+    max_steps: int
+    def __init__(
+        self,
+        *,
+        num_envs: int,
+        size: Sequence[int],
+        rooms: int,
+        locked: bool,
+        view: int,
+        show_carried: bool,
+        max_steps: int,
+        attempts: int,
+        generator: Sequence[int],
+        seed: int,
+        tasks: int,
+        split: Literal["train", "test"],
+    ) -> None: ...
+    def reset(self, seed: int) -> None: ...
+    def begin(self, index: int, seed: int, new_task: bool) -> None: ...
+    def next_attempt(self, index: int) -> None: ...
+    def step(
+        self,
+        actions: np.ndarray,
+        *,
+        observation: np.ndarray,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        last: np.ndarray | None,
+        autoreset: bool,
+        threads: int,
+    ) -> None: ...
+    def observe(self, observation: np.ndarray) -> None: ...
+    def progress(self, task: np.ndarray, attempt: np.ndarray) -> None: ...
+    def rule_set(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+    def set_rule_set(self, index: int, goal: np.ndarray, rules: np.ndarray, objects: np.ndarray) -> None: ...
+    def state(self, grid: np.ndarray, agent: np.ndarray, pocket: np.ndarray) -> None: ...
+    def set_state(self, index: int, grid: np.ndarray, agent: np.ndarray, pocket: np.ndarray) -> None: ...
+
+def xgrid_rule_sets(
+    generator: Sequence[int], *, seed: int, first: int, count: int, split: Literal["train", "test"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: ...
+def xgrid_identity(goal: np.ndarray, rules: np.ndarray, objects: np.ndarray) -> int: ...
+def xgrid_plan(goal: np.ndarray, rules: np.ndarray, objects: np.ndarray) -> list[int] | None: ...

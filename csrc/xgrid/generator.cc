@@ -1,0 +1,215 @@
+#include "xgrid/generator.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "core/hash.h"
+#include "core/random.h"
+
+namespace twohot::xgrid {
+namespace {
+
+// Keys are for doors alone, so that no rule uses up one that is needed.
+constexpr std::array shapes{Shape::ball, Shape::square, Shape::pyramid, Shape::hex, Shape::star};
+constexpr std::array colours{Colour::red,  Colour::green,  Colour::blue,  Colour::purple, Colour::yellow,
+                             Colour::grey, Colour::orange, Colour::white, Colour::brown,  Colour::pink};
+constexpr std::size_t num_tiles = shapes.size() * colours.size();
+
+// Goals of a position depend on the map.
+constexpr std::array goal_kinds{GoalKind::agent_hold,       GoalKind::agent_on_tile,   GoalKind::agent_near,
+                                GoalKind::tile_near,        GoalKind::tile_near_up,    GoalKind::tile_near_right,
+                                GoalKind::tile_near_down,   GoalKind::tile_near_left,  GoalKind::agent_near_up,
+                                GoalKind::agent_near_right, GoalKind::agent_near_down, GoalKind::agent_near_left};
+
+template <class Values>
+auto one_of(const Values& values, RandomStream& random) noexcept {
+  return values[random.below(values.size())];
+}
+
+// One rule set in the making. A tile is made by one rule at most and used by one at most, dead ends apart.
+class Chain {
+ public:
+  Chain(const GeneratorSettings& settings, std::uint64_t seed) noexcept : settings_(settings), random_(seed) {
+    for (std::size_t i = 0; i < num_tiles; ++i) {
+      tiles_[i] = make_tile(shapes[i / colours.size()], colours[i % colours.size()]);
+    }
+  }
+
+  RuleSet make() noexcept {
+    const int depth =
+        settings_.min_depth + static_cast<int>(random_.below(settings_.max_depth - settings_.min_depth + 1));
+    spare_ = max_rules - settings_.dead_ends - depth;
+    Goal& goal = set_.goal;
+    goal.kind = one_of(goal_kinds, random_);
+    if (goal.kind == GoalKind::agent_on_tile) {
+      goal.a = make_tile(Shape::goal, one_of(colours, random_));
+      need(goal.a, depth);
+    } else if (is_tile_near(goal.kind)) {
+      need_both(goal.a, goal.b, depth);
+    } else {
+      goal.a = seen(fresh());
+      need(goal.a, depth);
+    }
+    for (int i = 0; i < settings_.distractors; ++i) add_object(seen(fresh()));
+    for (int i = 0; i < settings_.dead_ends; ++i) add_dead_end();
+    for (int i = set_.num_rules - 1; i > 0; --i) {
+      std::swap(set_.rules[i], set_.rules[random_.below(static_cast<std::uint64_t>(i) + 1)]);
+    }
+    return set_;
+  }
+
+ private:
+  // A tile that this rule set has nowhere yet.
+  Tile fresh() noexcept {
+    std::swap(tiles_[drawn_], tiles_[drawn_ + random_.below(num_tiles - drawn_)]);
+    return tiles_[drawn_++];
+  }
+
+  // Something that a dead end may use.
+  Tile seen(Tile tile) noexcept {
+    seen_[num_seen_++] = tile;
+    return tile;
+  }
+
+  void add_object(Tile tile) noexcept { set_.objects[set_.num_objects++] = tile; }
+
+  // Two tiles, one of which takes `depth` rules to make.
+  void need_both(Tile& a, Tile& b, int depth) noexcept {
+    a = seen(fresh());
+    b = seen(fresh());
+    const bool first = random_.below(2) == 0;
+    int other = 0;
+    if (depth > 0 && spare_ >= depth && random_.below(100) < static_cast<std::uint64_t>(settings_.branching)) {
+      spare_ -= depth;
+      other = depth;
+    }
+    need(a, first ? depth : other);
+    need(b, first ? other : depth);
+  }
+
+  // Adds what makes a tile: `depth` rules one after the other, or the tile itself. As deep as `depth`.
+  void need(Tile tile, int depth) noexcept {
+    if (depth == 0) return add_object(tile);
+    const int index = set_.num_rules++;
+    Rule rule;
+    rule.kind = static_cast<RuleKind>(1 + random_.below(num_rule_kinds - 1));
+    rule.product = tile;
+    if (is_tile_near(rule.kind)) {
+      need_both(rule.a, rule.b, depth - 1);
+    } else {
+      rule.a = seen(fresh());
+      need(rule.a, depth - 1);
+    }
+    set_.rules[index] = rule;
+  }
+
+  bool used_together(Tile a, Tile b) const noexcept {
+    const auto same = [&](Tile first, Tile second) {
+      return (first == a && second == b) || (first == b && second == a);
+    };
+    if (is_tile_near(set_.goal.kind) && same(set_.goal.a, set_.goal.b)) return true;
+    return std::ranges::any_of(set_.used_rules(),
+                               [&](const Rule& rule) { return is_tile_near(rule.kind) && same(rule.a, rule.b); });
+  }
+
+  void add_dead_end() noexcept {
+    Rule rule;
+    rule.kind = static_cast<RuleKind>(static_cast<int>(RuleKind::tile_near) + random_.below(5));
+    rule.a = num_seen_ > 0 ? seen_[random_.below(num_seen_)] : fresh();
+    rule.b = rule.a;
+    for (int i = 0; i < 8 && (rule.b == rule.a || used_together(rule.a, rule.b)); ++i) {
+      if (num_seen_ > 0) rule.b = seen_[random_.below(num_seen_)];
+    }
+    if (rule.b == rule.a || used_together(rule.a, rule.b)) rule.b = fresh();
+    rule.product = random_.below(2) == 0 ? floor_tile : fresh();
+    set_.rules[set_.num_rules++] = rule;
+  }
+
+  const GeneratorSettings& settings_;
+  RandomStream random_;
+  RuleSet set_;
+  std::array<Tile, num_tiles> tiles_;
+  std::array<Tile, num_tiles> seen_;
+  std::size_t drawn_ = 0;
+  std::size_t num_seen_ = 0;
+  int spare_ = 0;  // rules that branches may still add
+};
+
+void require(bool holds, const char* expected, int got) {
+  if (!holds) throw std::invalid_argument(std::string("expected ") + expected + ", got " + std::to_string(got));
+}
+
+std::uint64_t mixed(std::uint64_t z) noexcept {  // the finaliser of splitmix64
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+// "b is up from a" says the same as "a is down from b".
+template <class Kind>
+void turn(Kind& kind, Tile& a, Tile& b, Kind undirected, Kind up, Kind right, Kind down, Kind left) noexcept {
+  if (kind == undirected && b < a) std::swap(a, b);
+  if (kind == down || kind == left) {
+    kind = kind == down ? up : right;
+    std::swap(a, b);
+  }
+}
+
+}  // namespace
+
+int most_objects(const GeneratorSettings& settings) noexcept {
+  // Two of a goal, and one more for each rule of two inputs; without branches the chain alone has rules.
+  const int rules = settings.branching > 0 ? std::min(max_rules - settings.dead_ends, (2 << settings.max_depth) - 2)
+                                           : settings.max_depth;
+  return 2 + rules + settings.distractors;
+}
+
+void check(const GeneratorSettings& settings) {
+  require(settings.min_depth >= 0, "min_depth >= 0", settings.min_depth);
+  require(settings.max_depth >= settings.min_depth && settings.max_depth <= max_depth, "max_depth from min_depth to 8",
+          settings.max_depth);
+  require(settings.branching >= 0 && settings.branching <= 100, "branching of 0 to 100 percent", settings.branching);
+  require(settings.distractors >= 0 && settings.distractors <= max_distractors, "0 to 8 distractors",
+          settings.distractors);
+  require(settings.dead_ends >= 0 && settings.dead_ends <= max_dead_ends, "0 to 6 dead ends", settings.dead_ends);
+}
+
+std::uint64_t stream_seed(std::uint64_t seed, std::uint64_t first, std::uint64_t second) noexcept {
+  constexpr std::uint64_t odd = 0x9e3779b97f4a7c15u;
+  return mixed(mixed(mixed(seed + odd) ^ (first * odd + 1)) ^ (second * odd + 2));
+}
+
+RuleSet make_rule_set(const GeneratorSettings& settings, std::uint64_t seed, std::uint64_t number,
+                      Split split) noexcept {
+  for (std::uint64_t draw = 0;; ++draw) {
+    const RuleSet made = Chain(settings, stream_seed(seed, number, draw)).make();
+    if ((identity(made) & 1) == static_cast<std::uint64_t>(split)) return made;
+  }
+}
+
+std::uint64_t identity(const RuleSet& rule_set) noexcept {
+  Goal goal = rule_set.goal;
+  turn(goal.kind, goal.a, goal.b, GoalKind::tile_near, GoalKind::tile_near_up, GoalKind::tile_near_right,
+       GoalKind::tile_near_down, GoalKind::tile_near_left);
+  std::array<std::uint64_t, max_rules> rules;
+  std::size_t count = 0;
+  for (Rule rule : rule_set.used_rules()) {
+    turn(rule.kind, rule.a, rule.b, RuleKind::tile_near, RuleKind::tile_near_up, RuleKind::tile_near_right,
+         RuleKind::tile_near_down, RuleKind::tile_near_left);
+    if (rule.kind == RuleKind::none) continue;
+    rules[count++] = static_cast<std::uint64_t>(rule.kind) << 48 | static_cast<std::uint64_t>(rule.a) << 32 |
+                     static_cast<std::uint64_t>(rule.b) << 16 | rule.product;
+  }
+  std::sort(rules.begin(), rules.begin() + static_cast<std::ptrdiff_t>(count));
+  const std::array<std::uint64_t, 2> head{
+      static_cast<std::uint64_t>(goal.kind) << 32 | static_cast<std::uint64_t>(goal.a) << 16 | goal.b,
+      static_cast<std::uint64_t>(goal.y) << 8 | goal.x};
+  Hash64 hash;
+  hash.add(head.data(), sizeof head);
+  hash.add(rules.data(), count * sizeof rules[0]);
+  return hash.value();
+}
+
+}  // namespace twohot::xgrid

@@ -1,0 +1,44 @@
+// Rule sets by backward chaining: from a goal to what makes its tiles, to what makes those, down to objects that are
+// there. So each has a way to its goal, which `plan` (search.h) finds without knowing how it was made.
+#pragma once
+
+#include <cstdint>
+
+#include "xgrid/rules.h"
+
+namespace twohot::xgrid {
+
+enum class Split : std::uint8_t { train, test };
+
+struct GeneratorSettings {
+  int min_depth = 0;  // rules one after the other before the goal can be reached, drawn from min_depth to max_depth
+  int max_depth = 0;
+  int branching = 0;    // percent: how often the second input of a rule or goal is made by rules as well
+  int distractors = 0;  // objects that nothing needs
+  int dead_ends = 0;    // rules that use up what is needed where two objects are put together that need not be
+};
+
+constexpr int max_depth = 8;
+constexpr int max_distractors = 8;
+constexpr int max_dead_ends = 6;
+
+// The most objects that a rule set may have.
+int most_objects(const GeneratorSettings& settings) noexcept;
+
+// Throws std::invalid_argument for what is outside its range.
+void check(const GeneratorSettings& settings);
+
+// Rule set `number` of the stream `seed`, of the tasks of a split. The same arguments give the same rule set on every
+// machine. Which split a rule set belongs to is a bit of its `identity`, so the splits share none. Allocates nothing.
+// About a microsecond a draw, of which two are needed on average. `settings` are ones that `check` accepts.
+RuleSet make_rule_set(const GeneratorSettings& settings, std::uint64_t seed, std::uint64_t number,
+                      Split split) noexcept;
+
+// A hash of goal and rules that does not depend on the order of rules, on which of two tiles near each other is named
+// first, or on objects: rule sets that differ in objects alone are the same to it.
+std::uint64_t identity(const RuleSet& rule_set) noexcept;
+
+// A seed for the stream of `first`, `second` of `seed`: neighbouring numbers share nothing.
+std::uint64_t stream_seed(std::uint64_t seed, std::uint64_t first, std::uint64_t second) noexcept;
+
+}  // namespace twohot::xgrid

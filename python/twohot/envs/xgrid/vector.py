@@ -1,0 +1,263 @@
+"""Many grid worlds as a vector environment of gymnasium."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from twohot import _native
+from twohot.envs.xgrid.benchmarks import BENCHMARKS, Benchmark, Split
+from twohot.envs.xgrid.rendering import draw
+from twohot.envs.xgrid.rules import ACTIONS, COLOURS, SHAPES, RuleSet
+
+
+@dataclass(frozen=True)
+class XGridState:
+    """What there is in every environment now, apart from its task.
+
+    Args:
+        grid: uint8 [num_envs, height, width, 2], shape and colour of each tile.
+        agent: int32 [num_envs, 4], y, x, direction (up, right, down, left) and steps of the attempt.
+        pocket: uint8 [num_envs, 2], the tile that the agent carries, zeros for none.
+    """
+
+    grid: np.ndarray
+    agent: np.ndarray
+    pocket: np.ndarray
+
+
+class XGridVector(VectorEnv):
+    """Grid worlds with hidden rules and a hidden goal each, drawn from a benchmark.
+
+    An attempt ends at the goal, which is worth 1 - 0.9 x steps / max_steps (terminated), or after `max_steps`
+    (truncated). The next attempt has the same rules and another map, until `attempts` are over; then a task is drawn.
+    Everything follows from the seed, on every machine and whatever the number of threads.
+
+    Observation: uint8 [view, view, 2], the tiles ahead of the agent, which stands in the middle of the last row, as
+    shape and colour; walls hide nothing. Or all of the grid, uint8 [height, width, 3], whose third channel is
+    1 + direction where the agent stands. Actions: `ACTIONS`.
+
+    With autoreset SAME_STEP, `info["final_obs"]` has the true last observations where `info["_final_obs"]`, and
+    `info["success"]` says there whether the goal was reached. With DISABLED, environments that have ended stand still
+    until `reset(options={"reset_mask": ...})`.
+
+    Args:
+        num_envs: how many. benchmark: a name of `BENCHMARKS`, or one of your own. split: "train" or "test".
+        height, width: cells, walls included, 5 to 64. rooms: 1, 2, 4, 6 or 9, with a door in each wall between two.
+        locked: one of the doors is locked; its key lies in the room where the agent begins.
+        view: an odd number, or 0 for the whole grid.
+        show_carried: the agent's own cell shows what it carries.
+        max_steps: of an attempt; 0 takes 3 x height x width. attempts: at a task.
+        autoreset_mode: SAME_STEP or DISABLED. threads: that share the environments.
+        copy: whether what is returned is new each time; else the same arrays are written again.
+
+    Raises:
+        ValueError: an argument is outside its range, or the map too small for the benchmark's objects.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012 (gymnasium's own way)
+
+    def __init__(
+        self,
+        num_envs: int,
+        benchmark: str | Benchmark = "small",
+        *,
+        split: Split = "train",
+        height: int = 9,
+        width: int = 9,
+        rooms: int = 1,
+        locked: bool = False,
+        view: int = 5,
+        show_carried: bool = False,
+        max_steps: int = 0,
+        attempts: int = 1,
+        autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
+        threads: int = 1,
+        copy: bool = True,
+    ) -> None:
+        self._native = native_worlds(
+            num_envs,
+            benchmark,
+            split=split,
+            height=height,
+            width=width,
+            rooms=rooms,
+            locked=locked,
+            view=view,
+            show_carried=show_carried,
+            max_steps=max_steps,
+            attempts=attempts,
+        )
+        autoreset_mode = AutoresetMode(autoreset_mode)
+        if autoreset_mode is AutoresetMode.NEXT_STEP:
+            raise ValueError(f"expected autoreset SAME_STEP or DISABLED, got {autoreset_mode}")
+        self.num_envs, self.view, self.threads, self.copy = num_envs, view, threads, copy
+        self.height, self.width, self.max_steps = height, width, self._native.max_steps
+        self.metadata = {**self.metadata, "autoreset_mode": autoreset_mode}
+        self.render_mode = "rgb_array"
+        self._autoreset = autoreset_mode is AutoresetMode.SAME_STEP
+        self.single_observation_space = observation_space(self._native)
+        self.single_action_space = spaces.Discrete(len(ACTIONS))
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._observation, self._last = np.zeros((2, *self.observation_space.shape), np.uint8)
+        self._reward = np.zeros(num_envs, np.float32)
+        self._terminated, self._truncated = np.zeros((2, num_envs), bool)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Draws new tasks in all environments; with a `reset_mask`, those where it is True begin their next attempt."""
+        super().reset(seed=seed)  # pyright: ignore[reportArgumentType]
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            self._native.reset(int(self.np_random.integers(2**63)) if seed is None else seed)
+        elif seed is not None:
+            raise ValueError("expected no seed beside a reset_mask: a seed begins all environments anew")
+        else:
+            for index in np.flatnonzero(mask).tolist():
+                self._native.next_attempt(index)
+        self._native.observe(self._observation)
+        return self._own(self._observation), {}
+
+    def step(self, actions: np.ndarray):
+        """Takes an action in every environment; see the class."""
+        self._native.step(
+            np.ascontiguousarray(actions, np.int64),
+            observation=self._observation,
+            reward=self._reward,
+            terminated=self._terminated,
+            truncated=self._truncated,
+            last=self._last,
+            autoreset=self._autoreset,
+            threads=self.threads,
+        )
+        done = self._terminated | self._truncated
+        info: dict[str, Any] = {}
+        if self._autoreset and done.any():
+            info = {"final_obs": self._own(self._last), "_final_obs": done}
+            info |= {"success": self._terminated.copy(), "_success": done}
+        columns = (self._observation, self._reward, self._terminated, self._truncated)
+        observation, reward, terminated, truncated = map(self._own, columns)
+        return observation, reward, terminated, truncated, info
+
+    def _own(self, array: np.ndarray) -> np.ndarray:
+        return array.copy() if self.copy else array
+
+    @property
+    def tasks(self) -> np.ndarray:
+        """The number of each environment's task in its benchmark, int64 [num_envs]; -1 where `set_rule_set` gave it."""
+        return self._progress()[0]
+
+    @property
+    def attempt(self) -> np.ndarray:
+        """Which attempt at its task each environment makes, from 0, int32 [num_envs]."""
+        return self._progress()[1]
+
+    def _progress(self) -> tuple[np.ndarray, np.ndarray]:
+        task, attempt = np.zeros(self.num_envs, np.int64), np.zeros(self.num_envs, np.int32)
+        self._native.progress(task, attempt)
+        return task, attempt
+
+    def rule_set(self, index: int) -> RuleSet:
+        """What is hidden in an environment."""
+        return RuleSet(*self._native.rule_set(index))
+
+    def set_rule_set(self, index: int, rule_set: RuleSet) -> None:
+        """Plays a task of one's own from now on, until `reset` or until the attempts at it are over.
+
+        Raises:
+            ValueError: for what is no rule set; it then plays on as before.
+        """
+        self._native.set_rule_set(index, rule_set.goal, rule_set.rules, rule_set.objects)
+
+    def state(self) -> XGridState:
+        """A copy of what there is in all environments."""
+        return native_state(self._native, self.num_envs, self.height, self.width)
+
+    def set_state(self, index: int, state: XGridState, row: int | None = None) -> None:
+        """Puts an environment into the state of a row of `state`, by default its own; `reset` with a mask draws it.
+
+        Raises:
+            ValueError: for a state that cannot be; it then plays on as before.
+        """
+        row = index if row is None else row
+        self._native.set_state(index, state.grid[row], state.agent[row], state.pocket[row])
+
+    def observe(self) -> np.ndarray:
+        """What all environments show, a new array."""
+        observation = np.empty_like(self._observation)
+        self._native.observe(observation)
+        return observation
+
+    def render(self) -> tuple[np.ndarray, ...]:
+        """A picture of each environment, uint8 [32 height, 32 width, 3]."""
+        state = self.state()
+        return tuple(picture(state, index, self.view) for index in range(self.num_envs))
+
+    def gif(self, path: str, frames: list[np.ndarray], seconds: float = 0.15) -> None:
+        """Writes pictures of `render` as an animation, with Pillow."""
+        from PIL import Image
+
+        first, *others = (Image.fromarray(frame).quantize(64) for frame in frames)
+        first.save(path, save_all=True, append_images=others, duration=int(1000 * seconds), loop=0)
+
+
+def native_worlds(
+    num_envs: int,
+    benchmark: str | Benchmark,
+    *,
+    split: Split,
+    height: int,
+    width: int,
+    rooms: int,
+    locked: bool,
+    view: int,
+    show_carried: bool,
+    max_steps: int,
+    attempts: int,
+) -> _native.XGrid:
+    """The native object behind `XGridVector`, whose arguments these are."""
+    if isinstance(benchmark, str):
+        if benchmark not in BENCHMARKS:
+            raise ValueError(f"expected a benchmark, {', '.join(BENCHMARKS)}, got {benchmark!r}")
+        benchmark = BENCHMARKS[benchmark]
+    return _native.XGrid(
+        num_envs=num_envs,
+        size=[height, width],
+        rooms=rooms,
+        locked=locked,
+        view=view,
+        show_carried=show_carried,
+        max_steps=max_steps,
+        attempts=attempts,
+        generator=benchmark.generator,
+        seed=benchmark.seed,
+        tasks=benchmark.tasks,
+        split=split,
+    )
+
+
+def observation_space(native: _native.XGrid) -> spaces.Box:
+    """Of one environment."""
+    return spaces.Box(0, max(len(SHAPES), len(COLOURS)) - 1, tuple(native.observation_shape), np.uint8)
+
+
+def native_state(native: _native.XGrid, num_envs: int, height: int, width: int) -> XGridState:
+    """What `XGridVector.state` returns."""
+    state = XGridState(
+        np.zeros((num_envs, height, width, 2), np.uint8),
+        np.zeros((num_envs, 4), np.int32),
+        np.zeros((num_envs, 2), np.uint8),
+    )
+    native.state(state.grid, state.agent, state.pocket)
+    return state
+
+
+def picture(state: XGridState, index: int, view: int) -> np.ndarray:
+    """One environment, drawn."""
+    y, x, direction, _ = state.agent[index].tolist()
+    return draw(state.grid[index], (y, x, direction), state.pocket[index], view=view)
