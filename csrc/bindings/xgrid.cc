@@ -124,6 +124,13 @@ class XGrid {
     }
   }
 
+  void directions(py::handle direction) const {
+    auto* directions = out<std::uint8_t>(direction, "direction", DType::uint8, {num_envs_});
+    for (std::int64_t i = 0; i < num_envs_; ++i) {
+      directions[i] = static_cast<std::uint8_t>(worlds_.agent(i).direction);
+    }
+  }
+
   py::tuple rule_set(std::int64_t index) const { return arrays_of(worlds_.rule_set(index)); }
 
   void set_rule_set(std::int64_t index, py::handle goal, py::handle rules, py::handle objects) {
@@ -221,6 +228,7 @@ void bind_xgrid(py::module_& module) {
       .def("step", &XGrid::step, "actions"_a, py::kw_only(), "observation"_a, "reward"_a, "terminated"_a, "truncated"_a,
            "last"_a, "autoreset"_a, "threads"_a)
       .def("observe", &XGrid::observe, "observation"_a)
+      .def("directions", &XGrid::directions, "direction"_a)
       .def("progress", &XGrid::progress, "task"_a, "attempt"_a)
       .def("rule_set", &XGrid::rule_set, "index"_a)
       .def("set_rule_set", &XGrid::set_rule_set, "index"_a, "goal"_a, "rules"_a, "objects"_a)

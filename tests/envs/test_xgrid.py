@@ -1,0 +1,228 @@
+"""The grid world: tasks that are numbers, what a vector of them promises, and the suite made of it."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+
+import batched_envs
+from twohot import envs
+from twohot.envs.suites import xgrid
+from twohot.envs.vector.batched_trials import BatchedTrials
+from twohot.envs.vector.serial import allocate
+from twohot.envs.xgrid import BENCHMARKS, GOALS, RULES, SHAPES, Benchmark, RuleSet, XGridVector, draw, plan
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_splits_share_no_rule_set_and_every_rule_set_has_a_way_to_its_goal(name):
+    benchmark, count = BENCHMARKS[name], 1300
+    assert benchmark.tasks == 1_000_000
+    train, test = (benchmark.arrays(0, 30_000, split)[3] for split in ("train", "test"))
+    assert not set(train.tolist()) & set(test.tolist())
+    assert not (train & 1).any()
+    assert (test & 1).all()
+    for number in range(count):
+        for split in ("train", "test"):
+            rule_set = benchmark.rule_set(number, split)
+            way = plan(rule_set)
+            assert way is not None
+            assert len(way) >= benchmark.min_depth
+            assert len(set(way)) == len(way)
+
+
+def test_a_plan_needs_its_rules_and_as_many_as_the_depth():
+    for depth in range(6):
+        benchmark = Benchmark(depth, depth, distractors=2, dead_ends=2)
+        for number in range(50):
+            rule_set = benchmark.rule_set(number)
+            way = plan(rule_set)
+            assert len(way) == depth  # without branches, one rule after the other
+            for rule in way:
+                others = RuleSet(rule_set.goal, np.delete(rule_set.rules, rule, 0), rule_set.objects)
+                assert plan(others) is None
+                assert others.identity != rule_set.identity
+    assert plan(RuleSet(np.zeros(5, np.uint8), np.zeros((0, 7), np.uint8), np.zeros((0, 2), np.uint8))) is None
+
+
+def test_a_benchmark_has_all_kinds_and_a_task_is_a_number():
+    deep = BENCHMARKS["deep"]
+    goals, rules, objects, identities = deep.arrays(5, 4000)
+    drawn = {GOALS[kind].name for kind in np.unique(goals[:, 0])}
+    assert drawn == {kind.name for kind in GOALS} - {"none", "tile on position", "agent on position"}
+    assert set(np.unique(rules[:, :, 0])) == set(range(len(RULES)))
+    assert "key" not in {SHAPES[shape] for shape in np.unique(objects[:, :, 0])}
+    for number in (5, 17, 4004):
+        one = deep.rule_set(number)
+        assert one == deep.rule_set(number) == RuleSet(one.goal.copy(), one.rules, one.objects)
+        assert one != deep.rule_set(number, "test")
+        assert one.identity == identities[number - 5]
+        np.testing.assert_array_equal(goals[number - 5], one.goal)
+        assert len({one, deep.rule_set(number)}) == 1
+    with pytest.raises(ValueError, match="expected the number of a task, from 0 to 999999, got 1000000"):
+        deep.rule_set(1_000_000)
+    with pytest.raises(ValueError, match="expected 0 to 8 distractors, got 9"):
+        Benchmark(distractors=9).rule_set(0)
+    words = str(RuleSet(np.array([5, 3, 1, 2, 6], np.uint8), np.array([[3, 3, 1, 4, 2, 1, 7]], np.uint8),
+                        np.array([[3, 1]], np.uint8)))  # fmt: skip
+    assert words == (
+        "goal: tile on position red ball, (2, 6)\nrule: tile near red ball, green square -> floor\nobjects: red ball"
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"rooms": 9, "height": 16, "width": 13, "locked": True, "view": 0}])
+def test_everything_follows_from_the_seed(options):
+    def play(count, threads, copy):
+        vector = XGridVector(count, "medium", max_steps=20, attempts=2, threads=threads, copy=copy, **options)
+        actions = np.random.default_rng(0).integers(6, size=(150, 200))[:, :count]
+        seen = [vector.reset(seed=5)[0].copy()]
+        for row in actions:
+            seen += [np.copy(x) for x in vector.step(row)[:4]]
+        return seen, vector.tasks, vector.attempt
+
+    one, tasks, attempts = play(200, 1, True)
+    many, other_tasks, _ = play(200, 3, False)
+    few, few_tasks, _ = play(7, 1, True)
+    np.testing.assert_array_equal(tasks, other_tasks)
+    np.testing.assert_array_equal(tasks[:7], few_tasks)
+    assert set(attempts) <= {0, 1}
+    for a, b, c in zip(one, many, few, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a[:7], c)
+
+
+def test_the_last_observation_is_the_one_that_ended_the_attempt():
+    vector, still = (
+        XGridVector(64, "trivial", max_steps=12, attempts=3, autoreset_mode=mode)
+        for mode in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
+    )
+    np.testing.assert_array_equal(vector.reset(seed=3)[0], still.reset(seed=3)[0])
+    random, successes, played = np.random.default_rng(1), 0, [[] for _ in range(64)]
+    for _ in range(200):
+        actions = random.integers(6, size=64)
+        before, attempt = [vector.rule_set(i) for i in range(64)], vector.attempt
+        observation, reward, terminated, truncated, info = vector.step(actions)
+        theirs, *columns, nothing = still.step(actions)
+        for own, their in zip((reward, terminated, truncated), columns, strict=True):
+            np.testing.assert_array_equal(own, their)
+        done = terminated | truncated
+        assert nothing == {}
+        if not done.any():
+            assert info == {}
+            continue
+        np.testing.assert_array_equal(info["_final_obs"], done)
+        np.testing.assert_array_equal(info["final_obs"][done], theirs[done])
+        np.testing.assert_array_equal(info["success"], terminated)
+        successes += terminated.sum()
+        again, rewards, *ends, _ = still.step(np.where(done, 0, 1))  # the others turn: undone below
+        np.testing.assert_array_equal(again[done], theirs[done])
+        assert (rewards[done] == 0).all()
+        assert (ends[0] | ends[1])[done].all()
+        for index in np.flatnonzero(~done):
+            still.set_state(index, vector.state())
+        fresh, _ = still.reset(options={"reset_mask": done})
+        np.testing.assert_array_equal(fresh, observation)
+        for index in np.flatnonzero(done):
+            played[index].append(attempt[index])
+            assert (vector.rule_set(index) == before[index]) == (attempt[index] < 2)
+    assert successes > 20
+    assert all(attempts[:6] == [0, 1, 2, 0, 1, 2] for attempts in played)
+    with pytest.raises(ValueError, match="no seed beside a reset_mask"):
+        still.reset(seed=1, options={"reset_mask": done})
+
+
+def test_what_a_vector_refuses():
+    for options, words in (
+        ({"benchmark": "tiny"}, "expected a benchmark, trivial, small, medium, deep, got 'tiny'"),
+        ({"rooms": 5}, "expected 1, 2, 4, 6 or 9 rooms, got 5"),
+        ({"height": 4}, "expected a grid of 5 to 64 cells on a side, got 4 x 9"),
+        ({"view": 4}, "expected an odd view from 3 to 31, or 0 for the whole grid, got 4"),
+        ({"benchmark": "deep", "height": 6}, "make the grid larger or the tasks smaller"),
+        ({"autoreset_mode": AutoresetMode.NEXT_STEP}, "expected autoreset SAME_STEP or DISABLED"),
+        ({"split": "valid"}, "expected one of 'train', 'test'; got 'valid'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            XGridVector(2, **options)
+    vector = XGridVector(2)
+    with pytest.raises(ValueError, match="expected actions from 0 to 5, got 6"):
+        vector.step(np.array([0, 6]))
+    with pytest.raises(ValueError, match="actions"):
+        vector.step(np.array([0, 1, 2]))
+    with pytest.raises(ValueError, match="expected an environment from 0 to 1, got 2"):
+        vector.rule_set(2)
+
+
+def test_pictures_show_what_is_there():
+    vector = XGridVector(2, "deep", rooms=6, height=9, width=13, locked=True)
+    vector.reset(seed=0)
+    first, second = vector.render()
+    assert first.shape == (9 * 32, 13 * 32, 3)
+    assert (first != second).any()
+    grid = np.full((1, 13, 2), 1, np.uint8)
+    grid[0, :, 0] = np.arange(13)
+    tiles = draw(grid).reshape(32, 13, 32, 3).swapaxes(0, 1)
+    assert len({tile.tobytes() for tile in tiles}) == 13
+    facing = {draw(grid[:, :1], (0, 0, d), np.array([3, 1])).tobytes() for d in range(4)}
+    assert len(facing) == 4
+
+
+def test_the_package_needs_no_torch():
+    code = "import sys, twohot.envs.xgrid; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
+
+
+TASK = "small-r1-7x7-steps15"
+
+
+def test_the_suite_is_an_environment_of_gymnasium():
+    env = xgrid.make(TASK, render=True)
+    batched_envs.check(env)
+    batched_envs.check(xgrid.make("medium-r4-13x13-view7-locked", render=True))
+
+
+@pytest.mark.parametrize("tasks", [(TASK,), (TASK, "deep-r9-25x25-steps20-locked")])
+def test_trials_of_the_batch_are_those_of_single_environments(tasks):
+    together = envs.make_vector("xgrid", tasks, environments=5, attempts=3)
+    assert isinstance(together, BatchedTrials)
+    layout = envs.common_layout("xgrid", tasks)
+    singles = [envs.TrialEnv("xgrid", tasks, attempts=3, layout=layout) for _ in range(5)]
+    spaces = together.single_observation_space, together.single_action_space
+    alone = envs.TrialVector(envs.SerialEnvironments(singles, allocate(*spaces, 5)), 5, *spaces)
+    assert batched_envs.check_vectors_equal(together, alone) == set(range(len(tasks)))
+
+
+def test_attempts_share_the_rules_and_splits_share_none():
+    batch = xgrid.make_batch(TASK, "test", 1)
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        batch.reset(0, random)
+        first = RuleSet(*batch._worlds[0].rule_set(0))
+        grid = batch.observe()["grid"]
+        batch.reset(0, random, new_task=False)
+        assert RuleSet(*batch._worlds[0].rule_set(0)) == first
+        assert first.identity & 1
+        assert batch.observe()["grid"].shape == grid.shape == (1, 5, 5, 2)
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("small", "expected BENCHMARK-rROOMS-WIDTHxHEIGHT"),
+        ("tiny-r1-9x9", "one of trivial, small, medium, deep"),
+        ("small-r3-9x9", "expected 1, 2, 4, 6 or 9 rooms, got 3"),
+        ("deep-r1-7x7", "make the grid larger"),
+    ],
+)
+def test_names_of_tasks_that_mean_nothing(task, words):
+    with pytest.raises(envs.UnknownEnvironmentError, match=words):
+        envs.make_task("xgrid", task)
+
+
+@pytest.mark.parametrize("task", xgrid.TASKS)
+def test_listed_tasks_are_made(task):
+    env = envs.make_task("xgrid", task, "test")
+    observation, _ = env.reset(seed=0)
+    assert observation["grid"].shape == (5, 5, 2)
+    assert observation["direction"].sum() == 1
