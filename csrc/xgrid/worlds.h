@@ -30,7 +30,7 @@ struct Tasks {
 };
 
 constexpr int max_view = 31;
-constexpr std::int64_t max_envs = std::int64_t{1} << 24;
+constexpr std::int64_t max_envs = std::int64_t{1} << 20;
 
 // What a step writes, an entry for each environment. `last` has the observation that ended an attempt where the next
 // has begun already, and is not touched elsewhere.

@@ -141,16 +141,16 @@ def test_what_a_vector_refuses():
         ({"view": 4}, "expected an odd view from 3 to 31, or 0 for the whole grid, got 4"),
         ({"benchmark": "deep", "height": 6}, "make the grid larger or the tasks smaller"),
         ({"autoreset_mode": AutoresetMode.NEXT_STEP}, "expected autoreset SAME_STEP or DISABLED"),
-        ({"split": "valid"}, "expected one of 'train', 'test'; got 'valid'"),
+        ({"split": "valid"}, "expected split 'train' or 'test', got 'valid'"),
     ):
         with pytest.raises(ValueError, match=words):
             XGridVector(2, **options)
     vector = XGridVector(2)
     with pytest.raises(ValueError, match="expected actions from 0 to 5, got 6"):
         vector.step(np.array([0, 6]))
-    with pytest.raises(ValueError, match="actions"):
+    with pytest.raises(ValueError, match="expected the shape"):
         vector.step(np.array([0, 1, 2]))
-    with pytest.raises(ValueError, match="expected an environment from 0 to 1, got 2"):
+    with pytest.raises(ValueError, match="expected index from 0 to 1, got 2"):
         vector.rule_set(2)
 
 

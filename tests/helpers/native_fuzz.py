@@ -310,6 +310,7 @@ def main() -> None:
     global BREADCRUMB  # noqa: PLW0603
     from native_fuzz_calls import CASES
     from native_fuzz_replay import REPLAY_CASES
+    from native_fuzz_xgrid import XGRID_CASES
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0)
@@ -324,7 +325,7 @@ def main() -> None:
     counts: dict[str, int] = {}
     counted(counts)
     texts = options.case.split(",")
-    cases = [case for case in (*CASES, *REPLAY_CASES) if any(each in case.__name__ for each in texts)]
+    cases = [case for case in (*CASES, *REPLAY_CASES, *XGRID_CASES) if any(each in case.__name__ for each in texts)]
     started, number, wrong = time.monotonic(), 0, []
     turns = TURNS * len(cases)
     while options.only is not None or number < turns or time.monotonic() < started + options.seconds:

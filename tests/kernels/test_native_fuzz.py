@@ -33,7 +33,9 @@ def test_random_calls_give_right_numbers_or_a_sentence(tmp_path):
     members = declared(ast.parse(STUB.read_text(encoding="utf-8")).body)
     functions = {name for name, kind in members.items() if kind == "function"}
     never = functions - {name for name, count in found["calls"].items() if count}
-    assert not never, f"no case of native_fuzz_calls.py or native_fuzz_replay.py calls {sorted(never)}"
+    assert not never, (
+        f"no case of native_fuzz_calls.py, native_fuzz_replay.py or native_fuzz_xgrid.py calls {sorted(never)}"
+    )
 
 
 def _signature():

@@ -8,9 +8,11 @@ from typing import Literal
 import numpy as np
 
 from twohot import _native
+from twohot.envs.xgrid.checks import SEED, integer, split_name
 from twohot.envs.xgrid.rules import RuleSet
 
 Split = Literal["train", "test"]
+MOST_TASKS = 2**31
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Benchmark:
     @property
     def generator(self) -> list[int]:
         """As the native module has it."""
-        return [self.min_depth, self.max_depth, self.branching, self.distractors, self.dead_ends]
+        names = ("min_depth", "max_depth", "branching", "distractors", "dead_ends")
+        return [integer(name, getattr(self, name)) for name in names]
 
     def at_depth(self, depth: int) -> Benchmark:
         """The same with tasks of one depth."""
@@ -46,8 +49,7 @@ class Benchmark:
 
     def rule_set(self, number: int, split: Split = "train") -> RuleSet:
         """The task of a number, from 0 to `tasks` - 1."""
-        if not 0 <= number < self.tasks:
-            raise ValueError(f"expected the number of a task, from 0 to {self.tasks - 1}, got {number}")
+        number = integer("the number of a task", number, 0, self.tasks - 1)
         goals, rules, objects, _ = self.arrays(number, 1, split)
         return RuleSet(goals[0], rules[0][rules[0, :, 0] > 0], objects[0][objects[0, :, 0] > 0])
 
@@ -59,7 +61,11 @@ class Benchmark:
         Returns:
             goals uint8 [count, 5], rules uint8 [count, 18, 7], objects uint8 [count, 32, 2], identities uint64 [count].
         """
-        return _native.xgrid_rule_sets(self.generator, seed=self.seed, first=first, count=count, split=split)
+        tasks = integer("tasks", self.tasks, 1, MOST_TASKS)
+        first = integer("first", first, 0, tasks)
+        count = integer("count", count, 0, tasks - first)
+        seed = integer("seed", self.seed, 0, SEED)
+        return _native.xgrid_rule_sets(self.generator, seed=seed, first=first, count=count, split=split_name(split))
 
 
 BENCHMARKS: dict[str, Benchmark] = {

@@ -11,9 +11,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from twohot import _native
-from twohot.envs.xgrid.benchmarks import BENCHMARKS, Benchmark, Split
+from twohot.envs.xgrid.benchmarks import BENCHMARKS, MOST_TASKS, Benchmark, Split
+from twohot.envs.xgrid.checks import SEED, integer, split_name
 from twohot.envs.xgrid.rendering import draw
 from twohot.envs.xgrid.rules import ACTIONS, COLOURS, SHAPES, RuleSet
+from twohot.exact import exact_array
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ class XGridVector(VectorEnv):
         autoreset_mode = AutoresetMode(autoreset_mode)
         if autoreset_mode is AutoresetMode.NEXT_STEP:
             raise ValueError(f"expected autoreset SAME_STEP or DISABLED, got {autoreset_mode}")
-        self.num_envs, self.view, self.threads, self.copy = num_envs, view, threads, copy
+        self.num_envs, self.view, self.copy = num_envs, view, copy
+        self.threads = integer("threads", threads, 1, 1024)
         self.height, self.width, self.max_steps = height, width, self._native.max_steps
         self.metadata = {**self.metadata, "autoreset_mode": autoreset_mode}
         self.render_mode = "rgb_array"
@@ -111,6 +114,7 @@ class XGridVector(VectorEnv):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):  # pyright: ignore[reportIncompatibleMethodOverride]
         """Draws new tasks in all environments; with a `reset_mask`, those where it is True begin their next attempt."""
+        seed = None if seed is None else integer("seed", seed, 0, SEED)
         super().reset(seed=seed)  # pyright: ignore[reportArgumentType]
         mask = (options or {}).get("reset_mask")
         if mask is None:
@@ -126,7 +130,7 @@ class XGridVector(VectorEnv):
     def step(self, actions: np.ndarray):
         """Takes an action in every environment; see the class."""
         self._native.step(
-            np.ascontiguousarray(actions, np.int64),
+            exact_array(actions, np.dtype(np.int64), (self.num_envs,)),
             observation=self._observation,
             reward=self._reward,
             terminated=self._terminated,
@@ -164,7 +168,7 @@ class XGridVector(VectorEnv):
 
     def rule_set(self, index: int) -> RuleSet:
         """What is hidden in an environment."""
-        return RuleSet(*self._native.rule_set(index))
+        return RuleSet(*self._native.rule_set(integer("index", index, 0, self.num_envs - 1)))
 
     def set_rule_set(self, index: int, rule_set: RuleSet) -> None:
         """Plays a task of one's own from now on, until `reset` or until the attempts at it are over.
@@ -172,6 +176,7 @@ class XGridVector(VectorEnv):
         Raises:
             ValueError: for what is no rule set; it then plays on as before.
         """
+        index = integer("index", index, 0, self.num_envs - 1)
         self._native.set_rule_set(index, rule_set.goal, rule_set.rules, rule_set.objects)
 
     def state(self) -> XGridState:
@@ -184,6 +189,7 @@ class XGridVector(VectorEnv):
         Raises:
             ValueError: for a state that cannot be; it then plays on as before.
         """
+        index = integer("index", index, 0, self.num_envs - 1)
         row = index if row is None else row
         self._native.set_state(index, state.grid[row], state.agent[row], state.pocket[row])
 
@@ -226,18 +232,18 @@ def native_worlds(
             raise ValueError(f"expected a benchmark, {', '.join(BENCHMARKS)}, got {benchmark!r}")
         benchmark = BENCHMARKS[benchmark]
     return _native.XGrid(
-        num_envs=num_envs,
-        size=[height, width],
-        rooms=rooms,
-        locked=locked,
-        view=view,
-        show_carried=show_carried,
-        max_steps=max_steps,
-        attempts=attempts,
+        num_envs=integer("num_envs", num_envs),
+        size=[integer("height", height), integer("width", width)],
+        rooms=integer("rooms", rooms),
+        locked=bool(locked),
+        view=integer("view", view),
+        show_carried=bool(show_carried),
+        max_steps=integer("max_steps", max_steps),
+        attempts=integer("attempts", attempts),
         generator=benchmark.generator,
-        seed=benchmark.seed,
-        tasks=benchmark.tasks,
-        split=split,
+        seed=integer("seed", benchmark.seed, 0, SEED),
+        tasks=integer("tasks", benchmark.tasks, 1, MOST_TASKS),
+        split=split_name(split),
     )
 
 

@@ -1,0 +1,31 @@
+"""What the native module needs to be told exactly."""
+
+from __future__ import annotations
+
+from operator import index
+from typing import Any
+
+INT = 2**31 - 1
+SEED = 2**64 - 1
+
+
+def integer(name: str, value: Any, low: int = -INT, high: int = INT) -> int:
+    """An integer from `low` to `high`.
+
+    Raises:
+        TypeError: it is no integer. ValueError: it is outside.
+    """
+    try:
+        number = index(value)
+    except TypeError:
+        raise TypeError(f"expected an integer as {name}, got {value!r}") from None
+    if not low <= number <= high:
+        raise ValueError(f"expected {name} from {low} to {high}, got {number}")
+    return number
+
+
+def split_name(split: Any) -> str:
+    """The name of a split, or a ValueError."""
+    if not isinstance(split, str) or split not in ("train", "test"):
+        raise ValueError(f"expected split 'train' or 'test', got {split!r}")
+    return split
