@@ -61,7 +61,7 @@ def test_a_benchmark_has_all_kinds_and_a_task_is_a_number():
         assert one.identity == identities[number - 5]
         np.testing.assert_array_equal(goals[number - 5], one.goal)
         assert len({one, deep.rule_set(number)}) == 1
-    with pytest.raises(ValueError, match="expected the number of a task, from 0 to 999999, got 1000000"):
+    with pytest.raises(ValueError, match="expected the number of a task from 0 to 999999, got 1000000"):
         deep.rule_set(1_000_000)
     with pytest.raises(ValueError, match="expected 0 to 8 distractors, got 9"):
         Benchmark(distractors=9).rule_set(0)

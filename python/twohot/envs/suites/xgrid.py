@@ -12,7 +12,8 @@ from gymnasium import spaces
 
 from twohot.envs.registry import Suite, UnknownEnvironmentError
 from twohot.envs.vector.batched import EnvBatch, SingleEnv
-from twohot.envs.xgrid.benchmarks import BENCHMARKS, Split
+from twohot.envs.xgrid.benchmarks import BENCHMARKS
+from twohot.envs.xgrid.checks import Split, split_name
 from twohot.envs.xgrid.rules import ACTIONS
 from twohot.envs.xgrid.vector import native_state, native_worlds, observation_space, picture
 
@@ -132,7 +133,7 @@ def parse(task: str) -> dict[str, Any]:
 
 def make_mixed_batch(tasks: Sequence[str], split: str, num_envs: int) -> XGridBatch:
     """`num_envs` worlds that play any of some tasks of one view."""
-    return XGridBatch(num_envs, tasks, "test" if split == "test" else "train")
+    return XGridBatch(num_envs, tasks, split_name(split))
 
 
 def make_batch(task: str, split: str, num_envs: int) -> XGridBatch:

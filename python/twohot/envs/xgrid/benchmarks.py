@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
 from twohot import _native
-from twohot.envs.xgrid.checks import SEED, integer, split_name
+from twohot.envs.xgrid.checks import SEED, Split, integer, split_name
 from twohot.envs.xgrid.rules import RuleSet
 
-Split = Literal["train", "test"]
 MOST_TASKS = 2**31
 
 

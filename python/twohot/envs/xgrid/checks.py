@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from operator import index
-from typing import Any
+from typing import Any, Literal
 
 INT = 2**31 - 1
 SEED = 2**64 - 1
+Split = Literal["train", "test"]
 
 
 def integer(name: str, value: Any, low: int = -INT, high: int = INT) -> int:
@@ -24,8 +25,10 @@ def integer(name: str, value: Any, low: int = -INT, high: int = INT) -> int:
     return number
 
 
-def split_name(split: Any) -> str:
+def split_name(split: Any) -> Split:
     """The name of a split, or a ValueError."""
-    if not isinstance(split, str) or split not in ("train", "test"):
-        raise ValueError(f"expected split 'train' or 'test', got {split!r}")
-    return split
+    if isinstance(split, str) and split == "train":
+        return "train"
+    if isinstance(split, str) and split == "test":
+        return "test"
+    raise ValueError(f"expected split 'train' or 'test', got {split!r}")

@@ -11,8 +11,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from twohot import _native
-from twohot.envs.xgrid.benchmarks import BENCHMARKS, MOST_TASKS, Benchmark, Split
-from twohot.envs.xgrid.checks import SEED, integer, split_name
+from twohot.envs.xgrid.benchmarks import BENCHMARKS, MOST_TASKS, Benchmark
+from twohot.envs.xgrid.checks import SEED, Split, integer, split_name
 from twohot.envs.xgrid.rendering import draw
 from twohot.envs.xgrid.rules import ACTIONS, COLOURS, SHAPES, RuleSet
 from twohot.exact import exact_array
@@ -108,7 +108,7 @@ class XGridVector(VectorEnv):
         self.single_action_space = spaces.Discrete(len(ACTIONS))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._observation, self._last = np.zeros((2, *self.observation_space.shape), np.uint8)
+        self._observation, self._last = np.zeros((2, num_envs, *self._native.observation_shape), np.uint8)
         self._reward = np.zeros(num_envs, np.float32)
         self._terminated, self._truncated = np.zeros((2, num_envs), bool)
 
