@@ -176,10 +176,27 @@ def write_table(records: list[Record]) -> list[str]:
     ]
 
 
+def write_kinds(_: list[Record]) -> list[str]:
+    """All rules and goals, by their numbers."""
+    from twohot.envs.xgrid import ACTIONS, GOALS, RULES
+
+    lines = []
+    for what, kinds in (("rule", RULES), ("goal", GOALS)):
+        body = []
+        for number, kind in enumerate(kinds):
+            actions = "any" if kind.actions == ACTIONS else ", ".join(kind.actions)
+            body.append([str(number), kind.name, ", ".join(kind.inputs), actions, kind.sentence])
+        lines += [*table(["", what, "inputs", "after", ""], body), ""]
+    return lines[:-1]
+
+
 GROUP = Group(
     measures="steps/s of the grid world beside XLand-MiniGrid: three minutes on one core",
     gates=("envs/test_xgrid.py", "envs/test_xgrid_xminigrid.py"),
     cases=(small_world, large_world, into_replay, rule_sets),
-    tables=(Table("xgrid", write_table, ("xgrid",), "docs/xgrid.md"),),
+    tables=(
+        Table("xgrid", write_table, ("xgrid",), "docs/xgrid.md"),
+        Table("xgrid_kinds", write_kinds, ("xgrid",), "docs/xgrid.md", "all"),
+    ),
     long=True,
 )

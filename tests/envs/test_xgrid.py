@@ -1,5 +1,6 @@
 """The grid world: tasks that are numbers, what a vector of them promises, and the suite made of it."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 import batched_envs
+from bench.baselines.xgrid_expert import Expert, LostError
 from twohot import envs
 from twohot.envs.suites import xgrid
 from twohot.envs.vector.batched_trials import BatchedTrials
@@ -45,6 +47,30 @@ def test_a_plan_needs_its_rules_and_as_many_as_the_depth():
                 assert plan(others) is None
                 assert others.identity != rule_set.identity
     assert plan(RuleSet(np.zeros(5, np.uint8), np.zeros((0, 7), np.uint8), np.zeros((0, 2), np.uint8))) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("trivial", {}),
+        ("small", {"rooms": 2}),
+        ("medium", {"rooms": 4, "height": 13, "width": 13}),
+        ("deep", {"rooms": 9, "height": 16, "width": 16}),
+    ],
+)
+def test_plans_lead_to_goals_on_the_map(name, options):
+    """By an expert that is told the rules; it may lose its way where objects stand all around it."""
+    vector = XGridVector(1, name, split="test", max_steps=3000, autoreset_mode="Disabled", **options)
+    played, reached = 120, 0
+    for seed in range(played):
+        vector.reset(seed=seed)
+        expert = Expert(vector)
+        with contextlib.suppress(LostError):
+            expert.play()
+            assert expert.done
+            assert expert.reward > 0
+            reached += 1
+    assert reached >= 0.95 * played
 
 
 def test_a_benchmark_has_all_kinds_and_a_task_is_a_number():

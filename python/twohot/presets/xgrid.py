@@ -27,12 +27,12 @@ PRESETS: dict[str, Preset] = {
             updates_per_epoch=150,
             warmup_epochs=1,
             batch_size=24,
-            window=160,
+            window=120,
             threads=2,
             environment=config.EnvironmentConfig(
-                suite="xgrid", tasks=("trivial-r1-7x7-steps40", "small-r1-7x7-steps40"), attempts=4
+                suite="xgrid", tasks=("trivial-r1-7x7-steps30", "small-r1-7x7-steps30"), attempts=4
             ),
-            agent=small_agent(context=160, discount=0.98, **FEW_REWARDS),
+            agent=small_agent(context=120, discount=0.98, **FEW_REWARDS),
             objective=small_objective(reward_multiplier=1.0),
             optimizer=config.OptimizerConfig(learning_rate=1e-3, warmup_updates=200),
             collect=config.CollectConfig(environments=32, steps_per_epoch=480, epsilon_steps=200_000),
