@@ -8,12 +8,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
+from gymnasium.vector import AutoresetMode
 
 from bench.harness.group import ROOT, Group, Table
 from bench.harness.measure import Record, Row, interleaved, percentiles
@@ -22,6 +23,11 @@ from bench.tables import conditions, figure_row, goals_table, table
 ENVS, STEPS, ROUNDS = 256, 2000, 7
 BATCHES = (256, 1024, 4096)
 UNIT = "steps/s"
+TRIED = 1000
+RETURNS = (
+    *("trivial-r1-7x7-steps30", "small-r1-7x7-steps30", "small-r4-13x13", "medium-r4-13x13-steps250"),
+    "deep-r4-13x13-steps300",
+)
 OURS = "twohot, 256 environments"
 
 
@@ -153,6 +159,37 @@ def rule_sets() -> list[Row]:
     return rows
 
 
+def returns() -> list[Row]:
+    """Returns of an attempt at held-out tasks: uniformly random actions, and an expert that is told the rules."""
+    from bench.baselines.xgrid_expert import Expert, LostError
+    from twohot.envs.suites.xgrid import parse
+    from twohot.envs.xgrid import XGridVector
+
+    rows = []
+    for task in RETURNS:
+        options = parse(task)
+        vector = XGridVector(TRIED, **options, split="test")
+        vector.reset(seed=0)
+        random, scores = np.random.default_rng(0), np.full(TRIED, np.nan)
+        while np.isnan(scores).any():
+            _, reward, terminated, truncated, _ = vector.step(random.integers(6, size=TRIED))
+            first = (terminated | truncated) & np.isnan(scores)
+            scores[first] = reward[first]
+        told = []
+        one = XGridVector(1, **options, split="test", autoreset_mode=AutoresetMode.DISABLED)
+        for seed in range(TRIED):
+            one.reset(seed=seed)
+            expert = Expert(one)
+            with suppress(LostError):
+                expert.play()
+            told.append(expert.reward)
+        for name, values in (("uniformly random", scores), ("told the rules", np.array(told))):
+            mean, error = float(np.mean(values)), float(np.std(values) / np.sqrt(TRIED))
+            shape = f"mean of {TRIED} attempts, and one standard error on either side"
+            rows.append(Row(f"return, {task}", name, "play", mean - error, mean, mean + error, "", shape))
+    return rows
+
+
 def _goal(name: str, measured: float, target: float, unit: str, at_most: bool = False) -> Row:
     met = measured <= target if at_most else measured >= target
     asked = f"{'at most' if at_most else 'at least'} {target:,.4g}" if target < 1000 else f"at least {target:,.0f}"
@@ -176,6 +213,22 @@ def write_table(records: list[Record]) -> list[str]:
     ]
 
 
+def write_returns(records: list[Record]) -> list[str]:
+    """Random play and the expert on each task."""
+    scores: dict[str, dict[str, str]] = {}
+    for row in (row for row in records if row["mode"] == "play"):
+        error = float(row["p80"]) - float(row["p50"])
+        task = row["case"].removeprefix("return, ")
+        scores.setdefault(task, {})[row["provider"]] = f"{float(row['p50']):.3f} ± {error:.3f}"
+    names = ("uniformly random", "told the rules")
+    return [
+        *table(["task", *names], [[f"`{task}`", *(own[name] for name in names)] for task, own in scores.items()]),
+        "",
+        f"Mean return of the first attempt at {TRIED:,} held-out tasks, ± one standard error. "
+        "`python -m bench.run xgrid --only returns`.",
+    ]
+
+
 def write_kinds(_: list[Record]) -> list[str]:
     """All rules and goals, by their numbers."""
     from twohot.envs.xgrid import ACTIONS, GOALS, RULES
@@ -193,9 +246,10 @@ def write_kinds(_: list[Record]) -> list[str]:
 GROUP = Group(
     measures="steps/s of the grid world beside XLand-MiniGrid: three minutes on one core",
     gates=("envs/test_xgrid.py", "envs/test_xgrid_xminigrid.py"),
-    cases=(small_world, large_world, into_replay, rule_sets),
+    cases=(small_world, large_world, into_replay, rule_sets, returns),
     tables=(
         Table("xgrid", write_table, ("xgrid",), "docs/xgrid.md"),
+        Table("xgrid_returns", write_returns, ("xgrid",), "docs/xgrid.md", "first"),
         Table("xgrid_kinds", write_kinds, ("xgrid",), "docs/xgrid.md", "all"),
     ),
     long=True,

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 
 import batched_envs
 from bench.baselines.xgrid_expert import Expert, LostError
+from bench.harness.group import ROOT
 from twohot import envs
 from twohot.envs.suites import xgrid
 from twohot.envs.vector.batched_trials import BatchedTrials
@@ -192,6 +194,16 @@ def test_pictures_show_what_is_there():
     assert len({tile.tobytes() for tile in tiles}) == 13
     facing = {draw(grid[:, :1], (0, 0, d), np.array([3, 1])).tobytes() for d in range(4)}
     assert len(facing) == 4
+
+
+def test_the_page_runs(capsys, tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "xgrid.md").read_text("utf-8"), re.DOTALL)
+    names: dict = {}
+    exec("\n".join(blocks), names)
+    assert capsys.readouterr().out.count("goal: ") == 2
+    assert names["frame"].shape == (416, 416, 3)
+    names["worlds"].gif(str(tmp_path / "play.gif"), [names["frame"]] * 2)
+    assert (tmp_path / "play.gif").stat().st_size > 1000
 
 
 def test_the_package_needs_no_torch():

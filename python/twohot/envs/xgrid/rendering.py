@@ -69,6 +69,8 @@ _MASKS: dict[str, Mask] = {
     "star": _star,
 }
 
+_OUTLINED = ("ball", "square", "pyramid", "hex", "star")
+
 
 @lru_cache
 def _points(pixels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +92,11 @@ def _tile(shape: int, colour: int, pixels: int) -> np.ndarray:
         own = np.array(_RGB[COLOURS[colour]], float)
         if name == "closed door":
             picture[:] = own * 0.55
-        cover = _cover(_MASKS[name](*_points(pixels)), pixels)
+        x, y = _points(pixels)
+        if name in _OUTLINED:
+            rim = _cover(_MASKS[name](0.5 + 0.88 * (x - 0.5), 0.5 + 0.88 * (y - 0.5)), pixels)
+            picture = picture * (1 - rim) + own * 0.45 * rim
+        cover = _cover(_MASKS[name](x, y), pixels)
         picture = picture * (1 - cover) + own * cover
     if name != "wall":
         picture[0] = picture[:, 0] = _LINE
