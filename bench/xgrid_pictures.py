@@ -23,7 +23,7 @@ def main() -> None:
         vector.reset(seed=rooms)
         worlds.append(np.pad(vector.render()[0][::2, ::2], ((0, 0), (0, GAP), (0, 0)), constant_values=255))
     picture = Image.fromarray(np.concatenate(worlds, 1)[:, :-GAP])
-    picture.quantize(64).save(FIGURES / "xgrid_worlds.png", optimize=True)
+    picture.quantize(256).save(FIGURES / "xgrid_worlds.png", optimize=True)
 
     vector = XGridVector(1, "medium", rooms=2, height=9, width=13, show_carried=True, autoreset_mode="Disabled")
     vector.reset(seed=26)

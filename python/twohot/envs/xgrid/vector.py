@@ -208,7 +208,7 @@ class XGridVector(VectorEnv):
         """Writes pictures of `render` as an animation, with Pillow."""
         from PIL import Image
 
-        first, *others = (Image.fromarray(frame).quantize(64) for frame in frames)
+        first, *others = (Image.fromarray(frame).quantize(256) for frame in frames)
         first.save(path, save_all=True, append_images=others, duration=int(1000 * seconds), loop=0)
 
 
