@@ -5,10 +5,12 @@ import os
 import re
 import subprocess
 import sys
+from io import BytesIO
 
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
+from PIL import Image
 
 import batched_envs
 from bench.baselines.xgrid_expert import Expert, LostError
@@ -188,6 +190,8 @@ def test_pictures_show_what_is_there():
     first, second = vector.render()
     assert first.shape == (9 * 32, 13 * 32, 3)
     assert (first != second).any()
+    shown = np.asarray(Image.open(BytesIO(vector._repr_png_())))
+    np.testing.assert_array_equal(shown, np.concatenate([first, second], 1))
     grid = np.full((1, 13, 2), 1, np.uint8)
     grid[0, :, 0] = np.arange(13)
     tiles = draw(grid).reshape(32, 13, 32, 3).swapaxes(0, 1)

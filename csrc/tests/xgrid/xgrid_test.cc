@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "core/hash.h"
 #include "core/random.h"
 #include "tests/support.h"
 #include "xgrid/encoding.h"
@@ -193,6 +194,7 @@ void test_batches_follow_from_seeds() {
   const MapSettings map{13, 13, 9, true};
   const Tasks tasks{{0, 2, 50, 2, 2}, 5, 1000, Split::test};
   constexpr std::int64_t rows = 200;
+  Hash64 seen;
   for (const int view : {0, 7}) {
     Worlds one({rows, map, view, true, 30, 3}, tasks), many({rows, map, view, true, 30, 3}, tasks);
     one.reset(11);
@@ -219,6 +221,8 @@ void test_batches_follow_from_seeds() {
       }
       CHECK(observation[0] == observation[1] && last[0] == last[1] && reward[0] == reward[1]);
       CHECK(terminated[0] == terminated[1] && truncated[0] == truncated[1]);
+      seen.add(observation[0].data(), bytes);
+      seen.add(reward[0].data(), reward[0].size() * sizeof(float));
     }
     for (std::int64_t i = 0; i < rows; ++i) {
       CHECK(one.task(i) == many.task(i) && 0 <= one.task(i) && one.task(i) < 1000);
@@ -226,6 +230,7 @@ void test_batches_follow_from_seeds() {
     }
   }
   // The same on every machine: numbers that were written down.
+  CHECK(seen.value() == 0x3b24f6cfaf117f14u);
   const RuleSet set = make_rule_set({3, 3, 0, 2, 2}, 1, 2, Split::train);
   CHECK(identity(set) == 0x75257a05b1254836u);
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -203,6 +204,15 @@ class XGridVector(VectorEnv):
         """A picture of each environment, uint8 [32 height, 32 width, 3]."""
         state = self.state()
         return tuple(picture(state, index, self.view) for index in range(self.num_envs))
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the first four environments, with Pillow."""
+        from PIL import Image
+
+        state, file = self.state(), BytesIO()
+        pictures = [picture(state, index, self.view) for index in range(min(4, self.num_envs))]
+        Image.fromarray(np.concatenate(pictures, 1)).save(file, "PNG")
+        return file.getvalue()
 
     def gif(self, path: str, frames: list[np.ndarray], seconds: float = 0.15) -> None:
         """Writes pictures of `render` as an animation, with Pillow."""
