@@ -106,7 +106,8 @@ def test_the_update_is_that_of_the_whole_batch(critic: str, accumulation_steps: 
             group_by_length=grouped, accumulation_steps=accumulation_steps if grouped else 1, learning_rate=1e-3
         )
         learner = Learner(agent, objective, optimizer)
-        assert len(learner._groups(whole)) > 1 if grouped else learner._groups(whole) == [whole]
+        cut = learner._cut(whole, len(whole.mask) // optimizer.accumulation_steps, ungrouped=False)
+        assert len(cut) > 1 if grouped else cut == [whole]
         _, norm = learner.step(whole)
         learners.append((agent, norm))
     (plain, norm), (grouped, other) = learners

@@ -19,7 +19,7 @@ from twohot.agent.build import (
 from twohot.config import AgentConfig
 from twohot.kernels.torch_private import foreach_lerp_
 from twohot.nets.actions import enumerate_actions
-from twohot.nets.interfaces import with_losses
+from twohot.nets.interfaces import TrajectoryNetwork, with_losses
 from twohot.nets.linear import SigmaLinear
 from twohot.nets.values import make_values
 from twohot.spaces import as_dict_space, check_action_mask, check_action_space
@@ -32,6 +32,7 @@ class AgentNetworks(nn.Module):
         config: sizes of the networks.
         observation_space: what it sees: a Box, or a Dict of Boxes. action_space: what it does.
         predicts: whether it learns what the next step brings (`objective.prediction_weight`); that does not act.
+        shares_with: networks of the same configuration whose trajectory encoder and `values` are these networks' too.
 
     Raises:
         SpaceError: for a space that no network here takes.
@@ -41,7 +42,13 @@ class AgentNetworks(nn.Module):
     discounts: Tensor
 
     def __init__(
-        self, config: AgentConfig, observation_space: Space, action_space: Space, *, predicts: bool = False
+        self,
+        config: AgentConfig,
+        observation_space: Space,
+        action_space: Space,
+        *,
+        predicts: bool = False,
+        shares_with: AgentNetworks | None = None,
     ) -> None:
         super().__init__()
         check_action_space(action_space)
@@ -50,10 +57,14 @@ class AgentNetworks(nn.Module):
         check_action_mask(self.observation_space, action_space)
         self.enumerable = enumerate_actions(action_space) is not None
         self.timestep_encoder = make_timestep_encoder(config, self.observation_space, action_space)
-        self.trajectory_encoder = make_trajectory_encoder(config)
+        self.trajectory_encoder = shares_with.trajectory_encoder if shares_with else make_trajectory_encoder(config)
         self.actor = make_actor(config, action_space)
-        self.values = make_values(
-            config.critic, len(config.discounts), config.bins, config.hl_gauss_sigma, config.popart_deviation
+        self.values = (
+            shares_with.values
+            if shares_with
+            else make_values(
+                config.critic, len(config.discounts), config.bins, config.hl_gauss_sigma, config.popart_deviation
+            )
         )
         self.critics = make_critics(config, action_space, self.values.outputs)
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
@@ -92,11 +103,20 @@ class AgentNetworks(nn.Module):
         mask: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `encode`, and the losses that the two encoders add, each [B, L, ...], by "<encoder>/<loss>"."""
-        embedded, of_steps = with_losses(
-            self.timestep_encoder, observation, previous_action, previous_reward, time, mask
-        )
-        h, of_memory = with_losses(self.trajectory_encoder, embedded, time)
-        return h, {**_named("timestep_encoder", of_steps), **_named("trajectory_encoder", of_memory)}
+        given = observation, previous_action, previous_reward, time, mask
+        return remember(self.trajectory_encoder, *self.embed(*given), time)
+
+    def embed(
+        self,
+        observation: dict[str, Tensor],
+        previous_action: Tensor,
+        previous_reward: Tensor,
+        time: Tensor,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Embeddings of steps, which the trajectory encoder takes, and losses; arguments as `encode`."""
+        embedded, found = with_losses(self.timestep_encoder, observation, previous_action, previous_reward, time, mask)
+        return embedded, _named("timestep_encoder", found)
 
     def update_statistics(self, observation: dict[str, Tensor], previous_reward: Tensor, mask: Tensor) -> None:
         """Count the steps where mask [...] (bool) is True, before a gradient step."""
@@ -116,6 +136,14 @@ class AgentNetworks(nn.Module):
         for module in self.modules():
             if isinstance(module, SigmaLinear):
                 module.iterate()
+
+
+def remember(
+    trajectory_encoder: TrajectoryNetwork, embedded: Tensor, losses: dict[str, Tensor], time: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """h of embeddings, and these losses with those of the trajectory encoder."""
+    h, found = with_losses(trajectory_encoder, embedded, time)
+    return h, {**losses, **_named("trajectory_encoder", found)}
 
 
 def _named(part: str, losses: dict[str, Tensor]) -> dict[str, Tensor]:

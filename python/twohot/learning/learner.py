@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Iterator
-from typing import TypedDict
+from functools import reduce
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, distributed, nn
 
 from twohot._moved import renamed_method
-from twohot.agent import AgentNetworks
+from twohot.agent import AgentNetworks, MixedNetworks
 from twohot.config import ObjectiveConfig, OptimizerConfig
 from twohot.errors import TwohotError
 from twohot.kernels.threads import one_torch_thread
 from twohot.learning import Losses, check_objective, compute_losses
 from twohot.learning.data_parallel import DataParallel
 from twohot.learning.length_groups import by_length
+from twohot.learning.mixed_batch import MixedBatch
+from twohot.learning.objective import encoder_inputs
 from twohot.replay import Batch
 from twohot.tensors import require_alike
 
@@ -36,11 +40,25 @@ class LearnerState(TypedDict):
     """Of the optimiser, and its step counts, by "<index of the parameter>.<name>"."""
 
 
+class Part(NamedTuple):
+    """Windows whose losses are computed together, and the networks that they are windows of."""
+
+    agent: AgentNetworks
+    batch: Batch
+
+
+class Computed(NamedTuple):
+    """A part, and its losses before the step."""
+
+    part: Part
+    losses: Losses
+
+
 class Learner:
     """AdamW on the agent's losses: gradient clipping, linear warm-up and decay, moving-average targets.
 
     Args:
-        agent: trained in place. objective, optimizer: settings.
+        agent: trained in place; a mixed one from batches of its domains. objective, optimizer: settings.
         process_group: ranks that share each update, every one with its own rows of the batch; gradients and statistics
             are those of the whole. All make the same calls, with the first rank's agent. None for this process alone.
 
@@ -50,12 +68,13 @@ class Learner:
 
     def __init__(
         self,
-        agent: AgentNetworks,
+        agent: AgentNetworks | MixedNetworks,
         objective: ObjectiveConfig,
         optimizer: OptimizerConfig,
         process_group: distributed.ProcessGroup | None = None,
     ) -> None:
-        check_objective(agent, objective)
+        for member in agent.each().values() if isinstance(agent, MixedNetworks) else [agent]:
+            check_objective(member, objective)
         self.ranks = None if process_group is None else DataParallel(process_group)
         if self.ranks is not None:
             self.ranks.attach(agent)
@@ -103,14 +122,11 @@ class Learner:
 
     def microbatches(self, batch: Batch) -> list[Batch]:
         """The parts of a batch, of equal size, whose gradients are added up; `accumulation_steps` is their number."""
-        if self.config.accumulation_steps == 1:
-            return [batch]
-        size = len(batch.mask) // self.config.accumulation_steps
-        return [batch.rows(first, size) for first in range(0, len(batch.mask), size)]
+        return _rows_at_once(batch, len(batch.mask) // self.config.accumulation_steps)
 
     pieces = renamed_method("pieces", "microbatches")
 
-    def step(self, batch: Batch, *, ungrouped: bool = False) -> tuple[Losses, Tensor]:
+    def step(self, batch: Batch | MixedBatch, *, ungrouped: bool = False) -> tuple[Losses, Tensor]:
         """One update from a batch of torch tensors on the agent's device.
 
         Args:
@@ -125,17 +141,29 @@ class Learner:
             NonFiniteLossError: when the gradient norm or a target is not finite; nothing but the statistics of the
                 observations has changed, and the agent is in eval mode.
         """
-        with one_torch_thread(self._numbers(batch)):
-            return self._step(batch, self.microbatches(batch) if ungrouped else self._groups(batch))
+        computed, norm = self._step_by(batch, ungrouped=ungrouped, keep=False)
+        return computed[-1].losses, norm
 
-    def _groups(self, batch: Batch) -> list[Batch]:
+    def step_with_parts(self, batch: Batch | MixedBatch) -> tuple[list[Computed], Tensor]:
+        """As `step`, ungrouped, with the losses of all parts."""
+        return self._step_by(batch, ungrouped=True, keep=True)
+
+    def _wholes(self, batch: Batch | MixedBatch) -> list[Part]:
+        """A batch by the networks that its windows belong to."""
+        if isinstance(batch, MixedBatch):
+            assert isinstance(self.agent, MixedNetworks)
+            return [Part(self.agent[name], each) for name, each in batch.parts.items()]
+        assert isinstance(self.agent, AgentNetworks)
+        return [Part(self.agent, batch)]
+
+    def _cut(self, batch: Batch, most: int, *, ungrouped: bool) -> list[Batch]:
         """The parts of a batch whose gradients are added up: microbatches, or where they cost less, groups by length.
 
         A GPU would be waited for, and each length compiled anew.
         """
-        if not self.config.group_by_length or self.config.compile or not batch.mask.is_cpu:
-            return self.microbatches(batch)
-        return by_length(batch, len(batch.mask) // self.config.accumulation_steps)
+        if ungrouped or not self.config.group_by_length or self.config.compile or not batch.mask.is_cpu:
+            return _rows_at_once(batch, most)
+        return by_length(batch, most)
 
     def _numbers(self, batch: Batch) -> int:
         """Of the largest tensor that torch's operations work on; many where that is not known."""
@@ -155,31 +183,57 @@ class Learner:
             else:
                 part.train(mode)
 
-    def _step(self, batch: Batch, parts: list[Batch]) -> tuple[Losses, Tensor]:
-        agent = self.agent
-        real = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask), dim=1)
-        agent.update_statistics(batch.observation, batch.previous_reward, real)
+    def _step_by(self, batch: Batch | MixedBatch, *, ungrouped: bool, keep: bool) -> tuple[list[Computed], Tensor]:
+        wholes = self._wholes(batch)
+        with one_torch_thread(max(self._numbers(whole.batch) for whole in wholes)):
+            most = sum(len(whole.batch.mask) for whole in wholes) // self.config.accumulation_steps
+            parts = [Part(agent, cut) for agent, whole in wholes for cut in self._cut(whole, most, ungrouped=ungrouped)]
+            return self._step(wholes, parts, keep=keep)
+
+    def _together(self, parts: list[Part]) -> list[list[Part]]:
+        """Parts in groups whose losses are computed at once: one of each member, where no batch was cut."""
+        alone = len({id(part.agent) for part in parts}) == len(parts)
+        return [parts] if alone and not self.config.group_by_length else [[part] for part in parts]
+
+    def _compute(self, group: list[Part]) -> list[Losses]:
+        """The losses of each part; the memory, which all share, goes through all steps at once."""
+        if len(group) == 1:
+            return [self._losses(*group[0], self.objective)]
+        assert isinstance(self.agent, MixedNetworks)
+        encoded = self.agent.encode_together([(agent, encoder_inputs(batch)) for agent, batch in group])
+        return [compute_losses(*part, self.objective, each) for part, each in zip(group, encoded, strict=True)]
+
+    def _step(self, wholes: list[Part], parts: list[Part], *, keep: bool) -> tuple[list[Computed], Tensor]:
+        agent, computed = self.agent, []
+        for member, batch in wholes:
+            real = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask), dim=1)
+            member.update_statistics(batch.observation, batch.previous_reward, real)
         self.optimizer.zero_grad(set_to_none=True)  # before the activations need the memory
-        targets, steps = [], batch.mask.sum()
+        targets, steps = [], reduce(operator.add, (whole.batch.mask.sum() for whole in wholes))
         of_all = steps if self.ranks is None else self.ranks.sum(steps)
         use_bfloat16 = self.config.precision == "bfloat16"
         self._set_training(True)
         try:
-            for part in parts:
-                with torch.autocast(batch.reward.device.type, torch.bfloat16, enabled=use_bfloat16):
-                    losses = self._losses(agent, part, self.objective)
-                total = losses.total
-                if len(parts) > 1 or self.ranks is not None:  # a mean over the steps of all
-                    total = total * (part.mask.sum().to(total.dtype) / of_all.clamp(min=1))
+            for group in self._together(parts):
+                total = None
+                with torch.autocast(steps.device.type, torch.bfloat16, enabled=use_bfloat16):
+                    found = self._compute(group)
+                for part, losses in zip(group, found, strict=True):
+                    mine = losses.total
+                    if len(parts) > 1 or self.ranks is not None:  # a mean over the steps of all
+                        mine = mine * (part.batch.mask.sum().to(mine.dtype) / of_all.clamp(min=1))
+                    total = mine if total is None else total + mine
+                    targets.append(losses.target)
+                    computed = [*(computed if keep else ()), Computed(part, losses)]
+                assert total is not None
                 total.backward()
-                targets.append(losses.target)
         finally:
             self._set_training(False)
         target, mask, finite = None, None, steps >= 0
         if losses.target is not None:  # an infinite one counts as the last class, whose loss is finite
             target, mask = (
                 torch.cat([each.flatten(0, 1) for each in targets]),
-                torch.cat([part.mask.flatten() for part in parts]),
+                torch.cat([part.batch.mask.flatten() for part in parts]),
             )
             finite = (target.isfinite() | ~mask.unsqueeze(-1)).all()
         if self.ranks is not None:
@@ -205,7 +259,13 @@ class Learner:
         if target is not None and mask is not None:
             agent.values.update(target, mask)
         self.updates += 1
-        return losses, norm
+        return computed, norm
+
+
+def _rows_at_once(batch: Batch, most: int) -> list[Batch]:
+    """A batch in parts of so many windows at most."""
+    rows = len(batch.mask)
+    return [batch] if most >= rows else [batch.rows(first, most) for first in range(0, rows, most)]
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:

@@ -48,20 +48,25 @@ class Losses:
     """Further losses, before their weights, by "<part of the agent>/<loss>"."""
 
 
-def compute_losses(agent: AgentNetworks, batch: Batch, config: ObjectiveConfig) -> Losses:
+Encoded = tuple[Tensor, dict[str, Tensor]]
+"""h [B, L + 1, E] of a batch, and the losses that the encoders add; see `AgentNetworks.encode_with_losses`."""
+
+
+def compute_losses(
+    agent: AgentNetworks, batch: Batch, config: ObjectiveConfig, encoded: Encoded | None = None
+) -> Losses:
     """All losses that the configuration asks for (docs/method.md).
 
     Args:
         agent: its `training` flag decides on dropout. config: which losses, their weights and sample numbers.
         batch: of torch tensors on the agent's device.
+        encoded: what the agent makes of the batch; None: it is computed here.
 
     Returns:
         `Losses`; `total` = actor + critic_weight x critic + weights x auxiliary ones, each a mean over real steps only.
     """
     mask, shape = batch.mask, batch.mask.shape
-    seen = functional.pad(mask, (1, 0)) | functional.pad(mask, (0, 1))  # before a real step, or after one
-    given = batch.observation, batch.previous_action, batch.previous_reward, batch.time
-    h, found = agent.encode_with_losses(*given, seen)
+    h, found = agent.encode_with_losses(*encoder_inputs(batch)) if encoded is None else encoded
     h_t, h_tp1 = h[:, :-1].flatten(0, 1), h[:, 1:].flatten(0, 1)
     legal_t = legal_tp1 = None
     if ACTION_MASK in batch.observation:
@@ -113,6 +118,12 @@ def compute_losses(agent: AgentNetworks, batch: Batch, config: ObjectiveConfig) 
         policy_gradient=_detached(gradient),
         auxiliary={name: loss.detach() for name, loss in auxiliary.items()},
     )
+
+
+def encoder_inputs(batch: Batch) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor, Tensor]:
+    """The arguments of `AgentNetworks.encode`."""
+    seen = functional.pad(batch.mask, (1, 0)) | functional.pad(batch.mask, (0, 1))  # before a real step, or after one
+    return batch.observation, batch.previous_action, batch.previous_reward, batch.time, seen
 
 
 def _detached(loss: Tensor | None) -> Tensor | None:

@@ -107,14 +107,14 @@ class TimestepEncoder(TimestepNetwork):
         self.norm = nn.LayerNorm(width)
         self.random_shift = random_shift or RandomShift(0)
         self.parts = nn.ModuleDict()
-        self._keys = {name: _key(name) for name, kind in kinds.items() if kind != "vector"}
+        self._keys = {name: module_key(name) for name, kind in kinds.items() if kind != "vector"}
         for name, kind in kinds.items():
             if kind == "image":
-                self.parts[_key(name)] = ImageEncoder(shape_of(shown[name]), hidden, images)
+                self.parts[module_key(name)] = ImageEncoder(shape_of(shown[name]), hidden, images)
             elif kind == "grid":
-                self.parts[_key(name)] = GridEncoder(shape_of(shown[name]), hidden)
+                self.parts[module_key(name)] = GridEncoder(shape_of(shown[name]), hidden)
             elif kind == "tokens":
-                self.parts[_key(name)] = TokenEncoder(vocabulary, hidden)
+                self.parts[module_key(name)] = TokenEncoder(vocabulary, hidden)
 
     def _features(self, observation: dict[str, Tensor], previous_reward: Tensor) -> Tensor:
         """The vectors, and the previous reward unless it is hidden, [..., size]."""
@@ -172,7 +172,7 @@ class TimestepEncoder(TimestepNetwork):
         return functional.leaky_relu(total, inplace=True)
 
 
-def _key(name: str) -> str:
+def module_key(name: str) -> str:
     """A name of any characters as a key of a ModuleDict, which takes neither dots nor names of its attributes."""
     if "." in name or name.startswith("%") or hasattr(nn.ModuleDict(), name):
         return "%" + name.replace("%", "%25").replace(".", "%2E")
