@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ def rollout_steps_per_second() -> list[Row]:
     torch.set_num_threads(config.threads)
     count, steps = config.collect.environments, 200
     tasks = config.environment.tasks
-    vector = make_vector(**asdict(config.environment), environments=count)
+    vector = make_vector(**config.environment.vector_arguments(), environments=count)
     agent = AgentNetworks(config.agent, vector.single_observation_space, vector.single_action_space).eval()
     policy = freeze(agent)
     replay = Replay.create(replay_schema(agent.observation_space, agent.action_space), capacity_steps=100_000)
@@ -64,7 +64,7 @@ def rollout_steps_per_second() -> list[Row]:
                 reset_where(vector, terminated | truncated)
 
     def rollout(policy, writer) -> Callable[[], None]:
-        own = make_vector(**asdict(config.environment), environments=count)
+        own = make_vector(**config.environment.vector_arguments(), environments=count)
         player = Rollout(own, policy, generator=seeded_generator(0, 0), writer=writer)
         player.restart(reset_seeds(0, 0, count))
         return lambda: player.collect(steps)

@@ -14,6 +14,7 @@ from twohot.agent.networks import AgentNetworks, remember
 from twohot.config import AgentConfig
 from twohot.nets.linear import SigmaLinear
 from twohot.nets.timestep import module_key
+from twohot.spaces import SpaceError
 
 SHARED = ("trajectory_encoder", "values")
 """Parts of which all members have one together."""
@@ -51,7 +52,10 @@ class MixedNetworks(nn.Module):
         first = None
         for name, each in members.items():
             spaces = each.observation_space, each.action_space
-            networks = AgentNetworks(config, *spaces, predicts=predicts, shares_with=first)
+            try:
+                networks = AgentNetworks(config, *spaces, predicts=predicts, shares_with=first)
+            except SpaceError as error:
+                raise SpaceError(f"{name}: {error}") from error
             first = first or networks
             self.members[module_key(name)] = networks
         if first is None:

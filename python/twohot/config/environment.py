@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from twohot.config.checks import require, require_kinds
 from twohot.config.renamed import renamed_settings
@@ -15,9 +16,10 @@ class EnvironmentConfig:
     """Which tasks are played, and how."""
 
     suite: str = "popgym"
-    """Benchmark suite; `twohot envs` lists them."""
+    """Benchmark suite of the tasks that name none; `twohot envs` lists them."""
     tasks: tuple[str, ...] = ("RepeatPreviousEasy",)
-    """Tasks played by one agent without labels; each trial draws one uniformly."""
+    """Tasks played by one agent without labels; each trial draws one uniformly. Tasks of several suites are named
+    suite:task, such as procgen:coinrun-easy; those whose spaces go together make up a domain."""
     reward_multipliers: tuple[float, ...] = ()
     """Factor on each task's reward, in the order of the tasks; empty means 1 for all."""
     attempts: int = 1
@@ -30,6 +32,9 @@ class EnvironmentConfig:
     """Number of actions offered; one that a task lacks becomes a random legal one; 0 means the largest of the tasks."""
     context_features: bool = True
     """Append four features: time in the trial, attempt, whether the last action was legal, last multiplied reward."""
+
+    skip_missing: bool = False
+    """Leave out the tasks whose suites are not installed, instead of refusing to begin."""
 
     def __post_init__(self) -> None:
         require_kinds(self, "environment.")
@@ -52,3 +57,7 @@ class EnvironmentConfig:
             f"environment.unscored_attempts: expected fewer than the {self.attempts} attempts, "
             f"got {self.unscored_attempts}",
         )
+
+    def vector_arguments(self) -> dict[str, Any]:
+        """What `twohot.envs.make_vector` is told of it."""
+        return {name: value for name, value in asdict(self).items() if name != "skip_missing"}

@@ -44,6 +44,8 @@ ADDED = frozenset(
         "objective.kl_weight",
         "optimizer.group_by_length",
         "collect.epsilon_where",
+        "environment.skip_missing",
+        "replay.balance",
         "optimizer.warmup_from_zero",
     }
 )

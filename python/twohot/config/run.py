@@ -71,6 +71,9 @@ class ReplayConfig:
     """Steps kept; the oldest trajectories leave first."""
     by: Literal["trajectory", "step", "recency", "task"] = "trajectory"
     """Draw windows uniformly over trajectories, over steps, newest first, or over tasks and then their trajectories."""
+    balance: Literal["task", "step", "suite"] = "task"
+    """Share each batch among the domains of an agent of several: by how many tasks they train, by how many steps they
+    have stored, or alike for each suite."""
     storage: Literal["memory", "disk"] = "memory"
     """Where trajectories are kept: in memory, copied into each checkpoint; or in files of the run, which may be larger
     than the memory and cost a checkpoint nothing."""

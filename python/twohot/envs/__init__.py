@@ -17,8 +17,10 @@ from twohot.envs.registry import (
     check_tasks,
     get_suite,
     make_task,
+    names_suite,
     register,
     registered_suites,
+    split_name,
 )
 from twohot.envs.suites.popgym import MULTITASK_27, MULTITASK_27_PROTOCOL
 from twohot.envs.vector.batched_trials import BatchedTrials
@@ -37,7 +39,7 @@ from twohot.envs.wrappers.actions import (
 )
 from twohot.envs.wrappers.attempts import Attempts
 from twohot.envs.wrappers.basic import FlatDiscreteAction, ScaleReward, TimeLimitTerminates
-from twohot.envs.wrappers.layout import Layout, common_layout
+from twohot.envs.wrappers.layout import Layout, common_layout, layout_of, task_spaces
 from twohot.envs.wrappers.one_hot import OneHotObservation
 from twohot.envs.wrappers.padding import PadObservation, PadParts, common_observation_space
 from twohot.envs.wrappers.trial import CONTEXT_FEATURES, TrialEnv
@@ -96,13 +98,17 @@ __all__ = [
     "common_layout",
     "common_observation_space",
     "get_suite",
+    "layout_of",
     "make_task",
     "make_vector",
+    "names_suite",
     "pad_actions",
     "register",
     "registered_suites",
     "reset_seeds",
     "reset_where",
+    "split_name",
+    "task_spaces",
 ]
 
 __getattr__ = renamed_attributes(__name__, LOST="INTERRUPTED", Rows="SerialEnvironments")

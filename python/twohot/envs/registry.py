@@ -155,6 +155,26 @@ def check_tasks(suite: str, tasks: Sequence[str]) -> tuple[str, ...]:
     return tasks
 
 
+def split_name(name: str, suite: str) -> tuple[str, str]:
+    """The suite and the task that a name of a task means: "suite:task", or without a registered suite, one of `suite`.
+
+    Raises:
+        UnknownEnvironmentError: what stands before the colon is no suite, nor can it belong to a task of `suite`.
+    """
+    first, colon, task = name.partition(":")
+    if not colon or first not in _SUITES:
+        if colon and suite in _SUITES and not _SUITES[suite].open_ended:
+            get_suite(first)  # says which is meant
+        return suite, name
+    return first, task
+
+
+def names_suite(name: str) -> bool:
+    """Whether the name of a task is "suite:task"."""
+    first, colon, _ = name.partition(":")
+    return bool(colon) and first in _SUITES
+
+
 def check_split(suite: str, split: str) -> None:
     """Raises UnknownEnvironmentError unless the suite has that split."""
     splits = get_suite(suite).splits

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +14,7 @@ import torch
 from gymnasium.spaces import MultiBinary
 from numpy.typing import ArrayLike
 
-from twohot.agent import AgentNetworks
+from twohot.agent import AgentNetworks, MixedNetworks
 from twohot.config import TrainConfig
 from twohot.exact import exact_array, read_array
 from twohot.inference.errors import ActingError
@@ -42,6 +43,8 @@ class Agent:
     and so on with `agent.act(observation, reward)`; where trials have ended, `agent.reset(where=ended)` and
     `observation, _ = twohot.envs.reset_where(environments, ended)`.
 
+    One trained in several domains acts in each by `agent.for_task(NAME)`.
+
     Args:
         networks: trained; the agent acts as they do now, whatever becomes of them. config: of their run.
         device: where to act. seed: of sampled actions.
@@ -50,12 +53,23 @@ class Agent:
         source: the run, checkpoint or folder that it was read from; None for networks that were given.
     """
 
+    networks: AgentNetworks
+
+    def __new__(cls, networks: AgentNetworks | MixedNetworks | None = None, *_: Any, **__: Any) -> Agent:
+        """A `MixedAgent` of mixed networks."""
+        if cls is Agent and isinstance(networks, MixedNetworks):
+            from twohot.inference.mixed_agent import MixedAgent
+
+            cls = MixedAgent  # noqa: PLW0642
+        return object.__new__(cls)
+
     def __init__(self, networks: AgentNetworks, config: TrainConfig, *, device: str = "cpu", seed: int = 0) -> None:
         self.networks, self.config, self.device = networks.to(device).eval(), config, torch.device(device)
         self.observation_space, self.action_space = networks.observation_space, networks.action_space
         self._policy, self._state = freeze(self.networks), cast("Any", None)
         self.source: Path | None = None
         self._views: dict[str, View] = {}
+        self._task: str | None = None  # the only one that it plays
         self.seed(seed)
 
     def __repr__(self) -> str:
@@ -74,7 +88,7 @@ class Agent:
             CheckpointError: when there is none, or it is corrupt.
         """
         config, networks = load_networks(Path(path))
-        agent = cls(networks, config, device=device, seed=seed)
+        agent = cls(cast("Any", networks), config, device=device, seed=seed)
         agent.source = Path(path)
         return agent
 
@@ -102,7 +116,7 @@ class Agent:
 
         folder = hub.find(source, revision=revision, token=token)
         config, networks = hub.load(folder)
-        agent = cls(networks, config, device=device, seed=seed)
+        agent = cls(cast("Any", networks), config, device=device, seed=seed)
         agent.source = folder
         return agent
 
@@ -155,9 +169,33 @@ class Agent:
         """`count` environments that show what the agent was trained on, as `twohot.envs.make_vector` makes them."""
         from twohot.data.spaces import agent_layout
         from twohot.envs import make_vector
+        from twohot.inference.environment_policy import multiplier
 
-        layout = agent_layout(self.config.environment, self.config.evaluate)
-        return make_vector(**asdict(self.config.environment), environments=count, layout=layout)
+        environment = self.config.environment
+        layout = agent_layout(environment, self.config.evaluate)
+        if self._task is not None:
+            factor = multiplier(self, self._task)
+            environment = replace(environment, tasks=(self._task,), reward_multipliers=(factor,))
+        return make_vector(**environment.vector_arguments(), environments=count, layout=layout)
+
+    def for_task(self, task: str) -> Agent:
+        """The agent as it acts in one of its tasks: of an agent with several domains, one that sees this one's spaces.
+
+            agent = twohot.Agent.from_checkpoint(run).for_task("gym:Pendulum-v1")
+
+        Args:
+            task: its name in the run.
+
+        Raises:
+            ActingError: the agent has no such task.
+        """
+        from twohot.inference.environment_policy import multiplier
+
+        multiplier(self, task)  # knows the tasks
+        agent = copy(self)
+        agent._task, agent._state = task, None
+        agent._generator = self._generator.clone_state()
+        return agent
 
     def seed(self, seed: int) -> None:
         """Begin the random stream of sampled actions anew."""
@@ -186,7 +224,7 @@ class Agent:
         """
         from twohot.inference.environment_policy import EnvironmentPolicy
 
-        return EnvironmentPolicy(self, env, task=task, seed=seed)
+        return EnvironmentPolicy(self, env, task=task or self._task, seed=seed)
 
     def encode(
         self,
@@ -216,7 +254,7 @@ class Agent:
         """
         from twohot.inference.environment_policy import View, context, multiplier
 
-        factor = multiplier(self, task if isinstance(task, str) else None)
+        factor = multiplier(self, task if isinstance(task, str) else self._task)
         if not isinstance(task, str):
             view = View(self, task.observation_space, task.action_space, task)
         elif task in self._views:

@@ -22,8 +22,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import twohot
+from twohot.agent import AgentNetworks
+from twohot.agent.saved import spaces_of
 from twohot.config import TrainConfig
 from twohot.config.files import save_json, to_json
+from twohot.envs import split_name
 from twohot.errors import TwohotError
 from twohot.extras import package
 from twohot.files import atomic_write, parse_json, require_file
@@ -32,11 +35,10 @@ from twohot.reports.markup import markdown_table
 from twohot.reports.numbers import format_number
 from twohot.reports.results import Run, read_run
 from twohot.runs import checkpoint
-from twohot.spaces import space_to_json
 
 if TYPE_CHECKING:
-    from twohot.agent import AgentNetworks
     from twohot.inference.agent import Agent
+    from twohot.inference.networks import Networks
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD, PLOT = "config.json", "model.safetensors", "README.md", "returns.png"
@@ -67,10 +69,7 @@ def save_pretrained(agent: Agent, folder: str | Path, *, name: str = "", license
         "library": "twohot",
         "format": FORMAT,
         "version": twohot.__version__,
-        "spaces": {
-            "observation": space_to_json(agent.observation_space),
-            "action": space_to_json(agent.action_space),
-        },
+        "spaces": spaces_of(agent.networks),
         "scores": scores,
         "config": to_json(agent.config),
     }
@@ -133,7 +132,7 @@ def find(source: str | Path, *, revision: str | None = None, token: str | None =
         )
 
 
-def load(folder: Path) -> tuple[TrainConfig, AgentNetworks]:
+def load(folder: Path) -> tuple[TrainConfig, Networks]:
     """What `save_pretrained` wrote: the configuration, and networks on the CPU in eval mode.
 
     Raises:
@@ -166,7 +165,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 def card(agent: Agent, scores: Sequence[Mapping[str, Any]], *, name: str, license: str, plot: bool) -> str:  # noqa: A002
     """The model card: what the Hub reads at its head, scores, and how to run the agent."""
     about = agent.config.environment
-    tags = ["reinforcement-learning", "meta-reinforcement-learning", "twohot", about.suite]
+    suites = list(dict.fromkeys(split_name(task, about.suite)[0] for task in about.tasks))
+    tags = ["reinforcement-learning", "meta-reinforcement-learning", "twohot", *suites]
     head: dict[str, Any] = {"library_name": "twohot", "pipeline_tag": "reinforcement-learning", "tags": tags}
     if license:
         head["license"] = license
@@ -177,15 +177,15 @@ def card(agent: Agent, scores: Sequence[Mapping[str, Any]], *, name: str, licens
     size = sum(value.numel() for value in agent.networks.parameters())
     attempts = f"{about.attempts} attempts in a trial, over which memory is kept" if about.attempts > 1 else ""
     facts = [
-        ["tasks", f"{len(about.tasks)} of {about.suite}: {_listed(about.tasks)}"],
+        ["tasks", f"{len(about.tasks)} of {', '.join(suites)}: {_listed(about.tasks)}"],
         ["attempts", attempts or "one in a trial"],
         ["memory", f"{agent.config.agent.memory}, {agent.config.agent.context} steps"],
         ["critic and actor", f"{agent.config.agent.critic}, {agent.config.objective.actor}"],
         ["parameters", f"{size:,}"],
-        ["sees", f"`{agent.observation_space}`"],
-        ["does", f"`{agent.action_space}`"],
+        *([f"{what} ({name})" if name else what, f"`{space}`"] for name, what, space in _spaces(agent)),
         ["twohot", twohot.__version__],
     ]
+    task = "" if isinstance(agent.networks, AgentNetworks) else f'.for_task("{about.tasks[0]}")'
     parts = [f"---\n{front}\n---", f"# {name}", _ABOUT, "\n".join(markdown_table(["", ""], facts)), "## Scores"]
     if scores:
         parts += ["\n".join(_score_table(scores)), _SCORES.format(trials=scores[0]["trials"])]
@@ -193,7 +193,7 @@ def card(agent: Agent, scores: Sequence[Mapping[str, Any]], *, name: str, licens
         parts.append("Not known: the agent was saved without its run.")
     if plot:
         parts.append(f"![Returns over training]({PLOT})")
-    return "\n\n".join([*parts, "## How to run it", _RUN.format(name=name), ""])
+    return "\n\n".join([*parts, "## How to run it", _RUN.format(name=name, task=task), ""])
 
 
 _ABOUT = (
@@ -212,7 +212,7 @@ pip install "twohot[train,hub]"
 ```python
 import twohot
 
-agent = twohot.Agent.from_pretrained("{name}")
+agent = twohot.Agent.from_pretrained("{name}"){task}
 environments = agent.make_environments(4)
 observation, _ = environments.reset(seed=0)
 agent.reset(4)
@@ -246,12 +246,21 @@ def _score_table(scores: Sequence[Mapping[str, Any]]) -> list[str]:
     return markdown_table(["task", "", "return", "95 % interval", "random play", *["success"] * success], rows)
 
 
+def _spaces(agent: Agent) -> Iterator[tuple[str, str, Any]]:
+    """What an agent sees and does, by domain where there are several."""
+    networks = agent.networks
+    for name, member in ({"": networks} if isinstance(networks, AgentNetworks) else networks.each()).items():
+        yield name, "sees", member.observation_space
+        yield name, "does", member.action_space
+
+
 def _result(suite: str, score: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry of the Hub's model-index."""
+    """An entry of the Hub's model-index; `suite`: of tasks that name none."""
+    suite, task = split_name(score["task"], suite)
     value = score["return"]
     return {
         "task": {"type": "reinforcement-learning", "name": "reinforcement learning"},
-        "dataset": {"type": suite, "name": f"{suite} {score['task']}", "split": score["split"]},
+        "dataset": {"type": suite, "name": f"{suite} {task}", "split": score["split"]},
         "metrics": [{"type": "mean_reward", "name": "mean return of a trial", "value": value["mean"]}],
     }
 

@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 
-from twohot.agent import AgentNetworks
+from twohot.agent import AgentNetworks, MixedNetworks
+from twohot.agent.saved import make_from_spaces
 from twohot.config import TrainConfig
 from twohot.config.files import from_json
 from twohot.runs import checkpoint
-from twohot.spaces import space_from_json
+
+Networks = AgentNetworks | MixedNetworks
 
 
-def load_networks(path: Path) -> tuple[TrainConfig, AgentNetworks]:
+def load_networks(path: Path) -> tuple[TrainConfig, Networks]:
     """The configuration and networks of a run's newest checkpoint or of one checkpoint, on the CPU, in eval mode.
 
     Raises:
@@ -36,7 +38,7 @@ def load_networks(path: Path) -> tuple[TrainConfig, AgentNetworks]:
                 raise
 
 
-def _load(path: Path) -> tuple[TrainConfig, AgentNetworks]:
+def _load(path: Path) -> tuple[TrainConfig, Networks]:
     state = checkpoint.read_state(path)
     with checkpoint.reading(path):
         return build_networks(state["config"], state["spaces"], checkpoint.read_tensors(path, "agent"))
@@ -44,18 +46,13 @@ def _load(path: Path) -> tuple[TrainConfig, AgentNetworks]:
 
 def build_networks(
     config: Any, spaces: Mapping[str, Any], tensors: dict[str, torch.Tensor]
-) -> tuple[TrainConfig, AgentNetworks]:
+) -> tuple[TrainConfig, Networks]:
     """A configuration, and networks in eval mode, of JSON values and all tensors.
 
     Raises:
         TwohotError, KeyError, ValueError, TypeError: where they are none, or do not go together.
     """
     config = from_json(TrainConfig, config)
-    networks = AgentNetworks(
-        config.agent,
-        space_from_json(spaces["observation"]),
-        space_from_json(spaces["action"], action=True),
-        predicts=config.objective.predicts,
-    )
+    networks = make_from_spaces(config.agent, spaces, predicts=config.objective.predicts)
     checkpoint.load_module(networks, tensors)
     return config, networks.eval()

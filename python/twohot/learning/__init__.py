@@ -8,6 +8,6 @@ Independent losses do not depend on the scale of the return.
 
 import twohot.extras.needs_gymnasium  # noqa: F401
 from twohot.learning.objective import Losses, check_objective, compute_losses
-from twohot.learning.statistics import statistics, update_norms
+from twohot.learning.statistics import mixed_statistics, statistics, update_norms
 
-__all__ = ["Losses", "check_objective", "compute_losses", "statistics", "update_norms"]
+__all__ = ["Losses", "check_objective", "compute_losses", "mixed_statistics", "statistics", "update_norms"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from twohot.agent import AgentNetworks
+from twohot.agent import AgentNetworks, MixedNetworks
 from twohot.kernels.torch_private import foreach_norm
 from twohot.learning.objective import Losses
 from twohot.losses import two_hot
@@ -17,6 +19,7 @@ from twohot.rl.advantages import masked_mean
 
 DORMANT = 0.025
 """A unit whose mean activation is at most this fraction of its layer's is dormant (Sokar et al. 2023)."""
+EXTREMES = {"value/target_min": "least", "value/target_max": "largest"}
 UNIT_STEPS = 256
 """Real steps of a batch, at most, whose activations are looked at."""
 
@@ -85,8 +88,25 @@ def _dormant_fraction(x: Tensor) -> Tensor:
     return (size <= DORMANT * size.mean(-1, keepdim=True)).float().mean()
 
 
+def mixed_statistics(found: Sequence[tuple[dict[str, Tensor], Tensor]]) -> dict[str, Tensor]:
+    """The metrics of one update of which several parts have these `statistics`, and numbers of real steps.
+
+    Means over the steps of those that have an entry; of the least and the largest target, the least and the largest.
+    """
+    result: dict[str, Tensor] = {}
+    for name in dict.fromkeys(name for metrics, _ in found for name in metrics):
+        mine = [(metrics[name], steps) for metrics, steps in found if name in metrics]
+        values, steps = torch.stack([value for value, _ in mine]), torch.stack([count for _, count in mine])
+        if name in EXTREMES:
+            result[name] = values.amin() if EXTREMES[name] == "least" else values.amax()
+        else:
+            share = (steps / steps.sum().clamp(min=1)).to(values.dtype)
+            result[name] = (values * share.unflatten(0, (-1, *[1] * (values.dim() - 1)))).sum(0)
+    return result
+
+
 @torch.no_grad()
-def update_norms(before: list[Tensor], agent: AgentNetworks) -> dict[str, Tensor]:
+def update_norms(before: list[Tensor], agent: AgentNetworks | MixedNetworks) -> dict[str, Tensor]:
     """Norms of the gradients (clipped as they were) and of the change of an update, of all and by part of the agent.
 
     Args:
@@ -95,11 +115,12 @@ def update_norms(before: list[Tensor], agent: AgentNetworks) -> dict[str, Tensor
     parameters = agent.trainable_parameters()
     change = {id(new): new - old for new, old in zip(parameters, before, strict=True)}
     result = {"update/norm": _norm(list(change.values()))}
+    members = agent.each().values() if isinstance(agent, MixedNetworks) else [agent]
     for name in ("timestep_encoder", "trajectory_encoder", "actor", "critics", "predictor"):
-        part: nn.Module | None = getattr(agent, name)
-        if part is None:
+        parts: dict[nn.Module, None] = dict.fromkeys(getattr(member, name) for member in members)
+        mine = [p for part in parts if part is not None for p in part.parameters() if p.requires_grad]
+        if not mine and None in parts:
             continue
-        mine = [parameter for parameter in part.parameters() if parameter.requires_grad]
         result[f"update/norm/{name}"] = _norm([change[id(parameter)] for parameter in mine])
         result[f"gradient/norm/{name}"] = _norm([p.grad for p in mine if p.grad is not None])
     return result

@@ -6,6 +6,7 @@ checkpoints/epoch-000012-260-31/   unplanned: 12 epochs, and of the next one 260
     replay.safetensors where the replay is in memory
     statistics.safetensors where it is unplanned: what the epoch's metrics are made of
     random-1.safetensors  replay-1.safetensors ...  of the second of several learners
+    replay-gym.safetensors ...  of a domain, where there are several
     state.json         counters, configuration, and the size and CRC-32 of each file; last, the CRC-32 of itself
 
 The newest two planned ones stay, and an unplanned one until a newer one of any kind is there: it displaces none that is
@@ -34,6 +35,7 @@ from twohot.errors import TwohotError
 from twohot.files import atomic_write, parse_json, sync
 from twohot.replay import Replay
 from twohot.runs import replay as run_replay
+from twohot.runs.replay import Replays
 from twohot.tensors import require_alike
 
 FORMAT = 2
@@ -77,7 +79,7 @@ def save(
     epoch: int,
     tensors: dict[str, dict[str, Tensor]],
     state: dict[str, Any],
-    replay: Replay,
+    replay: Replay | Replays,
     unplanned: tuple[int, int] | None = None,
     others: Callable[[Path], list[dict[str, Any]]] | None = None,
 ) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 from twohot.config import TrainConfig
 from twohot.config.files import load_config, to_json
-from twohot.envs import UnknownEnvironmentError, get_suite
+from twohot.envs import UnknownEnvironmentError, get_suite, split_name
 from twohot.errors import UsageError
 from twohot.info import read_start
 from twohot.studies.comparison import Comparison
@@ -114,12 +114,17 @@ def _references(configs: Iterable[TrainConfig]) -> dict[str, tuple[float, float]
     found: dict[str, tuple[float, float]] = {}
     for config in configs:
         environment = config.environment
-        try:
-            references = get_suite(environment.suite).reference_scores
-        except UnknownEnvironmentError:  # of a user's own, which is not registered here
-            continue
         counted = environment.attempts - environment.unscored_attempts
-        found |= {task: (low * counted, high * counted) for task, (low, high) in references.items()}
+        for name in (*environment.tasks, *config.evaluate.held_out_tasks):
+            try:
+                suite, task = split_name(name, environment.suite)
+                low, high = get_suite(suite).reference_scores[task]
+            except (
+                UnknownEnvironmentError,
+                KeyError,
+            ):  # of a user's own, which is not registered here; or there is none
+                continue
+            found[name] = low * counted, high * counted
     return found
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
 from gymnasium import Space
+from torch import nn
 
-from twohot.agent import AgentNetworks
+from twohot.agent import AgentNetworks, Member, MixedNetworks
 from twohot.config import AgentConfig, ConfigurationError, TrainConfig
 from twohot.data.spaces import agent_layout
 from twohot.envs import Layout, TrialEnvironments, check_split, make_vector
@@ -19,17 +22,22 @@ EXPLORATION_STREAM = 2
 """Of a run's seed (a spawn key of numpy's SeedSequence)."""
 
 
-def make_environments(config: TrainConfig, place: tuple[int, int] = (0, 1)) -> tuple[Layout, TrialEnvironments]:
+def make_environments(
+    config: TrainConfig, place: tuple[int, int] = (0, 1), layout: Layout | None = None
+) -> tuple[Layout, TrialEnvironments]:
     """The actors that collect, and the spaces that they share with every evaluation; `place` as for `make_vector`.
+
+    Args:
+        layout: these spaces, where they are known already.
 
     Raises:
         ConfigurationError: when there are none such.
     """
     try:
-        layout = agent_layout(config.environment, config.evaluate)
+        layout = layout or agent_layout(config.environment, config.evaluate)
         collect = config.collect
         vector = make_vector(
-            **asdict(config.environment),
+            **config.environment.vector_arguments(),
             environments=collect.environments,
             layout=layout,
             assignment=collect.assignment,
@@ -64,8 +72,22 @@ def make_networks(
     Raises:
         ConfigurationError: for a space that it does not take, or sizes beyond this machine.
     """
+    return _built(partial(AgentNetworks, config, observation_space, action_space, predicts=predicts), device)
+
+
+def make_mixed_networks(
+    config: AgentConfig, members: Mapping[str, Member], device: torch.device, *, predicts: bool = False
+) -> MixedNetworks:
+    """As `make_networks`, of several domains."""
+    return _built(partial(MixedNetworks, config, members, predicts=predicts), device)
+
+
+Networks = TypeVar("Networks", bound=nn.Module)
+
+
+def _built(make: Callable[[], Networks], device: torch.device) -> Networks:
     try:
-        return AgentNetworks(config, observation_space, action_space, predicts=predicts).to(device).eval()
+        return make().to(device).eval()
     except SpaceError as error:
         raise ConfigurationError(f"environment.tasks: {error}") from error
     except (MemoryError, OverflowError, RuntimeError, TypeError) as error:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from twohot.config import EnvironmentConfig
 from twohot.data.rollout import Trial
-from twohot.envs import get_suite
+from twohot.envs import get_suite, split_name
 from twohot.runs.metrics import convert
 
 PHASES = ("collect", "sample", "update", "evaluate")
@@ -72,8 +72,8 @@ class Epoch:
     def trial_metrics(self, environment: EnvironmentConfig) -> dict[str, float]:
         """Mean returns and successes of the trials, by task and attempt."""
         result: dict[str, float] = {}
-        suite = get_suite(environment.suite)
         for index, task in enumerate(environment.tasks):
+            suite = get_suite(split_name(task, environment.suite)[0])
             mine = [trial for trial in self.trials if trial.task == index]
             if not mine:
                 continue

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from twohot.config import EnvironmentConfig, EvaluateConfig
+from twohot.data.domains import Domain
 from twohot.data.rollout import Policy, Rollout, Start, Trial, seeded_generator
 from twohot.data.spaces import agent_layout
 from twohot.envs import Layout, WorkerChoice, get_suite, make_vector
@@ -51,6 +52,18 @@ def evaluate_all(
     for part in parts_of(environment, evaluation, kind):
         scores += evaluate(policy, part.environment, split=part.split, kind=part.kind, **arguments)
     return scores
+
+
+def evaluate_domain(policy: Policy, domain: Domain, **options: Any) -> list[TaskScore]:
+    """As `evaluate_all`, of the tasks of a domain by their names in the run."""
+    about = domain.config
+    scores = evaluate_all(policy, about.environment, about.evaluate, layout=domain.layout, **options)
+    return named(domain, scores)
+
+
+def named(domain: Domain, scores: Sequence[TaskScore]) -> list[TaskScore]:
+    """Scores of a domain by the names of its tasks in the run."""
+    return [replace(score, task=domain.tasks[score.task]) for score in scores]
 
 
 class Part(NamedTuple):
@@ -131,7 +144,12 @@ def play(
     suite, count = get_suite(environment.suite), len(environment.tasks) * trials
     num_envs = min(count if jobs is None else len(jobs), PROCESSES if suite.one_per_process else ENVIRONMENTS)
     vector = make_vector(
-        **asdict(environment), environments=num_envs, split=split, layout=layout, step_limit=step_limit, workers=workers
+        **environment.vector_arguments(),
+        environments=num_envs,
+        split=split,
+        layout=layout,
+        step_limit=step_limit,
+        workers=workers,
     )
     queue = _Queue(environment.tasks, trials, num_envs, seed, range(count) if jobs is None else jobs)
     try:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 
 from twohot.config import TrainConfig
+from twohot.envs import split_name
 from twohot.runs.metrics import Kind
 from twohot.text import printable
 
@@ -58,7 +59,8 @@ class Progress:
         tasks = config.environment.tasks
         what = tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks"
         begin = f"continued after epoch {epoch}" if epoch or unplanned else "from the beginning"
-        self.say(f"Training one agent on {what} of {config.environment.suite}, seed {config.seed}, {begin}.")
+        suites = dict.fromkeys(split_name(task, config.environment.suite)[0] for task in tasks)
+        self.say(f"Training one agent on {what} of {', '.join(suites)}, seed {config.seed}, {begin}.")
         if unplanned:
             self.say("It went on from an unplanned checkpoint: a valid run, not bit for bit the one never stopped.")
         for task in self._bar.task_ids:  # of learners before these

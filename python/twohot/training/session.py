@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from twohot.agent import AgentNetworks
+from twohot.agent.saved import spaces_of
 from twohot.config import ConfigurationError, TrainConfig
 from twohot.config.files import save_config, save_json, to_json
 from twohot.data.experience import Experience
@@ -22,15 +24,15 @@ from twohot.envs import Layout, TrialEnvironments, get_suite, reset_seeds
 from twohot.learning import statistics, update_norms
 from twohot.learning.learner import Learner
 from twohot.nets.frozen import freeze
-from twohot.replay import Replay
+from twohot.replay import Batch, Replay
 from twohot.replay.relabel import Relabel
+from twohot.rl.exploration import Exploration
 from twohot.runs import checkpoint
 from twohot.runs import replay as run_replay
 from twohot.runs.metrics import Kind as RowKind
 from twohot.runs.metrics import MetricsWriter
 from twohot.runs.scores import EVALUATION_NAME, Kind, TaskScore, report, score_metrics
 from twohot.runs.writers import Writer
-from twohot.spaces import space_to_json
 from twohot.training.actors import Actors
 from twohot.training.build import make_environments, make_exploration, make_networks
 from twohot.training.callbacks import Callback, EpochEnd, own_metrics
@@ -58,17 +60,16 @@ class Session:
         torch.manual_seed(seeded_generator(config.seed, NETWORK_STREAM).initial_seed())
         self.device = self.ranks.device(config.device)
         self.layout, self.environments = self._make_environments()
-        spaces = self.environments.single_observation_space, self.environments.single_action_space
         try:
-            self.agent = make_networks(config.agent, *spaces, self.device, predicts=config.objective.predicts)
+            self.agent = self._make_agent()
         except Exception:
             self.environments.close()
             raise
         self.learner = Learner(self.agent, config.objective, config.optimizer, self.ranks.group)
         if not self.ranks.is_first:
             torch.manual_seed(seeded_generator(config.seed, NETWORK_STREAM, *self.ranks.stream).initial_seed())
-        self.exploration = make_exploration(self.part, self.agent.action_space, self.ranks.stream)
-        self.experience = Experience(config, self.agent.observation_space, self.agent.action_space, self.ranks.stream)
+        self.exploration = self._make_exploration()
+        self.experience = self._make_experience()
         self._replay: Replay | None = None
         self.epoch, self.current = 0, Epoch()
         self.seconds = 0.0
@@ -95,6 +96,26 @@ class Session:
     def _make_environments(self) -> tuple[Layout, TrialEnvironments]:
         return make_environments(self.part, (self.ranks.rank, self.ranks.size))
 
+    def _make_agent(self) -> AgentNetworks:
+        spaces = self.environments.single_observation_space, self.environments.single_action_space
+        config = self.config
+        return make_networks(config.agent, *spaces, self.device, predicts=config.objective.predicts)
+
+    def _make_exploration(self) -> Exploration:
+        return make_exploration(self.part, self.agent.action_space, self.ranks.stream)
+
+    def _make_experience(self) -> Experience:
+        spaces = self.agent.observation_space, self.agent.action_space
+        return Experience(self.config, *spaces, self.ranks.stream)
+
+    def _make_replay(self) -> Replay:
+        schema = replay_schema(self.agent.observation_space, self.agent.action_space)
+        return run_replay.create(self.part.replay, self.run, schema, self.config.seed, self.ranks.rank)
+
+    def remove_replay(self) -> None:
+        """Remove the files of a replay, if there are any."""
+        run_replay.remove(self.run, self.ranks.rank)
+
     def _make_rollout(self, steps: int = 0) -> Rollout | Actors:
         """What collects, in a run that has taken so many steps."""
         return Rollout(
@@ -109,8 +130,7 @@ class Session:
 
     def start(self) -> None:
         """Begin with an empty replay."""
-        schema = replay_schema(self.agent.observation_space, self.agent.action_space)
-        self._replay = run_replay.create(self.part.replay, self.run, schema, self.config.seed, self.ranks.rank)
+        self._replay = self._make_replay()
         self.rollout = self._make_rollout()
 
     def loop(
@@ -207,8 +227,8 @@ class Session:
 
     def _collect(self) -> dict[str, Any]:
         current, collect = self.current, self.config.collect
-        assert isinstance(self.rollout, Rollout)
-        self.rollout.policy = freeze(self.agent)
+        self._take_policy()
+        assert not isinstance(self.rollout, Actors)
         while self.ranks.largest(current.steps < collect.steps_per_epoch)[0]:
             before = self.rollout.environment_steps
             with current.timed("collect"), run_replay.capacity_checked():
@@ -221,6 +241,11 @@ class Session:
             "collect/epsilon": self.exploration.schedule(self.rollout.environment_steps),
             "collect/steps_per_second": current.steps * collect.environments / current.clock["collect"],
         }
+
+    def _take_policy(self) -> None:
+        """Collect by the agent as it is now."""
+        assert isinstance(self.rollout, Rollout)
+        self.rollout.policy = freeze(self.agent)
 
     def _collected_meanwhile(self) -> dict[str, Any]:
         """Metrics of what was collected while the epoch learned."""
@@ -255,11 +280,11 @@ class Session:
                     weights = (
                         [parameter.detach().clone() for parameter in self.learner.parameters] if is_sampled else []
                     )
-                    losses, norm = self.learner.step(batch, ungrouped=is_sampled)
                     if is_sampled:
-                        last = self.learner.microbatches(batch)[-1]
-                        found = statistics(losses, self.agent, last, config.environment.tasks)
+                        found, norm = self._sampled_step(batch)
                         current.add_sample({**found, **update_norms(weights, self.agent), "gradient/norm": norm})
+                    else:
+                        self.learner.step(batch)
                 current.updates += 1
                 progress.update(self.learner.updates)
                 self._pause()
@@ -274,6 +299,12 @@ class Session:
             "replay/trajectories": stats.trajectories,
             "replay/steps": stats.steps,
         }
+
+    def _sampled_step(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """An update; its statistics, and the norm of its gradients."""
+        losses, norm = self.learner.step(batch, ungrouped=True)
+        last = self.learner.microbatches(batch)[-1]
+        return statistics(losses, self.agent, last, self.config.environment.tasks), norm
 
     def _relabel(self) -> Relabel | None:
         """The suite's hindsight, with random numbers of this epoch alone, so that a resumed run need not save them."""
@@ -299,17 +330,23 @@ class Session:
         evaluation = self.config.evaluate
         trials, greedy = evaluation.final_trials if last else evaluation.trials, evaluation.greedy
         with self.current.timed("evaluate"):
-            policy = freeze(self.agent)
-            scores = self._play(policy, trials=trials, device=str(self.device), greedy=greedy, check=check)
+            scores = self._play(self._policy(), trials=trials, device=str(self.device), greedy=greedy, check=check)
             if last:
                 settings = {"trials": trials, "seed": self.config.seed, "greedy": greedy}
                 save_json(report({str(self.run): scores}, **settings), self.run / EVALUATION_NAME)
         return score_metrics(scores)
 
     def _measure_random(self, metrics: MetricsWriter) -> None:
-        policy, trials = UniformPolicy(self.agent.action_space), self.config.evaluate.final_trials
-        scores = self._play(policy, trials=trials, kind="random", check=self.interruption.check)
+        trials = self.config.evaluate.final_trials
+        scores = self._play(self._uniform_policy(), trials=trials, kind="random", check=self.interruption.check)
         metrics.write("random", 0, 0, 0.0, score_metrics(scores))
+
+    def _policy(self) -> Policy:
+        """That of the agent as it is now."""
+        return freeze(self.agent)
+
+    def _uniform_policy(self) -> Policy:
+        return UniformPolicy(self.agent.action_space)
 
     def _play(self, policy: Policy, *, kind: Kind | None = None, **options: Any) -> list[TaskScore]:
         config = self.config
@@ -356,7 +393,7 @@ class Session:
             tensors = {"agent": self.agent.state_dict(), "optimizer": learner["moments"], **mine}
             state = {
                 "config": to_json(self.config),
-                "spaces": self._spaces(),
+                "spaces": spaces_of(self.agent),
                 "updates": learner["updates"],
                 "environment_steps": rollout["environment_steps"],
                 "seconds": self.seconds,
@@ -385,10 +422,6 @@ class Session:
         state = checkpoint.save_part(partial, self.ranks.rank, tensors, state, self.replay)
         self.ranks.say(f"saved {self._saves}", state)
 
-    def _spaces(self) -> dict[str, Any]:
-        agent = self.agent
-        return {"observation": space_to_json(agent.observation_space), "action": space_to_json(agent.action_space)}
-
     def _load_replay(self, path: Path, saved: dict[str, Any]) -> int:
         """Put the replay back; returns how many steps it has beyond those of the checkpoint."""
         self._replay = run_replay.load(self.part.replay, self.run, path, saved, self.ranks.rank)
@@ -401,7 +434,7 @@ class Session:
             CheckpointError: for a checkpoint of another configuration, or one whose parts do not fit together.
         """
         with checkpoint.reading(path):
-            checkpoint.require_same({"spaces": state["spaces"]}, {"spaces": self._spaces()}, frozenset())
+            checkpoint.require_same({"spaces": state["spaces"]}, {"spaces": spaces_of(self.agent)}, frozenset())
             learners = 1 + len(state.get("ranks", ()))
             if learners != self.ranks.size:
                 raise checkpoint.CheckpointError(

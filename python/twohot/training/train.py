@@ -13,9 +13,9 @@ import torch
 
 from twohot.config import ConfigurationError, RayConfig, TrainConfig
 from twohot.config.files import from_json, load_config, save_config, save_json, to_json
+from twohot.data.domains import check_mixed, is_mixed, without_missing
 from twohot.info import START_NAME, describe_kernels, describe_run, read_start
 from twohot.runs import checkpoint
-from twohot.runs import replay as run_replay
 from twohot.runs.ownership import OWNER_NAME, owned
 from twohot.runs.writers import Writer
 from twohot.text import printable
@@ -23,6 +23,7 @@ from twohot.training.actor_session import ActorSession
 from twohot.training.callbacks import Callback
 from twohot.training.cluster import cluster
 from twohot.training.interruption import Interruption
+from twohot.training.mixed_session import MixedSession
 from twohot.training.placed_learners import Placed, place_learners
 from twohot.training.progress import Progress
 from twohot.training.ranks import RankError, Ranks, joined, learners
@@ -56,8 +57,14 @@ def usable_device(name: str) -> str:
     return name
 
 
-def resolve(config: TrainConfig) -> TrainConfig:
-    """Replace what depends on the machine ("auto", 0 threads) by what was found, so that the saved file says it."""
+def resolve(config: TrainConfig, progress: Progress) -> TrainConfig:
+    """Replace what depends on the machine ("auto", 0 threads) by what was found, so that the saved file says it.
+
+    So are the tasks, where those are to be left out whose suites are not installed.
+    """
+    config, left_out = without_missing(config)
+    if left_out:
+        progress.say(left_out)
     return replace(config, device=usable_device(config.device), threads=config.threads or torch.get_num_threads())
 
 
@@ -85,6 +92,8 @@ def train(
         OwnedRunError: when another process works in the directory.
         Interrupted: by a signal; the run can be resumed.
     """
+    if is_mixed(config):
+        check_mixed(config, learners())
     if config.learners > 1 and not (placed and learners() > 1):
         _require_new(run)
         config = replace(config, threads=config.threads or 1)
@@ -93,7 +102,7 @@ def train(
             config, run, progress, partial(train, config, run, **means), partial(resume, run, **means), placed
         )
         return
-    config = resolve(config)
+    config = resolve(config, progress)
     with (
         cluster(config),  # whose handlers of signals ours take the place of
         joined(config.device) as ranks,
@@ -117,7 +126,7 @@ def train(
                 with ranks.together("start"):
                     session.start()
             except BaseException:  # nothing has begun: the same line may be given again, with other settings
-                run_replay.remove(run, ranks.rank)
+                session.remove_replay()
                 if ranks.is_first:
                     (run / "config.json").unlink(missing_ok=True)
                 raise
@@ -125,6 +134,8 @@ def train(
 
 
 def _session(config: TrainConfig) -> type[Session]:
+    if is_mixed(config):
+        return MixedSession
     return ActorSession if config.actors else Session
 
 
@@ -200,6 +211,8 @@ def resume(
     """
     _require_begun(run)
     config = _changed(load_config(run / "config.json"), checkpoint_minutes, actors, ray)
+    if is_mixed(config):
+        check_mixed(config, learners())
     if config.learners > 1 and not (placed and learners() > 1):
         means = {"epochs": epochs, "checkpoint_minutes": checkpoint_minutes, "callbacks": callbacks, "writers": writers}
         work = partial(resume, run, **means, actors=actors, ray=ray)

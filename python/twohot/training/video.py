@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -111,7 +111,7 @@ def _film(
         DrawingError: the suite draws no images, or fails to.
     """
     vector = make_vector(
-        **asdict(environment), environments=1, split=split, layout=layout, step_limit=step_limit, render=True
+        **environment.vector_arguments(), environments=1, split=split, layout=layout, step_limit=step_limit, render=True
     )
     standing = Start(np.zeros(1, bool))
     generator = seeded_generator(seed, EVALUATION_STREAM)

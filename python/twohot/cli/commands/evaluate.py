@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from twohot.agent import AgentNetworks
 from twohot.cli.options import console, parse, run_directory
-from twohot.config import TrainConfig
 from twohot.config.files import save_json
-from twohot.data.spaces import agent_layout
-from twohot.envs import Layout, common_layout
+from twohot.data.domains import Domain, domains_of
+from twohot.envs import UnsupportedSpaceError, layout_of, split_name, task_spaces
 from twohot.errors import UsageError
 from twohot.inference.networks import load_networks
 from twohot.nets.frozen import freeze
@@ -29,14 +29,12 @@ from twohot.reports.terminal import print_table
 from twohot.runs.scores import EVALUATION_NAME, TaskScore, report
 from twohot.text import printable
 from twohot.training.cluster import connected
-from twohot.training.evaluate import evaluate_all, parts_of
+from twohot.training.evaluate import evaluate_domain, named, parts_of
 from twohot.training.placed_evaluation import evaluate_placed
 from twohot.training.train import usable_device
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from twohot.agent import AgentNetworks
 
 VIDEOS_NAME = "videos"
 
@@ -111,13 +109,14 @@ def evaluate(options: EvaluateOptions, directories: Sequence[Path], output: Cons
         config, networks = load_networks(directory)
         if options.splits:
             config = replace(config, evaluate=replace(config.evaluate, splits=options.splits))
-        layout = agent_layout(config.environment, config.evaluate)
+        domains = domains_of(config)
         if options.tasks:
-            config = _playing(config, options.tasks, layout)
-        played = _same_tasks(played, config, directory)
+            domains = _playing(domains, options.tasks)
+        played = _same_tasks(played, domains, directory)
         greedy = options.greedy or config.evaluate.greedy
-        how: dict[str, Any] = {"layout": layout, "seed": options.seed, "greedy": greedy}
-        found = _played(networks, config, output, options, device, how)
+        how: dict[str, Any] = {"seed": options.seed, "greedy": greedy}
+        members = [networks if isinstance(networks, AgentNetworks) else networks[domain.name] for domain in domains]
+        found = _played(list(zip(domains, members, strict=True)), output, options, device, how)
         scores[str(directory)] = found
         facts = {"trials": options.trials, "seed": options.seed, "greedy": greedy}
         if not options.tasks:
@@ -125,11 +124,12 @@ def evaluate(options: EvaluateOptions, directories: Sequence[Path], output: Cons
         if options.video:
             from twohot.training.video import record
 
-            form = options.video_format
-            policy, where = freeze(networks.to(device)), directory / VIDEOS_NAME
-            how |= {"device": device, "container": form}
-            for line in record(policy, config.environment, config.evaluate, where, **how):
-                output.print(printable(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
+            how |= {"device": device, "container": options.video_format}
+            for domain, member in zip(domains, members, strict=True):
+                policy, where = freeze(member.to(device)), directory / VIDEOS_NAME / domain.name
+                about = domain.config
+                for line in record(policy, about.environment, about.evaluate, where, layout=domain.layout, **how):
+                    output.print(printable(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
     result = report(scores, **facts)
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -138,39 +138,69 @@ def evaluate(options: EvaluateOptions, directories: Sequence[Path], output: Cons
 
 
 def _played(
-    networks: AgentNetworks,
-    config: TrainConfig,
+    members: Sequence[tuple[Domain, AgentNetworks]],
     output: Console,
     options: EvaluateOptions,
     device: str,
     how: dict[str, Any],
 ) -> list[TaskScore]:
-    """The scores of an agent, whose trials are played here or by actors."""
-    asked, how = (config.environment, config.evaluate), {**how, "trials": options.trials}
+    """The scores of an agent in its domains, whose trials are played here or by actors."""
+    how = {**how, "trials": options.trials}
     if not options.actors:
-        return evaluate_all(freeze(networks.to(device)), *asked, device=device, **how)
-    count = options.trials * sum(len(part.environment.tasks) for part in parts_of(*asked))
+        scores = []
+        for domain, member in members:
+            scores += evaluate_domain(freeze(member.to(device)), domain, device=device, **how)
+        return scores
+    asked = [(domain.config.environment, domain.config.evaluate) for domain, _ in members]
+    count = options.trials * sum(len(part.environment.tasks) for each in asked for part in parts_of(*each))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=output, disable=not output.is_terminal) as progress:
-        bar = progress.add_task("trials", total=count)
-        advance = partial(progress.advance, bar)
-        return evaluate_placed(networks, *asked, actors=options.actors, played=advance, **how)
+        bar, scores = progress.add_task("trials", total=count), []
+        how |= {"actors": options.actors, "played": partial(progress.advance, bar)}
+        for (domain, member), each in zip(members, asked, strict=True):
+            scores += named(domain, evaluate_placed(member, *each, layout=domain.layout, **how))
+        return scores
 
 
-def _playing(config: TrainConfig, tasks: tuple[str, ...], layout: Layout) -> TrainConfig:
-    """A run's configuration with other tasks, which have to fit the spaces of its agent."""
-    own, held_out = config.environment, config.evaluate.held_out_tasks
-    every = tuple(dict.fromkeys((*own.tasks, *held_out, *tasks)))
-    if common_layout(own.suite, every, own.observation_size, own.actions) != layout:
-        raise UsageError(f"--tasks: expected tasks that fit the spaces of the run's agent, {layout}, got {tasks}")
-    environment = replace(own, tasks=tasks, reward_multipliers=())
-    return replace(config, environment=environment, evaluate=replace(config.evaluate, held_out_tasks=()))
+def _playing(domains: Sequence[Domain], tasks: tuple[str, ...]) -> list[Domain]:
+    """A run's domains with other tasks, which have to fit the spaces of its agent."""
+    left, found = list(tasks), []
+    for domain in domains:
+        own = domain.config.environment
+        known = task_spaces(own.suite, tuple(dict.fromkeys((*own.tasks, *domain.config.evaluate.held_out_tasks))))
+        mine = {}
+        for name in left:
+            suite, task = split_name(name, own.suite)
+            if suite == own.suite and _fits(domain, known, task):
+                mine[task] = name
+        left = [name for name in left if name not in mine.values()]
+        if mine:
+            environment = replace(own, tasks=tuple(mine), reward_multipliers=())
+            evaluation = replace(domain.config.evaluate, held_out_tasks=())
+            config = replace(domain.config, environment=environment, evaluate=evaluation)
+            found.append(replace(domain, tasks=mine, config=config))
+    if left:
+        layouts = ", ".join(str(domain.layout) for domain in domains)
+        raise UsageError(f"--tasks: expected tasks that fit the spaces of the run's agent, {layouts}, got {tasks}")
+    return found
 
 
-def _same_tasks(played: Any, config: TrainConfig, directory: Path) -> Any:
-    environment, evaluation = config.environment, config.evaluate
-    mine = (environment.suite, environment.tasks, environment.attempts, environment.unscored_attempts)
-    mine += (evaluation.held_out_tasks, evaluation.splits)
+def _fits(domain: Domain, known: Mapping[str, tuple], task: str) -> bool:
+    own = domain.config.environment
+    spaces = {**known, **task_spaces(own.suite, (task,))}
+    try:
+        return layout_of(list(spaces.values()), own.observation_size, own.actions) == domain.layout
+    except (ValueError, UnsupportedSpaceError):
+        return False
+
+
+def _same_tasks(played: Any, domains: Sequence[Domain], directory: Path) -> Any:
+    mine = []
+    for config in (domain.config for domain in domains):
+        environment, evaluation = config.environment, config.evaluate
+        mine += [environment.suite, environment.tasks, environment.attempts, environment.unscored_attempts]
+        mine += [evaluation.held_out_tasks, evaluation.splits]
+    mine = tuple(mine)
     if played not in (None, mine):
         raise UsageError(f"{directory}: expected runs that play the same tasks and attempts, got {mine} after {played}")
     return mine

@@ -44,13 +44,30 @@ def common_layout(
     """
     if observation_size < 0 or actions < 0:
         raise ValueError(f"expected sizes not negative, got observation_size {observation_size}, actions {actions}")
+    return layout_of(list(task_spaces(suite, tasks, split).values()), observation_size, actions)
+
+
+def layout_of(own: Sequence[tuple[gym.Space, gym.Space]], observation_size: int = 0, actions: int = 0) -> Layout:
+    """The smallest layout that fits tasks with these spaces of observations and of actions; see `common_layout`."""
+    action = common_action_space([each for _, each in own], actions)
+    return Layout(common_observation_space([each for each, _ in own], action, observation_size), action)
+
+
+def task_spaces(suite: str, tasks: Sequence[str], split: str = "train") -> dict[str, tuple[gym.Space, gym.Space]]:
+    """Each task's spaces of observations and of actions. Makes and closes each once, or the first of uniform ones.
+
+    Raises:
+        UnsupportedSpaceError: a task's spaces are not supported.
+        UnknownEnvironmentError, MissingExtraError, ValueError: see `check_tasks`.
+    """
     tasks = check_tasks(suite, tasks)
-    observations, own_actions = [], []
-    for task in tasks[:1] if get_suite(suite).uniform else tasks:
+    found: dict[str, tuple[gym.Space, gym.Space]] = {}
+    for task in tasks:
+        if found and get_suite(suite).uniform:
+            found[task] = found[tasks[0]]
+            continue
         env = make_task(suite, task, split)
-        observations.append(env.observation_space)
         asked(task_name(suite, task), "__init__", common_action_space, [env.action_space])
-        own_actions.append(env.action_space)
+        found[task] = env.observation_space, env.action_space
         env.close()
-    action = common_action_space(own_actions, actions)
-    return Layout(common_observation_space(observations, action, observation_size), action)
+    return found
