@@ -7,6 +7,7 @@ import pytest
 
 from small import quiet
 from twohot.config import TrainConfig
+from twohot.data.domains import domains_of, is_mixed
 from twohot.envs import common_layout, get_suite
 from twohot.envs.suites.retro import MissingRomError
 from twohot.presets import PRESETS
@@ -16,6 +17,8 @@ from twohot.training.train import train
 pytestmark = pytest.mark.benchmark
 STEPS = 12
 TASKS = 2
+MIXED_TASKS = 4
+"""Of a run with several domains, so that there are several."""
 PLAYED = [name for name in PRESETS if name != "retro-mario"]
 
 
@@ -26,8 +29,9 @@ def workers(config: TrainConfig) -> str:
 
 def few_steps(config: TrainConfig) -> TrainConfig:
     """Two epochs of some steps of the first tasks, of which the second learns from what the first collected."""
-    multipliers = config.environment.reward_multipliers[:TASKS]
-    environment = replace(config.environment, tasks=config.environment.tasks[:TASKS], reward_multipliers=multipliers)
+    count = MIXED_TASKS if is_mixed(config) else TASKS
+    multipliers = config.environment.reward_multipliers[:count]
+    environment = replace(config.environment, tasks=config.environment.tasks[:count], reward_multipliers=multipliers)
     held_out = config.evaluate.held_out_tasks[:1]
     trials = {"trials": 1, "final_trials": 1, "step_limit": STEPS}
     return replace(
@@ -35,13 +39,13 @@ def few_steps(config: TrainConfig) -> TrainConfig:
         epochs=2,
         updates_per_epoch=1,
         warmup_epochs=1,
-        batch_size=2,
+        batch_size=4,
         window=min(config.window, STEPS),
         checkpoint_every=1,
         threads=1,
         device="cpu",
         environment=environment,
-        collect=replace(config.collect, environments=2, steps_per_epoch=STEPS, workers=workers(config)),
+        collect=replace(config.collect, environments=4, steps_per_epoch=STEPS, workers=workers(config)),
         replay=replace(config.replay, threads=1),
         evaluate=replace(config.evaluate, every=2, held_out_tasks=held_out, **trials),
     )
@@ -49,8 +53,12 @@ def few_steps(config: TrainConfig) -> TrainConfig:
 
 @pytest.mark.parametrize("name", PLAYED)
 def test_the_tasks_of_a_preset_are_known_and_of_one_layout(name):
-    environment, evaluate = PRESETS[name].config.environment, PRESETS[name].config.evaluate
-    common_layout(environment.suite, (*environment.tasks, *evaluate.held_out_tasks), environment.observation_size)
+    config = PRESETS[name].config
+    environment, evaluate = config.environment, config.evaluate
+    if is_mixed(config):
+        assert len({domain.name for domain in domains_of(config)}) > 1
+    else:
+        common_layout(environment.suite, (*environment.tasks, *evaluate.held_out_tasks), environment.observation_size)
 
 
 @pytest.mark.parametrize("name", PLAYED)

@@ -38,6 +38,7 @@ def train(
     run: str | os.PathLike[str] | None = None,
     continue_: bool = False,
     resume: str | os.PathLike[str] | None = None,
+    from_: str | os.PathLike[str] | None = None,
     callbacks: Iterable[Callback] = (),
     writers: Iterable[str | Writer] = ("tensorboard",),
     quiet: bool = False,
@@ -61,6 +62,8 @@ def train(
             longer.
         resume: the directory of a run to go on with, instead of a preset. It keeps its settings; only `epochs` (a new
             total), `checkpoint_minutes`, `actors` and those of `ray` may be given.
+        from_: the directory of another run, whose weights this one begins with where they fit: the memory whole, all
+            else layer by layer, domains by their names. It says what is new and begins anew.
         callbacks: called in turn at the end of each epoch with an `EpochEnd`, which may stop the training; what they
             return is logged.
         writers: where metrics are written beside `metrics.jsonl`: "tensorboard", "wandb", "trackio", or a `Writer`.
@@ -78,8 +81,8 @@ def train(
     means = tuple(callbacks), make_writers(writers)
     changes = merged(nested(options or {}), nested(settings))
     if resume is not None:
-        if preset is not None or config is not None or run is not None or continue_:
-            raise UsageError("resume: takes the place of a preset, config, run and continue_; expected it alone")
+        if preset is not None or config is not None or run is not None or continue_ or from_ is not None:
+            raise UsageError("resume: takes the place of a preset, config, run, continue_ and from_; expected it alone")
         unknown = [name for name in flat(changes) if name not in FREE_SETTINGS]
         if unknown:
             raise UsageError(
@@ -99,7 +102,7 @@ def train(
     name = preset if isinstance(preset, str) else asked.environment.suite
     with free_directory(Path("runs"), name) if run is None else nullcontext(Path(run)) as directory:
         with _shown(directory, progress):
-            train_run(asked, directory, progress, *means)
+            train_run(asked, directory, progress, *means, source=None if from_ is None else Path(from_))
         return Run(directory)
 
 

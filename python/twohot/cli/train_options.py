@@ -22,6 +22,8 @@ class TrainOptions:
     """Directory of the run; by default the first free of runs/PRESET-1, runs/PRESET-2, ..."""
     continue_: Annotated[bool, tyro.conf.arg(name="continue")] = False
     """Continue the run where --run holds one already, so that one line starts a job and, requeued, resumes it."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """Another run, whose weights this one begins with where they fit; it says what begins anew."""
     writers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     """Where metrics are written beside metrics.jsonl."""
 

@@ -39,5 +39,6 @@ class TokenEncoder(nn.Module):
         length = ((tokens != 0) * steps).amax(1)
         with without_autocast(tokens.device):  # the state is float32, as that of `GRUMemory`
             states, _ = self.gru(self.embedding(tokens))
-        last = states[torch.arange(len(tokens), device=tokens.device), (length - 1).clamp(min=0)]
+        # `len` would fix the number of rows in an exported program.
+        last = states[torch.arange(tokens.shape[0], device=tokens.device), (length - 1).clamp(min=0)]
         return self.project(last * (length > 0).unsqueeze(1))

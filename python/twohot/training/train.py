@@ -28,6 +28,7 @@ from twohot.training.placed_learners import Placed, place_learners
 from twohot.training.progress import Progress
 from twohot.training.ranks import RankError, Ranks, joined, learners
 from twohot.training.session import Session
+from twohot.training.transfer import take_weights
 
 __all__ = ["resume", "train"]
 
@@ -75,6 +76,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     writers: Sequence[Writer] | None = None,
     placed: Placed | None = None,
+    source: Path | None = None,
 ) -> None:
     """Run `config` from the beginning in a new directory `run`; `twohot.train` is the function for users.
 
@@ -86,6 +88,7 @@ def train(
         callbacks: called at the end of each epoch. writers: where rows of metrics go beside `metrics.jsonl`; None: to
             TensorBoard.
         placed: where this is a process of Ray's.
+        source: another run, whose weights this one begins with where they fit; see `take_weights`.
 
     Raises:
         ConfigurationError: when the directory already holds a run, or the configuration cannot run.
@@ -99,7 +102,12 @@ def train(
         config = replace(config, threads=config.threads or 1)
         means: dict[str, Any] = {"callbacks": callbacks, "writers": writers}
         place_learners(
-            config, run, progress, partial(train, config, run, **means), partial(resume, run, **means), placed
+            config,
+            run,
+            progress,
+            partial(train, config, run, **means, source=source),
+            partial(resume, run, **means),
+            placed,
         )
         return
     config = resolve(config, progress)
@@ -114,10 +122,15 @@ def train(
         ready()
         ranks.require_alike(config, run, OWNER_NAME)
         with closing(_session(config)(config, run, interruption, ranks)) as session:
+            if source is not None:
+                for sentence in take_weights(session.agent, config, source).sentences():
+                    progress.say(sentence)
             if ranks.is_first:
                 about = {**describe_run(), "kernels": _kernels(config), **(placed.about if placed else {})}
                 if ranks.size > 1:
                     about["learners"] = f"{ranks.size}, by {'Ray' if placed else 'torchrun'}"
+                if source is not None:
+                    about["from"] = f"the weights of {printable(source)}, where they fit"
                 if config.actors:
                     about["actors"] = f"{config.actors}, by Ray; not bit for bit the same when it is run again"
                 save_json({label: value for label, value in about.items() if value}, run / START_NAME)

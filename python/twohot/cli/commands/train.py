@@ -1,6 +1,7 @@
 """Train an agent from a preset, or continue a run.
 
 train PRESET [options]   train an agent; `twohot train --help` lists the presets
+train PRESET --from RUN [options]   the same, beginning with the weights of another run where they fit
 train PRESET --config FILE [options]   the same with the settings of a TOML or JSON file, such as a run's config.json
 train --resume RUN       continue a run that was stopped or killed; `train PRESET --run RUN --continue` starts it, too
 """
@@ -63,6 +64,7 @@ def run(arguments: list[str]) -> int:
         "config": options.config,
         "options": {setting: value for setting, value, _ in asked},
         "continue_": options.continue_,
+        "from_": options.from_,
         "writers": options.writers,
     }
     if options.run is None and learners() > 1:
