@@ -167,7 +167,7 @@ def write_table(records: list[Record]) -> list[str]:
 
 GROUP = Group(
     measures="a step of the learner and of acting, of an agent of four domains beside agents of each: 2 minutes",
-    gates=("agent/test_mixed.py", "training/test_domains.py"),
+    gates=("agent/test_mixed.py",),
     cases=(mixed_step, mixed_acting),
     tables=(Table("domains", write_table, ("domains",), "docs/many_domains.md"),),
 )

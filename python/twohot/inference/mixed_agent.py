@@ -86,3 +86,6 @@ class MixedAgent(Agent):
         )
 
     act = reset = encode = make_environments = get_values = _unsaid
+
+
+Agent._of_several = MixedAgent
