@@ -239,7 +239,8 @@ def write_kinds(_: list[Record]) -> list[str]:
         for number, kind in enumerate(kinds):
             actions = "any" if kind.actions == ACTIONS else ", ".join(kind.actions)
             body.append([str(number), kind.name, ", ".join(kind.inputs), actions, kind.sentence])
-        lines += [*table(["", what, "inputs", "after", ""], body), ""]
+        head, line, *others = table(["", what, "inputs", "after", "what it says"], body)
+        lines += [head, line.replace("---:", "---"), *others, ""]  # all is text
     return lines[:-1]
 
 

@@ -39,8 +39,8 @@ RULES: tuple[Kind, ...] = (
     Kind("none", (), (), "No rule: it fills up arrays."),
     Kind("agent hold", ("a",), ("pick up",), "`a` in the pocket turns into the product."),
     Kind("agent near", ("a",), _MOVES, "Each `a` beside the agent turns into the product."),
-    Kind("tile near", ("a", "b"), _PUTS, "`a` and `b` side by side, one of them in front of the agent: the other turns "
-         "into the product, and floor is left in front."),
+    Kind("tile near", ("a", "b"), _PUTS, "One in front of the agent, one beside that, which turns into the product; "
+         "floor is left in front."),
     *(Kind(f"tile near {d}", ("a", "b"), _PUTS, f"As tile near, where `b` lies {_WHERE[d]} `a`.") for d in DIRECTIONS),
     *(Kind(f"agent near {d}", ("a",), _BOTH, f"`a` {_WHERE[d]} the agent turns into the product.") for d in DIRECTIONS),
 )  # fmt: skip
