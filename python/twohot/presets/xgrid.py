@@ -21,7 +21,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "xgrid-small": Preset(
-        "XGrid, goals without rules and with one, one small room, four attempts; for two cores (not yet run to its end).",
+        "XGrid, goals without rules and with one, one small room, four attempts, two cores (not yet run to its end).",
         config.TrainConfig(
             epochs=60,
             updates_per_epoch=150,
