@@ -10,7 +10,7 @@ from gymnasium.spaces import Discrete
 
 from objective_loops import CONFIG, make_agent, make_batch
 from twohot.config import ObjectiveConfig
-from twohot.learning import Losses, compute_losses, statistics, update_norms
+from twohot.learning import Losses, compute_losses, mixed_statistics, statistics, update_norms
 from twohot.losses import ValueBins
 from twohot.nets.actor import Actor
 from twohot.nets.critic import CriticEnsemble
@@ -159,3 +159,24 @@ def test_norms_of_an_update_are_those_of_its_parts():
     assert found["update/norm/timestep_encoder"] == found["update/norm/trajectory_encoder"] == 0
     assert found["gradient/norm/trajectory_encoder"] > 0
     assert found["update/norm"] == pytest.approx(math.hypot(found["update/norm/critics"], found["update/norm/actor"]))
+
+
+def test_statistics_of_several_parts_are_means_over_the_steps_of_those_that_have_them():
+    one = {
+        "loss/total": torch.tensor(1.0),
+        "value/target_min": torch.tensor(-3.0),
+        "value/target_max": torch.tensor(2.0),
+    }
+    other = {
+        "loss/total": torch.tensor(5.0),
+        "value/target_min": torch.tensor(0.0),
+        "value/target_max": torch.tensor(9.0),
+    }
+    other |= {"filter/pass_rate/b": torch.tensor(0.25), "value/bin_histogram": torch.tensor([0.5, 0.5])}
+    one |= {"value/bin_histogram": torch.tensor([1.0, 0.0])}
+    found = mixed_statistics([(one, torch.tensor(3)), (other, torch.tensor(1))])
+    assert found["loss/total"] == 2  # (3 x 1 + 1 x 5) / 4
+    assert found["value/bin_histogram"].tolist() == [0.875, 0.125]
+    assert found["value/target_min"] == -3
+    assert found["value/target_max"] == 9
+    assert found["filter/pass_rate/b"] == 0.25
