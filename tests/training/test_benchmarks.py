@@ -28,10 +28,12 @@ def workers(config: TrainConfig) -> str:
 
 
 def few_steps(config: TrainConfig) -> TrainConfig:
-    """Two epochs of some steps of the first tasks, of which the second learns from what the first collected."""
+    """Two epochs of some steps of a few tasks, of which the second learns from what the first collected."""
+    whole = config.environment
+    every = len(whole.tasks) // MIXED_TASKS if is_mixed(config) else 1
     count = MIXED_TASKS if is_mixed(config) else TASKS
-    multipliers = config.environment.reward_multipliers[:count]
-    environment = replace(config.environment, tasks=config.environment.tasks[:count], reward_multipliers=multipliers)
+    tasks, multipliers = whole.tasks[::every][:count], whole.reward_multipliers[::every][:count]
+    environment = replace(whole, tasks=tasks, reward_multipliers=multipliers)
     held_out = config.evaluate.held_out_tasks[:1]
     trials = {"trials": 1, "final_trials": 1, "step_limit": STEPS}
     return replace(
