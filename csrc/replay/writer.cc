@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "core/busy.h"
 #include "core/non_temporal_copy.h"
 #include "replay/checks.h"
 
@@ -20,21 +21,6 @@ bool takes_part(const std::uint8_t* mask, std::size_t index) noexcept { return m
 bool set(const std::byte* flags, std::size_t index) noexcept { return flags[index] != std::byte{0}; }
 
 }  // namespace
-
-class Writer::Busy {
- public:
-  explicit Busy(std::atomic_flag& flag) : flag_(flag) {
-    if (flag_.test_and_set(std::memory_order_acquire)) {
-      throw std::runtime_error("a writer serves one thread at a time: another call is in progress");
-    }
-  }
-  ~Busy() { flag_.clear(std::memory_order_release); }
-  Busy(const Busy&) = delete;
-  Busy& operator=(const Busy&) = delete;
-
- private:
-  std::atomic_flag& flag_;
-};
 
 Writer::Writer(std::shared_ptr<Store> store, std::int64_t environments, Chunking chunking)
     : store_(std::move(store)), chunking_(chunking), block_rows_{store_->block_rows(), store_->block_rows()} {
@@ -89,7 +75,7 @@ void Writer::check(std::span<const std::byte* const> columns, const std::uint8_t
 
 void Writer::begin(std::span<const std::byte* const> observation, const std::uint8_t* mask, const std::int32_t* task) {
   store_->require_usable();
-  const Busy busy(busy_);
+  const Busy busy(busy_, "a writer");
   for (std::size_t e = 0; e < open_.size(); ++e) {
     if (takes_part(mask, e) && open_[e].active) {
       throw std::runtime_error("begin: " + environment(static_cast<std::int64_t>(e)) +
@@ -115,7 +101,7 @@ void Writer::begin(std::span<const std::byte* const> observation, const std::uin
 
 void Writer::append(std::span<const std::byte* const> columns, const std::uint8_t* mask) {
   store_->require_usable();
-  const Busy busy(busy_);
+  const Busy busy(busy_, "a writer");
   const Layout& layout = store_->layout();
   for (std::size_t e = 0; e < open_.size(); ++e) {
     if (!takes_part(mask, e)) continue;
@@ -236,7 +222,7 @@ void Writer::commit(std::span<const std::size_t> environments, bool truncate) {
 
 void Writer::cut() {
   store_->require_usable();
-  const Busy busy(busy_);
+  const Busy busy(busy_, "a writer");
   finishing_.clear();
   for (std::size_t e = 0; e < open_.size(); ++e) {
     const std::int64_t carried = open_[e].origin > 0 ? chunking_.overlap : 0;
@@ -248,7 +234,7 @@ void Writer::cut() {
 
 void Writer::discard(const std::uint8_t* mask) {
   store_->require_usable();
-  const Busy busy(busy_);
+  const Busy busy(busy_, "a writer");
   for (std::size_t e = 0; e < open_.size(); ++e) {
     if (mask == nullptr || mask[e] != 0) close(open_[e]);
   }

@@ -72,8 +72,6 @@ class Writer {
     bool ends = false;  // with the step that is being appended
   };
 
-  class Busy;
-
   void check(std::span<const std::byte* const> columns, const std::uint8_t* mask) const;
   void reserve(Open& open, std::int64_t rows) const;
   std::byte* at(const Open& open, std::size_t column, std::int64_t row) const noexcept;
