@@ -1,6 +1,7 @@
 #include "xgrid/generator.h"
 
 #include <algorithm>
+#include <bitset>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -44,7 +45,7 @@ class Chain {
     Goal& goal = set_.goal;
     goal.kind = one_of(goal_kinds, random_);
     if (goal.kind == GoalKind::agent_on_tile) {
-      goal.a = make_tile(Shape::goal, one_of(colours, random_));
+      goal.a = seen(make_tile(Shape::goal, one_of(colours, random_)));
       need(goal.a, depth);
     } else if (is_tile_near(goal.kind)) {
       need_both(goal.a, goal.b, depth);
@@ -52,6 +53,7 @@ class Chain {
       goal.a = seen(fresh());
       need(goal.a, depth);
     }
+    num_needed_ = num_seen_;
     for (int i = 0; i < settings_.distractors; ++i) add_object(seen(fresh()));
     for (int i = 0; i < settings_.dead_ends; ++i) add_dead_end();
     for (int i = set_.num_rules - 1; i > 0; --i) {
@@ -67,7 +69,7 @@ class Chain {
     return tiles_[drawn_++];
   }
 
-  // Something that a dead end may use.
+  // Something that a dead end may use: what the goal needs, then distractors.
   Tile seen(Tile tile) noexcept {
     seen_[num_seen_++] = tile;
     return tile;
@@ -117,11 +119,12 @@ class Chain {
   void add_dead_end() noexcept {
     Rule rule;
     rule.kind = static_cast<RuleKind>(static_cast<int>(RuleKind::tile_near) + random_.below(5));
-    rule.a = num_seen_ > 0 ? seen_[random_.below(num_seen_)] : fresh();
+    rule.a = seen_[random_.below(num_needed_)];
     rule.b = rule.a;
     for (int i = 0; i < 8 && (rule.b == rule.a || used_together(rule.a, rule.b)); ++i) {
-      if (num_seen_ > 0) rule.b = seen_[random_.below(num_seen_)];
+      rule.b = seen_[random_.below(num_seen_)];
     }
+    // Where there are too few tiles for all dead ends, one that is nowhere: nothing sets the rule off.
     if (rule.b == rule.a || used_together(rule.a, rule.b)) rule.b = fresh();
     rule.product = random_.below(2) == 0 ? floor_tile : fresh();
     set_.rules[set_.num_rules++] = rule;
@@ -134,7 +137,8 @@ class Chain {
   std::array<Tile, num_tiles> seen_;
   std::size_t drawn_ = 0;
   std::size_t num_seen_ = 0;
-  int spare_ = 0;  // rules that branches may still add
+  std::size_t num_needed_ = 0;  // of those seen, from the first on
+  int spare_ = 0;               // rules that branches may still add
 };
 
 void require(bool holds, const char* expected, int got) {
@@ -145,6 +149,30 @@ std::uint64_t mixed(std::uint64_t z) noexcept {  // the finaliser of splitmix64
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
   return z ^ (z >> 31);
+}
+
+// Which rules the goal needs: those that make a tile of it or an input of another one of them. Dead ends are none.
+std::bitset<max_rules> needed_rules(const RuleSet& rule_set) noexcept {
+  std::array<Tile, 2 + 2 * max_rules> tiles;
+  std::size_t count = 0;
+  const auto need = [&](bool both, Tile a, Tile b) {
+    tiles[count++] = a;
+    if (both) tiles[count++] = b;
+  };
+  const Goal& goal = rule_set.goal;
+  if (goal.kind != GoalKind::none && goal.kind != GoalKind::agent_on_position) {
+    need(is_tile_near(goal.kind), goal.a, goal.b);
+  }
+  std::bitset<max_rules> needed;
+  for (std::size_t i = 0; i < count; ++i) {
+    for (std::size_t j = 0; j < rule_set.used_rules().size(); ++j) {
+      const Rule& rule = rule_set.rules[j];
+      if (needed[j] || rule.kind == RuleKind::none || rule.product != tiles[i]) continue;
+      needed[j] = true;
+      need(is_tile_near(rule.kind), rule.a, rule.b);
+    }
+  }
+  return needed;
 }
 
 // "b is up from a" says the same as "a is down from b".
@@ -195,10 +223,12 @@ std::uint64_t identity(const RuleSet& rule_set) noexcept {
        GoalKind::tile_near_down, GoalKind::tile_near_left);
   std::array<std::uint64_t, max_rules> rules;
   std::size_t count = 0;
-  for (Rule rule : rule_set.used_rules()) {
+  const std::bitset<max_rules> needed = needed_rules(rule_set);
+  for (std::size_t i = 0; i < rule_set.used_rules().size(); ++i) {
+    if (!needed[i]) continue;
+    Rule rule = rule_set.rules[i];
     turn(rule.kind, rule.a, rule.b, RuleKind::tile_near, RuleKind::tile_near_up, RuleKind::tile_near_right,
          RuleKind::tile_near_down, RuleKind::tile_near_left);
-    if (rule.kind == RuleKind::none) continue;
     rules[count++] = static_cast<std::uint64_t>(rule.kind) << 48 | static_cast<std::uint64_t>(rule.a) << 32 |
                      static_cast<std::uint64_t>(rule.b) << 16 | rule.product;
   }

@@ -34,8 +34,8 @@ void check(const GeneratorSettings& settings);
 RuleSet make_rule_set(const GeneratorSettings& settings, std::uint64_t seed, std::uint64_t number,
                       Split split) noexcept;
 
-// A hash of goal and rules that does not depend on the order of rules, on which of two tiles near each other is named
-// first, or on objects: rule sets that differ in objects alone are the same to it.
+// A hash of the goal and of the rules that it needs, whatever their order and whichever of two tiles near each other is
+// named first: rule sets that differ in objects or dead ends alone are the same to it.
 std::uint64_t identity(const RuleSet& rule_set) noexcept;
 
 // A seed for the stream of `first`, `second` of `seed`: neighbouring numbers share nothing.

@@ -17,13 +17,14 @@ MOST_TASKS = 2**31
 class Benchmark:
     """Rule sets made by backward chaining from a goal, so that each has a way there; the same ones on every machine.
 
-    The splits share none: a bit of `RuleSet.identity` says which split goal and rules belong to.
+    The splits share no goal with the rules that it needs: a bit of `RuleSet.identity` says which split those belong to.
 
     Args:
         min_depth, max_depth: rules one after the other before the goal can be reached, drawn for each task; up to 8.
         branching: percent; how often the second input of a rule or goal has to be made as well.
         distractors: objects that nothing needs, up to 8.
-        dead_ends: rules that use up what is needed, where two objects are put together that need not be; up to 6.
+        dead_ends: rules that use up what is needed, where two objects are put together that need not be; up to 6. Some
+            are never set off, where there are too few objects for all.
         tasks: how many there are in each split. seed: of the stream of rule sets.
     """
 
@@ -72,4 +73,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "medium": Benchmark(min_depth=1, max_depth=3, branching=30, distractors=3, dead_ends=2, seed=3),
     "deep": Benchmark(min_depth=3, max_depth=5, branching=20, distractors=3, dead_ends=3, seed=4),
 }
-"""A million tasks for training and a million others for testing each."""
+"""A million tasks for training and a million others for testing each.
+
+Those of "trivial" have some 3,200 goals a split, and differ in objects beyond that.
+"""

@@ -77,7 +77,9 @@ class RuleSet:
 
     @property
     def identity(self) -> int:
-        """A hash of goal and rules, whatever the order of rules and the objects; its last bit is the split."""
+        """A hash of the goal and the rules that it needs, whatever their order, dead ends and objects.
+
+        Its last bit is the split."""
         return _native.xgrid_identity(self.goal, self.rules, self.objects)
 
     def __eq__(self, other: object) -> bool:
