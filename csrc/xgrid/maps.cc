@@ -12,7 +12,6 @@ namespace {
 constexpr std::array door_colours{Colour::red,    Colour::green,  Colour::blue,
                                   Colour::purple, Colour::yellow, Colour::grey};
 constexpr std::uint8_t no_room = 255;
-constexpr int keys_tries = 64;
 
 // Rows and columns of rooms.
 std::array<int, 2> shape(int rooms) {
@@ -98,19 +97,22 @@ int Map::free_cell(const Tile* cells, RandomStream& random) const noexcept {
   return cell;
 }
 
-void Map::lock(Tile* cells, int agent, RandomStream& random) const noexcept {
+bool Map::lock(Tile* cells, int agent, RandomStream& random) const noexcept {
+  const auto beside = [&](int cell) {
+    return cell != agent && cells[cell] == floor_tile &&
+           room_[static_cast<std::size_t>(cell)] == room_[static_cast<std::size_t>(agent)];
+  };
+  const auto count = std::ranges::count_if(floor_, beside);
+  if (count == 0) return false;
   const Door& door = doors_[random.below(doors_.size())];
   int at = door.first;
-  while (shape_of(cells[at]) != Shape::door_closed) at += door.step;
-  const std::uint8_t room = room_[static_cast<std::size_t>(agent)];
-  for (int i = 0; i < keys_tries; ++i) {
-    const int cell = free_cell(cells, random);
-    if (cell == agent || room_[static_cast<std::size_t>(cell)] != room) continue;
-    const Colour colour = colour_of(cells[at]);
-    cells[cell] = make_tile(Shape::key, colour);
-    cells[at] = make_tile(Shape::door_locked, colour);
-    return;
-  }
+  for (int i = 1; i < door.count && shape_of(cells[at]) != Shape::door_closed; ++i) at += door.step;
+  const Colour colour = colour_of(cells[at]);
+  auto left = random.below(static_cast<std::uint64_t>(count));
+  const auto place = std::ranges::find_if(floor_, [&](int cell) { return beside(cell) && left-- == 0; });
+  cells[*place] = make_tile(Shape::key, colour);
+  cells[at] = make_tile(Shape::door_locked, colour);
+  return true;
 }
 
 }  // namespace twohot::xgrid

@@ -1,4 +1,4 @@
-// Maps: rooms of equal size in rows and columns, a door in each wall that two share.
+// Maps: rooms in rows and columns, of equal size where the sides divide, a door in each wall that two share.
 #pragma once
 
 #include <cstdint>
@@ -39,8 +39,9 @@ class Map {
   // A free cell, drawn uniformly. There has to be one.
   int free_cell(const Tile* cells, RandomStream& random) const noexcept;
 
-  // Locks a door and places its key in the room of the cell `agent`, if there is a free cell in it.
-  void lock(Tile* cells, int agent, RandomStream& random) const noexcept;
+  // Locks a door and places its key in the room of the cell `agent`. False, and nothing is done, if no other cell of
+  // that room is free.
+  bool lock(Tile* cells, int agent, RandomStream& random) const noexcept;
 
  private:
   struct Door {

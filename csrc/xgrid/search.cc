@@ -1,13 +1,14 @@
 #include "xgrid/search.h"
 
 #include <algorithm>
-#include <cstdint>
+#include <bitset>
+#include <cstddef>
 #include <unordered_set>
 
 namespace twohot::xgrid {
 namespace {
 
-using Present = std::uint64_t;  // a bit for each different tile
+using Present = std::bitset<3 * max_rules + max_objects + 2>;  // a bit for each different tile
 
 constexpr bool can_be_picked(Tile tile) noexcept { return pickable.has(tile); }
 
@@ -49,13 +50,13 @@ class Search {
 
  private:
   Present bit(Tile tile) {
-    if (tile == nothing || tile == floor_tile) return 0;
+    if (tile == nothing || tile == floor_tile) return {};
     auto found = std::ranges::find(tiles_, tile);
     if (found == tiles_.end()) found = tiles_.insert(tiles_.end(), tile);
-    return Present{1} << (found - tiles_.begin()) % 64;
+    return Present{1} << static_cast<std::size_t>(found - tiles_.begin());
   }
 
-  bool has(Present present, Tile tile) { return (present & bit(tile)) != 0; }
+  bool has(Present present, Tile tile) { return (present & bit(tile)).any(); }
 
   bool changes_near_agent(Tile tile) const {
     return std::ranges::any_of(set_.used_rules(),
@@ -90,7 +91,7 @@ class Search {
 
   const RuleSet& set_;
   std::vector<Tile> tiles_;
-  Present start_ = 0;
+  Present start_;
 };
 
 }  // namespace
