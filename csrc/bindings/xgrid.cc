@@ -3,6 +3,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -10,6 +11,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/enumerator.h"
+#include "core/busy.h"
 #include "xgrid/encoding.h"
 #include "xgrid/generator.h"
 #include "xgrid/search.h"
@@ -79,6 +81,7 @@ py::tuple arrays_of(const RuleSet& set) {
   return py::make_tuple(goal, rules, objects);
 }
 
+// Calls that let other threads run say so where one of those calls the same worlds.
 class XGrid {
  public:
   XGrid(std::int64_t num_envs, const std::array<int, 2>& size, int rooms, bool locked, int view, bool show_carried,
@@ -92,8 +95,19 @@ class XGrid {
   int max_steps() const { return worlds_.settings().max_steps; }
 
   void reset(std::uint64_t seed) {
+    const Busy busy = alone();
     const py::gil_scoped_release release;
     worlds_.reset(seed);
+  }
+
+  void begin(std::int64_t index, std::uint64_t seed, bool new_task) {
+    const Busy busy = alone();
+    worlds_.begin(index, seed, new_task);
+  }
+
+  void next_attempt(std::int64_t index) {
+    const Busy busy = alone();
+    worlds_.next_attempt(index);
   }
 
   void step(py::handle actions, py::handle observation, py::handle reward, py::handle terminated, py::handle truncated,
@@ -105,12 +119,14 @@ class XGrid {
                             out<bool>(terminated, "terminated", DType::boolean, {num_envs_}),
                             out<bool>(truncated, "truncated", DType::boolean, {num_envs_}),
                             autoreset ? observation_of(last, "last") : nullptr};
+    const Busy busy = alone();
     const py::gil_scoped_release release;
     worlds_.step(given, autoreset, memory, threads);
   }
 
   void observe(py::handle observation) {
     std::uint8_t* memory = observation_of(observation, "observation");
+    const Busy busy = alone();
     const py::gil_scoped_release release;
     worlds_.observe(memory);
   }
@@ -118,6 +134,7 @@ class XGrid {
   void progress(py::handle task, py::handle attempt) const {
     auto* tasks = out<std::int64_t>(task, "task", DType::int64, {num_envs_});
     auto* attempts = out<std::int32_t>(attempt, "attempt", DType::int32, {num_envs_});
+    const Busy busy = alone();
     for (std::int64_t i = 0; i < num_envs_; ++i) {
       tasks[i] = worlds_.task(i);
       attempts[i] = worlds_.attempt(i);
@@ -126,15 +143,18 @@ class XGrid {
 
   void directions(py::handle direction) const {
     auto* directions = out<std::uint8_t>(direction, "direction", DType::uint8, {num_envs_});
+    const Busy busy = alone();
     for (std::int64_t i = 0; i < num_envs_; ++i) {
       directions[i] = static_cast<std::uint8_t>(worlds_.agent(i).direction);
     }
   }
 
-  py::tuple rule_set(std::int64_t index) const { return arrays_of(worlds_.rule_set(index)); }
+  py::tuple rule_set(std::int64_t index) const { return arrays_of(copy(index)); }
 
   void set_rule_set(std::int64_t index, py::handle goal, py::handle rules, py::handle objects) {
-    worlds_.set_rule_set(index, rule_set_of(goal, rules, objects));
+    const RuleSet set = rule_set_of(goal, rules, objects);
+    const Busy busy = alone();
+    worlds_.set_rule_set(index, set);
   }
 
   // Of all environments: the grid, then y, x, direction and step, then the pocket.
@@ -143,6 +163,7 @@ class XGrid {
     auto* agents = out<std::int32_t>(agent, "agent", DType::int32, {num_envs_, 4});
     auto* pockets = out<std::uint8_t>(pocket, "pocket", DType::uint8, {num_envs_, tile_bytes});
     std::vector<Tile> tiles(static_cast<std::size_t>(height() * width()));
+    const Busy busy = alone();
     for (std::int64_t i = 0; i < num_envs_; ++i) {
       worlds_.grid(i, tiles.data());
       std::memcpy(grids, tiles.data(), tiles.size() * sizeof(Tile));
@@ -161,12 +182,16 @@ class XGrid {
     std::memcpy(tiles.data(), bytes, tiles.size() * sizeof(Tile));
     AgentState state{values[0], values[1], values[2], nothing, values[3]};
     std::memcpy(&state.pocket, held, sizeof state.pocket);
+    const Busy busy = alone();
     worlds_.set_state(index, tiles, state);
   }
 
-  Worlds& worlds() { return worlds_; }
-
  private:
+  Busy alone() const { return {busy_, "a grid world"}; }
+  RuleSet copy(std::int64_t index) const {
+    const Busy busy = alone();
+    return worlds_.rule_set(index);
+  }
   std::int64_t height() const { return worlds_.settings().map.height; }
   std::int64_t width() const { return worlds_.settings().map.width; }
   std::uint8_t* observation_of(py::handle value, const char* name) {
@@ -176,6 +201,7 @@ class XGrid {
 
   Worlds worlds_;
   std::int64_t num_envs_;
+  mutable std::atomic_flag busy_;
 };
 
 py::tuple make_rule_sets(const std::array<int, 5>& generator, std::uint64_t seed, std::int64_t first,
@@ -196,7 +222,8 @@ py::tuple make_rule_sets(const std::array<int, 5>& generator, std::uint64_t seed
   std::memset(rule, 0, static_cast<std::size_t>(rows) * max_rules * rule_bytes);
   std::memset(object, 0, static_cast<std::size_t>(rows) * max_objects * tile_bytes);
   for (std::int64_t i = 0; i < count; ++i) {
-    const RuleSet set = make_rule_set(settings, seed, static_cast<std::uint64_t>(first + i), own);
+    const RuleSet set =
+        make_rule_set(settings, seed, static_cast<std::uint64_t>(first) + static_cast<std::uint64_t>(i), own);
     write_rule_set(set, goal + i * goal_bytes, rule + i * max_rules * rule_bytes,
                    object + i * max_objects * tile_bytes);
     id[i] = identity(set);
@@ -212,19 +239,13 @@ void bind_xgrid(py::module_& module) {
   py::class_<XGrid>(module, "XGrid")
       .def(py::init<std::int64_t, const std::array<int, 2>&, int, bool, int, bool, int, int, const std::array<int, 5>&,
                     std::uint64_t, std::int64_t, const std::string&>(),
-           py::kw_only(), "num_envs"_a, "size"_a, "rooms"_a, "locked"_a, "view"_a, "show_carried"_a, "max_steps"_a,
-           "attempts"_a, "generator"_a, "seed"_a, "tasks"_a, "split"_a)
+           py::call_guard<py::gil_scoped_release>(), py::kw_only(), "num_envs"_a, "size"_a, "rooms"_a, "locked"_a,
+           "view"_a, "show_carried"_a, "max_steps"_a, "attempts"_a, "generator"_a, "seed"_a, "tasks"_a, "split"_a)
       .def_property_readonly("observation_shape", &XGrid::observation_shape)
       .def_property_readonly("max_steps", &XGrid::max_steps)
       .def("reset", &XGrid::reset, "seed"_a)
-      .def(
-          "begin",
-          [](XGrid& self, std::int64_t index, std::uint64_t seed, bool new_task) {
-            self.worlds().begin(index, seed, new_task);
-          },
-          "index"_a, "seed"_a, "new_task"_a)
-      .def(
-          "next_attempt", [](XGrid& self, std::int64_t index) { self.worlds().next_attempt(index); }, "index"_a)
+      .def("begin", &XGrid::begin, "index"_a, "seed"_a, "new_task"_a)
+      .def("next_attempt", &XGrid::next_attempt, "index"_a)
       .def("step", &XGrid::step, "actions"_a, py::kw_only(), "observation"_a, "reward"_a, "terminated"_a, "truncated"_a,
            "last"_a, "autoreset"_a, "threads"_a)
       .def("observe", &XGrid::observe, "observation"_a)
@@ -245,7 +266,9 @@ void bind_xgrid(py::module_& module) {
   module.def(
       "xgrid_plan",
       [](py::handle goal, py::handle rules, py::handle objects) {
-        return plan(checked_rule_set(goal, rules, objects));
+        const RuleSet set = checked_rule_set(goal, rules, objects);
+        const py::gil_scoped_release release;
+        return plan(set);
       },
       "goal"_a, "rules"_a, "objects"_a);
 }

@@ -105,8 +105,10 @@ void Worlds::set_rule_set(std::int64_t index, const RuleSet& rule_set) {
   check(rule_set, settings_.map.height, settings_.map.width);
   require_room(rule_set.num_objects, map_);
   env.task = -1;
+  env.attempt = -1;  // before the first one
   env.rule_set = rule_set;
   env.rules = Rules(rule_set);
+  begin_attempt(index, false);
 }
 
 void Worlds::draw_task(Env& env, RandomStream& random) noexcept {
@@ -127,8 +129,9 @@ void Worlds::begin_attempt(std::int64_t index, bool new_task) noexcept {
   Tile* grid = cells(index);
   map_.draw(grid, random);
   for (const Tile tile : env.rule_set.used_objects()) grid[map_.free_cell(grid, random)] = tile;
-  env.cell = map_.free_cell(grid, random);
-  if (settings_.map.locked) map_.lock(grid, env.cell, random);
+  do {  // more than half of the floor is free, so some room has two free cells, and most free cells are in such a room
+    env.cell = map_.free_cell(grid, random);
+  } while (settings_.map.locked && !map_.lock(grid, env.cell, random));
   env.direction = static_cast<std::uint8_t>(random.below(4));
   env.pocket = nothing;
   env.step = 0;
@@ -146,12 +149,12 @@ void Worlds::step(std::span<const std::int64_t> actions, bool autoreset, const S
     const auto wrong = std::ranges::find_if(actions, [](std::int64_t a) { return a < 0 || a >= num_actions; });
     throw std::invalid_argument("expected actions from 0 to 5, got " + std::to_string(*wrong));
   }
+  if (threads < 1 || threads > 1024) {
+    throw std::invalid_argument("expected 1 to 1024 threads, got " + std::to_string(threads));
+  }
   const std::int64_t parts =
       std::min<std::int64_t>(threads, (settings_.num_envs + rows_of_a_thread - 1) / rows_of_a_thread);
-  if (threads == 1 || parts <= 1) {
-    if (threads < 1) throw std::invalid_argument("expected 1 to 1024 threads, got " + std::to_string(threads));
-    return step_rows(0, settings_.num_envs, actions.data(), autoreset, out);
-  }
+  if (parts == 1) return step_rows(0, settings_.num_envs, actions.data(), autoreset, out);
   global_thread_pool(threads)->run(parts, [&](std::int64_t part) {
     const auto edge = [&](std::int64_t i) { return settings_.num_envs * i / parts; };
     step_rows(edge(part), edge(part + 1), actions.data(), autoreset, out);
@@ -286,8 +289,12 @@ void Worlds::set_state(std::int64_t index, std::span<const Tile> grid, const Age
   }
   require(0 < agent.y && agent.y < height - 1 && 0 < agent.x && agent.x < width - 1, "an agent within the walls");
   require(0 <= agent.direction && agent.direction < 4, "a direction from 0 to 3");
-  require(0 <= agent.step && agent.step < settings_.max_steps, "a step from 0 to below max_steps");
-  require(exists(agent.pocket), "a pocket with a tile that exists");
+  require(shape_of(grid[static_cast<std::size_t>(agent.y * width + agent.x)]) != Shape::wall,
+          "an agent outside of walls");
+  require(0 <= agent.step && agent.step <= settings_.max_steps, "a step from 0 to max_steps");
+  const bool full = exists(agent.pocket) && shape_of(agent.pocket) != Shape::empty;
+  require(agent.pocket == nothing || (full && shape_of(agent.pocket) != Shape::wall),
+          "a pocket that is empty, zeros, or holds a tile that exists and is no wall");
   for (int y = 0; y < height; ++y) {
     std::copy_n(grid.data() + y * width, width, cells(index) + map_.origin() + y * map_.stride());
   }
@@ -295,7 +302,8 @@ void Worlds::set_state(std::int64_t index, std::span<const Tile> grid, const Age
   env.direction = static_cast<std::uint8_t>(agent.direction);
   env.pocket = agent.pocket;
   env.step = agent.step;
-  env.terminated = env.truncated = false;
+  env.terminated = false;
+  env.truncated = env.step == settings_.max_steps;
 }
 
 }  // namespace twohot::xgrid

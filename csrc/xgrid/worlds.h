@@ -74,7 +74,8 @@ class Worlds {
   // step does with autoreset. Throws as begin().
   void next_attempt(std::int64_t index);
 
-  // Environments play this rule set instead of one that is drawn, until `reset` or a new task. Throws as `check` does.
+  // One environment begins the first attempt at this rule set; those that follow it are at it too, until `reset` or a
+  // new task. Throws as `check` does, leaving everything as it was.
   void set_rule_set(std::int64_t index, const RuleSet& rule_set);
   const RuleSet& rule_set(std::int64_t index) const { return envs_[at(index)].rule_set; }
   // The number of the task among those that are drawn, or -1 where the rule set was given.
@@ -93,7 +94,8 @@ class Worlds {
   // Row by row, without the margin.
   void grid(std::int64_t index, Tile* out) const;
   // Throws std::invalid_argument, leaving everything as it was, for a tile that does not exist or is empty, a wall that
-  // is open, an agent outside of the walls, or a direction or step that is none.
+  // is open, an agent outside of the walls or inside one, a pocket that cannot be, or a direction or step that is none.
+  // The attempt goes on from there, unless its time is up.
   void set_state(std::int64_t index, std::span<const Tile> grid, const AgentState& agent);
 
  private:
