@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from io import BytesIO
 
 import numpy as np
@@ -36,7 +37,39 @@ def test_splits_share_no_rule_set_and_every_rule_set_has_a_way_to_its_goal(name)
             way = plan(rule_set)
             assert way is not None
             assert len(way) >= benchmark.min_depth
-            assert len(set(way)) == len(way)
+            assert sorted(way) == needed_rules(rule_set)[0]
+
+
+def needed_rules(rule_set):
+    """Which rules the goal needs, and the tiles that they and the goal take."""
+
+    def inputs(kinds, coded):
+        return [tuple(coded[1 + 2 * i : 3 + 2 * i].tolist()) for i in range(len(kinds[coded[0]].inputs))]
+
+    tiles, rules = inputs(GOALS, rule_set.goal), set()
+    for tile in tiles:
+        for index, rule in enumerate(rule_set.rules):
+            at = 1 + 2 * len(RULES[rule[0]].inputs)
+            if index not in rules and tuple(rule[at : at + 2].tolist()) == tile:
+                rules.add(index)
+                tiles += inputs(RULES, rule)
+    return sorted(rules), tiles
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_no_held_out_task_is_a_training_task_but_for_its_dead_ends_and_each_of_those_uses_up_what_is_needed(name):
+    tasks = {}
+    for split in ("train", "test"):
+        goals, rules, objects, _ = BENCHMARKS[name].arrays(0, 8000, split)
+        tasks[split] = set()
+        for goal, own, placed in zip(goals, rules, objects, strict=True):
+            rule_set = RuleSet(goal, own[own[:, 0] > 0], placed)
+            needed, tiles = needed_rules(rule_set)
+            tasks[split].add((goal.tobytes(), *sorted(rule_set.rules[rule].tobytes() for rule in needed)))
+            for rule in np.delete(rule_set.rules, needed, 0):
+                assert tuple(rule[1:3].tolist()) in tiles
+    assert not tasks["train"] & tasks["test"]
+    assert len(tasks["test"]) > 2000
 
 
 def test_a_plan_needs_its_rules_and_as_many_as_the_depth():
@@ -163,7 +196,87 @@ def test_the_last_observation_is_the_one_that_ended_the_attempt():
         still.reset(seed=1, options={"reset_mask": done})
 
 
-def test_what_a_vector_refuses():
+def test_a_task_of_ones_own_is_played_from_its_first_attempt_for_all_of_them():
+    vector = XGridVector(2, "small", max_steps=4, attempts=3)
+    vector.reset(seed=0)
+    for _ in range(6):
+        vector.step(np.array([0, 0]))
+    before, own = vector.state(), BENCHMARKS["medium"].rule_set(7)
+    assert vector.attempt.tolist() == [1, 1]
+    vector.set_rule_set(0, own)
+    state = vector.state()
+    for name in ("grid", "agent", "pocket"):
+        np.testing.assert_array_equal(getattr(state, name)[1], getattr(before, name)[1])
+    still = np.array([1, 1])
+    for attempt in range(3):
+        assert (vector.tasks[0], vector.attempt[0]) == (-1, attempt)
+        assert vector.rule_set(0) == own
+        state = vector.state()
+        assert state.agent[0, 3] == 0
+        assert not state.pocket[0].any()
+        placed = state.grid[0][state.grid[0, :, :, 0] > 2]
+        assert sorted(map(tuple, placed)) == sorted(map(tuple, own.objects))
+        for _ in range(4):
+            vector.step(still)
+    assert vector.tasks[0] >= 0
+    assert vector.attempt[0] == 0
+
+
+def test_every_locked_map_has_one_locked_door_and_its_key_beside_the_agent():
+    """Rooms of four cells, some of which objects fill."""
+    crowded = Benchmark(4, 4, distractors=8)
+    vector = XGridVector(3000, crowded, rooms=9, height=10, width=10, locked=True)
+    vector.reset(seed=0)
+    state = vector.state()
+    shapes, colours = state.grid[..., 0], state.grid[..., 1]
+    locked, keys = (np.argwhere(shapes == SHAPES.index(name)) for name in ("locked door", "key"))
+    np.testing.assert_array_equal(locked[:, 0], np.arange(3000))
+    np.testing.assert_array_equal(keys[:, 0], np.arange(3000))
+    np.testing.assert_array_equal(colours[tuple(locked.T)], colours[tuple(keys.T)])
+    np.testing.assert_array_equal((keys[:, 1:] - 1) // 3, (state.agent[:, :2] - 1) // 3)
+    assert (keys[:, 1:] != state.agent[:, :2]).any(1).all()
+
+
+def test_a_second_thread_is_told_that_a_call_is_in_progress():
+    vector = XGridVector(100_000, "deep", height=11, width=11)
+    resetting = threading.Thread(target=lambda: vector.reset(seed=1))
+    resetting.start()
+
+    def ask():
+        while resetting.is_alive():
+            vector.rule_set(0)
+
+    with pytest.raises(RuntimeError, match="a grid world serves one thread at a time"):
+        ask()
+    resetting.join()
+    assert vector.attempt.tolist() == [0] * 100_000
+
+
+def test_a_reset_mask_is_checked_before_anything_moves():
+    vector = XGridVector(2, attempts=2, autoreset_mode="Disabled")
+    vector.reset(seed=0)
+    before = vector.state()
+    for mask in ([True, False], np.array([1, 0]), np.array([True]), np.array([True, False, True]), np.zeros(2, bool)):
+        with pytest.raises(ValueError, match=r"expected as reset_mask an array of bool \[2\] with one True at least"):
+            vector.reset(options={"reset_mask": mask})
+    np.testing.assert_array_equal(vector.state().grid, before.grid)
+    assert vector.attempt.tolist() == [0, 0]
+
+
+def test_a_state_after_the_end_of_an_attempt_can_be_put_back():
+    vector = XGridVector(1, max_steps=2, autoreset_mode="Disabled")
+    vector.reset(seed=0)
+    for _ in range(2):
+        vector.step(np.array([1]))
+    over = vector.state()
+    vector.reset(seed=1)
+    vector.set_state(0, over)
+    *_, truncated, _ = vector.step(np.array([1]))
+    assert truncated[0]
+    np.testing.assert_array_equal(vector.state().agent, over.agent)
+
+
+def test_what_a_vector_refuses(tmp_path):
     for options, words in (
         ({"benchmark": "tiny"}, "expected a benchmark, trivial, small, medium, deep, got 'tiny'"),
         ({"rooms": 5}, "expected 1, 2, 4, 6 or 9 rooms, got 5"),
@@ -182,6 +295,18 @@ def test_what_a_vector_refuses():
         vector.step(np.array([0, 1, 2]))
     with pytest.raises(ValueError, match="expected index from 0 to 1, got 2"):
         vector.rule_set(2)
+    with pytest.raises(TypeError, match="expected a Benchmark or the name of one, got None"):
+        XGridVector(2, None)
+    with pytest.raises(TypeError, match="expected a RuleSet, got None"):
+        vector.set_rule_set(0, None)
+    with pytest.raises(ValueError, match="expected a picture at least"):
+        vector.gif(str(tmp_path / "none.gif"), [])
+    for row in (5, -1):
+        with pytest.raises(ValueError, match=f"expected row from 0 to 1, got {row}"):
+            vector.set_state(0, vector.state(), row=row)
+    batch = xgrid.make_batch(TASK, "train", 2)
+    with pytest.raises(ValueError, match="expected integers of int64, got float"):
+        batch.step(np.array([0.5, 1.0]))
 
 
 def test_pictures_show_what_is_there():
@@ -255,11 +380,17 @@ def test_attempts_share_the_rules_and_splits_share_none():
         ("tiny-r1-9x9", "one of trivial, small, medium, deep"),
         ("small-r3-9x9", "expected 1, 2, 4, 6 or 9 rooms, got 3"),
         ("deep-r1-7x7", "make the grid larger"),
+        ("small-r1-9x9-view0", "expected an odd view, got 0"),
     ],
 )
 def test_names_of_tasks_that_mean_nothing(task, words):
     with pytest.raises(envs.UnknownEnvironmentError, match=words):
         envs.make_task("xgrid", task)
+
+
+def test_tasks_of_two_views_cannot_be_mixed():
+    with pytest.raises(envs.UnknownEnvironmentError, match=r"expected tasks of one view, got views \[5, 7\]"):
+        xgrid.make_mixed_batch((TASK, "small-r1-9x9-view7"), "train", 2)
 
 
 @pytest.mark.parametrize("task", xgrid.TASKS)

@@ -16,6 +16,7 @@ from twohot.envs.xgrid.benchmarks import BENCHMARKS
 from twohot.envs.xgrid.checks import Split, split_name
 from twohot.envs.xgrid.rules import ACTIONS
 from twohot.envs.xgrid.vector import native_state, native_worlds, observation_space, picture
+from twohot.exact import exact_array
 
 __all__ = ["TASKS", "XGridBatch", "make", "make_batch", "make_mixed_batch"]
 
@@ -43,7 +44,7 @@ class XGridBatch(EnvBatch):
         num_envs: number of worlds. tasks: names by `GRAMMAR`, of one view. split: "train" or "test".
 
     Raises:
-        UnknownEnvironmentError: a name that means nothing, or a map too small for its tasks.
+        UnknownEnvironmentError: a name that means nothing, several views, or a map too small for its tasks.
     """
 
     hidden_task = reports_success = True
@@ -51,6 +52,9 @@ class XGridBatch(EnvBatch):
     def __init__(self, num_envs: int, tasks: Sequence[str], split: Split) -> None:
         super().__init__(num_envs)
         arguments = [parse(task) for task in tasks]
+        views = sorted({own["view"] for own in arguments})
+        if len(views) > 1:
+            raise UnknownEnvironmentError(f"xgrid: expected tasks of one view, got views {views} in {', '.join(tasks)}")
         self._worlds = []
         for task, own in zip(tasks, arguments, strict=True):
             try:
@@ -86,7 +90,7 @@ class XGridBatch(EnvBatch):
         return {"grid": self._shown[chosen], "direction": np.eye(4, dtype=np.float32)[directions[chosen]]}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        actions = np.ascontiguousarray(actions, np.int64)
+        actions = exact_array(actions, np.dtype(np.int64), (self.num_envs,))
         for index, world in enumerate(self._worlds):
             world.step(
                 actions,
@@ -118,6 +122,10 @@ def parse(task: str) -> dict[str, Any]:
         raise UnknownEnvironmentError(
             f"xgrid task {task!r}: expected {GRAMMAR}, where BENCHMARK is one of {', '.join(BENCHMARKS)}, such as "
             "'small-r4-13x13-depth1'"
+        )
+    if found["view"] and not int(found["view"]):
+        raise UnknownEnvironmentError(
+            f"xgrid task {task!r}: expected an odd view, got 0: XGridVector shows whole grids"
         )
     benchmark = BENCHMARKS[found["benchmark"]]
     return {

@@ -45,9 +45,10 @@ class XGridVector(VectorEnv):
     shape and colour; walls hide nothing. Or all of the grid, uint8 [height, width, 3], whose third channel is
     1 + direction where the agent stands. Actions: `ACTIONS`.
 
-    With autoreset SAME_STEP, `info["final_obs"]` has the true last observations where `info["_final_obs"]`, and
-    `info["success"]` says there whether the goal was reached. With DISABLED, environments that have ended stand still
-    until `reset(options={"reset_mask": ...})`.
+    With autoreset SAME_STEP, `info["final_obs"]` is an array of all environments, whose rows are the true last
+    observations where `info["_final_obs"]` is True and mean nothing elsewhere; `info["success"]` says there whether the
+    goal was reached. With DISABLED, environments that have ended stand still until
+    `reset(options={"reset_mask": ...})`. A vector serves one thread at a time: a second one gets a RuntimeError.
 
     Args:
         num_envs: how many. benchmark: a name of `BENCHMARKS`, or one of your own. split: "train" or "test".
@@ -114,14 +115,28 @@ class XGridVector(VectorEnv):
         self._terminated, self._truncated = np.zeros((2, num_envs), bool)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Draws new tasks in all environments; with a `reset_mask`, those where it is True begin their next attempt."""
+        """Draws new tasks in all environments; with a `reset_mask`, those where it is True begin their next attempt.
+
+        Raises:
+            ValueError: for a mask that is not bool [num_envs] with one True at least, or that a seed is given with.
+        """
         seed = None if seed is None else integer("seed", seed, 0, SEED)
-        super().reset(seed=seed)  # pyright: ignore[reportArgumentType]
         mask = (options or {}).get("reset_mask")
+        if mask is not None:
+            if seed is not None:
+                raise ValueError("expected no seed beside a reset_mask: a seed begins all environments anew")
+            if (
+                not isinstance(mask, np.ndarray)
+                or mask.dtype != bool
+                or mask.shape != (self.num_envs,)
+                or not mask.any()
+            ):
+                raise ValueError(
+                    f"expected as reset_mask an array of bool [{self.num_envs}] with one True at least, got {mask!r}"
+                )
+        super().reset(seed=seed)  # pyright: ignore[reportArgumentType]
         if mask is None:
             self._native.reset(int(self.np_random.integers(2**63)) if seed is None else seed)
-        elif seed is not None:
-            raise ValueError("expected no seed beside a reset_mask: a seed begins all environments anew")
         else:
             for index in np.flatnonzero(mask).tolist():
                 self._native.next_attempt(index)
@@ -172,12 +187,16 @@ class XGridVector(VectorEnv):
         return RuleSet(*self._native.rule_set(integer("index", index, 0, self.num_envs - 1)))
 
     def set_rule_set(self, index: int, rule_set: RuleSet) -> None:
-        """Plays a task of one's own from now on, until `reset` or until the attempts at it are over.
+        """Begins the first attempt at a task of one's own, on a new map with its objects; `observe` shows it.
+
+        All `attempts` of the environment are at that task. Then, or after `reset`, one of the benchmark is drawn.
 
         Raises:
             ValueError: for what is no rule set; it then plays on as before.
         """
         index = integer("index", index, 0, self.num_envs - 1)
+        if not isinstance(rule_set, RuleSet):
+            raise TypeError(f"expected a RuleSet, got {rule_set!r}")
         self._native.set_rule_set(index, rule_set.goal, rule_set.rules, rule_set.objects)
 
     def state(self) -> XGridState:
@@ -185,13 +204,15 @@ class XGridVector(VectorEnv):
         return native_state(self._native, self.num_envs, self.height, self.width)
 
     def set_state(self, index: int, state: XGridState, row: int | None = None) -> None:
-        """Puts an environment into the state of a row of `state`, by default its own; `reset` with a mask draws it.
+        """Puts an environment into the state of a row of `state`, by default its own; `observe` shows it.
+
+        The attempt goes on from there: a state does not hold how one ended, apart from a time that is up.
 
         Raises:
             ValueError: for a state that cannot be; it then plays on as before.
         """
         index = integer("index", index, 0, self.num_envs - 1)
-        row = index if row is None else row
+        row = integer("row", index if row is None else row, 0, len(state.grid) - 1)
         self._native.set_state(index, state.grid[row], state.agent[row], state.pocket[row])
 
     def observe(self) -> np.ndarray:
@@ -218,6 +239,8 @@ class XGridVector(VectorEnv):
         """Writes pictures of `render` as an animation, with Pillow."""
         from PIL import Image
 
+        if not frames:
+            raise ValueError("expected a picture at least, got none")
         first, *others = (Image.fromarray(frame).quantize(256) for frame in frames)
         first.save(path, save_all=True, append_images=others, duration=int(1000 * seconds), loop=0)
 
@@ -241,6 +264,8 @@ def native_worlds(
         if benchmark not in BENCHMARKS:
             raise ValueError(f"expected a benchmark, {', '.join(BENCHMARKS)}, got {benchmark!r}")
         benchmark = BENCHMARKS[benchmark]
+    if not isinstance(benchmark, Benchmark):
+        raise TypeError(f"expected a Benchmark or the name of one, got {benchmark!r}")
     return _native.XGrid(
         num_envs=integer("num_envs", num_envs),
         size=[integer("height", height), integer("width", width)],
