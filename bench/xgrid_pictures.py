@@ -26,7 +26,7 @@ def main() -> None:
     picture.quantize(256).save(FIGURES / "xgrid_worlds.png", optimize=True)
 
     vector = XGridVector(1, "medium", rooms=2, height=9, width=13, show_carried=True, autoreset_mode="Disabled")
-    vector.reset(seed=26)
+    vector.reset(seed=6)
     expert = Expert(vector, 0)
     frames = [frame[::2, ::2] for frame in expert.play(draw=True)]
     print(vector.rule_set(0), f"{len(frames) - 1} steps", sep="\n")

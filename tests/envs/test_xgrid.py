@@ -239,7 +239,7 @@ def test_every_locked_map_has_one_locked_door_and_its_key_beside_the_agent():
 
 
 def test_a_second_thread_is_told_that_a_call_is_in_progress():
-    vector = XGridVector(100_000, "deep", height=11, width=11)
+    vector = XGridVector(30_000, "deep", height=11, width=11)
     resetting = threading.Thread(target=lambda: vector.reset(seed=1))
     resetting.start()
 
@@ -250,7 +250,7 @@ def test_a_second_thread_is_told_that_a_call_is_in_progress():
     with pytest.raises(RuntimeError, match="a grid world serves one thread at a time"):
         ask()
     resetting.join()
-    assert vector.attempt.tolist() == [0] * 100_000
+    assert vector.attempt.tolist() == [0] * 30_000
 
 
 def test_a_reset_mask_is_checked_before_anything_moves():
