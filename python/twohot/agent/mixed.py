@@ -22,11 +22,12 @@ SHARED = ("trajectory_encoder", "values")
 
 @dataclass(frozen=True)
 class Member:
-    """What a member of a mixed agent is for: the names of its tasks, and the spaces that they share."""
+    """What a member of a mixed agent is for: the names of its tasks, the spaces that they share, and their suite."""
 
     tasks: tuple[str, ...]
     observation_space: Space
     action_space: Space
+    suite: str = ""
 
 
 class MixedNetworks(nn.Module):

@@ -14,12 +14,16 @@ __all__ = ["make_from_spaces", "spaces_of"]
 
 
 def spaces_of(networks: AgentNetworks | MixedNetworks) -> dict[str, Any]:
-    """JSON values of the spaces of an agent; of a mixed one by domain, with the names of the tasks."""
+    """JSON values of the spaces of an agent; of a mixed one by domain, with the suite and the names of its tasks."""
     if isinstance(networks, AgentNetworks):
         return _to_json(networks)
     return {
         "domains": {
-            name: {"tasks": list(networks.about[name].tasks), **_to_json(member)}
+            name: {
+                "suite": networks.about[name].suite,
+                "tasks": list(networks.about[name].tasks),
+                **_to_json(member),
+            }
             for name, member in networks.each().items()
         }
     }
@@ -42,7 +46,9 @@ def make_from_spaces(
     """
     if "domains" not in found:
         return AgentNetworks(config, *_from_json(found), predicts=predicts)
-    members = {name: Member(tuple(each["tasks"]), *_from_json(each)) for name, each in found["domains"].items()}
+    members = {
+        name: Member(tuple(each["tasks"]), *_from_json(each), each["suite"]) for name, each in found["domains"].items()
+    }
     return MixedNetworks(config, members, predicts=predicts)
 
 

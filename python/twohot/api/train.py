@@ -15,7 +15,7 @@ from twohot.api.run import Run
 from twohot.config import ConfigurationError, TrainConfig
 from twohot.config.files import from_json, load_config, to_json
 from twohot.config.options import flat, merged, nested, read_options
-from twohot.data.domains import without_missing
+from twohot.data.domains import as_begun
 from twohot.errors import UsageError
 from twohot.presets import PRESETS
 from twohot.runs.writers import Writer, make_writers
@@ -118,7 +118,7 @@ def _resume(run: Path, progress: Progress, changes: Mapping[str, Any], means: tu
 def _free_changes(run: Path, asked: TrainConfig, changes: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     """Of the changes that are asked for, those which a run takes whose other settings agree; it gets no shorter."""
     stored = load_config(run / "config.json")
-    asked, _ = without_missing(asked)
+    asked = as_begun(asked, stored)
     for setting, here, there in settings_in_conflict(asked, stored):
         raise ConfigurationError(
             f"{run}: was started with {setting} = {there!r}, and now it is asked for {here!r}: leave the option out to "

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 
@@ -17,18 +18,29 @@ from twohot.data.spaces import agent_layout
 from twohot.envs import (
     Layout,
     MissingExtraError,
+    UnknownEnvironmentError,
     UnsupportedSpaceError,
+    check_tasks,
     get_suite,
+    installed_by,
     layout_of,
     names_suite,
+    plain_name,
     split_name,
     task_spaces,
 )
-from twohot.errors import TwohotError
-from twohot.extras import here
 from twohot.text import file_stems
 
-__all__ = ["Domain", "apportion", "domain_config", "domains_of", "is_mixed", "without_missing"]
+__all__ = [
+    "Domain",
+    "apportion",
+    "as_begun",
+    "domain_config",
+    "domains_of",
+    "is_mixed",
+    "splits_left_out",
+    "without_missing",
+]
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,8 @@ class Domain:
 
 def is_mixed(config: TrainConfig) -> bool:
     """Whether a run names tasks with their suites, and so has an agent with a member for each domain."""
-    return any(names_suite(name) for name in (*config.environment.tasks, *config.evaluate.held_out_tasks))
+    names = *config.environment.tasks, *config.evaluate.held_out_tasks
+    return any(names_suite(name, config.environment.suite) for name in names)
 
 
 def domains_of(config: TrainConfig) -> list[Domain]:
@@ -68,9 +81,8 @@ def domains_of(config: TrainConfig) -> list[Domain]:
         layout = agent_layout(config.environment, config.evaluate)
         return [Domain("", dict(zip(tasks, tasks, strict=True)), config, layout)]
     check_mixed(config)
-    missing = missing_tasks(config)
-    if missing:
-        raise MissingExtraError(f"environment.tasks: {_listed(missing)}; or leave them out: --environment.skip-missing")
+    if missing := missing_tasks(config):
+        raise MissingExtraError(f"environment.tasks: {_listed(missing)}")
     groups = _groups(config)
     for name in config.evaluate.held_out_tasks:
         group = next(each for each in groups if name in each)
@@ -79,17 +91,19 @@ def domains_of(config: TrainConfig) -> list[Domain]:
                 f"evaluate.held_out_tasks: expected tasks that can share the spaces of a task of their suite that is "
                 f"trained on, got {name}"
             )
-    names = _names([split_name(next(iter(group)), config.environment.suite)[0] for group in groups])
-    configs = [domain_config(config, group) for group in groups]
-    count, trained = len(groups), [len(each.environment.tasks) for each in configs]
+    suites = [split_name(next(iter(group)), config.environment.suite)[0] for group in groups]
+    _check_splits(config, suites)
+    names = _names(suites)
+    configs = [domain_config(config, group, suite) for group, suite in zip(groups, suites, strict=True)]
+    number_of, trained = len(groups), [len(each.environment.tasks) for each in configs]
     for setting, number in (
         ("collect.environments", config.collect.environments),
         ("batch_size", config.batch_size),
         ("replay.capacity_steps", config.replay.capacity_steps),
     ):
-        if number < count:
+        if number < number_of:
             raise ConfigurationError(
-                f"{setting}: expected at least one for each of the {count} domains {', '.join(names)}, got {number}"
+                f"{setting}: expected at least one for each of the {number_of} domains {', '.join(names)}, got {number}"
             )
     environments = apportion(config.collect.environments, trained)
     capacities = apportion(config.replay.capacity_steps, trained)
@@ -97,15 +111,49 @@ def domains_of(config: TrainConfig) -> list[Domain]:
     for name, group, own, mine, capacity in zip(names, groups, configs, environments, capacities, strict=True):
         # The domains step side by side: where all have taken `epsilon_steps`, this one has taken its share of them.
         steps = config.collect.epsilon_steps * mine // config.collect.environments
-        shared = replace(
-            own,
-            collect=replace(own.collect, environments=mine, epsilon_steps=steps),
-            replay=replace(own.replay, capacity_steps=capacity),
-        )
+        try:
+            shared = replace(
+                own,
+                collect=replace(own.collect, environments=mine, epsilon_steps=steps),
+                replay=replace(own.replay, capacity_steps=capacity),
+            )
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"{error}, with the share of the domain {name}: {mine} environments, {capacity} steps of replay"
+            ) from error
         plain = (*own.environment.tasks, *own.evaluate.held_out_tasks)
         tasks = dict(zip(plain, _in_order(config, group), strict=True))
         domains.append(Domain(name, tasks, shared, layout_of(list(group.values()))))
     return domains
+
+
+def _check_splits(config: TrainConfig, suites: Sequence[str]) -> None:
+    known = {split for suite in suites for split in get_suite(suite).splits}
+    for split in config.evaluate.splits:
+        if split not in known:
+            raise ConfigurationError(
+                f"evaluate.splits: expected splits that one of the suites {', '.join(dict.fromkeys(suites))} has, "
+                f"{' or '.join(sorted(known))}, got {split}"
+            )
+
+
+def splits_left_out(config: TrainConfig) -> list[str]:
+    """Sentences of a run with several domains about the suites that have not all splits of `evaluate.splits`."""
+    sentences = []
+    suites = dict.fromkeys(split_name(name, config.environment.suite)[0] for name in config.environment.tasks)
+    for suite in suites if is_mixed(config) else ():
+        left_out = [split for split in config.evaluate.splits if split not in get_suite(suite).splits]
+        played = _splits(config, suite)
+        if left_out:
+            sentences.append(
+                f"{suite} has no split {', '.join(left_out)}: its tasks are played on {', '.join(played)}."
+            )
+    return sentences
+
+
+def _splits(config: TrainConfig, suite: str) -> tuple[str, ...]:
+    """Those of `evaluate.splits` that a suite has."""
+    return tuple(split for split in config.evaluate.splits if split in get_suite(suite).splits) or ("train",)
 
 
 def check_mixed(config: TrainConfig, learners: int = 1) -> None:
@@ -154,6 +202,27 @@ def without_missing(config: TrainConfig) -> tuple[TrainConfig, str]:
     return _with_tasks(config, kept, left_out), f"Left out: {_listed(missing)}."
 
 
+def require_installed(config: TrainConfig) -> None:
+    """Raise MissingExtraError where a run that begins has tasks of suites that are not installed here."""
+    if is_mixed(config) and (missing := missing_tasks(config)):
+        raise MissingExtraError(f"environment.tasks: {_listed(missing)}; or leave them out: --environment.skip-missing")
+
+
+def as_begun(config: TrainConfig, begun: TrainConfig) -> TrainConfig:
+    """What is asked for, without the suites that were left out when the run was begun, installed now or not."""
+    if not (config.environment.skip_missing and begun.environment.skip_missing):
+        return config
+    suite_of = {
+        name: split_name(name, config.environment.suite)[0]
+        for name in (*config.environment.tasks, *config.evaluate.held_out_tasks)
+    }
+    there = {*begun.environment.tasks, *begun.evaluate.held_out_tasks}
+    suites = {suite for name, suite in suite_of.items() if name in there}
+    kept = [name for name in config.environment.tasks if suite_of[name] in suites]
+    left_out = {name for name, suite in suite_of.items() if suite not in suites}
+    return _with_tasks(config, kept, left_out) if kept else config
+
+
 def _with_tasks(config: TrainConfig, kept: Sequence[str], left_out: set[str]) -> TrainConfig:
     environment = config.environment
     held_out = tuple(name for name in config.evaluate.held_out_tasks if name not in left_out)
@@ -166,31 +235,36 @@ def _with_tasks(config: TrainConfig, kept: Sequence[str], left_out: set[str]) ->
 
 def _listed(missing: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(
-        f"{', '.join(names)} needs {', '.join(get_suite(suite).missing())}, which is not installed: "
-        f"{here(get_suite(suite).install)}"
+        f"{', '.join(names)} needs {', '.join(get_suite(suite).missing())}, which is not installed"
+        f"{installed_by(get_suite(suite))}"
         for suite, names in missing.items()
     )
 
 
-def domain_config(config: TrainConfig, tasks: Sequence[str] | Mapping[str, object]) -> TrainConfig:
-    """The configuration of a run with only these of its tasks, all of one suite, by their plain names."""
+def domain_config(config: TrainConfig, tasks: Sequence[str] | Mapping[str, object], suite: str) -> TrainConfig:
+    """The configuration of a run with only these of its tasks, by their plain names.
+
+    Args:
+        tasks: names in the run. suite: theirs, which need not be registered here.
+    """
     environment, evaluation = config.environment, config.evaluate
     trained = [name for name in environment.tasks if name in tasks]
     held_out = [name for name in evaluation.held_out_tasks if name in tasks]
-    suite, _ = split_name(next(iter(tasks)), environment.suite)
     splits = evaluation.splits
-    with suppress(TwohotError):  # of a user's own suite, which is not registered here
-        splits = tuple(split for split in splits if split in get_suite(suite).splits) or ("train",)
+    with suppress(UnknownEnvironmentError):
+        splits = _splits(config, suite)
     return replace(
         config,
         environment=replace(
             environment,
             suite=suite,
-            tasks=tuple(split_name(name, suite)[1] for name in trained),
+            tasks=tuple(plain_name(name, suite, environment.suite) for name in trained),
             reward_multipliers=_multipliers(config, trained),
         ),
         evaluate=replace(
-            evaluation, held_out_tasks=tuple(split_name(name, suite)[1] for name in held_out), splits=splits
+            evaluation,
+            held_out_tasks=tuple(plain_name(name, suite, environment.suite) for name in held_out),
+            splits=splits,
         ),
     )
 
@@ -217,6 +291,7 @@ def _groups(config: TrainConfig) -> list[dict[str, tuple]]:
         mine[task] = name
     groups: list[dict[str, tuple]] = []
     for suite, names in by_suite.items():
+        check_tasks(suite, tuple(names))
         of_suite: list[dict[str, tuple]] = []
         own = None
         for task, name in names.items():
@@ -247,11 +322,12 @@ def _fits(own: Sequence[tuple]) -> bool:
 
 
 def _names(suites: Sequence[str]) -> list[str]:
-    """Of the domains of these suites, for files too."""
-    names = []
+    """Of the domains of these suites, for files too; all different."""
+    names: list[str] = []
     for index, suite in enumerate(suites):
-        number = suites[:index].count(suite) + 1
-        names.append(suite if number == 1 else f"{suite}-{number}")
+        free = (f"{suite}-{number}" for number in count(2))
+        new = (name for name in free if name not in suites and name not in names)
+        names.append(next(new) if suite in suites[:index] else suite)
     return file_stems(names)
 
 

@@ -151,28 +151,51 @@ def check_tasks(suite: str, tasks: Sequence[str]) -> tuple[str, ...]:
         raise ValueError(f"expected every task once (tasks are drawn uniformly), got {tasks}")
     missing = found.missing()
     if missing:
-        raise MissingExtraError(f"{suite!r} needs {', '.join(missing)}, which is not installed: {here(found.install)}")
+        raise MissingExtraError(f"{suite!r} needs {', '.join(missing)}, which is not installed{installed_by(found)}")
     return tasks
 
 
+def installed_by(suite: Suite) -> str:
+    """The end of a sentence that says that a suite is not installed: what installs it, where it says that."""
+    return f": {here(suite.install)}" if suite.install else ""
+
+
 def split_name(name: str, suite: str) -> tuple[str, str]:
-    """The suite and the task that a name of a task means: "suite:task", or without a registered suite, one of `suite`.
+    """The suite and the task that a name in a run of `suite` means: "suite:task", or else a task of `suite`.
 
     Raises:
         UnknownEnvironmentError: what stands before the colon is no suite, nor can it belong to a task of `suite`.
     """
     first, colon, task = name.partition(":")
+    if names_suite(name, suite):
+        return first, task
+    if colon and suite in _SUITES and not _SUITES[suite].open_ended and name not in _SUITES[suite].tasks:
+        get_suite(first)  # says which is meant
+    return suite, name
+
+
+def names_suite(name: str, suite: str) -> bool:
+    """Whether the name of a task in a run of `suite` is "suite:task".
+
+    It is none where `suite` has a task of that whole name; nor where it takes such names itself, as gymnasium's
+    "module:Id", and the suite named like the module has no such task.
+    """
+    first, colon, task = name.partition(":")
     if not colon or first not in _SUITES:
-        if colon and suite in _SUITES and not _SUITES[suite].open_ended:
-            get_suite(first)  # says which is meant
-        return suite, name
-    return first, task
+        return False
+    if suite not in _SUITES or first == suite:
+        return suite not in _SUITES or name not in _SUITES[suite].tasks
+    own, other = _SUITES[suite], _SUITES[first]
+    return name not in own.tasks and (not own.open_ended or other.open_ended or task in other.tasks)
 
 
-def names_suite(name: str) -> bool:
-    """Whether the name of a task is "suite:task"."""
-    first, colon, _ = name.partition(":")
-    return bool(colon) and first in _SUITES
+def plain_name(name: str, suite: str, of_run: str) -> str:
+    """The name of a task of `suite` without the suite that it may name, in a run of the suite `of_run`.
+
+    As `split_name` where the suites are registered here, which they need not be.
+    """
+    whole = of_run == suite and suite in _SUITES and name in _SUITES[suite].tasks
+    return name if whole else name.removeprefix(f"{suite}:")
 
 
 def check_split(suite: str, split: str) -> None:

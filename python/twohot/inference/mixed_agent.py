@@ -32,7 +32,9 @@ class MixedAgent(Agent):
         self.domains = {name: member.tasks for name, member in networks.about.items()}
         members = networks.each()
         self._agents = {
-            name: Agent(members[name], domain_config(config, tasks), device=device, seed=seed)
+            name: Agent(
+                members[name], domain_config(config, tasks, networks.about[name].suite), device=device, seed=seed
+            )
             for name, tasks in self.domains.items()
         }
 

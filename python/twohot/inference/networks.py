@@ -23,19 +23,8 @@ def load_networks(path: Path) -> tuple[TrainConfig, Networks]:
     Raises:
         CheckpointError: when there is none, or it is corrupt.
     """
-    if (path / "state.json").is_file():
-        return _load(path)
-    while True:
-        found = checkpoint.latest(path)
-        if found is None:
-            raise checkpoint.CheckpointError(
-                f"{path}: no checkpoint here; a run writes one every `checkpoint_every` epochs and at its end"
-            )
-        try:
-            return _load(found)
-        except (checkpoint.CheckpointError, OSError):
-            if found.exists():  # else a training that goes on has removed it meanwhile, and has newer ones
-                raise
+    missing = "no checkpoint here; a run writes one every `checkpoint_every` epochs and at its end"
+    return checkpoint.read_newest(path, _load, missing)
 
 
 def _load(path: Path) -> tuple[TrainConfig, Networks]:

@@ -25,7 +25,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -63,6 +63,31 @@ def latest(run: Path) -> Path | None:
     """The newest complete checkpoint of a run, or None."""
     found = _complete(run / "checkpoints")
     return found[max(found)] if found else None
+
+
+Found = TypeVar("Found")
+
+
+def read_newest(path: Path, read: Callable[[Path], Found], missing: str) -> Found:
+    """What `read` makes of a run's newest checkpoint, or of `path` where that is a checkpoint.
+
+    Args:
+        path: of either. read: takes a checkpoint's directory. missing: what is said where the run has none.
+
+    Raises:
+        CheckpointError: there is none, or it is corrupt.
+    """
+    if (path / "state.json").is_file():
+        return read(path)
+    while True:
+        found = latest(path)
+        if found is None:
+            raise CheckpointError(f"{path}: {missing}")
+        try:
+            return read(found)
+        except (CheckpointError, OSError):
+            if found.exists():  # else a training that goes on has removed it meanwhile, and has newer ones
+                raise
 
 
 def _complete(directory: Path) -> dict[_Position, Path]:

@@ -62,7 +62,10 @@ class MixedSession(Session):
     def _make_agent(self) -> MixedNetworks:  # pyright: ignore[reportIncompatibleMethodOverride] of several domains
         members = {
             name: Member(
-                tuple(self.domains[name].tasks.values()), vector.single_observation_space, vector.single_action_space
+                tuple(self.domains[name].tasks.values()),
+                vector.single_observation_space,
+                vector.single_action_space,
+                self.domains[name].config.environment.suite,
             )
             for name, vector in self.environments.each.items()
         }

@@ -13,7 +13,7 @@ import torch
 
 from twohot.config import ConfigurationError, RayConfig, TrainConfig
 from twohot.config.files import from_json, load_config, save_config, save_json, to_json
-from twohot.data.domains import check_mixed, is_mixed, without_missing
+from twohot.data.domains import check_mixed, is_mixed, require_installed, splits_left_out, without_missing
 from twohot.info import START_NAME, describe_kernels, describe_run, read_start
 from twohot.runs import checkpoint
 from twohot.runs.ownership import OWNER_NAME, owned
@@ -66,6 +66,9 @@ def resolve(config: TrainConfig, progress: Progress) -> TrainConfig:
     config, left_out = without_missing(config)
     if left_out:
         progress.say(left_out)
+    require_installed(config)
+    for sentence in splits_left_out(config):
+        progress.say(sentence)
     return replace(config, device=usable_device(config.device), threads=config.threads or torch.get_num_threads())
 
 
@@ -123,14 +126,13 @@ def train(
         ranks.require_alike(config, run, OWNER_NAME)
         with closing(_session(config)(config, run, interruption, ranks)) as session:
             if source is not None:
-                for sentence in take_weights(session.agent, config, source).sentences():
-                    progress.say(sentence)
+                _take(session, config, source, progress)
             if ranks.is_first:
                 about = {**describe_run(), "kernels": _kernels(config), **(placed.about if placed else {})}
                 if ranks.size > 1:
                     about["learners"] = f"{ranks.size}, by {'Ray' if placed else 'torchrun'}"
                 if source is not None:
-                    about["from"] = f"the weights of {printable(source)}, where they fit"
+                    about["from"] = str(source.absolute())
                 if config.actors:
                     about["actors"] = f"{config.actors}, by Ray; not bit for bit the same when it is run again"
                 save_json({label: value for label, value in about.items() if value}, run / START_NAME)
@@ -144,6 +146,22 @@ def train(
                     (run / "config.json").unlink(missing_ok=True)
                 raise
             session.loop(progress, callbacks, writers)
+
+
+def _take(session: Session, config: TrainConfig, source: Path, progress: Progress) -> None:
+    for sentence in take_weights(session.agent, config, source).sentences():
+        progress.say(sentence)
+
+
+def _take_again(session: Session, config: TrainConfig, run: Path, source: Path, progress: Progress) -> None:
+    """Begin anew with the weights that a run began with, of which it has no checkpoint yet."""
+    try:
+        _take(session, config, source, progress)
+    except checkpoint.CheckpointError as error:
+        raise checkpoint.CheckpointError(
+            f"{run}: has no checkpoint yet, and would begin anew with the weights of another run: {error}; put that "
+            "run back, or begin another one"
+        ) from error
 
 
 def _session(config: TrainConfig) -> type[Session]:
@@ -263,6 +281,8 @@ def resume(
             if found and state:
                 session.restore(found, state)
             else:
+                if source := read_start(run).get("from"):
+                    _take_again(session, config, run, Path(source), progress)
                 session.start()
             if ranks.is_first:
                 _describe_continuations(run, session.continued)
