@@ -11,7 +11,7 @@ from mixed import MEMBERS, make_batch, make_mixed
 from small import AGENT
 from twohot.agent import AgentNetworks, MixedNetworks
 from twohot.config import ObjectiveConfig, OptimizerConfig
-from twohot.learning.learner import Learner
+from twohot.learning.learner import Learner, NonFiniteLossError
 from twohot.learning.mixed_batch import MixedBatch
 from twohot.nets.frozen import freeze
 from twohot.nets.linear import SigmaLinear
@@ -103,6 +103,44 @@ def test_a_mixed_batch_is_the_sum_of_its_parts_by_their_steps(accumulation_steps
     popart = copy.deepcopy(make_mixed(CONFIG, dtype=torch.float64).values)
     popart.update(counted, torch.ones(len(counted), dtype=torch.bool))
     assert same(mixed.values.popart.mean, popart.popart.mean)
+
+
+@pytest.mark.parametrize(
+    ("rows", "accumulation_steps", "together"),
+    [
+        ((6, 6, 6, 6), 1, [24]),
+        ((6, 6, 6, 6), 2, [12, 12]),
+        ((6, 6, 6, 6), 4, [6, 6, 6, 6]),
+        ((7, 6, 5, 6), 2, [12, 12]),
+        ((20, 4), 2, [12, 12]),
+    ],
+)
+@pytest.mark.parametrize("by_length", [False, True])
+def test_members_go_through_the_memory_together_as_far_as_there_is_room(rows, accumulation_steps, together, by_length):
+    names = ("box", "images", "large.images", "values")[: len(rows)]
+    mixed, passes = make_mixed(CONFIG, *names), []
+    mixed.trajectory_encoder.register_forward_pre_hook(lambda _, given: passes.append(len(given[0])))
+    batches = {name: make_batch(MEMBERS[name], count, 4, seed=count) for name, count in zip(names, rows, strict=True)}
+    for batch in batches.values():
+        batch.mask[:] = True  # of one length
+    optimizer = dataclasses.replace(OPTIMIZER, accumulation_steps=accumulation_steps, group_by_length=by_length)
+    learner = Learner(mixed, OBJECTIVE, optimizer)
+    learner.step(MixedBatch(batches))
+    if not by_length or all(count <= sum(rows) // accumulation_steps for count in rows):
+        assert passes == together
+    else:  # where a batch was cut, each part goes alone
+        assert sorted(passes) == [4, 8, 12]
+    learner.step(MixedBatch(batches), ungrouped=True)
+    assert passes[-len(together) :] == together
+
+
+def test_the_domain_of_a_loss_that_is_not_finite_is_named():
+    names = ("box", "images", "values")
+    mixed = make_mixed(CONFIG, *names)
+    batches = {name: make_batch(MEMBERS[name], 2, 4, seed=0) for name in names}
+    batches["images"].reward[:] = torch.inf
+    with pytest.raises(NonFiniteLossError, match=r"^update 0: .* in images \(actor loss .*critic loss"):
+        Learner(mixed, OBJECTIVE, OPTIMIZER).step(MixedBatch(batches))
 
 
 def test_the_memory_is_one_and_is_saved_once(tmp_path):

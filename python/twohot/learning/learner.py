@@ -156,24 +156,31 @@ class Learner:
         assert isinstance(self.agent, AgentNetworks)
         return [Part(self.agent, batch)]
 
+    def _by_length(self, batch: Batch, *, ungrouped: bool) -> bool:
+        """Whether groups by length are made. A GPU would be waited for, and each length compiled anew."""
+        return not (ungrouped or self.config.compile) and self.config.group_by_length and batch.mask.is_cpu
+
+    def _domain(self, member: AgentNetworks) -> str:
+        """A member's name for an error; nothing where there are no others."""
+        if not isinstance(self.agent, MixedNetworks):
+            return ""
+        return next(f" in {name}" for name, each in self.agent.each().items() if each is member)
+
     def _cut(self, batch: Batch, most: int, *, ungrouped: bool) -> list[Batch]:
-        """The parts of a batch whose gradients are added up: microbatches, or where they cost less, groups by length.
+        """The parts of a batch whose gradients are added up: microbatches, or groups by length if those cost less."""
+        return by_length(batch, most) if self._by_length(batch, ungrouped=ungrouped) else _rows_at_once(batch, most)
 
-        A GPU would be waited for, and each length compiled anew.
-        """
-        if ungrouped or not self.config.group_by_length or self.config.compile or not batch.mask.is_cpu:
-            return _rows_at_once(batch, most)
-        return by_length(batch, most)
-
-    def _numbers(self, batch: Batch) -> int:
+    def _numbers(self, wholes: list[Part]) -> int:
         """Of the largest tensor that torch's operations work on; many where that is not known."""
-        config, rows = self.agent.config, batch.time.numel()
+        config, batches = self.agent.config, [whole.batch for whole in wholes]
         own = (config.timestep_encoder, config.actor) != ("default", "default") or config.memory not in BUILT_IN
-        if own or self.config.compile or not batch.mask.is_cpu:
+        if own or self.config.compile or not batches[0].mask.is_cpu:
             return sys.maxsize
-        hidden = config.width, config.encoder_hidden, config.critics * config.head_hidden
+        rows = [batch.time.numel() for batch in batches]
+        of_each = max(rows) * max(config.encoder_hidden, config.critics * config.head_hidden)
         beside = config.feed_forward if config.memory in ("feedforward", "set") else 0
-        return max(rows * max(*hidden, beside), *(seen.numel() for seen in batch.observation.values()))
+        of_memory = sum(rows) * max(config.width, beside)  # through which all go together
+        return max(of_each, of_memory, *(seen.numel() for batch in batches for seen in batch.observation.values()))
 
     def _set_training(self, mode: bool) -> None:
         """As the agent's `train(mode)`, which takes a hundredth of a small update, without looking for its parts."""
@@ -185,15 +192,28 @@ class Learner:
 
     def _step_by(self, batch: Batch | MixedBatch, *, ungrouped: bool, keep: bool) -> tuple[list[Computed], Tensor]:
         wholes = self._wholes(batch)
-        with one_torch_thread(max(self._numbers(whole.batch) for whole in wholes)):
+        with one_torch_thread(self._numbers(wholes)):
             most = sum(len(whole.batch.mask) for whole in wholes) // self.config.accumulation_steps
-            parts = [Part(agent, cut) for agent, whole in wholes for cut in self._cut(whole, most, ungrouped=ungrouped)]
-            return self._step(wholes, parts, keep=keep)
+            groups = self._groups(wholes, most, ungrouped=ungrouped)
+            return self._step(wholes, groups, keep=keep)
 
-    def _together(self, parts: list[Part]) -> list[list[Part]]:
-        """Parts in groups whose losses are computed at once: one of each member, where no batch was cut."""
-        alone = len({id(part.agent) for part in parts}) == len(parts)
-        return [parts] if alone and not self.config.group_by_length else [[part] for part in parts]
+    def _groups(self, wholes: list[Part], most: int, *, ungrouped: bool) -> list[list[Part]]:
+        """Parts of batches in groups whose losses are computed at once, `most` windows of different members each."""
+        cut = [Part(agent, part) for agent, whole in wholes for part in self._cut(whole, most, ungrouped=ungrouped)]
+        if self._by_length(wholes[0].batch, ungrouped=ungrouped) and any(
+            part.batch is not whole.batch for part, whole in zip(cut, wholes, strict=False)
+        ):
+            return [[part] for part in cut]  # of many lengths
+        groups: list[list[Part]] = []
+        for part in cut:
+            for group in groups:
+                rows = sum(len(each.batch.mask) for each in (*group, part))
+                if rows <= most and all(each.agent is not part.agent for each in group):
+                    group.append(part)
+                    break
+            else:
+                groups.append([part])
+        return groups
 
     def _compute(self, group: list[Part]) -> list[Losses]:
         """The losses of each part; the memory, which all share, goes through all steps at once."""
@@ -203,8 +223,10 @@ class Learner:
         encoded = self.agent.encode_together([(agent, encoder_inputs(batch)) for agent, batch in group])
         return [compute_losses(*part, self.objective, each) for part, each in zip(group, encoded, strict=True)]
 
-    def _step(self, wholes: list[Part], parts: list[Part], *, keep: bool) -> tuple[list[Computed], Tensor]:
+    def _step(self, wholes: list[Part], groups: list[list[Part]], *, keep: bool) -> tuple[list[Computed], Tensor]:
         agent, computed = self.agent, []
+        parts = [part for group in groups for part in group]
+        said: list[dict[str, Tensor]] = []
         for member, batch in wholes:
             real = torch.cat((torch.ones_like(batch.mask[:, :1]), batch.mask), dim=1)
             member.update_statistics(batch.observation, batch.previous_reward, real)
@@ -214,7 +236,7 @@ class Learner:
         use_bfloat16 = self.config.precision == "bfloat16"
         self._set_training(True)
         try:
-            for group in self._together(parts):
+            for group in groups:
                 total = None
                 with torch.autocast(steps.device.type, torch.bfloat16, enabled=use_bfloat16):
                     found = self._compute(group)
@@ -224,6 +246,7 @@ class Learner:
                         mine = mine * (part.batch.mask.sum().to(mine.dtype) / of_all.clamp(min=1))
                     total = mine if total is None else total + mine
                     targets.append(losses.target)
+                    said.append(_scalars(losses))
                     computed = [*(computed if keep else ()), Computed(part, losses)]
                 assert total is not None
                 total.backward()
@@ -241,12 +264,17 @@ class Learner:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
         if not norm.isfinite() & finite:  # a GPU is waited for here, and nowhere else
             what = "a target is infinite" if norm.isfinite() else f"the gradient norm is {norm.item()}"
-            others = {} if losses.critic is None else {"critic": losses.critic}
-            others |= losses.auxiliary
-            critic = "".join(f", {name} loss {loss.item():.4g}" for name, loss in others.items())
+            bad = [
+                not all(loss.isfinite() for loss in losses.values())
+                or (mine is not None and not mine[part.batch.mask].isfinite().all())
+                for part, losses, mine in zip(parts, said, targets, strict=True)
+            ]
+            first = bad.index(True) if any(bad) else -1
+            domain = self._domain(parts[first].agent) if any(bad) else ""
+            values = ", ".join(f"{name} loss {loss.item():.4g}" for name, loss in said[first].items())
             raise NonFiniteLossError(
-                f"update {self.updates}: {what} (actor loss {losses.actor.item():.4g}{critic}); "
-                f"lower --optimizer.learning-rate or the reward multipliers"
+                f"update {self.updates}: {what}{domain} ({values}); lower --optimizer.learning-rate or the reward "
+                "multipliers"
             )
         if self.objective.target_update == "before_step":
             agent.update_targets(self.objective.target_rate)
@@ -260,6 +288,12 @@ class Learner:
             agent.values.update(target, mask)
         self.updates += 1
         return computed, norm
+
+
+def _scalars(losses: Losses) -> dict[str, Tensor]:
+    """What an error says of losses, by name."""
+    critic = {} if losses.critic is None else {"critic": losses.critic}
+    return {name: loss.detach() for name, loss in {"actor": losses.actor, **critic, **losses.auxiliary}.items()}
 
 
 def _rows_at_once(batch: Batch, most: int) -> list[Batch]:
