@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -54,12 +54,14 @@ class Agent:
     """
 
     networks: AgentNetworks
-    _of_several: ClassVar[type[Agent]]
-    """`MixedAgent`, whose module sets it."""
 
     def __new__(cls, networks: AgentNetworks | MixedNetworks | None = None, *_: Any, **__: Any) -> Agent:
         """A `MixedAgent` of mixed networks."""
-        return object.__new__(cls._of_several if cls is Agent and isinstance(networks, MixedNetworks) else cls)
+        if cls is Agent and isinstance(networks, MixedNetworks):
+            from twohot.inference.mixed_agent import MixedAgent
+
+            return object.__new__(MixedAgent)
+        return object.__new__(cls)
 
     def __init__(self, networks: AgentNetworks, config: TrainConfig, *, device: str = "cpu", seed: int = 0) -> None:
         self.networks, self.config, self.device = networks.to(device).eval(), config, torch.device(device)
@@ -182,7 +184,7 @@ class Agent:
             agent = twohot.Agent.from_checkpoint(run).for_task("gym:Pendulum-v1")
 
         Args:
-            task: its name in the run.
+            task: its name in the run, or "suite:task".
 
         Raises:
             ActingError: the agent has no such task.
@@ -191,9 +193,16 @@ class Agent:
 
         multiplier(self, task)  # knows the tasks
         agent = copy(self)
-        agent._task, agent._state = task, None
+        agent._task, agent._state = self._plain(task), None
         agent._generator = self._generator.clone_state()
         return agent
+
+    def _plain(self, task: str) -> str:
+        """The name of a task of the agent's suite, which may be named with it."""
+        from twohot.envs import plain_name
+
+        suite = self.config.environment.suite
+        return plain_name(task, suite, suite)
 
     def seed(self, seed: int) -> None:
         """Begin the random stream of sampled actions anew."""
@@ -252,6 +261,7 @@ class Agent:
         """
         from twohot.inference.environment_policy import View, context, multiplier
 
+        task = self._plain(task) if isinstance(task, str) else task
         factor = multiplier(self, task if isinstance(task, str) else self._task)
         if not isinstance(task, str):
             view = View(self, task.observation_space, task.action_space, task)

@@ -16,10 +16,11 @@ from numpy.typing import ArrayLike
 from twohot.envs.checked import LARGEST, as_numbers, shown
 from twohot.envs.errors import UnsupportedSpaceError
 from twohot.envs.observations import SeenObservation, as_parts
+from twohot.envs.registry import plain_name
 from twohot.envs.wrappers.actions import pad_actions
 from twohot.envs.wrappers.padding import CONTEXT, PadObservation, PadParts
 from twohot.envs.wrappers.trial import CONTEXT_FEATURES
-from twohot.inference.errors import ActingError
+from twohot.inference.errors import ActingError, UnsaidTaskError
 from twohot.spaces import OBSERVATION, shape_of
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ class EnvironmentPolicy:
                 f"wrap: expected autoreset SAME_STEP or DISABLED with {self.attempts} attempts in a trial, for which "
                 "autoreset NEXT_STEP would put a step without an action between them, got NEXT_STEP"
             )
-        self._multiplier = multiplier(agent, task)
         self._views = [View(agent, *kind, seed=seed + index) for index, kind in enumerate(kinds)]
+        self._multiplier = multiplier(agent, task)
         self.reset()
 
     def __repr__(self) -> str:
@@ -288,11 +289,11 @@ def multiplier(agent: Agent, task: str | None) -> float:
     about = agent.config.environment
     factors = dict(zip(about.tasks, about.reward_multipliers or (1.0,) * len(about.tasks), strict=True))
     factors |= dict.fromkeys(set(agent.config.evaluate.held_out_tasks) - set(factors), 1.0)
-    if task is not None and task not in factors:
+    if task is not None and (task := plain_name(task, about.suite, about.suite)) not in factors:
         raise ActingError(f"expected one of the tasks {', '.join(factors)}, got {task!r}")
     found = set(factors.values()) if task is None else {factors[task]}
     if len(found) > 1:
-        raise ActingError(f"expected task=..., for rewards count differently in the tasks of this agent: {factors}")
+        raise UnsaidTaskError(f"expected task=..., for rewards count differently in the tasks of this agent: {factors}")
     return found.pop()
 
 

@@ -7,3 +7,7 @@ from twohot.errors import TwohotError
 
 class ActingError(TwohotError, ValueError):
     """An observation, reward or mask that does not fit; the message says what was expected. The memory is as it was."""
+
+
+class UnsaidTaskError(ActingError):
+    """The agent's tasks count rewards differently, and none is named."""

@@ -22,11 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import twohot
-from twohot.agent import AgentNetworks
+from twohot.agent import AgentNetworks, Member
 from twohot.agent.saved import spaces_of
 from twohot.config import TrainConfig
 from twohot.config.files import save_json, to_json
-from twohot.envs import split_name
 from twohot.errors import TwohotError
 from twohot.extras import package
 from twohot.files import atomic_write, parse_json, require_file
@@ -165,13 +164,13 @@ def read_config(folder: Path) -> dict[str, Any]:
 def card(agent: Agent, scores: Sequence[Mapping[str, Any]], *, name: str, license: str, plot: bool) -> str:  # noqa: A002
     """The model card: what the Hub reads at its head, scores, and how to run the agent."""
     about = agent.config.environment
-    suites = list(dict.fromkeys(split_name(task, about.suite)[0] for task in about.tasks))
+    suites = list(dict.fromkeys(member.suite for member in _members(agent))) or [about.suite]
     tags = ["reinforcement-learning", "meta-reinforcement-learning", "twohot", *suites]
     head: dict[str, Any] = {"library_name": "twohot", "pipeline_tag": "reinforcement-learning", "tags": tags}
     if license:
         head["license"] = license
     if scores:
-        head["model-index"] = [{"name": name, "results": [_result(about.suite, score) for score in scores]}]
+        head["model-index"] = [{"name": name, "results": [_result(agent, score) for score in scores]}]
     # JSON is YAML, and needs no package to be quoted rightly.
     front = "\n".join(f"{key}: {json.dumps(value)}" for key, value in head.items())
     size = sum(value.numel() for value in agent.networks.parameters())
@@ -254,9 +253,19 @@ def _spaces(agent: Agent) -> Iterator[tuple[str, str, Any]]:
         yield name, "does", member.action_space
 
 
-def _result(suite: str, score: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry of the Hub's model-index; `suite`: of tasks that name none."""
-    suite, task = split_name(score["task"], suite)
+def _members(agent: Agent) -> list[Member]:
+    """What the domains of an agent are for; none where it has one."""
+    networks: Any = agent.networks
+    return [] if isinstance(networks, AgentNetworks) else list(networks.about.values())
+
+
+def _result(agent: Agent, score: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of the Hub's model-index."""
+    suite, task = agent.config.environment.suite, score["task"]
+    for member in _members(agent):
+        if task in member.tasks:
+            suite, task = member.suite, task.removeprefix(f"{member.suite}:")
+            break
     value = score["return"]
     return {
         "task": {"type": "reinforcement-learning", "name": "reinforcement learning"},

@@ -10,10 +10,10 @@ import torch
 from twohot.agent import MixedNetworks
 from twohot.config import TrainConfig
 from twohot.data.domains import domain_config
-from twohot.envs import split_name
+from twohot.envs import plain_name
 from twohot.inference.agent import Agent
 from twohot.inference.environment_policy import EnvironmentPolicy
-from twohot.inference.errors import ActingError
+from twohot.inference.errors import ActingError, UnsaidTaskError
 from twohot.text import did_you_mean
 
 
@@ -31,12 +31,10 @@ class MixedAgent(Agent):
         self.source = None
         self.domains = {name: member.tasks for name, member in networks.about.items()}
         members = networks.each()
-        self._agents = {
-            name: Agent(
-                members[name], domain_config(config, tasks, networks.about[name].suite), device=device, seed=seed
-            )
-            for name, tasks in self.domains.items()
+        configs = {
+            name: domain_config(config, tasks, networks.about[name].suite) for name, tasks in self.domains.items()
         }
+        self._agents = {name: Agent(members[name], each, device=device, seed=seed) for name, each in configs.items()}
 
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self.networks.parameters())
@@ -45,8 +43,8 @@ class MixedAgent(Agent):
     def for_task(self, task: str) -> Agent:
         for name, tasks in self.domains.items():
             if task in tasks:
-                agent = self._agents[name]
-                return agent.for_task(split_name(task, agent.config.environment.suite)[1])
+                suite = self.networks.about[name].suite
+                return self._agents[name].for_task(plain_name(task, suite, self.config.environment.suite))
         every = [each for tasks in self.domains.values() for each in tasks]
         raise ActingError(f"for_task: {did_you_mean(task, every)}expected one of {', '.join(every)}, got {task!r}")
 
@@ -62,18 +60,27 @@ class MixedAgent(Agent):
         """
         if task is not None:
             return self.for_task(task).wrap(env, seed=seed)
-        found: dict[str, EnvironmentPolicy] = {}
+        found: dict[str, EnvironmentPolicy | UnsaidTaskError] = {}
         refused = []
         for name, agent in self._agents.items():
             try:
                 found[name] = agent.wrap(env, seed=seed)
+            except UnsaidTaskError as error:  # the spaces fit
+                found[name] = error
             except ActingError as error:
                 refused.append(f"{name}: {error}")
-        if len(found) == 1:
-            return next(iter(found.values()))
-        if found:
+        if not found:
+            raise ActingError(f"wrap: the environment fits into no domain of the agent ({'; '.join(refused)})")
+        if len(found) > 1:
             raise ActingError(f"wrap: expected task=..., for the spaces fit into several domains, {', '.join(found)}")
-        raise ActingError(f"wrap: the environment fits into no domain of the agent ({'; '.join(refused)})")
+        ((name, policy),) = found.items()
+        if isinstance(policy, UnsaidTaskError):
+            raise UnsaidTaskError(f"{name}: {policy}")
+        return policy
+
+    def encode(self, task: Any, observation: Any, **about: Any) -> Any:
+        """As `Agent.encode`, of one of the tasks; an environment's spaces are looked at by an agent `for_task`."""
+        return self.for_task(task).encode(task, observation, **about) if isinstance(task, str) else self._unsaid()
 
     def export(self, path: str | Path) -> None:
         """Write a program for each domain: "policy.pt2" becomes "policy-gym.pt2" and so on."""
@@ -87,7 +94,5 @@ class MixedAgent(Agent):
             + "; ".join(f"{name}: {', '.join(tasks)}" for name, tasks in self.domains.items())
         )
 
-    act = reset = encode = make_environments = get_values = _unsaid
-
-
-Agent._of_several = MixedAgent
+    act = reset = make_environments = get_values = _unsaid
+    observation_space = action_space = property(_unsaid)  # pyright: ignore[reportAssignmentType] as each domain's own

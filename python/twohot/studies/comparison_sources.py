@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,16 +116,14 @@ def _references(configs: Iterable[TrainConfig]) -> dict[str, tuple[float, float]
     for config in configs:
         environment = config.environment
         counted = environment.attempts - environment.unscored_attempts
+        with suppress(UnknownEnvironmentError):  # of a user's own, which is not registered here
+            references = get_suite(environment.suite).reference_scores
+            found |= {task: (low * counted, high * counted) for task, (low, high) in references.items()}
         for name in (*environment.tasks, *config.evaluate.held_out_tasks):
-            try:
+            with suppress(UnknownEnvironmentError, KeyError):  # or there is none
                 suite, task = split_name(name, environment.suite)
                 low, high = get_suite(suite).reference_scores[task]
-            except (
-                UnknownEnvironmentError,
-                KeyError,
-            ):  # of a user's own, which is not registered here; or there is none
-                continue
-            found[name] = low * counted, high * counted
+                found[name] = low * counted, high * counted
     return found
 
 

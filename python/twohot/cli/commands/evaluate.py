@@ -18,8 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from twohot.agent import AgentNetworks
 from twohot.cli.options import console, parse, run_directory
+from twohot.config import TrainConfig
 from twohot.config.files import save_json
-from twohot.data.domains import Domain, domains_of
+from twohot.data.domains import Domain, domains_of, splits_left_out
 from twohot.envs import UnsupportedSpaceError, layout_of, split_name, task_spaces
 from twohot.errors import UsageError
 from twohot.inference.networks import load_networks
@@ -111,7 +112,9 @@ def evaluate(options: EvaluateOptions, directories: Sequence[Path], output: Cons
             config = replace(config, evaluate=replace(config.evaluate, splits=options.splits))
         domains = domains_of(config)
         if options.tasks:
-            domains = _playing(domains, options.tasks)
+            domains = _playing(config, domains, options.tasks)
+        for sentence in splits_left_out(config):
+            output.print(sentence, highlight=False, markup=False, soft_wrap=True)
         played = _same_tasks(played, domains, directory)
         greedy = options.greedy or config.evaluate.greedy
         how: dict[str, Any] = {"seed": options.seed, "greedy": greedy}
@@ -162,15 +165,16 @@ def _played(
         return scores
 
 
-def _playing(domains: Sequence[Domain], tasks: tuple[str, ...]) -> list[Domain]:
+def _playing(config: TrainConfig, domains: Sequence[Domain], tasks: tuple[str, ...]) -> list[Domain]:
     """A run's domains with other tasks, which have to fit the spaces of its agent."""
+    asked = {name: split_name(name, config.environment.suite) for name in tasks}
     left, found = list(tasks), []
     for domain in domains:
         own = domain.config.environment
         known = task_spaces(own.suite, tuple(dict.fromkeys((*own.tasks, *domain.config.evaluate.held_out_tasks))))
         mine = {}
         for name in left:
-            suite, task = split_name(name, own.suite)
+            suite, task = asked[name]
             if suite == own.suite and _fits(domain, known, task):
                 mine[task] = name
         left = [name for name in left if name not in mine.values()]

@@ -79,6 +79,7 @@ def _usage() -> str:
     listing = "\n".join(f"  {name:{width}}  {summary}" for name, summary in known.items())
     return (
         "usage: twohot train PRESET [options]\n       twohot train PRESET --config FILE [options]\n"
+        "       twohot train PRESET --from RUN [options]\n"
         "       twohot train PRESET --run RUN --continue [options]\n"
         f"       twohot train --resume RUN [--epochs N] [--checkpoint-minutes M]\n\n{listing}\n\n"
         "`twohot train PRESET --help` lists every option with the preset's value."
