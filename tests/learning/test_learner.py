@@ -550,14 +550,16 @@ def test_a_small_update_leaves_torch_one_thread_and_changes_no_bit():
 
 def test_large_updates_and_those_that_are_compiled_keep_the_threads_of_torch():
     small = make_learner()
-    assert small._numbers(make_batch()) == 6 * 6 * 32  # critics x hidden units of all steps
+    assert small._numbers([make_batch()]) == 6 * 6 * 32  # critics x hidden units of all steps
+    many = [make_batch()] * 40  # which go through the memory together
+    assert small._numbers(many) == 40 * many[0].time.numel() * CONFIG.width
     images = make_batch()
     images.observation["image"] = torch.zeros(6, 6, 64, 64, 3, dtype=torch.uint8)
-    assert small._numbers(images) > ONE_THREAD_NUMBERS
+    assert small._numbers([images]) > ONE_THREAD_NUMBERS
     small.config = dataclasses.replace(OPTIMIZER, compile=True)
-    assert small._numbers(make_batch()) > ONE_THREAD_NUMBERS
+    assert small._numbers([make_batch()]) > ONE_THREAD_NUMBERS
     small.config, small.agent.config = OPTIMIZER, dataclasses.replace(CONFIG, timestep_encoder="of a user")
-    assert small._numbers(make_batch()) > ONE_THREAD_NUMBERS
+    assert small._numbers([make_batch()]) > ONE_THREAD_NUMBERS
 
 
 class Frozen(torch.nn.Module):

@@ -401,6 +401,10 @@ def test_references_count_every_attempt_that_counts(tmp_path):
     low, high = measured.comparison.references["Pong"]
     assert (low, high) == pytest.approx((2 * -20.7, 2 * 14.6))
     assert measured.scores["run"].tolist() == [[(2.0 - low) / (high - low)]]
+    mixed = replace(config, environment=replace(environment, tasks=("Pong", "atari:Breakout", "gym:CartPole-v1")))
+    references = comparison_of_runs([run_directory(tmp_path / "mixed", mixed)]).references
+    assert references["Pong"] == references["atari:Pong"] == (low, high)
+    assert {"Breakout", "atari:Breakout", "Seaquest"} <= references.keys()
     own = replace(CONFIG, environment=EnvironmentConfig(suite="not registered", tasks=("a",)))
     assert comparison_of_runs([run_directory(tmp_path / "own", own)]).references == {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import NamedTuple, TypedDict
 
@@ -170,9 +170,9 @@ class Learner:
         """The parts of a batch whose gradients are added up: microbatches, or groups by length if those cost less."""
         return by_length(batch, most) if self._by_length(batch, ungrouped=ungrouped) else _rows_at_once(batch, most)
 
-    def _numbers(self, wholes: list[Part]) -> int:
+    def _numbers(self, batches: Sequence[Batch]) -> int:
         """Of the largest tensor that torch's operations work on; many where that is not known."""
-        config, batches = self.agent.config, [whole.batch for whole in wholes]
+        config = self.agent.config
         own = (config.timestep_encoder, config.actor) != ("default", "default") or config.memory not in BUILT_IN
         if own or self.config.compile or not batches[0].mask.is_cpu:
             return sys.maxsize
@@ -192,7 +192,7 @@ class Learner:
 
     def _step_by(self, batch: Batch | MixedBatch, *, ungrouped: bool, keep: bool) -> tuple[list[Computed], Tensor]:
         wholes = self._wholes(batch)
-        with one_torch_thread(self._numbers(wholes)):
+        with one_torch_thread(self._numbers([whole.batch for whole in wholes])):
             most = sum(len(whole.batch.mask) for whole in wholes) // self.config.accumulation_steps
             groups = self._groups(wholes, most, ungrouped=ungrouped)
             return self._step(wholes, groups, keep=keep)

@@ -10,7 +10,7 @@ from typing import Any
 
 from twohot.config import TrainConfig
 from twohot.config.files import load_config, to_json
-from twohot.envs import UnknownEnvironmentError, get_suite, split_name
+from twohot.envs import UnknownEnvironmentError, get_suite, names_suite, split_name
 from twohot.errors import UsageError
 from twohot.info import read_start
 from twohot.studies.comparison import Comparison
@@ -116,14 +116,15 @@ def _references(configs: Iterable[TrainConfig]) -> dict[str, tuple[float, float]
     for config in configs:
         environment = config.environment
         counted = environment.attempts - environment.unscored_attempts
-        with suppress(UnknownEnvironmentError):  # of a user's own, which is not registered here
-            references = get_suite(environment.suite).reference_scores
-            found |= {task: (low * counted, high * counted) for task, (low, high) in references.items()}
+        named = [("", environment.suite)]
         for name in (*environment.tasks, *config.evaluate.held_out_tasks):
-            with suppress(UnknownEnvironmentError, KeyError):  # or there is none
-                suite, task = split_name(name, environment.suite)
-                low, high = get_suite(suite).reference_scores[task]
-                found[name] = low * counted, high * counted
+            if names_suite(name, environment.suite):
+                suite, _ = split_name(name, environment.suite)
+                named.append((f"{suite}:", suite))
+        for prefix, suite in dict.fromkeys(named):
+            with suppress(UnknownEnvironmentError):  # of a user's own, which is not registered here
+                scores = get_suite(suite).reference_scores.items()
+                found |= {f"{prefix}{task}": (low * counted, high * counted) for task, (low, high) in scores}
     return found
 
 
