@@ -18,6 +18,7 @@ from small import CONFIG, quiet
 from twohot.agent import AgentNetworks, MixedNetworks
 from twohot.agent.mixed import Member
 from twohot.agent.saved import spaces_of
+from twohot.cli.main import main
 from twohot.config import ConfigurationError, EnvironmentConfig
 from twohot.config.files import to_json
 from twohot.data.spaces import replay_schema
@@ -233,3 +234,8 @@ def test_a_checkpoint_that_is_removed_while_it_is_read_is_looked_for_again(singl
     config, mine = load_networks(found)
     take_weights(mine, config, single)
     assert len(looked) == 2
+
+
+def test_the_usage_names_it(capsys) -> None:
+    assert main(["train", "--help"]) == 0
+    assert "twohot train PRESET --from RUN" in capsys.readouterr().out
