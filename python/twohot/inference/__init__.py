@@ -3,3 +3,5 @@
 from twohot.extras import TRAIN, require
 
 require(*TRAIN)
+
+from twohot.inference import mixed_agent as _mixed_agent  # noqa: E402, F401  what `Agent` is of several domains

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -54,14 +54,12 @@ class Agent:
     """
 
     networks: AgentNetworks
+    _of_several: ClassVar[type[Agent]]
+    """`MixedAgent`, whose module sets it."""
 
     def __new__(cls, networks: AgentNetworks | MixedNetworks | None = None, *_: Any, **__: Any) -> Agent:
         """A `MixedAgent` of mixed networks."""
-        if cls is Agent and isinstance(networks, MixedNetworks):
-            from twohot.inference.mixed_agent import MixedAgent
-
-            return object.__new__(MixedAgent)
-        return object.__new__(cls)
+        return object.__new__(cls._of_several if cls is Agent and isinstance(networks, MixedNetworks) else cls)
 
     def __init__(self, networks: AgentNetworks, config: TrainConfig, *, device: str = "cpu", seed: int = 0) -> None:
         self.networks, self.config, self.device = networks.to(device).eval(), config, torch.device(device)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
 from twohot.agent import MixedNetworks
 from twohot.config import TrainConfig
-from twohot.data.domains import domain_config
-from twohot.envs import plain_name
 from twohot.inference.agent import Agent
-from twohot.inference.environment_policy import EnvironmentPolicy
 from twohot.inference.errors import ActingError, UnsaidTaskError
 from twohot.text import did_you_mean
+
+if TYPE_CHECKING:
+    from twohot.inference.environment_policy import EnvironmentPolicy
 
 
 class MixedAgent(Agent):
@@ -27,6 +27,8 @@ class MixedAgent(Agent):
     networks: Any  # MixedNetworks
 
     def __init__(self, networks: MixedNetworks, config: TrainConfig, *, device: str = "cpu", seed: int = 0) -> None:
+        from twohot.data.domains import domain_config  # which loads suites
+
         self.networks, self.config, self.device = networks.to(device).eval(), config, torch.device(device)
         self.source = None
         self.domains = {name: member.tasks for name, member in networks.about.items()}
@@ -41,6 +43,8 @@ class MixedAgent(Agent):
         return f"Agent({count:,} parameters, {', '.join(self.domains)}: act with for_task(NAME))"
 
     def for_task(self, task: str) -> Agent:
+        from twohot.envs import plain_name
+
         for name, tasks in self.domains.items():
             if task in tasks:
                 suite = self.networks.about[name].suite
@@ -96,3 +100,6 @@ class MixedAgent(Agent):
 
     act = reset = make_environments = get_values = _unsaid
     observation_space = action_space = property(_unsaid)  # pyright: ignore[reportAssignmentType] as each domain's own
+
+
+Agent._of_several = MixedAgent
