@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from multiprocessing import forkserver
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -73,6 +74,8 @@ def preloaded_workers(monkeypatch):
     """Workers of environments are forked by a process that has imported the package; it keeps the variables it had."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["twohot.envs.vector.workers"])
+    # Now: where a worker is started, signals are blocked, and every later fork of this process would be deaf to them.
+    forkserver.ensure_running()
     monkeypatch.setattr("twohot.envs.vector.workers._CONTEXT", context)
 
 

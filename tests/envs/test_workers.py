@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 
 import gymnasium as gym
@@ -96,6 +97,23 @@ def test_processes_give_what_this_process_gives(make):
     assert apart.render()[0].shape == (8, 8, 3)
     apart.close()
     assert [process.exitcode for process in apart.trials.processes] == [0, 0]
+
+
+def test_a_signal_while_a_worker_starts_leaves_this_process_able_to_hear(make, monkeypatch):
+    set_mask = signal.pthread_sigmask
+
+    def interrupted(how, mask):
+        before = set_mask(how, mask)
+        if how == signal.SIG_BLOCK and mask:
+            raise KeyboardInterrupt  # the handler of a signal that was heard before it was blocked
+        return before
+
+    before = set_mask(signal.SIG_BLOCK, ())
+    monkeypatch.setattr(signal, "pthread_sigmask", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make("processes")
+    left = set_mask(signal.SIG_SETMASK, before)
+    assert left == before
 
 
 @preloaded

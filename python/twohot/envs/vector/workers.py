@@ -223,8 +223,9 @@ class Workers:
         ours, theirs = _CONTEXT.Pipe()
         process = _CONTEXT.Process(target=_work, args=(theirs, *self._jobs[worker]), daemon=True)
         # A worker takes the mask over: until it can hear a signal, one that goes to all processes does not end it.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS)  # raises what the handler of one just heard does
             with _no_main():
                 process.start()
         finally:
