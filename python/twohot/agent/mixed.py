@@ -10,9 +10,8 @@ import torch
 from gymnasium import Space
 from torch import Tensor, nn
 
-from twohot.agent.networks import AgentNetworks, remember
+from twohot.agent.networks import AgentNetworks, Trained, remember
 from twohot.config import AgentConfig
-from twohot.nets.linear import SigmaLinear
 from twohot.nets.timestep import module_key
 from twohot.spaces import SpaceError
 
@@ -30,7 +29,7 @@ class Member:
     suite: str = ""
 
 
-class MixedNetworks(nn.Module):
+class MixedNetworks(Trained):
     """An `AgentNetworks` for each domain; all have one trajectory encoder, and one set of statistics of values.
 
     A step is one embedding whatever it shows, so the memory need not know what it remembers: timestep encoder, actor
@@ -90,20 +89,10 @@ class MixedNetworks(nn.Module):
             for index, (part, (_, losses)) in enumerate(zip(h.split(rows), embedded, strict=True))
         ]
 
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """Everything that the optimiser moves, once."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
-
     def update_targets(self, rate: float) -> None:
         """As `AgentNetworks.update_targets`, of all members."""
         for member in self.each().values():
             member.update_targets(rate)
-
-    def iterate_spectral_norms(self) -> None:
-        """As `AgentNetworks.iterate_spectral_norms`, once for each layer."""
-        for module in self.modules():
-            if isinstance(module, SigmaLinear):
-                module.iterate()
 
 
 def _of_members(mixed: nn.Module, prefix: str) -> list[str]:

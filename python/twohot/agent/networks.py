@@ -25,7 +25,21 @@ from twohot.nets.values import make_values
 from twohot.spaces import as_dict_space, check_action_mask, check_action_space
 
 
-class AgentNetworks(nn.Module):
+class Trained(nn.Module):
+    """Networks that a `Learner` trains."""
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Everything that the optimiser moves: all but the target heads."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def iterate_spectral_norms(self) -> None:
+        """One step of power iteration in every sigma-reparametrised layer."""
+        for module in self.modules():
+            if isinstance(module, SigmaLinear):
+                module.iterate()
+
+
+class AgentNetworks(Trained):
     """The AMAGO-2 agent: what is trained. `twohot.nets.frozen.freeze` gives the policy that acts.
 
     Args:
@@ -71,10 +85,6 @@ class AgentNetworks(nn.Module):
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.predictor = make_predictor(config, self.observation_space, action_space) if predicts else None
         self.register_buffer("discounts", torch.tensor(config.discounts), persistent=False)
-
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """Everything that the optimiser moves: all but the target heads."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     trained_parameters = renamed_method("trained_parameters", "trainable_parameters")
 
@@ -130,12 +140,6 @@ class AgentNetworks(nn.Module):
         online: list[Tensor] = [*self.actor.parameters(), *self.critics.parameters()]
         target: list[Tensor] = [*self.target_actor.parameters(), *self.target_critics.parameters()]
         foreach_lerp_(target, online, rate)
-
-    def iterate_spectral_norms(self) -> None:
-        """One step of power iteration in every sigma-reparametrised layer."""
-        for module in self.modules():
-            if isinstance(module, SigmaLinear):
-                module.iterate()
 
 
 def remember(

@@ -32,7 +32,6 @@ class EnvironmentConfig:
     """Number of actions offered; one that a task lacks becomes a random legal one; 0 means the largest of the tasks."""
     context_features: bool = True
     """Append four features: time in the trial, attempt, whether the last action was legal, last multiplied reward."""
-
     skip_missing: bool = False
     """Leave out the tasks whose suites are not installed, instead of refusing to begin."""
 
