@@ -1,6 +1,7 @@
 #include "xgrid/generator.h"
 
 #include <algorithm>
+#include <bit>
 #include <bitset>
 #include <stdexcept>
 #include <string>
@@ -18,15 +19,21 @@ constexpr std::array colours{Colour::red,  Colour::green,  Colour::blue,  Colour
                              Colour::grey, Colour::orange, Colour::white, Colour::brown,  Colour::pink};
 constexpr std::size_t num_tiles = shapes.size() * colours.size();
 
-// Goals of a position depend on the map.
-constexpr std::array goal_kinds{GoalKind::agent_hold,       GoalKind::agent_on_tile,   GoalKind::agent_near,
-                                GoalKind::tile_near,        GoalKind::tile_near_up,    GoalKind::tile_near_right,
-                                GoalKind::tile_near_down,   GoalKind::tile_near_left,  GoalKind::agent_near_up,
-                                GoalKind::agent_near_right, GoalKind::agent_near_down, GoalKind::agent_near_left};
+constexpr Kinds goals_of_two = kinds({GoalKind::tile_near, GoalKind::tile_near_up, GoalKind::tile_near_right,
+                                      GoalKind::tile_near_down, GoalKind::tile_near_left});
+constexpr Kinds rules_of_two = kinds({RuleKind::tile_near, RuleKind::tile_near_up, RuleKind::tile_near_right,
+                                      RuleKind::tile_near_down, RuleKind::tile_near_left});
 
 template <class Values>
 auto one_of(const Values& values, RandomStream& random) noexcept {
   return values[random.below(values.size())];
+}
+
+// One of some kinds, of which there is at least one.
+template <class Kind>
+Kind one_kind(Kinds kinds, RandomStream& random) noexcept {
+  for (auto left = random.below(static_cast<std::uint64_t>(std::popcount(kinds))); left > 0; --left) kinds &= kinds - 1;
+  return static_cast<Kind>(std::countr_zero(kinds));
 }
 
 // One rule set in the making. A tile is made by one rule at most and used by one at most, dead ends apart.
@@ -43,7 +50,7 @@ class Chain {
         settings_.min_depth + static_cast<int>(random_.below(settings_.max_depth - settings_.min_depth + 1));
     spare_ = max_rules - settings_.dead_ends - depth;
     Goal& goal = set_.goal;
-    goal.kind = one_of(goal_kinds, random_);
+    goal.kind = one_kind<GoalKind>(settings_.goals, random_);
     if (goal.kind == GoalKind::agent_on_tile) {
       goal.a = seen(make_tile(Shape::goal, one_of(colours, random_)));
       need(goal.a, depth);
@@ -96,7 +103,7 @@ class Chain {
     if (depth == 0) return add_object(tile);
     const int index = set_.num_rules++;
     Rule rule;
-    rule.kind = static_cast<RuleKind>(1 + random_.below(num_rule_kinds - 1));
+    rule.kind = one_kind<RuleKind>(settings_.rules, random_);
     rule.product = tile;
     if (is_tile_near(rule.kind)) {
       need_both(rule.a, rule.b, depth - 1);
@@ -188,10 +195,12 @@ void turn(Kind& kind, Tile& a, Tile& b, Kind undirected, Kind up, Kind right, Ki
 }  // namespace
 
 int most_objects(const GeneratorSettings& settings) noexcept {
-  // Two of a goal, and one more for each rule of two inputs; without branches the chain alone has rules.
-  const int rules = settings.branching > 0 ? std::min(max_rules - settings.dead_ends, (2 << settings.max_depth) - 2)
-                                           : settings.max_depth;
-  return 2 + rules + settings.distractors;
+  // Those of the goal, and one more for each rule of two inputs; without branches the chain alone has rules.
+  const int of_goal = (settings.goals & goals_of_two) != 0 ? 2 : 1;
+  int rules = settings.branching > 0 ? std::min(max_rules - settings.dead_ends, (2 << settings.max_depth) - 2)
+                                     : settings.max_depth;
+  if ((settings.rules & rules_of_two) == 0) rules = 0;
+  return of_goal + rules + settings.distractors;
 }
 
 void check(const GeneratorSettings& settings) {
@@ -202,6 +211,9 @@ void check(const GeneratorSettings& settings) {
   require(settings.distractors >= 0 && settings.distractors <= max_distractors, "0 to 8 distractors",
           settings.distractors);
   require(settings.dead_ends >= 0 && settings.dead_ends <= max_dead_ends, "0 to 6 dead ends", settings.dead_ends);
+  const auto some_of = [](Kinds kinds, Kinds all) { return kinds != 0 && (kinds & ~all) == 0; };
+  require(some_of(settings.goals, all_goals), "kinds of goals that can be made", static_cast<int>(settings.goals));
+  require(some_of(settings.rules, all_rules), "kinds of rules", static_cast<int>(settings.rules));
 }
 
 std::uint64_t stream_seed(std::uint64_t seed, std::uint64_t first, std::uint64_t second) noexcept {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "xgrid/rules.h"
 
@@ -10,12 +11,29 @@ namespace twohot::xgrid {
 
 enum class Split : std::uint8_t { train, test };
 
+// A set of kinds of rules or of goals: bit k for the kind with number k.
+using Kinds = std::uint32_t;
+
+template <class Kind>
+constexpr Kinds kinds(std::initializer_list<Kind> members) noexcept {
+  Kinds bits = 0;
+  for (const Kind kind : members) bits |= Kinds{1} << static_cast<unsigned>(kind);
+  return bits;
+}
+
+// Goals of a position depend on the map.
+constexpr Kinds all_goals =
+    (Kinds{1} << num_goal_kinds) - 1 - kinds({GoalKind::none, GoalKind::tile_on_position, GoalKind::agent_on_position});
+constexpr Kinds all_rules = (Kinds{1} << num_rule_kinds) - 1 - kinds({RuleKind::none});
+
 struct GeneratorSettings {
   int min_depth = 0;  // rules one after the other before the goal can be reached, drawn from min_depth to max_depth
   int max_depth = 0;
-  int branching = 0;    // percent: how often the second input of a rule or goal is made by rules as well
-  int distractors = 0;  // objects that nothing needs
-  int dead_ends = 0;    // rules that use up what is needed where two objects are put together that need not be
+  int branching = 0;        // percent: how often the second input of a rule or goal is made by rules as well
+  int distractors = 0;      // objects that nothing needs
+  int dead_ends = 0;        // rules that use up what is needed where two objects are put together that need not be
+  Kinds goals = all_goals;  // drawn from, as often each
+  Kinds rules = all_rules;  // of those on the way to the goal
 };
 
 constexpr int max_depth = 8;

@@ -21,6 +21,7 @@ from twohot.envs.suites import xgrid
 from twohot.envs.vector.batched_trials import BatchedTrials
 from twohot.envs.vector.serial import allocate
 from twohot.envs.xgrid import BENCHMARKS, GOALS, RULES, SHAPES, Benchmark, RuleSet, XGridVector, draw, plan
+from twohot.envs.xgrid.benchmarks import MADE_GOALS, MADE_RULES
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -69,8 +70,23 @@ def test_no_held_out_task_is_a_training_task_but_for_its_dead_ends_and_each_of_t
             dead_ends = np.delete(rule_set.rules, needed, 0)
             harmless += [rule for rule in dead_ends if tuple(rule[1:3].tolist()) not in tiles]
     assert not tasks["train"] & tasks["test"]
-    assert len(tasks["test"]) > 2000
+    assert len(tasks["test"]) > (40 if name == "simple" else 2000)
     assert not harmless
+
+
+@pytest.mark.parametrize("depth", [0, 1, 4])
+def test_goals_and_rules_are_of_the_kinds_that_are_named(depth):
+    chosen = {"goals": ("agent near", "agent on tile"), "rules": ("agent hold", "agent near left")}
+    goals, rules, objects, _ = Benchmark(depth, depth, distractors=2, **chosen).arrays(0, 500)
+    assert {GOALS[kind].name for kind in goals[:, 0]} == set(chosen["goals"])
+    assert {RULES[kind].name for kind in np.unique(rules[:, :, 0])} - {"none"} == set(chosen["rules"] if depth else ())
+    # Of one input each: so one object to begin with, and the others.
+    assert (np.count_nonzero(objects[:, :, 0], axis=1) == 3).all()
+    XGridVector(1, Benchmark(depth, depth, distractors=2, **chosen), height=6, width=6).reset(seed=0)
+    # All kinds, named or not, are the same tasks.
+    named = Benchmark(2, 3, goals=MADE_GOALS, rules=MADE_RULES).arrays(0, 50)
+    for one, other in zip(named, Benchmark(2, 3).arrays(0, 50), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_plan_needs_its_rules_and_as_many_as_the_depth():
@@ -90,6 +106,7 @@ def test_a_plan_needs_its_rules_and_as_many_as_the_depth():
 @pytest.mark.parametrize(
     ("name", "options"),
     [
+        ("simple", {}),
         ("trivial", {}),
         ("small", {"rooms": 2}),
         ("medium", {"rooms": 4, "height": 13, "width": 13}),
@@ -129,6 +146,12 @@ def test_a_benchmark_has_all_kinds_and_a_task_is_a_number():
         deep.rule_set(1_000_000)
     with pytest.raises(ValueError, match="expected 0 to 8 distractors, got 9"):
         Benchmark(distractors=9).rule_set(0)
+    with pytest.raises(ValueError, match="goals: did you mean agent hold"):
+        Benchmark(goals=("agent holds",)).rule_set(0)
+    with pytest.raises(ValueError, match=r"rules: expected some of agent hold, .*, got 'none'"):
+        Benchmark(rules=("none",)).rule_set(0)
+    with pytest.raises(ValueError, match=r"goals: .*got 'agent on position'"):
+        Benchmark(goals=("agent on position",)).rule_set(0)
     words = str(RuleSet(np.array([5, 3, 1, 2, 6], np.uint8), np.array([[3, 3, 1, 4, 2, 1, 7]], np.uint8),
                         np.array([[3, 1]], np.uint8)))  # fmt: skip
     assert words == (

@@ -14,6 +14,8 @@ def _benchmark(draw: Draw) -> dict:
         "branching": draw.size(0, 50, 100),
         "distractors": draw.size(0, 3, 8),
         "dead_ends": draw.size(0, 2, 6),
+        "goals": draw.choice((), ("agent near",), ("tile near", "agent hold")),
+        "rules": draw.choice((), ("agent hold",), ("tile near left",)),
         "tasks": draw.size(1, 1000),
         "seed": draw.size(0, 2**64 - 1),
     }

@@ -119,20 +119,28 @@ def test_an_encoder_needs_something_to_see():
 # Grids and tokens
 
 
-def test_a_grid_encoder_equals_one_hot_formulas():
-    module = perturb(GridEncoder((3, 4, 2), 5).double(), 0.1)
+@pytest.mark.parametrize("channels", [32, 0])
+def test_a_grid_encoder_equals_one_hot_formulas(channels):
+    module = perturb(GridEncoder((3, 4, 2), 5, channels=channels).double(), 0.1)
     grids = integers(300, 6, 3, 4, 2, dtype=torch.int32) - 20
     actual = module(grids)
-    first, _, second, _ = module.network
     for row in range(6):
-        cells = torch.zeros(16, 3, 4, dtype=torch.float64)
+        hidden = torch.zeros(16, 3, 4, dtype=torch.float64)
         for i, j in np.ndindex(3, 4):
             one_hot = torch.zeros(512, dtype=torch.float64)
             for channel in range(2):
                 one_hot[256 * channel + min(max(int(grids[row, i, j, channel]), 0), 255)] = 1
-            cells[:, i, j] = one_hot @ module.table
-        hidden = leaky_relu(convolution(second, leaky_relu(convolution(first, cells))))
+            hidden[:, i, j] = one_hot @ module.table
+        if channels:
+            first, _, second, _ = module.network
+            hidden = leaky_relu(convolution(second, leaky_relu(convolution(first, hidden))))
         assert_accurate(actual[row].detach(), linear(module.project, hidden.flatten()).detach(), floor=1e4)
+
+
+def test_grids_are_encoded_as_asked_for():
+    space = Dict({"grid": Box(0, 9, (3, 4, 2), np.uint8)})
+    assert encoder(space).parts["grid"].project.in_features == 32 * 12
+    assert encoder(space, grids="linear").parts["grid"].project.in_features == 16 * 12
 
 
 def test_a_token_encoder_equals_a_gru_over_the_tokens_before_the_padding():

@@ -23,6 +23,7 @@ from twohot.studies.comparison_page import write_comparison, write_figure
 from twohot.studies.comparison_sources import comparison_of_runs, comparison_of_study
 from twohot.studies.comparison_tables import (
     aggregates_table,
+    attempts_table,
     differences_table,
     interval,
     markdown,
@@ -119,6 +120,45 @@ def test_aggregates_by_hand():
     # runs, interquartile mean, mean, median, optimality gap, tasks learnt
     assert found[0] == ["first", "2", "0.70", "0.70", "0.70", "0.30", "1.50"]
     assert found[1] == ["second", "2", "0.65", "0.65", "0.65", "0.38", "1.00"]
+
+
+def test_attempts_by_hand():
+    """Of the held-out maze; `alone` has trials of one attempt, so the same return at each."""
+    rows = random({"maze": 1.0})
+    rows += [row("random", 1, "maze", 1.0 * number, 0, kind="random", attempt=number) for number in (1, 2)]
+    rows += rows_of("several", {"maze": [6.0, 9.0]}, kind="held_out")
+    for number, returns in ((1, [2.0, 4.0]), (2, [5.0, 6.0])):
+        rows += rows_of("several", {"maze": returns}, kind="held_out", attempt=number)
+    rows += rows_of("alone", {"maze": [3.0, 3.5]}, kind="held_out")
+    measured = Measured(Comparison("", "", rows, {"several": {}, "alone": {}}))
+    assert measured.held_out_or_evaluation == "held_out"
+    found = attempts_table(measured, "held_out", "maze")
+    assert found.headings == ["setting", "attempt 1", "attempt 2", "last over first"]
+    assert texts(found) == [
+        ["several", "3.00", "5.50", "+2.50"],
+        ["alone", "3.25", "3.25", "0.00"],
+        ["uniformly random", "1.00", "2.00", ""],
+    ]
+    assert found.rows[0][-1].small == "2.00 to 3.00"
+    lines = markdown(measured)
+    assert lines.index("What was held out:") < lines.index("Return by attempt, maze, held out:")
+    assert lines[lines.index("Return by attempt, maze, held out:") + 2 :][:3] == found.markdown()[:3]
+
+
+def test_the_figure_has_a_panel_for_each_task_with_attempts():
+    rows = [*ROWS]
+    for number in (1, 2, 3):
+        rows += rows_of("first", {"maze": [number / 3, number / 2]}, attempt=number)
+    drawn = comparison_figures.summary_figure(Measured(replace(COMPARISON, rows=rows)))
+    panels = [axes for part in drawn.subfigs for axes in part.axes]
+    assert [axes.get_xlabel() for axes in panels][-1] == "attempt"
+    assert len(panels) == 3
+    (line,) = [line for line in panels[-1].lines if len(line.get_xdata()) == 3 and line.get_linestyle() == "-"][:1]
+    np.testing.assert_allclose(line.get_ydata(), [5 / 12, 5 / 6, 5 / 4])
+    assert (
+        len([axes for part in comparison_figures.summary_figure(Measured(COMPARISON)).subfigs for axes in part.axes])
+        == 2
+    )
 
 
 def test_differences_by_hand():

@@ -156,6 +156,16 @@ void test_what_is_refused() {
 }
 
 void test_rule_sets() {
+  for (const Kinds wrong : {Kinds{0}, kinds({GoalKind::agent_hold, GoalKind::agent_on_position}), Kinds{1} << 20}) {
+    GeneratorSettings own;
+    own.goals = wrong;
+    CHECK(throws<std::invalid_argument>([&] { check(own); }));
+  }
+  for (const Kinds wrong : {Kinds{0}, kinds({RuleKind::none, RuleKind::agent_hold}), Kinds{1} << num_rule_kinds}) {
+    GeneratorSettings own;
+    own.rules = wrong;
+    CHECK(throws<std::invalid_argument>([&] { check(own); }));
+  }
   const GeneratorSettings settings{0, 6, 60, 5, 4};
   std::set<std::uint64_t> train, test;
   int most = 0;

@@ -88,6 +88,7 @@ def _timestep(config: AgentConfig, observation_space: spaces.Dict, action_space:
         layers=config.encoder_layers,
         width=config.width,
         images=config.images,
+        grids=config.grids,
         random_shift=RandomShift(config.random_shift, config.random_shift_fraction, config.random_shift_by),
         vocabulary=config.vocabulary,
         normalize=config.normalize,

@@ -22,6 +22,8 @@ class AgentConfig:
     """Network that encodes a step: default, which takes any observation, or a name that you registered."""
     images: Literal["impala", "nature", "drq"] = "impala"
     """Convolutional network for images."""
+    grids: Literal["convolutional", "linear"] = "convolutional"
+    """Network for grids of integers: two convolutions and a linear layer, or the linear layer alone."""
     random_shift: int = 4
     """Largest shift of images, in pixels, drawn at random in training (DrQ); 0 leaves them."""
     random_shift_fraction: float = 0.75

@@ -1,4 +1,4 @@
-"""Small grids of integers, such as the maps of MiniGrid: what is in each cell, then two convolutions."""
+"""Small grids of integers, such as the maps of MiniGrid: what is in each cell, then convolutions or not."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ VALUES = 256
 class GridEncoder(nn.Module):
     """The sum of one learned row for each channel's value, two 3 x 3 convolutions that keep the size, one linear layer.
 
-    The rows are what a 1 x 1 convolution makes of one-hot channels.
+    The rows are what a 1 x 1 convolution makes of one-hot channels. Without convolutions the linear layer sees all
+    cells' rows: a tenth of the work, for views of an agent in which a few cells say it all.
 
     Args:
-        shape: H, W, C. outputs: of the linear layer. width: of the rows. channels: of the convolutions.
+        shape: H, W, C. outputs: of the linear layer. width: of the rows. channels: of the convolutions; 0: none.
     """
 
     first: Tensor
@@ -28,13 +29,17 @@ class GridEncoder(nn.Module):
         height, columns, parts = shape
         self.table = nn.Parameter(torch.randn(parts * VALUES, width) / parts**0.5)
         self.register_buffer("first", VALUES * torch.arange(parts), persistent=False)
-        self.network = nn.Sequential(
-            nn.Conv2d(width, channels, 3, padding=1),
-            nn.LeakyReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.LeakyReLU(inplace=True),
-        )
-        self.project = nn.Linear(channels * height * columns, outputs)
+        self.network = nn.Sequential()
+        if channels:
+            self.network.extend(
+                (
+                    nn.Conv2d(width, channels, 3, padding=1),
+                    nn.LeakyReLU(inplace=True),
+                    nn.Conv2d(channels, channels, 3, padding=1),
+                    nn.LeakyReLU(inplace=True),
+                )
+            )
+        self.project = nn.Linear((channels or width) * height * columns, outputs)
 
     def forward(self, grids: Tensor) -> Tensor:
         """grids [M, H, W, C] integers to [M, outputs]."""

@@ -65,7 +65,8 @@ class TimestepEncoder(TimestepNetwork):
     Args:
         observation_space: what is seen; vectors are taken in the order of their names. action_space: of the action.
         hidden, layers: of the MLP. width: E, the embedding.
-        images: the network for images, a name of `twohot.nets.images.NETWORKS`. random_shift: of images in training.
+        images: the network for images, a name of `twohot.nets.images.NETWORKS`. grids: whether those for grids have
+            convolutions. random_shift: of images in training.
         vocabulary: different tokens.
         normalize: whether vectors are normalised by running statistics. normalization: by which.
         previous_action, previous_reward: whether they are shown. excluded_keys: of the observation.
@@ -83,6 +84,7 @@ class TimestepEncoder(TimestepNetwork):
         layers: int,
         width: int,
         images: str = "impala",
+        grids: Literal["convolutional", "linear"] = "convolutional",
         random_shift: RandomShift | None = None,
         vocabulary: int = 256,
         normalize: bool = True,
@@ -112,7 +114,9 @@ class TimestepEncoder(TimestepNetwork):
             if kind == "image":
                 self.parts[module_key(name)] = ImageEncoder(shape_of(shown[name]), hidden, images)
             elif kind == "grid":
-                self.parts[module_key(name)] = GridEncoder(shape_of(shown[name]), hidden)
+                self.parts[module_key(name)] = GridEncoder(
+                    shape_of(shown[name]), hidden, channels=32 if grids == "convolutional" else 0
+                )
             elif kind == "tokens":
                 self.parts[module_key(name)] = TokenEncoder(vocabulary, hidden)
 

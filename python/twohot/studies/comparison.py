@@ -124,6 +124,17 @@ class Measured:
         found = {seed: self.series(setting, seed, kind, task, attempt) for seed in self.runs.get(setting, ())}
         return {seed: rows[-1] for seed, rows in found.items() if rows}
 
+    def last_by_attempt(self, setting: str, kind: str, task: str) -> dict[int, dict[int, StudyRow]]:
+        """`last` of each of a task's attempts; of a setting whose trials are single attempts, of that for each one."""
+        numbers = self.attempts(kind, task)
+        found = {number: self.last(setting, kind, task, number) for number in numbers}
+        return found if any(found.values()) else dict.fromkeys(numbers, self.last(setting, kind, task))
+
+    @property
+    def held_out_or_evaluation(self) -> str:
+        """The kind of evaluation that says most: of what was held out, where anything was."""
+        return "held_out" if self.tasks("held_out") else "evaluation"
+
     def random(self, task: str, attempt: int | None = None) -> float | None:
         """Mean return of the uniformly random policy over the seeds; None where it was not measured."""
         found = self._random.get((task, attempt))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -15,16 +16,20 @@ from twohot.reports.palette import SETTINGS, SHAPES, light
 from twohot.reports.results import RANDOM_POLICY
 from twohot.studies import statistics
 from twohot.studies.comparison import Curve, Measured
+from twohot.studies.comparison_tables import shown_attempts
 from twohot.studies.statistics import estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
 
 RANDOM = "chance"
 RANDOM_KEY = (RANDOM_POLICY, RANDOM, "dashed")
 THRESHOLDS = 101
 WIDEST_PROFILE = (-0.5, 1.5)
 """Scores between which performance profiles are drawn."""
+MAX_ATTEMPT_PANELS = 4
+"""Tasks of the summary figure whose returns by attempt are drawn."""
 
 
 class Look(NamedTuple):
@@ -108,26 +113,12 @@ def _with_random(value: float | None, x: list[float], lines: list[Line]) -> list
 
 def attempt_curves(measured: Measured, kind: str) -> str:
     """A panel for each task with several attempts: mean return by attempt at the last evaluation; empty without any."""
-    look = looks(measured)
     tasks = [task for task in measured.tasks(kind) if measured.attempts(kind, task)]
     columns = min(side_by_side(len(tasks)), 3)
     panels = []
     for task in tasks:
-        numbers = measured.attempts(kind, task)
-        random = {number: measured.random(task, number) for number in numbers}
-        known = {number: value for number, value in random.items() if value is not None}
-        chance = Line(list(known), list(known.values()), RANDOM, dashed=True, width=1.2, name=RANDOM_POLICY)
-        lines = [chance] if known else []
-        for setting in measured.runs:
-            found = {number: measured.last(setting, kind, task, number) for number in numbers}
-            runs = sorted(set.intersection(*(set(last) for last in found.values())))
-            if not runs:
-                continue
-            returns = np.array([[found[number][seed].return_ for number in numbers] for seed in runs])
-            means = estimate(lambda values: values.mean(-2), returns, paired=True)
-            band = None if means.low is None else (means.low.tolist(), means.high.tolist())
-            lines.append(_line(setting, Curve(numbers, means.value.tolist(), band), look[setting]))
         title = f"Return by attempt on {task}"
+        lines = _attempt_lines(measured, kind, task)
         svg = figures.curves(title, lines, "attempt", columns, y_label="mean return", integer=True)
         panels.append((task, svg))
     caption = (
@@ -135,6 +126,26 @@ def attempt_curves(measured: Measured, kind: str) -> str:
         "over runs, bootstrapped. A line that rises means that the agent uses what it found out in earlier attempts."
     )
     return figure(panels, caption, keys(measured), columns) if panels else ""
+
+
+def _attempt_lines(measured: Measured, kind: str, task: str) -> list[Line]:
+    """Last return by attempt of every setting and of the uniformly random policy; a setting of one attempt is level."""
+    look = looks(measured)
+    numbers = measured.attempts(kind, task)
+    random = {number: measured.random(task, number) for number in numbers}
+    known = {number: value for number, value in random.items() if value is not None}
+    chance = Line(list(known), list(known.values()), RANDOM, dashed=True, width=1.2, name=RANDOM_POLICY)
+    lines = [chance] if known else []
+    for setting in measured.runs:
+        found = measured.last_by_attempt(setting, kind, task)
+        runs = sorted(set.intersection(*(set(last) for last in found.values())))
+        if not runs:
+            continue
+        returns = np.array([[found[number][seed].return_ for number in numbers] for seed in runs])
+        means = estimate(lambda values: values.mean(-2), returns, paired=True)
+        band = None if means.low is None else (means.low.tolist(), means.high.tolist())
+        lines.append(_line(setting, Curve(numbers, means.value.tolist(), band), look[setting]))
+    return lines
 
 
 def profiles(measured: Measured) -> str:
@@ -164,17 +175,28 @@ def profiles(measured: Measured) -> str:
 def summary_figure(measured: Measured) -> Figure:
     """Scores by task and setting beside the mean score over steps, for a page of its own; 10 inches wide.
 
-    Without scores, or with a single evaluation, the part that needs them is left out.
+    Without scores, or with a single evaluation, the part that needs them is left out. Where trials have several
+    attempts, returns by attempt stand below, of what was held out if anything was, on the first `MAX_ATTEMPT_PANELS`
+    tasks.
     """
     curves = [line for line in _score_lines(measured) if len(line.x) > 1]
     tasks = measured.scored_tasks if measured.scores else []
     shown = [*["tasks"] * bool(tasks), *["curves"] * bool(curves)]
     settings = list(measured.scores)
     height = max(2.6, 0.6 + 0.125 * len(tasks) * (len(settings) + 1))
-    figure = Figure(figsize=(10, height + 0.25 * -(-len(settings) // 3)), facecolor=light("card"), layout="constrained")
+    height += 0.25 * -(-len(settings) // 3)
+    kind = measured.held_out_or_evaluation
+    by_attempt = [task for task in measured.tasks(kind) if measured.attempts(kind, task)][:MAX_ATTEMPT_PANELS]
+    rows = [height] * bool(shown) + [2.4] * bool(by_attempt)
+    figure = Figure(figsize=(10, sum(rows) or height), facecolor=light("card"), layout="constrained")
+    if not rows:
+        return figure
+    parts = figure.subfigures(len(rows), 1, height_ratios=rows, squeeze=False, facecolor="none")[:, 0]
+    if by_attempt:
+        _draw_attempts(parts[-1], measured, kind, by_attempt)
     if not shown:
         return figure
-    panels = dict(zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True))
+    panels = dict(zip(shown, parts[0].subplots(1, len(shown), squeeze=False)[0], strict=True))
     if tasks:
         _draw_tasks(panels["tasks"], measured)
     if curves:
@@ -185,6 +207,17 @@ def summary_figure(measured: Measured) -> Figure:
         axes.set_title("mean score over training, 95 % interval", fontsize=9, loc="left", color=light("ink"))
     _legend(figure, measured, settings)
     return figure
+
+
+def _draw_attempts(part: SubFigure, measured: Measured, kind: str, tasks: Sequence[str]) -> None:
+    """A panel a task: return by attempt, with the uniformly random policy."""
+    for axes, task in zip(part.subplots(1, len(tasks), squeeze=False, sharey=True)[0], tasks, strict=True):
+        pictures.style(axes, "attempt", 5)
+        pictures.draw_lines(axes, _attempt_lines(measured, kind, task), figures.MAX_LINE[2])
+        axes.set_xticks(shown_attempts(measured.attempts(kind, task)))
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        title = f"{pictures.literal(task)}{', held out' if kind == 'held_out' else ''}: return"
+        axes.set_title(title, fontsize=9, loc="left", color=light("ink"))
 
 
 def _draw_tasks(axes: Axes, measured: Measured) -> None:

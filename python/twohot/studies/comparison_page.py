@@ -21,6 +21,7 @@ NO_SCORES = (
     "no reference scores, and not every evaluation tells successes. In a study's file, [best] names a best known "
     "return for each task."
 )
+ATTEMPTS_NOTE = "A run whose trials are single attempts has the same return at each."
 DIFFERENCES_NOTE = (
     "The probability of improvement is that with which a run of the first setting has a higher score than one of the "
     "second, a mean over tasks (Agarwal et al. 2021). Differences are first less second, over the seeds of both, "
@@ -87,11 +88,13 @@ def comparison_page(measured: Measured) -> str:
         sections += [
             ("Returns over training", drawn.task_curves(measured, "evaluation")),
             ("Results by task", _tasks(measured, "evaluation")),
-            ("Results by attempt", _attempts(measured)),
+            ("Results by attempt", _attempts(measured, "evaluation")),
         ]
         if measured.tasks("held_out"):
-            held_out = f"{drawn.task_curves(measured, 'held_out')}\n{_tasks(measured, 'held_out')}"
-            sections.append(("What was held out", held_out))
+            held_out = [drawn.task_curves(measured, "held_out"), _tasks(measured, "held_out")]
+            if any(measured.attempts("held_out", task) for task in measured.tasks("held_out")):
+                held_out.append(_attempts(measured, "held_out"))
+            sections.append(("What was held out", "\n".join(held_out)))
         if measured.scores:
             sections.append(("Performance profiles", drawn.profiles(measured)))
     return document(comparison.title, _facts(measured), sections, "twohot comparison", comparison.summary)
@@ -155,14 +158,15 @@ def _tasks(measured: Measured, kind: str) -> str:
     )
 
 
-def _attempts(measured: Measured) -> str:
-    parts = [drawn.attempt_curves(measured, "evaluation")]
-    for task in measured.tasks():
-        if measured.attempts("evaluation", task):
-            parts += [f"<h3>{breakable(task)}</h3>", tables.attempts_table(measured, "evaluation", task).html()]
+def _attempts(measured: Measured, kind: str) -> str:
+    parts = [drawn.attempt_curves(measured, kind)]
+    for task in measured.tasks(kind):
+        if measured.attempts(kind, task):
+            parts += [f"<h3>{breakable(task)}</h3>", tables.attempts_table(measured, kind, task).html()]
     if not parts[0]:
         return missing("A trial of these runs is a single attempt, so there is nothing to compare across attempts.")
-    return _note("\n".join(parts), "Mean raw return at each run's last evaluation.", _intervals(measured))
+    about = "Mean raw return at each run's last evaluation."
+    return _note("\n".join(parts), about, ATTEMPTS_NOTE, _intervals(measured))
 
 
 def _intervals(measured: Measured) -> str:

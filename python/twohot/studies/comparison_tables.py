@@ -173,16 +173,24 @@ def _mean(values: Sequence[float | None], form: Form = format_number) -> Cell | 
 
 
 def attempts_table(measured: Measured, kind: str, task: str) -> ComparisonTable:
-    """Last return by attempt at a task, of every setting and of the uniformly random policy."""
+    """Last return by attempt at a task, of every setting and of the uniformly random policy, and what attempts gain.
+
+    A setting whose trials are single attempts has one for all.
+    """
     numbers = shown_attempts(measured.attempts(kind, task))
     rows = []
     for setting in measured.runs:
-        found = [measured.last(setting, kind, task, number).values() for number in numbers]
-        rows.append([setting, *(_mean([row.return_ for row in last]) for last in found)])
+        found = measured.last_by_attempt(setting, kind, task)
+        first, last = found[numbers[0]], found[numbers[-1]]
+        gains = np.array([[last[seed].return_ - first[seed].return_] for seed in first if seed in last])
+        gain = interval(estimate(statistics.mean, gains), format_number, sign=True) if len(gains) else NOTHING
+        cells = [_mean([row.return_ for row in found[number].values()]) for number in numbers]
+        rows.append([setting, *cells, gain])
     random = [measured.random(task, number) for number in numbers]
     if any(value is not None for value in random):
-        rows.append([RANDOM_POLICY, *map(format_number, random)])
-    return ComparisonTable(["setting", *(f"attempt {number}" for number in numbers)], rows, style="wide stacked")
+        rows.append([RANDOM_POLICY, *map(format_number, random), ""])
+    headings = ["setting", *(f"attempt {number}" for number in numbers), "last over first"]
+    return ComparisonTable(headings, rows, style="wide stacked")
 
 
 def shown_attempts(numbers: Sequence[int]) -> list[int]:
@@ -193,13 +201,13 @@ def shown_attempts(numbers: Sequence[int]) -> list[int]:
     return [numbers[place] for place in places]
 
 
-def scores_by_task(measured: Measured) -> ComparisonTable:
+def scores_by_task(measured: Measured, kind: str = "evaluation") -> ComparisonTable:
     """A column a setting: its mean score, or return where there are no scores, on each task with its interval."""
     rows = []
-    for task in measured.tasks():
+    for task in measured.tasks(kind):
         cells: list[Cell | str] = [task]
         for setting in measured.runs:
-            last = list(measured.last(setting, "evaluation", task).values())
+            last = list(measured.last(setting, kind, task).values())
             if measured.scale is None:
                 cells.append(_mean([row.return_ for row in last]))
             else:
@@ -217,6 +225,13 @@ def markdown(measured: Measured) -> list[str]:
         lines += ["", *aggregates_table(measured).markdown()]
     if len(measured.scores) > 1:
         lines += ["", *differences_table(measured).markdown()]
+    if measured.tasks("held_out"):
+        lines += ["", "What was held out:", "", *scores_by_task(measured, "held_out").markdown()]
+    kind = measured.held_out_or_evaluation
+    for task in measured.tasks(kind):
+        if measured.attempts(kind, task):
+            held_out = ", held out" if kind == "held_out" else ""
+            lines += ["", f"Return by attempt, {task}{held_out}:", "", *attempts_table(measured, kind, task).markdown()]
     counts = sorted({len(seeds) for seeds in measured.runs.values()})
     about = f"{' or '.join(map(str, counts))} runs of each setting, last evaluation"
     scale = "Raw returns." if measured.scale is None else measured.scale.about

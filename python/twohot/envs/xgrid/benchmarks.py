@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from twohot import _native
 from twohot.envs.xgrid.checks import SEED, Split, integer, split_name
-from twohot.envs.xgrid.rules import RuleSet
+from twohot.envs.xgrid.rules import GOALS, RULES, Kind, RuleSet
+from twohot.text import did_you_mean
 
 MOST_TASKS = 2**31
+MADE_GOALS = tuple(kind.name for kind in GOALS if kind.inputs and "position" not in kind.inputs)
+MADE_RULES = tuple(kind.name for kind in RULES if kind.inputs)
+"""Kinds that rule sets are made of."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class Benchmark:
         distractors: objects that nothing needs, up to 8.
         dead_ends: rules that use up what is needed, where two objects are put together that need not be; up to 6. Some
             are never set off, where there are too few objects for all.
+        goals, rules: names of the kinds of goals, and of the rules on the way there, that are drawn from
+            (`twohot.envs.xgrid.GOALS`, `RULES`); none: all kinds, but for goals of a position.
         tasks: how many there are in each split. seed: of the stream of rule sets.
     """
 
@@ -33,6 +40,8 @@ class Benchmark:
     branching: int = 0
     distractors: int = 0
     dead_ends: int = 0
+    goals: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
     tasks: int = 1_000_000
     seed: int = 0
 
@@ -40,7 +49,8 @@ class Benchmark:
     def generator(self) -> list[int]:
         """As the native module has it."""
         names = ("min_depth", "max_depth", "branching", "distractors", "dead_ends")
-        return [integer(name, getattr(self, name)) for name in names]
+        kinds = _bits("goals", self.goals, MADE_GOALS, GOALS), _bits("rules", self.rules, MADE_RULES, RULES)
+        return [*(integer(name, getattr(self, name)) for name in names), *kinds]
 
     def at_depth(self, depth: int) -> Benchmark:
         """The same with tasks of one depth."""
@@ -67,7 +77,22 @@ class Benchmark:
         return _native.xgrid_rule_sets(self.generator, seed=seed, first=first, count=count, split=split_name(split))
 
 
+def _bits(what: str, names: Sequence[str], made: Sequence[str], kinds: Sequence[Kind]) -> int:
+    """A bit for each of the named kinds, at its number; for all that are made where none is named."""
+    for name in names:
+        if name not in made:
+            raise ValueError(f"{what}: {did_you_mean(name, made)}expected some of {', '.join(made)}, got {name!r}")
+    chosen = set(names or made)
+    return sum(1 << number for number, kind in enumerate(kinds) if kind.name in chosen)
+
+
 BENCHMARKS: dict[str, Benchmark] = {
+    "simple": Benchmark(
+        goals=("agent hold", "agent on tile", "agent near"),
+        rules=("agent hold", "agent near"),
+        distractors=3,
+        seed=5,
+    ),
     "trivial": Benchmark(distractors=3, seed=1),
     "small": Benchmark(min_depth=1, max_depth=1, distractors=2, dead_ends=1, seed=2),
     "medium": Benchmark(min_depth=1, max_depth=3, branching=30, distractors=3, dead_ends=2, seed=3),
@@ -75,5 +100,5 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 """A million tasks for training and a million others for testing each.
 
-Those of "trivial" have some 3,200 goals a split, and differ in objects beyond that.
+Those of "trivial" have some 3,200 goals a split, those of "simple" 55, and differ in objects beyond that.
 """
