@@ -302,7 +302,7 @@ def test_a_state_after_the_end_of_an_attempt_can_be_put_back():
 
 def test_what_a_vector_refuses(tmp_path):
     for options, words in (
-        ({"benchmark": "tiny"}, "expected a benchmark, trivial, small, medium, deep, got 'tiny'"),
+        ({"benchmark": "tiny"}, "expected a benchmark, simple, trivial, small, medium, deep, got 'tiny'"),
         ({"rooms": 5}, "expected 1, 2, 4, 6 or 9 rooms, got 5"),
         ({"height": 4}, "expected a grid of 5 to 64 cells on a side, got 4 x 9"),
         ({"view": 4}, "expected an odd view from 3 to 31, or 0 for the whole grid, got 4"),
@@ -397,11 +397,34 @@ def test_attempts_share_the_rules_and_splits_share_none():
         assert batch.observe()["grid"].shape == grid.shape == (1, 5, 5, 2)
 
 
+def test_a_reset_step_shows_how_an_attempt_ended():
+    """The same worlds with and without: the step after an attempt's end pays nothing and changes nothing."""
+    names = "simple-r1-6x6-steps9", "simple-r1-6x6-steps9-reset-step"
+    batch, random = xgrid.make_mixed_batch(names, "train", 400), np.random.default_rng(3)
+    for index in range(400):
+        batch.choose(index, index % 2)
+        batch.reset(index, np.random.default_rng(index // 2))
+    over, paid = np.zeros((2, 400), bool)
+    for _ in range(10):
+        before = batch.observe()["grid"]
+        reward, terminated, _ = batch.step(np.repeat(random.integers(6, size=200), 2))
+        after = batch.observe()["grid"]
+        plain, late = terminated[::2] & ~over[::2], terminated[1::2] & ~over[1::2]
+        np.testing.assert_array_equal(late, paid[1::2])  # those that ended one step before
+        np.testing.assert_array_equal(before[1::2][late], after[1::2][late])
+        assert not reward[1::2][late].any()
+        paid = np.zeros(400, bool)
+        paid[1::2] = plain
+        np.testing.assert_array_equal(reward[1::2][plain], reward[::2][plain])
+        over |= terminated
+    assert over.all()
+
+
 @pytest.mark.parametrize(
     ("task", "words"),
     [
         ("small", "expected BENCHMARK-rROOMS-WIDTHxHEIGHT"),
-        ("tiny-r1-9x9", "one of trivial, small, medium, deep"),
+        ("tiny-r1-9x9", "one of simple, trivial, small, medium, deep"),
         ("small-r3-9x9", "expected 1, 2, 4, 6 or 9 rooms, got 3"),
         ("deep-r1-7x7", "make the grid larger"),
         ("small-r1-9x9-view0", "expected an odd view, got 0"),

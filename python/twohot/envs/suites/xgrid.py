@@ -27,15 +27,17 @@ TASKS = (
 NAME = re.compile(
     r"(?P<benchmark>[a-z]+)-r(?P<rooms>\d+)-(?P<width>\d+)x(?P<height>\d+)"
     r"(-depth(?P<depth>\d+))?(-steps(?P<steps>\d+))?(-view(?P<view>\d+))?(?P<locked>-locked)?"
+    r"(?P<reset_step>-reset-step)?"
 )
-GRAMMAR = "BENCHMARK-rROOMS-WIDTHxHEIGHT[-depthDEPTH][-stepsSTEPS][-viewVIEW][-locked]"
+GRAMMAR = "BENCHMARK-rROOMS-WIDTHxHEIGHT[-depthDEPTH][-stepsSTEPS][-viewVIEW][-locked][-reset-step]"
 VIEW = 5
 
 
 class XGridBatch(EnvBatch):
     """Grid worlds of any of some tasks, whose attempts share rules and goal; each attempt has another map.
 
-    An attempt ends at the goal or when its time is up, which terminates: the reward shows the clock.
+    An attempt ends at the goal or when its time is up, which terminates: the reward shows the clock. In tasks
+    `-reset-step` it ends one step later, which shows how it ended: that step ignores its action and pays 0.
 
     Observation: "grid" uint8 [view, view, 2], what is ahead, and in the agent's own cell what it carries; "direction"
     float32 [4], one-hot: up, right, down, left. Actions: those of `twohot.envs.xgrid.ACTIONS`.
@@ -52,6 +54,8 @@ class XGridBatch(EnvBatch):
     def __init__(self, num_envs: int, tasks: Sequence[str], split: Split) -> None:
         super().__init__(num_envs)
         arguments = [parse(task) for task in tasks]
+        self._reset_step = np.array([own.pop("reset_step") for own in arguments])
+        self._ended = np.zeros(num_envs, bool)
         views = sorted({own["view"] for own in arguments})
         if len(views) > 1:
             raise UnknownEnvironmentError(f"xgrid: expected tasks of one view, got views {views} in {', '.join(tasks)}")
@@ -78,7 +82,7 @@ class XGridBatch(EnvBatch):
 
     def reset(self, index: int, random: np.random.Generator, *, new_task: bool = True) -> None:
         self._worlds[self._task[index]].begin(index, int(random.integers(2**63)), new_task)
-        self.success[index] = False
+        self.success[index] = self._ended[index] = False
 
     def observe(self) -> dict[str, np.ndarray]:
         directions = np.empty((len(self._worlds), self.num_envs), np.uint8)
@@ -104,7 +108,10 @@ class XGridBatch(EnvBatch):
             )
         chosen = self._task, self._index
         self.success = self._terminated[chosen]
-        return self._reward[chosen], self.success | self._truncated[chosen], np.zeros(self.num_envs, bool)
+        ended = self.success | self._truncated[chosen]
+        over = ended & (self._ended | ~self._reset_step[self._task])
+        self._ended = ended  # such a world stands still
+        return self._reward[chosen], over, np.zeros(self.num_envs, bool)
 
     def picture(self, index: int) -> np.ndarray:
         task = self._task[index]
@@ -112,7 +119,7 @@ class XGridBatch(EnvBatch):
 
 
 def parse(task: str) -> dict[str, Any]:
-    """Arguments of `XGridVector` that the name of a task stands for.
+    """Arguments of `XGridVector` that the name of a task stands for, and `reset_step`.
 
     Raises:
         UnknownEnvironmentError: it is none.
@@ -136,6 +143,7 @@ def parse(task: str) -> dict[str, Any]:
         "locked": found["locked"] is not None,
         "view": int(found["view"] or VIEW),
         "max_steps": int(found["steps"] or 0),
+        "reset_step": found["reset_step"] is not None,
     }
 
 
