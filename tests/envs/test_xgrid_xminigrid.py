@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 STEPS = Path(__file__).parent.parent / "helpers" / "xminigrid_steps.py"
-REQUIRED = os.environ.get("TWOHOT_REQUIRE_XMINIGRID") == "1" and sys.version_info >= (3, 11)
+REQUIRED = os.environ.get("TWOHOT_REQUIRE_JAX") == "1" and sys.version_info >= (3, 11)
 
 
 @pytest.mark.skipif(not REQUIRED and find_spec("xminigrid") is None, reason="needs xminigrid")

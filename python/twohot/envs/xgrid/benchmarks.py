@@ -13,6 +13,7 @@ from twohot.envs.xgrid.rules import GOALS, RULES, Kind, RuleSet
 from twohot.text import did_you_mean
 
 MOST_TASKS = 2**31
+MOST_RULES = 18
 MADE_GOALS = tuple(kind.name for kind in GOALS if kind.inputs and "position" not in kind.inputs)
 MADE_RULES = tuple(kind.name for kind in RULES if kind.inputs)
 """Kinds that rule sets are made of."""
@@ -51,6 +52,22 @@ class Benchmark:
         names = ("min_depth", "max_depth", "branching", "distractors", "dead_ends")
         kinds = _bits("goals", self.goals, MADE_GOALS, GOALS), _bits("rules", self.rules, MADE_RULES, RULES)
         return [*(integer(name, getattr(self, name)) for name in names), *kinds]
+
+    @property
+    def most_rules(self) -> int:
+        """The most that a task may have."""
+        return self._chained + self.dead_ends
+
+    @property
+    def most_objects(self) -> int:
+        """The most that a task may have: two of the goal, and one more for each rule of two inputs."""
+        return 2 + self._chained + self.distractors
+
+    @property
+    def _chained(self) -> int:
+        """The most rules on the way to a goal."""
+        tree = 2 ** (self.max_depth + 1) - 2
+        return min(MOST_RULES - self.dead_ends, tree) if self.branching else self.max_depth
 
     def at_depth(self, depth: int) -> Benchmark:
         """The same with tasks of one depth."""

@@ -1,0 +1,150 @@
+"""Where rule sets come from: made by `twohot.envs.xgrid`, or files that XLand-MiniGrid has downloaded."""
+
+from __future__ import annotations
+
+import bz2
+import pickle
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from twohot.envs.registry import UnknownEnvironmentError
+from twohot.envs.vector.jax_batch import HiddenTasks
+from twohot.envs.xgrid.benchmarks import Benchmark
+from twohot.envs.xgrid.checks import Split
+from twohot.envs.xgrid.rules import RuleSet
+
+RULE_WIDTHS = (1, 2, 4, 8, 12, 18)
+"""How many rules a step looks at: the least that are enough for all that are being played. Each is compiled once."""
+TRAIN_SHARE = 0.8
+"""Of a downloaded benchmark's rule sets, in an order that is drawn from seed 0."""
+
+
+class Source(Protocol):
+    """Attributes: most_rules, most_objects: of a rule set. `draw` gives goal [5], rules [n, 7], objects [m, 2]."""
+
+    most_rules: int
+    most_objects: int
+
+    def draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+
+
+class Made:
+    """Rule sets of a benchmark of `twohot.envs.xgrid`, made when they are drawn. A ValueError if it has none."""
+
+    def __init__(self, benchmark: Benchmark, split: Split) -> None:
+        benchmark.rule_set(0, split)
+        self._benchmark = benchmark
+        self._split: Split = split
+        self.most_rules, self.most_objects = benchmark.most_rules, benchmark.most_objects
+
+    def draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        number = int(random.integers(self._benchmark.tasks))
+        goals, rules, objects, _ = self._benchmark.arrays(number, 1, self._split)
+        return goals[0], rules[0, : self.most_rules], objects[0, : self.most_objects]
+
+
+class Downloaded:
+    """Rule sets of a benchmark that XLand-MiniGrid has downloaded, none of which is in both splits."""
+
+    def __init__(self, name: str, split: Split) -> None:
+        self._goals, self._rules, self._objects, order = _downloaded(name)
+        train = round(TRAIN_SHARE * len(order))
+        self._numbers = order[:train] if split == "train" else order[train:]
+        self.most_rules, self.most_objects = self._rules.shape[1], self._objects.shape[1]
+
+    def draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        number = self._numbers[random.integers(len(self._numbers))]
+        return self._goals[number], self._rules[number], self._objects[number]
+
+
+class RuleSets(HiddenTasks):
+    """The rule sets that environments play.
+
+    Args:
+        num_envs: number of environments. source: what they are drawn from.
+
+    Attributes:
+        goals: uint8 [num_envs, 5]. rules: uint8 [num_envs, most, 7]. objects: uint8 [num_envs, most, 2].
+    """
+
+    def __init__(self, num_envs: int, source: Source) -> None:
+        self._source = source
+        self.goals = np.zeros((num_envs, 5), np.uint8)
+        self.rules = np.zeros((num_envs, source.most_rules, 7), np.uint8)
+        self.objects = np.zeros((num_envs, source.most_objects, 2), np.uint8)
+
+    def draw(self, index: int, random: np.random.Generator) -> None:
+        self.goals[index], self.rules[index], self.objects[index] = self._source.draw(random)
+
+    def to_begin(self, indices: np.ndarray) -> np.ndarray:
+        return self.objects[indices]
+
+    def to_step(self) -> tuple[np.ndarray, np.ndarray]:
+        used = np.flatnonzero(self.rules[:, :, 0].any(0))
+        most = int(used[-1]) + 1 if len(used) else 0
+        width = next((width for width in RULE_WIDTHS if width >= most), most)
+        padding = max(0, width - self.rules.shape[1])
+        return self.goals, np.pad(self.rules[:, :width], ((0, 0), (0, padding), (0, 0)))
+
+    def rule_set(self, index: int) -> RuleSet:
+        """What an environment plays."""
+        rules, objects = self.rules[index], self.objects[index]
+        return RuleSet(self.goals[index].copy(), rules[rules[:, 0] > 0], objects[objects[:, 0] > 0])
+
+
+class _ArraysAlone(pickle.Unpickler):
+    """Reads arrays of numpy and of JAX, as numpy's, and nothing that would execute."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        if module_name.partition(".")[0] not in ("jax", "numpy") or global_name not in _ARRAYS:
+            raise pickle.UnpicklingError(f"expected arrays alone, got {module_name}.{global_name}")
+        return _ARRAYS[global_name]
+
+
+def _numpy_array(make: Any, arguments: Any, state: Any, _: Any) -> np.ndarray:
+    array = make(*arguments)
+    array.__setstate__(state)
+    return array
+
+
+_ARRAYS = {
+    "_frombuffer": np.zeros(1).__reduce_ex__(5)[0],
+    "_reconstruct": np.zeros(0).__reduce__()[0],
+    "_reconstruct_array": _numpy_array,
+    "dtype": np.dtype,
+    "ndarray": np.ndarray,
+}
+
+
+@cache
+def _downloaded(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Goals, rules and objects of a file of XLand-MiniGrid's, and an order of them.
+
+    Raises:
+        UnknownEnvironmentError: there is no such file here, or it holds something else.
+    """
+    from xminigrid import benchmarks
+
+    path = Path(benchmarks.DATA_PATH, benchmarks.NAME2HFFILENAME[name])
+    if not path.is_file():
+        raise UnknownEnvironmentError(
+            f"the rule sets of {name!r} are a file that XLand-MiniGrid downloads, and it is not here ({path}): "
+            f"`python -c \"import xminigrid; xminigrid.load_benchmark('{name}')\"` brings it, and the environment "
+            "variable XLAND_MINIGRID_DATA says where to"
+        )
+    try:
+        with bz2.open(path, "rb") as file:
+            found = _ArraysAlone(file).load()
+        goals, rules, objects = (np.ascontiguousarray(found[key], np.uint8) for key in ("goals", "rules", "init_tiles"))
+        whole = {goals.shape, (len(goals), 5)}, {rules.shape, (len(goals), *rules.shape[1:2], 7)}
+        if len(whole[0]) > 1 or len(whole[1]) > 1 or objects.shape != (len(goals), *objects.shape[1:2], 2):
+            raise ValueError(f"goals {goals.shape}, rules {rules.shape}, init_tiles {objects.shape}")
+    except (OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        raise UnknownEnvironmentError(
+            f"expected goals, rules and init_tiles of XLand-MiniGrid's {name!r} in {path}: {error}: remove the file, "
+            "and let it be downloaded again"
+        ) from error
+    return goals, rules, objects, np.random.Generator(np.random.PCG64(0)).permutation(len(goals))
