@@ -146,10 +146,9 @@ class JaxBatch(EnvBatch):
         TwohotError: from every call in a forked child, if JAX had been loaded before.
     """
 
-    hidden_task = True
-
     def __init__(self, num_envs: int, games: Sequence[tuple[JaxGame, HiddenTasks]]) -> None:
         self.reports_success = games[0][0].reports_success
+        self.hidden_task = any(type(tasks) is not HiddenTasks for _, tasks in games)
         super().__init__(num_envs)
         self.games = tuple(games)
         self.observation_space, self.action_space = games[0][0].observation_space, games[0][0].action_space
