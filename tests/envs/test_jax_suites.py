@@ -12,7 +12,7 @@ HELPERS = Path(__file__).parent.parent / "helpers"
 REQUIRED = os.environ.get("TWOHOT_REQUIRE_JAX") == "1" and sys.version_info >= (3, 11)
 
 
-@pytest.mark.parametrize(("module", "program"), [("xminigrid", "xland_steps.py")])
+@pytest.mark.parametrize(("module", "program"), [("xminigrid", "xland_steps.py"), ("gymnax", "gymnax_steps.py")])
 def test_suites_in_jax(module, program, tmp_path):
     if not REQUIRED and find_spec(module) is None:
         pytest.skip(f"needs {module}")
@@ -22,6 +22,7 @@ def test_suites_in_jax(module, program, tmp_path):
         capture_output=True,
         text=True,
         check=False,
+        timeout=600,
         env=environment,
     )
     assert done.returncode == 0, done.stderr

@@ -57,7 +57,9 @@ class GymnaxGame(JaxGame):
             )
         self._env, self._params = make(name)
         if not hasattr(self._env, "is_truncated"):
-            raise MissingExtraError(f"expected a Gymnax that tells ends from time limits, 1.0.1 or newer: {INSTALL}")
+            raise MissingExtraError(
+                f"expected a Gymnax that tells ends from time limits, 1.0.1 or newer: {here(INSTALL)}"
+            )
         own = gymnax_space_to_gym_space(self._env.observation_space(self._params))
         self._own = own
         low, high = _bounds(own, name)
