@@ -14,8 +14,9 @@ TRITON := triton==3.9.0
 # cannot say so.
 PROCGEN := procgen-mirror==0.10.7 ; python_version >= "3.11" and python_version < "3.13"
 
-# What the grid world is held against, without what it needs to train and to draw; JAX has left Python 3.10 behind.
-XMINIGRID := xminigrid==0.9.3 jax==0.10.2 jaxlib==0.10.2 flax==0.12.8 ml_dtypes==0.6.0 opt_einsum==3.4.0
+# Suites in JAX, and what the grid world is held against, without what they need to train and to draw, nor Gymnax's older
+# gymnasium; JAX has left Python 3.10 behind.
+JAX_SUITES := xminigrid gymnax jax jaxlib flax ml_dtypes opt_einsum seaborn
 
 .PHONY: help train test lint cpp-test arm64 fuzz fuzz-build format bench gpu gpu-rehearsal gpu-wheels read-exports readme wheel wheels \
     release-rehearsal resolve clean examples site site-look
@@ -51,8 +52,8 @@ $(VENV)/.ready: $(SOURCES) $(VENV)/.tools
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check $(TRITON)
 	$(BIN)/python -c "import importlib.util as u; exit(u.find_spec('procgen') is None)" || \
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps '$(PROCGEN)'
-	$(BIN)/python -c "import importlib.util as u, sys; exit(sys.version_info > (3, 11) and u.find_spec('xminigrid') is None)" || \
-	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(XMINIGRID)
+	$(BIN)/python -c "import importlib.util as u, sys; exit(sys.version_info > (3, 11) and None in map(u.find_spec, ('xminigrid', 'gymnax')))" || \
+	    PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(JAX_SUITES)
 	touch $@
 
 train: $(VENV)/.ready

@@ -128,6 +128,18 @@ def test_plans_lead_to_goals_on_the_map(name, options):
     assert reached >= 0.95 * played
 
 
+def test_no_task_has_more_than_it_may():
+    branching = Benchmark(min_depth=2, max_depth=3, branching=100, distractors=1, dead_ends=5)
+    for benchmark in (*BENCHMARKS.values(), branching, Benchmark(), Benchmark(max_depth=8)):
+        _, rules, objects, _ = benchmark.arrays(0, 30_000)
+        assert not rules[:, benchmark.most_rules :].any()
+        assert not objects[:, benchmark.most_objects :].any()
+    for benchmark in (BENCHMARKS["trivial"], BENCHMARKS["small"], branching):  # nor is that too much
+        _, rules, objects, _ = benchmark.arrays(0, 30_000)
+        assert rules[:, : benchmark.most_rules].any((0, 2)).all()
+        assert objects[:, : benchmark.most_objects].any((0, 2)).all()
+
+
 def test_a_benchmark_has_all_kinds_and_a_task_is_a_number():
     deep = BENCHMARKS["deep"]
     goals, rules, objects, identities = deep.arrays(5, 4000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,11 +52,15 @@ def beside(task: str, steps: int, exact: bool, ends: tuple[bool, bool]) -> None:
     theirs = jax.jit(jax.vmap(env.step, in_axes=(0, 0, 0, None)))
     batch, draw, found = suite.make_batch(task, "train", COUNT), generator(1), np.zeros(2, int)
     space = batch.action_space
+    words = np.stack([generator(index).integers(2**32, size=2, dtype=np.uint32) for index in range(COUNT)])
+    drawn = jax.vmap(jax.random.split)(jax.random.wrap_key_data(words, impl="threefry2x32"))
     for index in range(COUNT):
         batch.reset(index, generator(index))
+    same(batch.observe(), seen(env, params, jax.vmap(env.reset, in_axes=(0, None))(drawn[:, 0], params)[0]), exact)
+    np.testing.assert_array_equal(batch.state()[0], jax.random.key_data(drawn[:, 1]))
     for step in range(steps):
         words, state = batch.state()
-        keys = jax.vmap(jax.random.split)(jax.random.wrap_key_data(words, impl="threefry2x32"))[:, 0]
+        drawn = jax.vmap(jax.random.split)(jax.random.wrap_key_data(words, impl="threefry2x32"))
         if isinstance(space, spaces.Discrete):
             actions = own = draw.integers(space.n, size=COUNT)
         else:
@@ -64,11 +69,9 @@ def beside(task: str, steps: int, exact: bool, ends: tuple[bool, bool]) -> None:
             bounds = env.action_space(params)
             own = bounds.low + (actions + 1) / 2 * (bounds.high - bounds.low)
         reward, terminated, truncated = batch.step(actions)
-        *_, their_reward, their_terminated, their_truncated, info = theirs(keys, state, own, params)
-        shown = np.asarray(info["final_observation"])
-        if isinstance(env.observation_space(params), gymnax_spaces.Discrete):
-            shown = np.eye(env.observation_space(params).n)[shown]
-        same(batch.observe(), shown.reshape(COUNT, -1), exact)
+        *_, their_reward, their_terminated, their_truncated, info = theirs(drawn[:, 0], state, own, params)
+        same(batch.observe(), seen(env, params, info["final_observation"]), exact)
+        np.testing.assert_array_equal(batch.state()[0], jax.random.key_data(drawn[:, 1]))
         same(reward, np.asarray(their_reward), exact)
         np.testing.assert_array_equal(terminated, their_terminated)
         np.testing.assert_array_equal(truncated, their_truncated & ~their_terminated)
@@ -76,6 +79,12 @@ def beside(task: str, steps: int, exact: bool, ends: tuple[bool, bool]) -> None:
         for index in np.flatnonzero(terminated | truncated).tolist():
             batch.reset(index, generator(COUNT * step + index))
     assert tuple(found > 0) == ends, (task, found)
+
+
+def seen(env: Any, params: Any, observation: Any) -> np.ndarray:
+    """An observation as an agent sees it."""
+    space, observation = env.observation_space(params), np.asarray(observation)
+    return np.eye(space.n)[observation] if isinstance(space, gymnax_spaces.Discrete) else observation.reshape(COUNT, -1)
 
 
 def same(ours: np.ndarray, theirs: np.ndarray, exact: bool) -> None:
@@ -100,6 +109,21 @@ def digest() -> str:
         many.step(np.full(COUNT, step % 2))
         few.step(np.full(2, step % 2))
     return read.hexdigest()
+
+
+def stopped() -> None:
+    """An environment that was cut off stands still until it begins again."""
+    batch = suite.make_batch("CartPole-v1", "train", COUNT)
+    for index in range(COUNT):
+        batch.reset(index, generator(index))
+    batch.observe()
+    batch.stop(1)
+    batch.reset(2, generator(9))
+    batch.stop(2)
+    before = batch.observe()
+    batch.step(np.ones(COUNT))
+    moved = (batch.observe() != before).any(1)
+    assert moved.tolist() == [True, False, False, True, True]
 
 
 def precision() -> None:
@@ -138,4 +162,5 @@ if __name__ == "__main__":
     beside("Pendulum-v1", 30, False, (False, False))
     beside("CartPole-v1", 40, False, (True, False))
     trials()
+    stopped()
     precision()

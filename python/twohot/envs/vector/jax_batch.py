@@ -1,7 +1,7 @@
 """Environments written in JAX as a batch: one compiled call moves all of them.
 
-JAX is loaded when the first of them is made, and not before. It computes here on the CPU and in 32 bits, whatever the
-process has set it to.
+JAX, of the extras `twohot[xland]` and `twohot[gymnax]`, is loaded when the first of them is made, and not before. It
+computes here on the CPU and in 32 bits, whatever the process has set it to.
 """
 
 from __future__ import annotations
@@ -54,8 +54,16 @@ def computing() -> Iterator[ModuleType]:
 
     if first and "JAX_PLATFORMS" not in os.environ:
         jax.config.update("jax_platforms", "cpu")  # else it would take most of a GPU's memory
+    try:
+        device = jax.local_devices(backend="cpu")[0]
+    except (AssertionError, RuntimeError) as error:
+        platforms = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]  # made at run time
+        raise TwohotError(
+            f"expected JAX to have the CPU among its platforms, got {platforms!r} ({error}): append ',cpu' to "
+            "JAX_PLATFORMS, or leave it unset"
+        ) from error
     holder: Any = jax if hasattr(jax, "enable_x64") else import_module("jax.experimental")  # before 0.8
-    with jax.default_device(jax.local_devices(backend="cpu")[0]), holder.enable_x64(False):
+    with jax.default_device(device), holder.enable_x64(False):
         yield jax
 
 

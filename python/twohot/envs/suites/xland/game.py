@@ -1,4 +1,4 @@
-"""An environment of XLand-MiniGrid, whose observations are those of the suite `xgrid`."""
+"""An environment of XLand-MiniGrid (`twohot[xland]`), whose observations are those of the suite `xgrid`."""
 
 from __future__ import annotations
 

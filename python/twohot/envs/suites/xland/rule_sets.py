@@ -1,4 +1,4 @@
-"""Where rule sets come from: made by `twohot.envs.xgrid`, or files that XLand-MiniGrid has downloaded."""
+"""Rule sets: made by `twohot.envs.xgrid`, or in files that XLand-MiniGrid (`twohot[xland]`) has downloaded."""
 
 from __future__ import annotations
 
