@@ -97,6 +97,9 @@ def test_other_tasks_are_played_by_an_agent_that_they_fit(run: Path, tmp_path: P
     assert "RepeatFirstMedium" in capsys.readouterr().out
     found = json.loads((tmp_path / "other.json").read_text())
     assert [task["task"] for task in found["tasks"]] == ["RepeatFirstEasy", "RepeatFirstMedium"]
+    assert cli.main([*arguments, "gym:CartPole-v1", "RepeatFirstEasy"]) == 0  # of a suite that no part of it knows
+    found = json.loads((tmp_path / "other.json").read_text())
+    assert [task["task"] for task in found["tasks"]] == ["gym:CartPole-v1", "RepeatFirstEasy"]
     assert (run / "evaluation.json").read_bytes() == own
     assert "--tasks: expected tasks that fit" in fails(capsys, *arguments, "HigherLowerEasy", code=2)
     assert "no popgym task named 'RepeatEasy'" in fails(capsys, *arguments, "RepeatEasy")

@@ -56,7 +56,8 @@ class EvaluateOptions:
     greedy: bool = False
     """Take the most probable action instead of sampling one from the policy."""
     tasks: tuple[str, ...] = ()
-    """Tasks of the suite to play instead of the run's own, such as longer ones; evaluation.json then stays as it is."""
+    """Tasks to play instead of the run's own, such as longer ones, or SUITE:TASK of another suite whose spaces fit;
+    evaluation.json then stays as it is."""
     splits: tuple[Literal["train", "test"], ...] = ()
     """Levels, seeds or goals to play, instead of the run's own evaluate.splits."""
     json: Path | None = None
@@ -166,34 +167,39 @@ def _played(
 
 
 def _playing(config: TrainConfig, domains: Sequence[Domain], tasks: tuple[str, ...]) -> list[Domain]:
-    """A run's domains with other tasks, which have to fit the spaces of its agent."""
+    """A run's domains with other tasks, which have to fit the spaces of its agent.
+
+    Tasks of a suite that is no domain's are played by the first domain whose spaces they fit.
+    """
     asked = {name: split_name(name, config.environment.suite) for name in tasks}
+    own_suites = {domain.config.environment.suite for domain in domains}
     left, found = list(tasks), []
     for domain in domains:
         own = domain.config.environment
         known = task_spaces(own.suite, tuple(dict.fromkeys((*own.tasks, *domain.config.evaluate.held_out_tasks))))
-        mine = {}
-        for name in left:
-            suite, task = asked[name]
-            if suite == own.suite and _fits(domain, known, task):
-                mine[task] = name
-        left = [name for name in left if name not in mine.values()]
-        if mine:
-            environment = replace(own, tasks=tuple(mine), reward_multipliers=())
-            evaluation = replace(domain.config.evaluate, held_out_tasks=())
-            config = replace(domain.config, environment=environment, evaluate=evaluation)
-            found.append(replace(domain, tasks=mine, config=config))
+        for suite in dict.fromkeys(suite for suite, _ in asked.values()):
+            if suite != own.suite and suite in own_suites:
+                continue
+            mine = {asked[name][1]: name for name in left if asked[name][0] == suite}
+            mine = {task: name for task, name in mine.items() if _fits(domain, known, suite, task)}
+            left = [name for name in left if name not in mine.values()]
+            if mine:
+                environment = replace(own, suite=suite, tasks=tuple(mine), reward_multipliers=())
+                evaluation = replace(domain.config.evaluate, held_out_tasks=())
+                config = replace(domain.config, environment=environment, evaluate=evaluation)
+                found.append(replace(domain, tasks=mine, config=config))
     if left:
         layouts = ", ".join(str(domain.layout) for domain in domains)
         raise UsageError(f"--tasks: expected tasks that fit the spaces of the run's agent, {layouts}, got {tasks}")
     return found
 
 
-def _fits(domain: Domain, known: Mapping[str, tuple], task: str) -> bool:
+def _fits(domain: Domain, known: Mapping[str, tuple], suite: str, task: str) -> bool:
     own = domain.config.environment
-    spaces = {**known, **task_spaces(own.suite, (task,))}
+    of_task = task_spaces(suite, (task,))
+    spaces = [*known.values(), *of_task.values()]
     try:
-        return layout_of(list(spaces.values()), own.observation_size, own.actions) == domain.layout
+        return layout_of(spaces, own.observation_size, own.actions) == domain.layout
     except (ValueError, UnsupportedSpaceError):
         return False
 
