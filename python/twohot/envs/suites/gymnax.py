@@ -52,8 +52,8 @@ class GymnaxGame(JaxGame):
 
         if name not in registered_envs:
             raise UnknownEnvironmentError(
-                f"there is no gymnax task named {name!r}: {did_you_mean(name, registered_envs)}`twohot envs gymnax` "
-                "lists them"
+                f"gymnax task {name!r}: Gymnax has registered no such environment: "
+                f"{did_you_mean(name, registered_envs)}`twohot envs gymnax` lists its own"
             )
         self._env, self._params = make(name)
         if not hasattr(self._env, "is_truncated"):

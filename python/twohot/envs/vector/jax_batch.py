@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gymnasium import spaces
@@ -214,10 +214,10 @@ class JaxBatch(EnvBatch):
 
         self._begin_waiting()
         number = self._task[index]
-        picture = self.games[number][0].picture(
-            jax.tree.map(lambda states: np.asarray(states[index]), self._states[number])
-        )
-        return picture  # pyright: ignore[reportReturnType]  # None where nothing is drawn, as an environment may
+        own = jax.tree.map(lambda states: np.asarray(states[index]), self._states[number])
+        return cast(
+            "np.ndarray", self.games[number][0].picture(own)
+        )  # None where nothing is drawn, as of `PythonBatch`
 
     def state(self) -> Any:
         """A copy of the states of all environments, of numpy, of a batch of one game."""
