@@ -137,11 +137,14 @@ def precision() -> None:
 
 
 def trials() -> None:
-    together = envs.make_vector("gymnax", ("Catch-bsuite",), environments=3, attempts=2)
+    """All at once, and one by one in processes, are the same bit for bit."""
+    task = ("Catch-bsuite",)
+    together = envs.make_vector("gymnax", task, environments=3, attempts=2)
     assert isinstance(together, envs.BatchedTrials)
-    check_vectors_equal(
-        together, envs.make_vector("gymnax", ("Catch-bsuite",), environments=3, attempts=2, render=True)
-    )
+    alone = envs.make_vector("gymnax", task, environments=3, attempts=2, workers="processes")
+    assert isinstance(alone, envs.TrialVector)
+    check_vectors_equal(together, alone)
+    alone.close()
     check(suite.make("FrozenLake-misc"), renders=False)
     mixed = envs.make_vector("gymnax", ("Catch-bsuite", "FrozenLake-misc"), environments=2)
     assert mixed.single_action_space == spaces.Discrete(4)
