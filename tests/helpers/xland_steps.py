@@ -92,7 +92,7 @@ def beside_both() -> None:
         jax.vmap(lambda rules, before, action: env.step(params.replace(ruleset=rules), before, action))
     )
     draw, carried, won, played = generator(5), 0, 0, []
-    for attempt in range(12):
+    for attempt in range(10):
         for index in range(COUNT):
             batch.reset(index, generator(COUNT * attempt + index), new_task=attempt % 2 == 0)
         shown = batch.observe()
@@ -121,7 +121,7 @@ def beside_both() -> None:
             won += int(batch.success[live].sum())
             live &= ~terminated
         assert not live.any()
-    assert won > 10, won
+    assert won > 5, won
     assert carried > 100, carried
     assert played[0] == played[1] != played[2]
     for unseen in (False, True):
@@ -199,11 +199,11 @@ def neighbours() -> None:
 def trials() -> None:
     """A batch of one plays its trials as an environment does."""
     task = (f"XLand-MiniGrid-R1-9x9-small-steps{STEPS}",)
-    together = envs.make_vector("xland", task, environments=1, attempts=3)
+    together = envs.make_vector("xland", task, environments=1, attempts=2)
     assert isinstance(together, envs.BatchedTrials)
-    alone = envs.make_vector("xland", task, environments=1, attempts=3, render=True)
+    alone = envs.make_vector("xland", task, environments=1, attempts=2, render=True)
     assert isinstance(alone, envs.TrialVector)
-    check_vectors_equal(together, alone)
+    check_vectors_equal(together, alone, steps=130)
 
 
 def forked() -> None:
