@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,6 +18,8 @@ from twohot.data.spaces import replay_schema
 from twohot.learning.learner import Learner
 from twohot.learning.mixed_batch import MixedBatch
 from twohot.nets.frozen import freeze
+from twohot.nets.frozen_members import freeze_members
+from twohot.nets.interfaces import Given
 from twohot.presets.preset import small_agent
 from twohot.replay import Batch, Replay
 from twohot.spaces import as_dict_space
@@ -104,36 +105,58 @@ def _learner(config: AgentConfig, member: Member) -> Callable[[], object]:
 
 
 def mixed_acting() -> list[Row]:
-    """A step of acting of 16 rows in four domains, against policies of each with 16 rows, by share of rows."""
+    """A step of acting of 16 rows in four domains, against policies of each that have 16 rows, by share of rows."""
     torch.set_num_threads(1)
     rows = []
     for (size, config), (kinds, members) in ((agent, kind) for kind in DOMAINS.items() for agent in AGENTS.items()):
         torch.manual_seed(0)
         networks = MixedNetworks(config, members).eval()
-        each = {name: _acting({name: networks[name]}, members, ROWS) for name in members}
-        providers = {**each, MIXED: _acting(networks.each(), members, ROWS // len(members))}
-        figures = interleaved(providers, 5)
+        providers = {name: _acting_alone(networks[name], member) for name, member in members.items()}
+        providers[MIXED] = _acting_together(networks, members)
+        figures = interleaved(providers, 5 if size != "small" else 15)
         parts = np.mean([figures[name] for name in members], axis=0)
         rows += _compared(f"acting, {kinds}, {size}", f"{ROWS} rows", figures[MIXED], parts, 1 / 0.7)
     return rows
 
 
-def _acting(networks: dict[str, AgentNetworks], members: dict[str, Member], rows: int) -> Callable[[], float]:
-    """Milliseconds of a step of these policies, each with so many rows."""
-    policies = {name: freeze(each) for name, each in networks.items()}
-    shown = {name: _batch(replace(members[name]), rows) for name in networks}
+def _given(member: Member, rows: int) -> list[Given]:
+    """What a policy of a domain acts on, step by step."""
+    batch = _batch(member, rows)
+    return [
+        Given(
+            {key: value[:, step].contiguous().numpy() for key, value in batch.observation.items()},
+            batch.previous_action[:, step].contiguous().numpy(),
+            batch.previous_reward[:, step].contiguous().numpy(),
+        )
+        for step in range(ACTING_STEPS)
+    ]
 
-    def run() -> float:
-        states = {name: policy.initial_state(rows) for name, policy in policies.items()}
-        start = time.perf_counter()
-        for step in range(ACTING_STEPS):
-            for name, policy in policies.items():
-                batch = shown[name]
-                seen = {key: value[:, step] for key, value in batch.observation.items()}
-                policy.act(states[name], seen, batch.previous_action[:, step], batch.previous_reward[:, step])
-        return 1e3 * (time.perf_counter() - start) / ACTING_STEPS
 
-    return run
+def _acting_alone(networks: AgentNetworks, member: Member) -> Callable[[], float]:
+    """Milliseconds of a step of the policy of one domain, which has all rows."""
+    policy, given, generator = freeze(networks), _given(member, ROWS), torch.Generator().manual_seed(0)
+
+    def run() -> None:
+        state = policy.initial_state(ROWS)
+        for asked in given:
+            policy.act(state, *asked.tensors(), generator=generator).numpy()
+
+    return lambda: _timed(run) / ACTING_STEPS
+
+
+def _acting_together(networks: MixedNetworks, members: dict[str, Member]) -> Callable[[], float]:
+    """Milliseconds of a step of the policies of all domains, among which rows are shared out."""
+    policies, rows = freeze_members(networks.each()), ROWS // len(members)
+    shown = {name: _given(member, rows) for name, member in members.items()}
+    given = [{name: steps[step] for name, steps in shown.items()} for step in range(ACTING_STEPS)]
+    generators = {name: torch.Generator().manual_seed(0) for name in members}
+
+    def run() -> None:
+        states = policies.initial_states(dict.fromkeys(members, rows))
+        for asked in given:
+            policies.act(states, asked, generators)
+
+    return lambda: _timed(run) / ACTING_STEPS
 
 
 def _compared(case: str, shape: str, mixed: np.ndarray, parts: np.ndarray, at_most: float) -> list[Row]:

@@ -10,6 +10,7 @@
 #include "bindings/addresses.h"
 #include "bindings/attention.h"
 #include "bindings/critics.h"
+#include "bindings/encoder_step.h"
 #include "bindings/enumerator.h"
 #include "bindings/images.h"
 #include "bindings/transformer_layer.h"
@@ -91,6 +92,7 @@ void bind_ops(py::module_& module) {
   bind_critics(module);
   bind_images(module);
   bind_transformer_layer(module);
+  bind_encoder_step(module);
   bind_transformer_step(module);
   module.def(
       "cross_entropy", &cross_entropy, "logits"_a, "dtype"_a, "rows"_a, "bins"_a, "support"_a, py::kw_only(),

@@ -274,38 +274,87 @@ def mlp_step(
     last or nothing.
     """
 
-class StepInputs:
-    """What a timestep encoder sees of each of `rows`, side by side: `columns` numbers, then `actions` of them.
+class ImagesStep:
+    """Convolutions (outputs, kernel, stride, padding) over images, each with leaky ReLU.
 
-    Addresses may be 0 where there is none. Observations are float32, (address, numbers of a row) each; the symlog of
-    the reward comes after them. `affine` are mean, deviation and bound of the columns, or nothing. The previous action
-    is a choice (int64) or float32 numbers, and counts 0 where `time` (int64) is 0. All memory must live as long.
+    Parameters are addresses of weight [outputs / 32, kernel * kernel * channels, 32] and bias of each; all memory must
+    live as long. `table` [parts, 256, channels] has what the values of a pixel's parts stand for, whose sum is taken;
+    where it is 0, there are as many channels as parts, and (x - 128) / 128 is taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        height: int,
+        width: int,
+        parts: int,
+        layers: Sequence[tuple[int, int, int, int]],
+        parameters: Sequence[int],
+        table: int,
+        channels: int,
+        slope: float,
+    ) -> None: ...
+    @property
+    def outputs(self) -> int: ...
+    def fill(self, pixels: np.ndarray, output: np.ndarray, *, threads: int) -> None:
+        """Fill output [images, outputs] (float32) for pixels [images, height, width, parts] (uint8)."""
+
+class TokensStep:
+    """The state of a GRU after the last token that is not 0, over rows of a table [vocabulary, width].
+
+    Parameters are addresses of weight and bias of what it takes and of its state, packed as for `mlp_step`; all memory
+    must live as long.
+    """
+
+    def __init__(self, *, vocabulary: int, width: int, hidden: int, parameters: Sequence[int], table: int) -> None: ...
+    @property
+    def outputs(self) -> int: ...
+    def fill(self, tokens: np.ndarray, output: np.ndarray, *, threads: int) -> None:
+        """Fill output [rows, hidden] (float32) for tokens [rows, length] (int64)."""
+
+class StepForm:
+    """What is the same of all steps of a timestep encoder.
+
+    `names` are those of observations. `columns` numbers are normalised, by mean, deviation and bound, whose addresses
+    are `affine` (or nothing is) and whose memory must live as long. The previous action is `actions` numbers; `counts`
+    says of choices how many each has.
+    """
+
+    def __init__(
+        self, *, names: Sequence[str], columns: int, actions: int, counts: Sequence[int], affine: Sequence[int]
+    ) -> None: ...
+
+class StepInputs:
+    """What a timestep encoder sees of some rows: columns, then the previous action, then features, side by side.
+
+    Columns are the numbers of observations and the symlog of the reward, if there is one. The previous action is
+    choices (int64) or numbers, and counts 0 where `time` (int64) is 0. Arrays are float32 elsewhere, C-contiguous and
+    aligned.
 
     Raises ValueError for sizes that do not add up, and for choices and times that are out of range.
     """
 
     def __init__(
         self,
-        rows: int,
-        columns: int,
-        actions: int,
-        observation: Sequence[tuple[int, int]],
-        *,
-        reward: int,
-        affine: Sequence[int],
-        choice: int,
-        action: int,
-        time: int,
+        form: StepForm,
+        observation: list[np.ndarray],
+        reward: np.ndarray | None,
+        action: np.ndarray | None,
+        time: np.ndarray,
+        features: list[np.ndarray],
     ) -> None: ...
     @property
     def rows(self) -> int: ...
-    def fill(self, output: int) -> None:
-        """Write [rows, columns + actions]."""
+    def fill(self, output: np.ndarray) -> None:
+        """Write [rows, columns + actions + numbers of features]."""
 
-class PolicyStep:
-    """A timestep encoder, a Transformer and an actor; sizes and parameters as for `mlp_step` and `transformer_step`.
+class PolicyPart:
+    """A timestep encoder and an actor, for some rows of a policy; sizes and parameters as for `mlp_step`.
 
-    The memory of parameters must live as long. `floor` and `ceiling` are bounds of the probability of a choice.
+    The memory of parameters must live as long. `actions` says what the actor's outputs mean: "choices", logits of as
+    many actions as `counts` says for each choice in turn; "buttons", the logit of 1 for each, where that of 0 is 0;
+    "numbers", means of tanh-Gaussians, then what their log standard deviations are made of; or "", of which no action
+    is drawn. `low` and `high` are bounds of the probability of an action, or of a log standard deviation.
     """
 
     def __init__(
@@ -314,21 +363,36 @@ class PolicyStep:
         encoder_sizes: Sequence[int],
         encoder_parameters: Sequence[int],
         encoder_epsilon: float,
+        actor_sizes: Sequence[int],
+        actor_parameters: Sequence[int],
+        actions: str,
+        counts: Sequence[int],
+        low: float,
+        high: float,
+    ) -> None: ...
+
+class PolicyStep:
+    """Parts around one Transformer, each with rows of its own; sizes and parameters as for `transformer_step`.
+
+    The memory of parameters must live as long.
+    """
+
+    def __init__(
+        self,
+        *,
+        parts: Sequence[PolicyPart],
         width: int,
         feed_forward: int,
         heads: int,
         layers: int,
         parameters: Sequence[int],
         epsilon: float,
-        actor_sizes: Sequence[int],
-        actor_parameters: Sequence[int],
         slope: float,
-        floor: float,
-        ceiling: float,
     ) -> None: ...
     def step(
         self,
-        inputs: StepInputs,
+        inputs: Sequence[StepInputs],
+        outputs: Sequence[tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]],
         *,
         positions: int,
         times: int,
@@ -341,15 +405,15 @@ class PolicyStep:
         cosine: int,
         sine: int,
         h: int = 0,
-        x: int = 0,
-        uniform: int = 0,
-        action: int = 0,
         threads: int,
     ) -> bool:
-        """One cached step of each environment: h, the actor's outputs x or choices of theirs, where it has an address.
+        """One cached step of each environment: h [environments, width] where it has an address, and outputs of parts.
 
-        Positions are of times 0 to `times` - 1, or where that is 0 of each environment's step. False, and nothing done,
-        where they lack a time; else cache_position and the inputs' time have moved on by one.
+        Outputs are (x, action, random), or None where nothing is wanted: those of the actor, x [rows, outputs], or
+        actions that are drawn from them (int64, or float32 numbers) by random numbers: for each entry of an action one
+        in [0, 1), or a standard normal one; without them the most probable actions are taken. Positions are added to
+        embeddings: [times, width], or [environments, width] where `times` is 0. Moves cache_position and the inputs'
+        times on by one; False, and nothing is done, where positions lack a time.
         """
 
 class Ensemble:

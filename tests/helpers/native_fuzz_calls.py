@@ -16,9 +16,13 @@ from twohot.kernels.two_hot import op as two_hot_op
 from twohot.losses import ValueBins
 from twohot.nets.critic import CriticEnsemble
 from twohot.nets.frozen import freeze, freeze_network
+from twohot.nets.grids import GridEncoder
+from twohot.nets.images import ImageEncoder
 from twohot.nets.linear import MLP
 from twohot.nets.packed import PackedMLP
+from twohot.nets.packed_features import pack_features
 from twohot.nets.timestep import TimestepEncoder
+from twohot.nets.tokens import TokenEncoder
 from twohot.nets.transformer import Transformer, TransformerLayer
 
 DTYPES = (torch.float32, torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -164,6 +168,8 @@ def _actions(draw: Draw, space: spaces.Space, *rows: int) -> torch.Tensor:
         return draw.integers(4, *rows)
     if isinstance(space, spaces.MultiDiscrete):
         return torch.stack((draw.integers(2, *rows), draw.integers(3, *rows)), -1)
+    if isinstance(space, spaces.MultiBinary):
+        return draw.integers(2, *rows, 2)
     return draw.normal(*rows, 3).clamp(-1, 1)
 
 
@@ -448,10 +454,35 @@ def encoders(draw: Draw):
     return _without_spoiling(encode, arguments, "encoder")
 
 
+def features(draw: Draw):
+    torch.manual_seed(draw.size(*range(9)))
+    rows = draw.size(1, 3, 0)
+    kind = draw.choice("image", "grid", "tokens")
+    if kind == "image":
+        encoder, x = ImageEncoder((36, 37, 3), 8, "nature"), draw.integers(256, rows, 36, 37, 3, dtype=torch.uint8)
+    elif kind == "grid":
+        encoder, x = (
+            GridEncoder((4, 3, 2), 8),
+            draw.integers(256, rows, 4, 3, 2, dtype=draw.choice(torch.uint8, torch.int64)),
+        )
+    else:
+        encoder, x = TokenEncoder(9, 8, width=4, hidden=16), draw.integers(12, rows, 5)
+    found = pack_features(encoder)
+    assert found is not None
+    packed = found[0]
+
+    def call(x):
+        return packed(x)
+
+    return call, {"x": x.numpy()}, False
+
+
 def policies(draw: Draw):
     torch.manual_seed(draw.size(*range(9)))
     seen = spaces.Dict({"a": spaces.Box(-1, 1, (3,)), "b": spaces.Box(-1, 1, (2, 2))})
-    action = draw.choice(spaces.Discrete(4), spaces.Box(-1, 1, (3,)))
+    action = draw.choice(
+        spaces.Discrete(4), spaces.Box(-1, 1, (3,)), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2)
+    )
     config = AgentConfig(width=32, layers=draw.size(1, 2), heads=2, feed_forward=32, context=3, critics=1)
     policy, rows = freeze(AgentNetworks(config, seen, action)), draw.size(1, 3)
 
@@ -487,5 +518,17 @@ def memory(draw: Draw):
 CASES = (
     *(two_hot_losses, expectations, linear_losses, whole_windows, cached_steps, filled_caches),
     *(critics_losses, critics_values, critics_operations, two_hot_operations, linear_operations, attention_operations),
-    *(pools, residual_norms, layers, layer_operations, dropouts, transformer_steps, mlps, encoders, policies, memory),
+    *(
+        pools,
+        residual_norms,
+        layers,
+        layer_operations,
+        dropouts,
+        transformer_steps,
+        mlps,
+        encoders,
+        features,
+        policies,
+        memory,
+    ),
 )

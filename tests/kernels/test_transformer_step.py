@@ -1,7 +1,9 @@
 """The native cached step of a whole Transformer against its layers one by one."""
 
 import copy
+import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -156,56 +158,136 @@ def test_the_native_step_checks_its_arguments():
             _native.transformer_step(**{**given, **wrong})
 
 
-def test_the_native_step_of_a_policy_checks_its_arguments():
-    x = torch.zeros(1 << 12)
-    at, numbers, time, position = x.data_ptr(), *torch.tensor([[1, 1], [1, 0], [5, 2]]).unbind()
-    given = {"rows": 2, "columns": 3, "actions": 4, "observation": [(at, 2)], "reward": at, "affine": [at] * 3}
-    given |= {"choice": numbers.data_ptr(), "action": 0, "time": time.data_ptr()}
-    inputs = _native.StepInputs(**given)
+NUMBERS, ROWS = torch.zeros(1 << 12), np.zeros((2, 2), np.float32)
+AT = NUMBERS.data_ptr()
+FORM = {"names": ["seen"], "columns": 3, "actions": 4, "counts": [4], "affine": [AT] * 3}
+
+
+def inputs_of(form=FORM, **changes):
+    given = {"observation": [ROWS], "reward": ROWS[:, 0].copy(), "action": np.array([1, 1]), "features": []}
+    return _native.StepInputs(_native.StepForm(**form), **{**given, "time": np.array([1, 0]), **changes})
+
+
+def test_what_an_encoder_sees_is_checked():
+    for wrong in ({"columns": -1}, {"counts": [3]}, {"counts": [4, 1]}, {"counts": [5, -1]}, {"affine": [AT, 0, AT]}):
+        with pytest.raises(ValueError, match="columns and actions >= 0, counts that add up"):
+            _native.StepForm(**{**FORM, **wrong})
+    inputs = inputs_of()
     assert inputs.rows == 2
-    late = torch.tensor([0, -1])
+    odd = np.frombuffer(b"\0" * 17, np.uint8)[1:].view(np.float32).reshape(2, 2)
     for wrong, sentence in (
-        ({"observation": [(at, 3)]}, "observation: expected 3 numbers, reward included, got 4"),
-        ({"observation": [(0, 2)]}, "got a zero"),
-        ({"affine": [at, 0, at]}, "got a zero"),
-        ({"action": at}, "got a zero"),
-        ({"time": 0}, "got a zero"),
-        ({"actions": 1}, "previous_action: expected choices of 0 to 0, got 1"),
-        ({"time": late.data_ptr()}, "time: expected at least 0"),
+        ({"observation": [np.zeros((2, 3), np.float32)]}, "observation: expected 3 numbers, reward included, got 4"),
+        (
+            {"observation": [np.zeros((3, 2), np.float32)]},
+            r"'seen': .* 2 rows, .* float32 of shape \(3, 2\)",
+        ),
+        ({"observation": [ROWS.astype(np.float64)]}, r"observation 'seen': .* got float64 of shape \(2, 2\)"),
+        ({"observation": [ROWS.T]}, "observation 'seen': expected a C-contiguous array"),
+        ({"observation": []}, "observation: expected 1 arrays, got 0"),
+        ({"observation": [odd]}, "observation 'seen': expected a C-contiguous array"),
+        ({"observation": [np.array(3, np.float32)]}, "observation 'seen': expected a C-contiguous array"),
+        ({"reward": ROWS}, "previous_reward: expected one number a row, got 2"),
+        ({"action": np.zeros((2, 4), np.float32)}, "previous_action: .* got float32"),
+        ({"action": np.zeros((2, 2), np.int64)}, "previous_action: expected 1 numbers a row, got 2"),
+        ({"action": np.array([1, 4])}, "previous_action: expected choices of 0 to 3, got 4"),
+        ({"action": np.array([-1, 0])}, "previous_action: expected choices of 0 to 3, got -1"),
+        ({"time": np.array([0, -1])}, "time: expected at least 0"),
+        ({"time": np.zeros(2, np.int32)}, "time: .* got int32"),
+        ({"time": np.zeros((2, 1), np.int64)}, "time: expected an array"),
+        ({"features": [np.zeros((1, 2), np.float32)]}, "features: .* 2 rows"),
     ):
         with pytest.raises(ValueError, match=sentence):
-            _native.StepInputs(**{**given, **wrong})
-    with pytest.raises(ValueError, match="address of the output"):
-        inputs.fill(0)
-    sizes = {"encoder_sizes": [7, 16], "encoder_parameters": [at] * 4, "width": 16, "feed_forward": 16, "heads": 1}
-    sizes |= {"layers": 1, "parameters": [at] * 18, "actor_sizes": [16, 4], "actor_parameters": [at] * 2}
-    sizes |= {"slope": 0.0, "floor": 0.1, "ceiling": 1.0, "encoder_epsilon": 1e-5, "epsilon": 1e-5}
+            inputs_of(**wrong)
+    for wrong in ({"observation": [NUMBERS]}, {"action": None}, {"reward": 3.0}):
+        with pytest.raises(TypeError, match="expected an array"):
+            inputs_of(**wrong)
+    fixed = np.array([1, 0])
+    fixed.flags.writeable = False
+    with pytest.raises(ValueError, match="time"):
+        inputs_of(time=fixed)
+    with pytest.raises(ValueError, match="output: expected 7 numbers a row, got 6"):
+        inputs.fill(np.zeros((2, 6), np.float32))
+
+
+def test_what_an_encoder_sees_stands_side_by_side():
+    filled = np.full((2, 9), np.nan, np.float32)
+    two = {"form": {**FORM, "counts": [2, 2], "affine": []}, "time": np.array([0, 3]), "features": [ROWS + 5]}
+    two |= {"observation": [ROWS + 7], "reward": np.array([0, -1], np.float32), "action": np.array([[1, 1], [0, 1]])}
+    inputs_of(**two).fill(filled)
+    assert filled[0].tolist() == [7, 7, 0, 0, 0, 0, 0, 5, 5]
+    assert filled[1].tolist() == [7, 7, pytest.approx(-math.log(2)), 1, 0, 0, 1, 5, 5]
+    relaxed = np.array([[1, 2, 3, 4], [0.5, 0.5, 0, 1]], np.float32)
+    inputs_of(**{**two, "action": relaxed}).fill(filled)
+    assert filled[:, 3:7].tolist() == [[0, 0, 0, 0], [0.5, 0.5, 0, 1]]
+    for wrong in (np.array([[1, 1], [0, 2]]), np.array([[2, 1], [0, 1]])):
+        with pytest.raises(ValueError, match="previous_action: expected choices of 0 to 1, got 2"):
+            inputs_of(**{**two, "action": wrong})
+
+
+def test_the_native_step_of_a_policy_checks_its_arguments():
+    at, time, position = AT, np.array([1, 0]), torch.tensor([5, 2])
+    inputs = inputs_of(time=time)
+    own = {"encoder_sizes": [7, 16], "encoder_parameters": [at] * 4, "encoder_epsilon": 1e-5, "actor_sizes": [16, 4]}
+    own |= {"actor_parameters": [at] * 2, "actions": "choices", "counts": [4], "low": 0.1, "high": 1.0}
+    sizes = {"width": 16, "feed_forward": 16, "heads": 1, "layers": 1, "parameters": [at] * 18}
+    sizes |= {"slope": 0.0, "epsilon": 1e-5}
     for wrong, sentence in (
-        ({"encoder_sizes": [7, 32]}, "an encoder with `width` outputs"),
-        ({"actor_sizes": [32, 4]}, "an actor with as many inputs"),
         ({"actor_sizes": [16]}, "expected sizes >= 1"),
-        ({"layers": 2}, "expected 34 addresses of parameters, got 18"),
-        ({"floor": 2.0}, "expected floor <= ceiling"),
+        ({"actor_sizes": [16, 16], "actor_parameters": [at] * 4, "counts": [16]}, "an actor without a norm"),
+        ({"low": 2.0}, "expected low <= high"),
+        ({"counts": [3]}, "counts add up"),
+        ({"counts": [4, 1]}, "counts add up"),
+        ({"counts": [5, -1]}, "counts add up"),
+        ({"counts": []}, "counts add up"),
+        ({"actions": "buttons"}, "counts add up"),
+        ({"actions": "other", "counts": []}, "counts add up"),
+        ({"actions": "numbers", "counts": [], "actor_sizes": [16, 3]}, "an even number of outputs"),
     ):
         with pytest.raises(ValueError, match=sentence):
-            _native.PolicyStep(**{**sizes, **wrong})
-    policy, action = _native.PolicyStep(**sizes), torch.full((2,), -1)
+            _native.PolicyPart(**{**own, **wrong})
+    part = _native.PolicyPart(**own)
+    wide = _native.PolicyPart(**{**own, "encoder_sizes": [7, 32]})
+    narrow = _native.PolicyPart(**{**own, "actor_sizes": [32, 4]})
+    for parts, wrong, sentence in (
+        ([part], {"layers": 2}, "expected 34 addresses of parameters, got 18"),
+        ([part, wide], {}, "encoders have `width` outputs"),
+        ([part, narrow], {}, "their actors as many inputs"),
+        ([part, None], {}, "expected parts"),
+        ([], {}, "expected parts"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            _native.PolicyStep(parts=parts, **{**sizes, **wrong})
+    policy, action = _native.PolicyStep(parts=[part], **sizes), np.full(2, -1)
     step = {"positions": at, "times": 2, "keys": at, "values": at, "cache_dtype": "float32", "rows": 4, "sinks": 0}
-    step |= {"cache_position": position.data_ptr(), "cosine": 0, "sine": 0, "action": action.data_ptr(), "threads": 1}
-    assert not policy.step(inputs, **{**step, "times": 1})
+    step |= {"cache_position": position.data_ptr(), "cosine": 0, "sine": 0, "threads": 1}
+    drawn = [(None, action, None)]
+    assert not policy.step([inputs], drawn, **{**step, "times": 1})
     assert (time.tolist(), position.tolist()) == ([1, 0], [5, 2])
-    assert policy.step(inputs, **step)
+    assert policy.step([inputs], drawn, **step)
     assert action.tolist() == [0, 0]
     assert (time.tolist(), position.tolist()) == ([2, 1], [6, 3])
-    time.zero_()
-    for wrong, sentence in (
-        ({"action": 0}, "expected the addresses of h, and of x or action"),
-        ({"x": at}, "expected the addresses of h, and of x or action"),
-        ({"keys": 0}, "got a zero"),
-        ({"rows": 0}, "0 <= sinks < rows"),
+    time[:] = 0
+    four = np.zeros((2, 4), np.float32)
+    for outputs, wrong, sentence in (
+        ([(None, None, None)], {}, "expected h, x or an action that is wanted"),
+        ([(four, action, None)], {}, "expected x, or an action"),
+        ([(four[:, :3].copy(), None, None)], {}, "x: expected 4 numbers a row, got 3"),
+        ([(four[:1], None, None)], {}, "x: .* 2 rows"),
+        ([(None, four, None)], {}, "action: .* got float32"),
+        ([(None, np.zeros((2, 2), np.int64), None)], {}, "action: expected 1 numbers a row, got 2"),
+        ([(None, action, four)], {}, "random: expected 1 numbers a row, got 4"),
+        (drawn * 2, {}, "inputs and outputs of each part"),
+        (drawn, {"keys": 0}, "got a zero"),
+        (drawn, {"rows": 0}, "0 <= sinks < rows"),
     ):
         with pytest.raises(ValueError, match=sentence):
-            policy.step(inputs, **{**step, **wrong})
-    fewer = _native.StepInputs(**{**given, "actions": 0, "choice": 0})
+            policy.step([inputs], outputs, **{**step, **wrong})
+    with pytest.raises(ValueError, match="inputs and outputs of each part"):
+        policy.step([None], drawn, **step)
+    undrawn = _native.PolicyStep(parts=[_native.PolicyPart(**{**own, "actions": "", "counts": []})], **sizes)
+    with pytest.raises(ValueError, match="of a part that draws them"):
+        undrawn.step([inputs], drawn, **step)
     with pytest.raises(ValueError, match="expected inputs of 7 numbers, got 3"):
-        policy.step(fewer, **step)
+        policy.step([inputs_of({**FORM, "actions": 0, "counts": []})], drawn, **step)
+    with pytest.raises(ValueError, match="expected inputs of 7 numbers, got 9"):
+        policy.step([inputs_of(features=[ROWS])], drawn, **step)

@@ -7,10 +7,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
+from gymnasium.spaces import Dict
 
+from acting import ACTIONS, CONFIG, GRID, IMAGE, MASKED, TOKENS, VECTORS, windows
 from network_formulas import normal, perturb
-from small import AGENT
 from small_spaces import flat
 from twohot.agent import AgentNetworks
 from twohot.nets.actor import bounded_log_softmax
@@ -30,16 +30,6 @@ from twohot.training.publication import Message, PolicyNetworks, unpack
 
 pytestmark = pytest.mark.usefixtures("nothing_forced")
 
-CONFIG = dataclasses.replace(AGENT, width=32, layers=2, context=8)
-VECTORS = Dict({"b": Box(-9, 9, (2, 3), np.float32), "a": Box(0, 9, (4,), np.int32), "c": Box(0, 1, (1,))})
-IMAGE, GRID, TOKENS = Box(0, 255, (36, 36, 3), np.uint8), Box(0, 9, (5, 5, 2), np.uint8), Box(0, 99, (6,), np.int32)
-MASKED = {ACTION_MASK: MultiBinary(5)}
-ACTIONS = {
-    "choice": Discrete(5),
-    "choices": MultiDiscrete([2, 3]),
-    "buttons": MultiBinary(5),
-    "numbers": Box(-1, 1, (3,)),
-}
 CASES = {
     **{kind: ({"positions": kind}, VECTORS, ACTIONS["choice"]) for kind in ("fixed", "learned", "rotary")},
     **{kind: ({"memory": kind}, VECTORS, ACTIONS["choice"]) for kind in ("gru", "set", "feedforward", "identity")},
@@ -73,22 +63,6 @@ def make(changes, observation_space, action_space):
         normalization.mean.uniform_(-2, 2)
         normalization.variance.uniform_(0.01, 4)
     return agent
-
-
-def windows(agent, rows, steps, seed=0):
-    """Observation, previous action, previous reward and time, each [rows, steps, ...]; masks allow the first action."""
-    random = np.random.default_rng(seed)
-    seen = {}
-    for name, space in agent.observation_space.items():
-        high = 2 if isinstance(space, MultiBinary) else 9
-        seen[name] = torch.from_numpy(random.integers(0, high, (rows, steps, *space.shape)).astype(space.dtype))
-    if ACTION_MASK in seen:
-        seen[ACTION_MASK][..., 0] = 1
-    agent.action_space.seed(seed)
-    action = np.array([agent.action_space.sample() for _ in range(rows * steps)])
-    action = torch.from_numpy(action.reshape(rows, steps, *agent.action_space.shape))
-    reward = torch.from_numpy(random.normal(0, 30, (rows, steps)).astype(np.float32))
-    return seen, action, reward, torch.arange(steps).expand(rows, steps)
 
 
 def remembered(policy, window):
@@ -156,22 +130,23 @@ def policy_calls(monkeypatch):
     """The outputs of each native call of a whole policy."""
     made, call = [], PackedPolicy.__call__
 
-    def counted(self, *arguments, **options):
-        made.append(set(options) - {"by_time"})
-        return call(self, *arguments, **options)
+    def counted(self, inputs, outputs, *arguments, h=None, **options):
+        wanted = {name for part in outputs for name, value in part._asdict().items() if value is not None}
+        made.append(wanted | ({"h"} if h is not None else set()))
+        return call(self, inputs, outputs, *arguments, h=h, **options)
 
     monkeypatch.setattr(PackedPolicy, "__call__", counted)
     return made
 
 
-@pytest.mark.parametrize("space", ACTIONS.values(), ids=ACTIONS)
-def test_on_a_cpu_a_step_is_one_native_call(space, mlp_calls, policy_calls):
-    agent = make({}, VECTORS, space)
+@pytest.mark.parametrize("case", [*ACTIONS, "everything", "mixture"])
+def test_on_a_cpu_a_step_is_one_native_call(case, mlp_calls, policy_calls):
+    agent = make(*CASES[case])
     seen, action, reward, _ = windows(agent, 13, 1)
     policy = freeze(agent)
     policy.act(policy.initial_state(13), {k: x[:, 0] for k, x in seen.items()}, action[:, 0], reward[:, 0])
     assert not mlp_calls
-    assert policy_calls == [{"uniform", "action"} if isinstance(space, Discrete) else {"x"}]
+    assert policy_calls == [{"action", "random"} if case in ACTIONS else {"x"}]
 
 
 def acted(policy, window, greedy):

@@ -234,15 +234,15 @@ def test_an_encoder_puts_each_number_in_its_place():
     encoder(right, action, reward, time)
     for observation, words in (
         (right | {"a": torch.zeros(2, 2)}, "observation: expected 6 numbers, reward included, got 5"),
-        (right | {"a": torch.zeros(0, 3)}, "observation 'a': expected 2 rows"),
-        (right | {"a": torch.zeros(1, 6)}, "observation 'a': expected 2 rows"),
+        (right | {"a": torch.zeros(0, 3)}, "observation 'a': expected a C-contiguous array of float32 with 2 rows"),
+        (right | {"a": torch.zeros(1, 6)}, "observation 'a': expected a C-contiguous array of float32 with 2 rows"),
     ):
         with pytest.raises(ValueError, match=words):
             encoder(observation, action, reward, time)
     for choice in (-1, 4, 2**40):
         with pytest.raises(ValueError, match="previous_action: expected choices of 0 to 3"):
             encoder(right, torch.tensor([0, choice]), reward, time)
-    with pytest.raises(ValueError, match="expected 2 previous actions"):
+    with pytest.raises(ValueError, match="previous_action: expected a C-contiguous array of int64 with 2 rows"):
         encoder(right, action[:1], reward, time)
-    with pytest.raises(ValueError, match="previous_action: expected integers"):
+    with pytest.raises(ValueError, match=r"previous_action: expected a C-contiguous array of int64 .* got float32"):
         encoder(right, action.float(), reward, time)

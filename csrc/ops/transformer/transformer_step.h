@@ -1,5 +1,5 @@
-// One step of the networks that act (python/twohot/nets/packed.py) on the CPU: a whole Transformer, an MLP, a policy of
-// both.
+// One step of the networks that act (python/twohot/nets/packed.py) on the CPU: a whole Transformer, an MLP, a policy,
+// or several that share their Transformer.
 #pragma once
 
 #include <cstdint>
@@ -81,7 +81,7 @@ struct StepNumbers {
 };
 
 // What stands side by side in a row of a timestep encoder's input: `columns` numbers, the last of which may be the
-// symlog of the previous reward, and the `actions` numbers of the previous action, 0 where time is.
+// symlog of the previous reward, the `actions` numbers of the previous action, 0 where time is, and features.
 struct StepInputs {
   std::int64_t rows;
   std::int64_t columns;
@@ -92,35 +92,65 @@ struct StepInputs {
   const float* mean;
   const float* deviation;
   const float* bound;
-  const std::int64_t* choice;  // [rows] 0 .. actions - 1, the number that is 1; or null and
-  const float* action;         // [rows, actions]
-  const std::int64_t* time;    // [rows]
+  // Of the previous action [rows, choices], choices of counts[i] each, which are as many numbers, one of them 1; or
+  // null and numbers [rows, actions].
+  const std::int64_t* choice;
+  std::span<const std::int64_t> counts;
+  const float* action;
+  const std::int64_t* time;  // [rows]
+  std::span<const StepNumbers> features;
+
+  // Numbers of a row.
+  std::int64_t size() const noexcept;
 };
 
-// output [rows, columns + actions]. Precondition, which the binding checks: the sizes add up.
+// output [rows, size()]. Precondition, which the binding checks: the sizes add up.
 void step_inputs(const StepInputs& inputs, float* output) noexcept;
 
-// A timestep encoder, a Transformer and an actor, one after the other for each block of environments.
-struct PolicyStep {
-  StepInputs inputs;
-  MlpStep encoder;         // input and output are not read, here and in the others
-  const float* positions;  // [times, width], or [rows, width] where times is 0: added to embeddings; null: nothing is
-  std::int64_t times;      // more than any time
-  TransformerStep transformer;
-  MlpStep actor;
-  float* h;  // [rows, width], or null
-  float* x;  // [rows, outputs of the actor], or null
-  // Where outputs are logits of a choice: their probabilities are clipped to floor and ceiling, and an action is drawn
-  // by a uniform number in [0, 1), or is the most probable where there is none.
-  float floor;
-  float ceiling;
-  const float* uniform;  // [rows]
-  std::int64_t* action;  // [rows], or null; then x is null
+// What an actor's outputs mean. choices: logits of each choice in turn. buttons: for each, the logit of 1, where that
+// of 0 is 0. numbers: the means of tanh-Gaussians, then what their log standard deviations are made of.
+enum class StepActions { choices, buttons, numbers };
+
+// How an action is drawn from an actor's outputs.
+struct StepDraw {
+  StepActions actions;
+  std::span<const std::int64_t> counts;  // of choices, how many actions each has; empty of the others
+  // Bounds of a probability before all of a choice are normalised again, or of log standard deviations.
+  float low;
+  float high;
+
+  // Entries of an action.
+  std::int64_t size(std::int64_t outputs) const noexcept;
 };
 
-// As transformer_step() and mlp_step(), whose preconditions hold for each; the encoder's outputs are `width`, which the
-// actor takes.
-void policy_step(const PolicyStep& step, std::span<const StepLinear> encoder, std::span<const StepLayer> layers,
-                 std::span<const StepLinear> actor, int threads);
+// Rows of a policy that have a timestep encoder, an actor and inputs of their own.
+struct PolicyPart {
+  StepInputs inputs;
+  std::span<const StepLinear> encoder_layers;
+  MlpStep encoder;  // input and output are not read, here and of the actor
+  std::span<const StepLinear> actor_layers;
+  MlpStep actor;
+  StepDraw draw;
+  // Where the actor's outputs go, [rows, outputs], or actions that are drawn from them, [rows, size of an action] int64
+  // or float of numbers; both null: the actor does not run.
+  float* x;
+  void* action;
+  // An action each: uniform numbers in [0, 1), or standard normal ones of numbers. Null takes the most probable choices
+  // and tanh of the means.
+  const float* random;
+};
+
+// Timestep encoders, a Transformer and actors, one after the other for each block of environments.
+struct PolicyStep {
+  std::span<const PolicyPart> parts;  // whose rows follow each other
+  const float* positions;  // [times, width], or [rows, width] where times is 0: added to embeddings; null: nothing is
+  std::int64_t times;      // more than any time
+  TransformerStep transformer;  // of all rows; input and output are not read
+  float* h;                     // [rows, width], or null
+};
+
+// As transformer_step() and mlp_step(), whose preconditions hold for each; an encoder's outputs are `width`, which the
+// actor takes, and rows of all parts are the Transformer's.
+void policy_step(const PolicyStep& step, std::span<const StepLayer> layers, int threads);
 
 }  // namespace twohot::ops

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <list>
 #include <vector>
 
 #include "core/random.h"
@@ -129,7 +130,7 @@ void test_mlp(const TransformerStepKernels& form) {
 
 // A whole policy is its networks one after the other, whatever the number of threads.
 void test_policy() {
-  constexpr std::int64_t width = 16, columns = 4, actions = 3, choices = 5, times = 6, ring_rows = 4;
+  constexpr std::int64_t width = 16, columns = 4, actions = 3, features = 2, choices = 5, times = 6, ring_rows = 4;
   RandomStream random(3);
   std::vector<std::vector<float>> parameters;
   parameters.reserve(100);
@@ -144,7 +145,7 @@ void test_policy() {
     const std::int64_t filled = round_up(outputs, panel);
     return StepLinear{numbers(filled * inputs), numbers(filled), inputs, outputs};
   };
-  const std::vector<StepLinear> encoder{linear(columns + actions, 20), linear(20, width)};
+  const std::vector<StepLinear> encoder{linear(columns + actions + features, 20), linear(20, width)};
   const std::vector<StepLinear> actor{linear(width, choices)};
   const StepNorm encoder_norm = norm();
   const StepLayer layer{norm(),
@@ -157,6 +158,7 @@ void test_policy() {
                         linear(width, width),
                         {}};
   const StepNorm last = norm();
+  std::list<std::vector<StepNumbers>> parts_seen, parts_more;
   for (const std::int64_t rows : {1, 3, 8, 13, 40}) {
     const auto floats = [&](std::int64_t of) { return std::vector<float>(static_cast<std::size_t>(rows * of), 1.0f); };
     std::vector<std::int64_t> choice, time, positions;
@@ -168,9 +170,13 @@ void test_policy() {
       uniform.push_back(static_cast<float>(r) / static_cast<float>(rows));
     }
     const std::vector<StepNumbers> seen{{numbers(rows), 1}, {numbers(2 * rows), 2}};
+    const std::vector<StepNumbers> more{{numbers(features * rows), features}};
     const StepInputs inputs{rows,          columns,          actions,          seen,
                             numbers(rows), numbers(columns), deviation.data(), bound.data(),
-                            choice.data(), nullptr,          time.data()};
+                            choice.data(), {&actions, 1},    nullptr,          time.data(),
+                            more};
+    constexpr std::int64_t size = columns + actions + features;
+    CHECK(inputs.size() == size);
     const float* table = numbers(times * width);
     std::vector<float> keys = floats(ring_rows * width), values = floats(ring_rows * width);
     const auto reset = [&] {
@@ -185,16 +191,19 @@ void test_policy() {
     const MlpStep third{rows, nullptr, 0.01f, nullptr, 0, nullptr};
 
     reset();
-    std::vector<float> features = floats(columns + actions), embedded = floats(width), h = floats(width);
+    std::vector<float> given = floats(size), embedded = floats(width), h = floats(width);
     std::vector<float> x = floats(choices);
-    step_inputs(inputs, features.data());
+    step_inputs(inputs, given.data());
     for (std::int64_t r = 0; r < rows; ++r) {
-      const float* row = features.data() + r * (columns + actions);
+      const float* row = given.data() + r * size;
       for (std::int64_t i = 0; i < columns; ++i) CHECK(std::fabs(row[i]) <= 0.5f);
       for (std::int64_t a = 0; a < actions; ++a) CHECK(row[columns + a] == (r % times > 0 && a == r % actions));
+      for (std::int64_t i = 0; i < features; ++i) {
+        CHECK(row[columns + actions + i] == more[0].data[r * features + i]);
+      }
     }
     MlpStep one = first;
-    one.input = features.data();
+    one.input = given.data();
     one.output = embedded.data();
     mlp_step(one, encoder, 1);
     for (std::int64_t i = 0; i < rows * width; ++i) {
@@ -209,23 +218,28 @@ void test_policy() {
     three.output = x.data();
     mlp_step(three, actor, 1);
 
+    const std::int64_t all = choices;
+    PolicyPart part{inputs,  encoder, first,         actor, third, {StepActions::choices, {&all, 1}, 0.1f, 0.5f},
+                    nullptr, nullptr, uniform.data()};
     for (const int threads : {1, 3}) {
       std::vector<float> found_h = floats(width), found_x = floats(choices);
-      PolicyStep step{inputs,         first,          table, times, second,         third,
-                      found_h.data(), found_x.data(), 0.1f,  0.5f,  uniform.data(), nullptr};
-      reset();
-      policy_step(step, encoder, {&own, 1}, actor, threads);
+      const auto run = [&](const std::vector<PolicyPart>& parts, float* to) {
+        reset();
+        policy_step({parts, table, times, second, to}, {&own, 1}, threads);
+      };
+      part.x = found_x.data();
+      part.action = nullptr;
+      run({part}, found_h.data());
       CHECK(found_h == h);
       CHECK(found_x == x);
-      std::vector<std::int64_t> drawn(static_cast<std::size_t>(rows), -1), likely = drawn;
-      step.h = step.x = nullptr;
-      step.action = drawn.data();
-      reset();
-      policy_step(step, encoder, {&own, 1}, actor, threads);
-      step.uniform = nullptr;
-      step.action = likely.data();
-      reset();
-      policy_step(step, encoder, {&own, 1}, actor, threads);
+      std::vector<std::int64_t> drawn(static_cast<std::size_t>(rows), -1), likely = drawn, pairs = drawn;
+      part.x = nullptr;
+      part.action = drawn.data();
+      run({part}, nullptr);
+      PolicyPart greedy = part;
+      greedy.random = nullptr;
+      greedy.action = likely.data();
+      run({greedy}, nullptr);
       for (std::size_t r = 0; r < drawn.size(); ++r) {
         CHECK(drawn[r] >= 0 && drawn[r] < choices);
         const float* row = x.data() + r * choices;
@@ -233,14 +247,94 @@ void test_policy() {
         CHECK(row[likely[r]] >= std::min(*std::max_element(row, row + choices), row[0]));
         if (uniform[r] == 0) CHECK(drawn[r] == 0);
       }
+      // Rows of several parts, one of them empty, are those of one; where nothing of a part is wanted, the others are.
+      for (const std::int64_t of_first : {std::int64_t{0}, std::int64_t{1}, rows / 2, rows}) {
+        const auto rows_of = [&](std::int64_t from, std::int64_t count) {
+          PolicyPart some = part;
+          parts_seen.push_back({{seen[0].data + from, 1}, {seen[1].data + 2 * from, 2}});
+          parts_more.push_back({{more[0].data + features * from, features}});
+          some.inputs.rows = count;
+          some.inputs.observation = parts_seen.back();
+          some.inputs.features = parts_more.back();
+          some.inputs.reward += from;
+          some.inputs.choice += from;
+          some.inputs.time += from;
+          some.action = pairs.data() + from;
+          some.random += from;
+          return some;
+        };
+        pairs.assign(pairs.size(), -1);
+        PolicyPart low = rows_of(0, of_first);
+        const PolicyPart high = rows_of(of_first, rows - of_first);
+        run({low, high}, found_h.data());
+        CHECK(found_h == h);
+        CHECK(pairs == drawn);
+        low.action = nullptr;
+        pairs.assign(pairs.size(), -1);
+        run({low, high}, nullptr);
+        for (std::int64_t r = 0; r < rows; ++r) {
+          CHECK(pairs[static_cast<std::size_t>(r)] == (r < of_first ? -1 : drawn[static_cast<std::size_t>(r)]));
+        }
+      }
     }
   }
+}
+
+// Actions of each kind from outputs that are an actor's bias.
+void test_actions() {
+  constexpr std::int64_t width = 16, rows = 3, entries = 2;
+  const std::vector<float> zeros(64 * width, 0.0f), ones(width, 1.0f);
+  const std::vector<std::int64_t> time(rows, 0), counts{1, 3};
+  const std::vector<StepLinear> encoder{{zeros.data(), zeros.data(), 1, width}};
+  const StepNorm norm{ones.data(), zeros.data()};
+  const auto act = [&](const StepDraw& draw, std::vector<float> bias, const float* random, void* action) {
+    const auto outputs = static_cast<std::int64_t>(bias.size());
+    bias.resize(panel);
+    const std::vector<StepLinear> actor{{zeros.data(), bias.data(), width, outputs}};
+    const std::vector<StepNumbers> seen{{zeros.data(), 1}};
+    const StepInputs inputs{rows,    1,       0,  seen,    nullptr,     nullptr, nullptr,
+                            nullptr, nullptr, {}, nullptr, time.data(), {}};
+    const MlpStep layers{rows, nullptr, 0.01f, nullptr, 0, nullptr};
+    const std::vector<PolicyPart> parts{{inputs, encoder, layers, actor, layers, draw, nullptr, action, random}};
+    const TransformerStep memory{rows,    width, width, nullptr, time.data(), nullptr,
+                                 nullptr, norm,  1e-5f, 0.01f,   nullptr};
+    policy_step({parts, nullptr, 0, memory, nullptr}, {}, 1);
+  };
+  using Choices = std::vector<std::int64_t>;
+  // Probabilities of the second choice are .2, .6, .2.
+  const std::vector<float> logits{-3.0f, 0.0f, std::log(3.0f), 0.0f};
+  const std::vector<float> uniform{0.9f, 0.1f, 0.0f, 0.3f, 0.5f, 0.85f};
+  Choices chosen(rows * entries, -1);
+  act({StepActions::choices, counts, 0, 1}, logits, uniform.data(), chosen.data());
+  CHECK((chosen == Choices{0, 0, 0, 1, 0, 2}));
+  act({StepActions::choices, counts, 0, 1}, logits, nullptr, chosen.data());
+  CHECK((chosen == Choices{0, 1, 0, 1, 0, 1}));
+  // A button is 1 with probability .75, the other with .25, or within bounds with .4.
+  const std::vector<float> buttons{std::log(3.0f), -std::log(3.0f)};
+  const std::vector<float> pressed{0.2f, 0.7f, 0.3f, 0.8f, 0.9f, 0.65f};
+  act({StepActions::buttons, {}, 0, 1}, buttons, pressed.data(), chosen.data());
+  CHECK((chosen == Choices{0, 0, 1, 1, 1, 0}));
+  act({StepActions::buttons, {}, 0.4f, 0.6f}, buttons, pressed.data(), chosen.data());
+  CHECK((chosen == Choices{0, 1, 0, 1, 1, 1}));
+  act({StepActions::buttons, {}, 0, 1}, buttons, nullptr, chosen.data());
+  CHECK((chosen == Choices{1, 0, 1, 0, 1, 0}));
+  // tanh(mean + deviation x noise), where the log deviation is half way between bounds, or at one of them.
+  const std::vector<float> means{0.5f, -0.25f, 0.0f, 50.0f}, noise{1, 1, -2, 0.5f, 0, 0};
+  std::vector<float> numbers(rows * entries, 2.0f);
+  act({StepActions::numbers, {}, -1, 0.5f}, means, noise.data(), numbers.data());
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    const double deviation = std::exp(i % 2 == 0 ? -0.25 : 0.5);
+    CHECK(std::fabs(numbers[i] - std::tanh(double(means[i % 2]) + deviation * double(noise[i]))) < 1e-6);
+  }
+  act({StepActions::numbers, {}, -1, 0.5f}, means, nullptr, numbers.data());
+  for (std::size_t i = 0; i < numbers.size(); ++i) CHECK(std::fabs(numbers[i] - std::tanh(means[i % 2])) < 1e-6f);
 }
 
 }  // namespace
 
 int main() {
   test_policy();
+  test_actions();
   for (const TransformerStepKernels* form : forms<TransformerStepKernels>()) {
     at = form->name;
     test_transformer(*form);

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from twohot._moved import renamed_fields
 from twohot.envs import ACTION_MASK, INTERRUPTED, TrialEnvironments
+from twohot.nets.interfaces import Given
 from twohot.rl.exploration import Exploration
 from twohot.spaces import action_dtype, as_dict, shape_of
 
@@ -110,17 +111,15 @@ class RolloutState(TypedDict):
     """State of the policy's random stream."""
 
 
-class Rollout:
-    """Steps environments together, with one policy call a step, and remembers where each one is in its trial.
+class Player:
+    """Environments that are stepped together, and where each one is in its trial; the caller asks a policy in between.
 
     Args:
         environments: from `make_vector`.
-        policy: acts; between two collections another one may take its place, which goes on from its state.
         device: where the policy lives.
         generator: CPU (or device) random stream of the policy's samples.
         writer: of a `Replay`, to store every step; None stores nothing.
         exploration: changes the policy's actions; None leaves them.
-        greedy: take the most probable action.
         follow: which trials to begin when the given ones have ended; environments that begin none stand still. Without
             it, those whose trials have ended.
         rollouts: how many there are like this one, whose steps `environment_steps` counts too.
@@ -129,26 +128,22 @@ class Rollout:
     def __init__(
         self,
         environments: TrialEnvironments,
-        policy: Policy,
         *,
         generator: torch.Generator,
         device: torch.device | str = "cpu",
         writer=None,
         exploration: Exploration | None = None,
-        greedy: bool = False,
         follow: Callable[[list[Trial]], Start] | None = None,
         rollouts: int = 1,
     ) -> None:
-        self.environments, self.policy, self.device = environments, policy, torch.device(device)
-        self.generator, self.writer, self.exploration, self.greedy = generator, writer, exploration, greedy
+        self.environments, self.device = environments, torch.device(device)
+        self.generator, self.writer, self.exploration = generator, writer, exploration
         self.follow = follow
-        on_cpu = self.device.type == "cpu"
-        self._tensor = torch.from_numpy if on_cpu else lambda array: torch.from_numpy(array).to(self.device)
         self.environment_steps, self.rollouts = 0, rollouts
         """Steps taken, of all environments together."""
 
     def state_dict(self) -> RolloutState:
-        """What a collection depends on beside the policy and the exploration, if it begins with `restart`."""
+        """What a collection depends on beside the policy and the exploration, if it begins with fresh trials."""
         return {"environment_steps": self.environment_steps, "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: RolloutState) -> None:
@@ -157,19 +152,20 @@ class Rollout:
         self.generator.set_state(state["generator"])
 
     def cut(self) -> None:
-        """Store open trials as truncated; `restart` comes next."""
+        """Store open trials as truncated; fresh ones come next."""
         if self.writer is not None:
             self.writer.cut()
 
-    def restart(self, seeds: Sequence[int], tasks: Sequence[str | None] | None = None) -> None:
+    def start(self, state: Any, seeds: Sequence[int], tasks: Sequence[str | None] | None = None) -> None:
         """Begin a new trial in every environment; open trials are stored as truncated.
 
         Args:
+            state: the policy's memory of fresh trials.
             seeds: one for each environment. tasks: what each one plays in its first trial; None draws them.
         """
         count = self.environments.num_envs
         self.cut()
-        self._state = self.policy.initial_state(count)
+        self.state = state
         action = self.environments.single_action_space
         self._action_dtype = action_dtype(action)
         self._chosen_dtype = np.float32 if isinstance(action, spaces.Box) else np.int64  # as policies choose
@@ -190,7 +186,7 @@ class Rollout:
             begun = begun | info[INTERRUPTED]
             if self.writer is not None:
                 self.writer.discard(info[INTERRUPTED])
-        self._state.reset(torch.from_numpy(begun).to(self.device))
+        self.state.reset(torch.from_numpy(begun).to(self.device))
         self._previous_action[begun] = 0
         self._previous_reward[begun] = 0
         if self.exploration is not None:
@@ -198,53 +194,76 @@ class Rollout:
         if self.writer is not None:
             self.writer.begin(self._observation, mask=begun, task=np.asarray(info["task"], np.int32))
 
+    def given(self) -> Given:
+        """What the policy acts on."""
+        return Given(self._observation, self._previous_action, self._previous_reward)
+
+    def step(self, actions: np.ndarray) -> list[Trial]:
+        """Take the actions that the policy has chosen, and store the step; returns the trials that ended.
+
+        The transition has the observation that the step truly gave; where a trial ended, the next one begins at once,
+        and its first observation is no transition.
+        """
+        if self.exploration is not None:
+            mask = self._observation.get(ACTION_MASK)
+            where = getattr(self.environments, "explore", None) if self.exploration.asked else None
+            actions = self.exploration(actions, self.environment_steps, mask, where)
+        actions = actions.astype(self._action_dtype)
+        observation, reward, terminated, truncated, info = self.environments.step(actions)
+        observation, reward = as_dict(observation), reward.astype(np.float32)
+        if self.writer is not None:
+            self.writer.append(
+                action=actions,
+                reward=reward,
+                terminated=terminated,
+                truncated=truncated,
+                observation=observation,
+                mask=~info[INTERRUPTED] if INTERRUPTED in info else None,
+            )
+        self._observation, self._previous_reward = observation, reward
+        self._previous_action = actions.astype(self._chosen_dtype)
+        self.environment_steps += self.rollouts * len(actions)
+        if INTERRUPTED in info:
+            self._forget(np.zeros(len(actions), bool), info)
+        done = terminated | truncated
+        if not np.count_nonzero(done):
+            return []
+        ended = [Trial(index, *(info[key][index] for key in RESULTS)) for index in np.flatnonzero(done).tolist()]
+        start = Start(done) if self.follow is None else self.follow(ended)
+        if start.mask.any():
+            self._begin(start)
+        return ended
+
+
+class Rollout(Player):
+    """A `Player` with its policy, which is called once a step.
+
+    Args:
+        policy: acts; between two collections another one may take its place, which goes on from its state.
+        greedy: take the most probable action. environments, options: as `Player`.
+    """
+
+    def __init__(
+        self, environments: TrialEnvironments, policy: Policy, *, greedy: bool = False, **options: Any
+    ) -> None:
+        super().__init__(environments, **options)
+        self.policy, self.greedy = policy, greedy
+
+    def restart(self, seeds: Sequence[int], tasks: Sequence[str | None] | None = None) -> None:
+        """As `start`, with the policy's memory."""
+        self.start(self.policy.initial_state(self.environments.num_envs), seeds, tasks)
+
     def collect(self, steps: int, stop: Callable[[], bool] | None = None) -> list[Trial]:
         """Take `steps` steps in every environment; returns the trials that ended, in order.
 
         `stop` is asked after each step whether to take no more of them; `environment_steps` says how many were taken.
-        `restart` comes first. Each transition is stored with the observation that the step truly gave; where a
-        trial ended, the next one begins at once, and its first observation is no transition.
+        `restart` comes first.
         """
         trials: list[Trial] = []
         for _ in range(steps):
-            actions = self.policy.act(
-                self._state,
-                {name: self._tensor(x) for name, x in self._observation.items()},
-                self._tensor(self._previous_action),
-                self._tensor(self._previous_reward),
-                greedy=self.greedy,
-                generator=self.generator,
-            )
-            actions = actions.cpu().numpy()
-            if self.exploration is not None:
-                mask = self._observation.get(ACTION_MASK)
-                where = getattr(self.environments, "explore", None) if self.exploration.asked else None
-                actions = self.exploration(actions, self.environment_steps, mask, where)
-            actions = actions.astype(self._action_dtype)
-            observation, reward, terminated, truncated, info = self.environments.step(actions)
-            observation, reward = as_dict(observation), reward.astype(np.float32)
-            if self.writer is not None:
-                self.writer.append(
-                    action=actions,
-                    reward=reward,
-                    terminated=terminated,
-                    truncated=truncated,
-                    observation=observation,
-                    mask=~info[INTERRUPTED] if INTERRUPTED in info else None,
-                )
-            self._observation, self._previous_reward = observation, reward
-            self._previous_action = actions.astype(self._chosen_dtype)
-            self.environment_steps += self.rollouts * len(actions)
-            if INTERRUPTED in info:
-                self._forget(np.zeros(len(actions), bool), info)
-            done = terminated | truncated
-            if np.count_nonzero(done):
-                indices = np.flatnonzero(done).tolist()
-                ended = [Trial(index, *(info[key][index] for key in RESULTS)) for index in indices]
-                trials += ended
-                start = Start(done) if self.follow is None else self.follow(ended)
-                if start.mask.any():
-                    self._begin(start)
+            given = self.given().tensors(self.device)
+            actions = self.policy.act(self.state, *given, greedy=self.greedy, generator=self.generator)
+            trials += self.step(actions.cpu().numpy())
             if stop is not None and stop():
                 break
         return trials

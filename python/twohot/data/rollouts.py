@@ -7,64 +7,68 @@ from dataclasses import replace
 
 import torch
 
-from twohot.data.rollout import Policy, Rollout, RolloutState, Trial
+from twohot.data.rollout import Player, RolloutState, Trial
+from twohot.nets.frozen_members import FrozenPolicies
 
 __all__ = ["Rollouts"]
 
 
 class Rollouts:
-    """One `Rollout` for each domain; they take their steps in turn, so that all environments have taken as many.
+    """A `Player` for each domain; their policies act together, so that all environments have taken as many steps.
 
     Args:
-        rollouts: by the name of the domain. tasks: the index in the run of each task of a domain.
+        players: by the name of the domain.
+        policies: of each; between two collections others may take their place, which go on from their states.
+        tasks: the index in the run of each task of a domain.
     """
 
-    def __init__(self, rollouts: Mapping[str, Rollout], tasks: Mapping[str, Sequence[int]]) -> None:
-        self.rollouts, self._tasks = dict(rollouts), tasks
+    def __init__(
+        self, players: Mapping[str, Player], policies: FrozenPolicies, tasks: Mapping[str, Sequence[int]]
+    ) -> None:
+        self.players, self.policies, self._tasks = dict(players), policies, tasks
 
     @property
     def environment_steps(self) -> int:
         """Steps taken, of all environments together."""
-        return sum(rollout.environment_steps for rollout in self.rollouts.values())
-
-    def set_policies(self, policies: Mapping[str, Policy]) -> None:
-        """Act by these from now on."""
-        for name, rollout in self.rollouts.items():
-            rollout.policy = policies[name]
+        return sum(player.environment_steps for player in self.players.values())
 
     def state_dict(self) -> RolloutState:
         """As `Rollout.state_dict`."""
-        states = [rollout.state_dict()["generator"] for rollout in self.rollouts.values()]
+        states = [player.state_dict()["generator"] for player in self.players.values()]
         return {"environment_steps": self.environment_steps, "generator": torch.stack(states)}
 
     def load_state_dict(self, state: RolloutState) -> None:
         """As `Rollout.load_state_dict`."""
-        counts = [rollout.environments.num_envs for rollout in self.rollouts.values()]
+        counts = [player.environments.num_envs for player in self.players.values()]
         each, rest = divmod(state["environment_steps"], sum(counts))
         if rest or len(state["generator"]) != len(counts):
             raise ValueError(f"expected as many steps of {sum(counts)} environments, got {state['environment_steps']}")
-        for rollout, count, generator in zip(self.rollouts.values(), counts, state["generator"], strict=True):
-            rollout.load_state_dict({"environment_steps": each * count, "generator": generator.clone()})
+        for player, count, generator in zip(self.players.values(), counts, state["generator"], strict=True):
+            player.load_state_dict({"environment_steps": each * count, "generator": generator.clone()})
 
     def cut(self) -> None:
         """As `Rollout.cut`."""
-        for rollout in self.rollouts.values():
-            rollout.cut()
+        for player in self.players.values():
+            player.cut()
 
     def restart(self, seeds: Sequence[int]) -> None:
         """As `Rollout.restart`; one seed for each environment of all domains."""
-        first = 0
-        for rollout in self.rollouts.values():
-            count = rollout.environments.num_envs
-            rollout.restart(seeds[first : first + count])
-            first += count
+        counts = {name: player.environments.num_envs for name, player in self.players.items()}
+        states, first = self.policies.initial_states(counts), 0
+        for name, player in self.players.items():
+            player.start(states[name], seeds[first : first + counts[name]])
+            first += counts[name]
 
     def collect(self, steps: int, stop: Callable[[], bool] | None = None) -> list[Trial]:
         """As `Rollout.collect`, where `stop` is asked when all environments have taken a step; tasks are the run's."""
         trials: list[Trial] = []
+        players = self.players.items()
+        states = {name: player.state for name, player in players}
+        generators = {name: player.generator for name, player in players}
         for _ in range(steps):
-            for name, rollout in self.rollouts.items():
-                trials += [replace(trial, task=self._tasks[name][trial.task]) for trial in rollout.collect(1)]
+            actions = self.policies.act(states, {name: player.given() for name, player in players}, generators)
+            for name, player in players:
+                trials += [replace(trial, task=self._tasks[name][trial.task]) for trial in player.step(actions[name])]
             if stop is not None and stop():
                 break
         return trials

@@ -106,6 +106,13 @@ class ActionLinear(nn.Module):
         """Whether an action is one choice, and so picks one row."""
         return isinstance(self.space, spaces.Discrete)
 
+    @property
+    def counts(self) -> list[int]:
+        """The rows of each choice; none of actions that are numbers or bits."""
+        if isinstance(self.space, spaces.Discrete):
+            return [int(self.space.n)]
+        return self.space.nvec.tolist() if isinstance(self.space, spaces.MultiDiscrete) else []
+
     def vector(self, action: Tensor) -> Tensor:
         """action as `forward` takes it to the vector [..., rows] that the table is multiplied by."""
         if action.is_floating_point():

@@ -1,15 +1,15 @@
 """Freeze, then act: a copy of an agent's networks that changes no more, made for few rows without gradients.
 
 Weights are folded and packed once. On a CPU a step of up to `MAX_ROWS` environments is then one native call, where the
-timestep encoder sees vectors alone and the memory is a Transformer: from observations to the choice of an action, or to
-the parameters of the policy. Of other networks each is a call of its own, and what is small between them goes
-through numpy: operations of torch take longer to begin, and some wake its threads even for little.
+memory is a Transformer: from observations, and the features of images, grids and tokens, to an action, or to the
+parameters of the policy. Of other networks each is a call of its own, and what is small between them goes through
+numpy: operations of torch take longer to begin, and some wake its threads even for little.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
@@ -18,12 +18,30 @@ import torch
 from torch import Tensor, nn
 
 from twohot.attention import KVCache
-from twohot.kernels.addresses import address, optional_address
 from twohot.kernels.backend import native
-from twohot.nets.actor import Actor, BetaActor, DiscreteActor, GaussianMixtureActor, MultiActor, TanhGaussianActor
-from twohot.nets.interfaces import ActorNetwork, Cache, TimestepNetwork, TrajectoryNetwork
+from twohot.nets.actor import (
+    MAX_LOG_STD,
+    MIN_LOG_STD,
+    Actor,
+    BetaActor,
+    DiscreteActor,
+    GaussianMixtureActor,
+    MultiActor,
+    TanhGaussianActor,
+)
+from twohot.nets.interfaces import ActorNetwork, Cache, Given, TimestepNetwork, TrajectoryNetwork
 from twohot.nets.linear import MLP, FoldedLinear, SigmaLinear
-from twohot.nets.packed import MAX_ROWS, PackedMLP, PackedPolicy, PackedTransformer, Weights
+from twohot.nets.packed import (
+    MAX_ROWS,
+    Draw,
+    Outputs,
+    PackedMLP,
+    PackedPart,
+    PackedPolicy,
+    PackedTransformer,
+    Weights,
+)
+from twohot.nets.packed_features import pack_features
 from twohot.nets.policies import Categorical, Categoricals, Policy, draw_numbers
 from twohot.nets.timestep import TimestepEncoder
 from twohot.nets.transformer import Transformer, require_time
@@ -33,7 +51,6 @@ __all__ = ["ActingState", "FrozenPolicy", "freeze"]
 
 MAX_ELEMENTS = 4096
 """Elements of a tensor up to which numpy is faster than torch."""
-_NUMPY_DTYPES = {torch.float32: np.float32, torch.int64: np.int64}
 MAX_CACHED_TIMES = 16_384
 """Times up to which positions are kept."""
 FIRST_TIMES = 64
@@ -55,6 +72,8 @@ class ActingState:
 
 
 Network = TypeVar("Network", bound=nn.Module)
+Tensors = tuple[dict[str, Tensor], Tensor, Tensor]
+"""Observation, previous action and previous reward."""
 
 
 class Networks(Protocol):
@@ -66,14 +85,17 @@ class Networks(Protocol):
     discounts: Tensor
 
 
-def freeze(networks: Networks) -> FrozenPolicy:
+def freeze(networks: Networks, memory: Any = None) -> FrozenPolicy:
     """A policy that acts as the networks do now, in eval mode, whatever becomes of them.
 
     Its states fit other frozen policies of the same networks.
+
+    Args:
+        memory: the trajectory encoder, where it was frozen before.
     """
     return FrozenPolicy(
         freeze_network(networks.timestep_encoder),
-        freeze_network(networks.trajectory_encoder),
+        memory or freeze_network(networks.trajectory_encoder),
         freeze_network(networks.actor),
         networks.discounts.device,
     )
@@ -111,7 +133,8 @@ class FrozenPolicy:
         self.timestep_encoder, self.trajectory_encoder, self.actor = timestep_encoder, trajectory_encoder, actor
         self.device = device
         self._draw = getattr(trajectory_encoder, "sample", None)
-        self._together = _packed_policy(timestep_encoder, trajectory_encoder, actor)
+        self.packed = _packed_part(timestep_encoder, actor)
+        self._together = packed_policy([self])
 
     def __reduce__(self) -> tuple:
         return FrozenPolicy, (self.timestep_encoder, self.trajectory_encoder, self.actor, self.device)
@@ -130,24 +153,20 @@ class FrozenPolicy:
         previous_reward: Tensor,
     ) -> Tensor:
         """h [B, E] of the next step of each environment; moves `state` on. Arguments as `act`."""
-        given = observation, previous_action, previous_reward, state.time
+        given = observation, previous_action, previous_reward
         if self._together is not None and state.time.shape[0] <= MAX_ROWS:
             h = torch.empty(state.time.shape[0], self._together.width)
-            self._step_together(state, given, h=h)
+            self._step_together(state, given, Outputs(), h)
             return h
-        h = self.trajectory_encoder.step(self.timestep_encoder(*given), state.time, state.cache)
+        h = self.trajectory_encoder.step(self.timestep_encoder(*given, state.time), state.time, state.cache)
         state.time += 1
         return h
 
-    def _step_together(self, state: ActingState, given: tuple, **outputs: Any) -> None:
+    def _step_together(self, state: ActingState, given: Tensors, outputs: Outputs, h: Tensor | None = None) -> None:
         """A step of all networks by native code, which writes the outputs; moves `state` on."""
         assert self._together is not None
-        memory, cache = self.trajectory_encoder, cast("KVCache", state.cache)
-        inputs, kept = self.timestep_encoder.inputs(*given)
-        if not self._together(inputs, memory.table, cache, **outputs):
-            table = memory.positions_of(state.time)
-            self._together(inputs, table, cache, by_time=table is memory.table, **outputs)
-        del kept
+        inputs = self.timestep_encoder.inputs(_arrays(*given), state.time.numpy())
+        step_together(self._together, self.trajectory_encoder, state, [inputs], [outputs], h)
 
     def act(
         self,
@@ -171,122 +190,168 @@ class FrozenPolicy:
             [B, *action]; int64 for choices.
         """
         mask, rows = observation.get(ACTION_MASK), state.time.shape[0]
-        together = self._together if rows <= MAX_ROWS else None
-        given = observation, previous_action, previous_reward, state.time
-        if together is not None and together.chooses and mask is None:  # nothing of it builds a gradient
-            uniform = None if greedy else torch.rand(rows, generator=generator)
-            action = torch.empty(rows, dtype=torch.int64)
-            self._step_together(state, given, uniform=uniform, action=action)
-            return action
+        given = observation, previous_action, previous_reward
+        if self._together is not None and rows <= MAX_ROWS:
+            outputs = self.outputs(rows, mask is not None, generator, greedy=greedy)
+            self._step_together(state, given, outputs)
+            return self.chosen(outputs, mask, generator, greedy=greedy)
         with torch.no_grad():
-            if together is not None:
-                x = torch.empty(rows, together.outputs)
-                self._step_together(state, given, x=x)
-                policy = self.actor.plain.acting_policy(x, mask)
-            else:
-                if self._draw is not None and not greedy:
-                    self._draw(state.time, state.cache, generator)
-                policy = self.actor.acting(self.encode_step(state, *given[:3]), mask)
+            if self._draw is not None and not greedy:
+                self._draw(state.time, state.cache, generator)
+            policy = self.actor.acting(self.encode_step(state, *given), mask)
+            return policy.mode() if greedy else sample(policy, generator)
+
+    def outputs(self, rows: int, masked: bool, generator: torch.Generator | None, *, greedy: bool = False) -> Outputs:
+        """What native code is to write of so many rows: actions where it can."""
+        part = self.packed
+        assert part is not None
+        drawn = part.draw is not None and not masked
+        return part.drawn(rows, greedy, generator) if drawn else part.parameters(rows)
+
+    def chosen(
+        self, outputs: Outputs, mask: Tensor | None, generator: torch.Generator | None, *, greedy: bool = False
+    ) -> Tensor:
+        """The actions of outputs that native code has written."""
+        if outputs.action is not None:
+            return torch.from_numpy(outputs.action)
+        assert outputs.x is not None
+        with torch.no_grad():
+            policy = self.actor.plain.acting_policy(torch.from_numpy(outputs.x), mask)
             return policy.mode() if greedy else sample(policy, generator)
 
 
-def _packed_policy(timestep_encoder: Any, trajectory_encoder: Any, actor: Any) -> PackedPolicy | None:
-    """What steps through all three at once; None where there is no such form of them."""
-    if not (
-        type(timestep_encoder) is FrozenTimestepEncoder and timestep_encoder.of_vectors and timestep_encoder.packed
-    ):
+def _arrays(observation: dict[str, Tensor], previous_action: Tensor, previous_reward: Tensor) -> Given:
+    """Tensors of the CPU as arrays of the same memory."""
+    seen = {name: x.detach().numpy() for name, x in observation.items()}
+    return Given(seen, previous_action.detach().numpy(), previous_reward.detach().numpy())
+
+
+def step_together(
+    packed: PackedPolicy,
+    memory: FrozenTransformer,
+    state: ActingState,
+    inputs: Sequence[native.StepInputs],
+    outputs: Sequence[Outputs],
+    h: Tensor | None = None,
+) -> None:
+    """A step of the networks of all parts by native code, which writes the outputs; moves `state` on."""
+    cache = cast("KVCache", state.cache)
+    if not packed(inputs, outputs, memory.table, cache, h=h):
+        table = memory.positions_of(state.time)
+        packed(inputs, outputs, table, cache, by_time=table is memory.table, h=h)
+
+
+def _packed_part(timestep_encoder: Any, actor: Any) -> PackedPart | None:
+    """What steps through both; None where there is no such form of them."""
+    if not (type(timestep_encoder) is FrozenTimestepEncoder and timestep_encoder.packed):
         return None
-    if not (type(trajectory_encoder) is FrozenTransformer and trajectory_encoder.packed):
+    return (
+        PackedPart(timestep_encoder.packed, actor.packed, _draw_of(actor.plain))
+        if type(actor) is FrozenActor and actor.packed
+        else None
+    )
+
+
+def packed_policy(policies: Sequence[FrozenPolicy]) -> PackedPolicy | None:
+    """What steps through all networks of policies with one memory at once; None where there is no such form of them."""
+    memory = policies[0].trajectory_encoder
+    if not (type(memory) is FrozenTransformer and memory.packed) or memory.plain.inputs is not None:
         return None
-    if trajectory_encoder.plain.inputs is not None or not (type(actor) is FrozenActor and actor.packed):
-        return None
-    plain = actor.plain
-    bounds = (plain.floor, plain.ceiling) if type(plain) is DiscreteActor else None
-    return PackedPolicy(timestep_encoder.packed, trajectory_encoder.packed, actor.packed, bounds)
+    parts = [policy.packed for policy in policies if policy.packed is not None]
+    return PackedPolicy(parts, memory.packed) if len(parts) == len(policies) else None
+
+
+def _draw_of(actor: Actor) -> Draw | None:
+    """How actions are drawn from an actor's outputs, if native code can."""
+    if type(actor) is DiscreteActor:
+        return Draw("choices", (actor.outputs,), actor.floor, actor.ceiling, ())
+    if type(actor) is MultiActor:
+        counts = actor.possible.sum(-1).tolist()
+        if actor.binary:
+            return Draw("buttons", (), actor.floor, actor.ceiling, (len(counts),))
+        return Draw("choices", tuple(counts), actor.floor, actor.ceiling, (len(counts),))
+    if type(actor) is TanhGaussianActor:
+        return Draw("numbers", (), MIN_LOG_STD, MAX_LOG_STD, (actor.outputs // 2,))
+    return None
 
 
 class FrozenTimestepEncoder:
     """A `TimestepEncoder` as it is now, for single steps."""
 
     def __init__(self, encoder: TimestepEncoder) -> None:
-        inputs, action, layers = encoder.inputs, encoder.previous_action, _weights(encoder.hidden)
-        self.of_vectors = not encoder.parts and inputs is not None
-        if inputs is not None and self.of_vectors:  # the first layers are one of everything side by side
-            tables = [] if action is None else [action.table.T]
-            layers = [(torch.cat([inputs.weight, *tables], dim=1), inputs.bias), *layers]
-            self.size, self.actions = inputs.in_features, 0 if action is None else len(action.table)
+        inputs, action, hidden = encoder.inputs, encoder.previous_action, _weights(encoder.hidden)
+        self._encoded, projections = {}, []
+        for name, part in encoder.encoded.items():
+            self._encoded[name], projection = pack_features(part) or (None, part.project.weight)
+            projections.append((projection, part.project.bias))
+        # The first layers are one, of everything side by side.
+        first: list[tuple[Tensor, Tensor]] = [] if inputs is None else [(inputs.weight, inputs.bias)]
+        if action is not None:
+            first.append((action.table.T, torch.zeros_like(action.table[0])))
+        weights, biases = zip(*first, *projections, strict=True)
+        layers = [(torch.cat(weights, dim=1), torch.stack(biases).sum(0)), *hidden]
         self.packed = PackedMLP(layers, encoder.norm) if PackedMLP.runs(layers, encoder.norm) else None
-        packed = [encoder.hidden, *([inputs] if inputs is not None and self.of_vectors else [])] if self.packed else []
-        self.plain = frozen_copy(encoder, packed)
-        self._shown = self.plain.previous_action
-        normalization = self.plain.normalization if self.of_vectors else None
+        replaced: list[Any] = []
+        if self.packed:
+            parts = encoder.encoded
+            replaced = [encoder.hidden, inputs, *(part.project for part in parts.values())]
+            replaced += [parts[name] for name, features in self._encoded.items() if features is not None]
+        self.plain = plain = frozen_copy(encoder, replaced)
+        normalization = plain.normalization
         affine = () if normalization is None else normalization.affine()
-        self.affine = Weights([each.float().clone() for each in affine], [each.numel() for each in affine])
+        self._affine = Weights([each.float().clone() for each in affine], [each.numel() for each in affine])
+        self._sizes = {
+            "names": encoder.vectors,
+            "columns": 0 if inputs is None else inputs.in_features,
+            "actions": 0 if action is None else len(action.table),
+            "counts": [] if action is None else action.counts,
+        }
+        self._make_form()
+
+    def _make_form(self) -> None:
+        self._form = native.StepForm(**self._sizes, affine=self._affine.pointers) if self.packed else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_form": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._make_form()
 
     def __call__(
         self, observation: dict[str, Tensor], previous_action: Tensor, previous_reward: Tensor, time: Tensor
     ) -> Tensor:
         """As `TimestepEncoder.forward`, embeddings [B, E] of a step of each environment."""
-        given = observation, previous_action, previous_reward, time
+        given = observation, previous_action, previous_reward
         if self.packed is None:
-            return self.plain(*given)
-        if not self.of_vectors:
-            return self.packed(self.plain.first_layer(*given))
-        inputs, kept = self.inputs(*given)
-        seen = torch.empty(len(time), self.size + self.actions)
-        inputs.fill(seen.data_ptr())
-        del kept
-        return self.packed(seen)
+            return self.plain(*given, time)
+        seen = np.empty((len(time), self.packed.sizes[0]), np.float32)
+        self.inputs(_arrays(*given), time.numpy()).fill(seen)
+        return self.packed(torch.from_numpy(seen))
 
-    def inputs(
-        self, observation: dict[str, Tensor], previous_action: Tensor, previous_reward: Tensor, time: Tensor
-    ) -> tuple[native.StepInputs, list[Tensor | None]]:
-        """What native code puts side by side: the normalised numbers, and the previous action as a vector.
-
-        With tensors that must live until it has.
-        """
-        plain, shown, rows = self.plain, self._shown, time.shape[0]
-        vectors, kept = [], [time]
-        for name in plain.vectors:
-            vector = observation[name]
-            if vector.shape[0] != rows:
-                raise ValueError(f"observation {name!r}: expected {rows} rows, as time has, got {len(vector)}")
-            vector = _of_dtype(vector, torch.float32)
-            shape = vector.shape
-            vectors.append((address(vector, name, torch.float32, *shape), shape[1:].numel()))
-            kept.append(vector)
-        reward = choice = action = None
-        if plain.show_reward:
-            reward = _of_dtype(previous_reward, torch.float32)
-        if shown is not None:
-            if previous_action.shape[0] != rows:
-                raise ValueError(f"expected {rows} previous actions, as many as times, got {len(previous_action)}")
-            if not shown.chooses:
-                action = _of_dtype(shown.vector(previous_action), torch.float32)
-            elif previous_action.is_floating_point() or previous_action.dim() != 1:
-                got = f"{previous_action.dtype} {list(previous_action.shape)}"
-                raise ValueError(f"previous_action: expected integers [B], got {got}")
-            else:
-                choice = _of_dtype(previous_action, torch.int64)
-        inputs = native.StepInputs(
-            rows,
-            self.size,
-            self.actions,
-            vectors,
-            reward=optional_address(reward, "previous_reward", torch.float32, rows),
-            affine=self.affine.pointers,
-            choice=optional_address(choice, "previous_action", torch.int64, rows),
-            action=optional_address(action, "previous_action", torch.float32, rows, self.actions),
-            time=address(time, "time", torch.int64, rows),
+    def inputs(self, given: Given, time: np.ndarray) -> native.StepInputs:
+        """What native code puts side by side: the normalised numbers, the previous action as a vector, and features."""
+        plain, action, features = self.plain, None, []
+        assert self._form is not None
+        for name, packed in self._encoded.items():
+            if packed is not None:
+                features.append(packed(given.observation[name]))
+                continue
+            with torch.no_grad():
+                found = plain.encoded[name].features(torch.from_numpy(given.observation[name]))
+            features.append(np.ascontiguousarray(found.numpy(), np.float32))
+        if plain.previous_action is not None:
+            action = given.previous_action
+            choices = self._sizes["counts"] and action.dtype.kind != "f"
+            action = np.ascontiguousarray(action, np.int64 if choices else np.float32)
+        return native.StepInputs(
+            self._form,
+            [np.ascontiguousarray(given.observation[name], np.float32) for name in plain.vectors],
+            np.ascontiguousarray(given.previous_reward, np.float32) if plain.show_reward else None,
+            action,
+            time,
+            features,
         )
-        return inputs, [*kept, reward, choice, action]
-
-
-def _of_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """x, contiguous and of a dtype of native code; by numpy, since torch takes longer to begin."""
-    if x.dtype is not dtype:
-        x = torch.from_numpy(x.detach().numpy().astype(_NUMPY_DTYPES[dtype]))
-    return x if x.is_contiguous() else x.contiguous()
 
 
 class FrozenTransformer:

@@ -27,6 +27,7 @@ class GridEncoder(nn.Module):
     def __init__(self, shape: Sequence[int], outputs: int, width: int = 16, channels: int = 32) -> None:
         super().__init__()
         height, columns, parts = shape
+        self.shape = tuple(shape)
         self.table = nn.Parameter(torch.randn(parts * VALUES, width) / parts**0.5)
         self.register_buffer("first", VALUES * torch.arange(parts), persistent=False)
         self.network = nn.Sequential()
@@ -43,6 +44,10 @@ class GridEncoder(nn.Module):
 
     def forward(self, grids: Tensor) -> Tensor:
         """grids [M, H, W, C] integers to [M, outputs]."""
+        return self.project(self.features(grids))
+
+    def features(self, grids: Tensor) -> Tensor:
+        """What the linear layer takes of grids [M, H, W, C] integers."""
         rows = (grids.long().clamp(0, VALUES - 1) + self.first).flatten(0, 2)
         cells = functional.embedding_bag(rows, self.table, mode="sum").view(*grids.shape[:3], self.table.shape[1])
-        return self.project(self.network(cells.permute(0, 3, 1, 2)).flatten(1))
+        return self.network(cells.permute(0, 3, 1, 2)).flatten(1)

@@ -121,6 +121,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, shape: Sequence[int], outputs: int, network: str) -> None:
         super().__init__()
         height, width, channels = shape
+        self.shape = tuple(shape)
         self.network = NETWORKS[network](channels)
         try:
             with torch.no_grad():
@@ -134,7 +135,12 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images [M, H, W, C] uint8 to [M, outputs]."""
+        return self.project(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the linear layer takes of images [M, H, W, C] uint8."""
         # All 256 values of (x - 128) / 128 are exact in bfloat16. Permuted, [M, H, W, C] is torch's channels-last form.
-        dtype = autocast_dtype(self.project.weight.device) or self.project.weight.dtype
+        weight = next(self.network.parameters())
+        dtype = autocast_dtype(weight.device) or weight.dtype
         pixels = images.to(dtype).sub_(128).div_(128).permute(0, 3, 1, 2)
-        return self.project(self.network(pixels).flatten(1))
+        return self.network(pixels).flatten(1)

@@ -7,20 +7,36 @@ takes what `forward` takes and returns a pair: what `forward` returns, and losse
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from twohot.nets.policies import Policy
 
-__all__ = ["ActorNetwork", "Cache", "TimestepNetwork", "TrajectoryNetwork"]
+__all__ = ["ActorNetwork", "Cache", "Given", "TimestepNetwork", "TrajectoryNetwork"]
 
 
 def with_losses(network: nn.Module, *arguments: Any) -> tuple[Any, dict[str, Tensor]]:
     """What a network makes of its arguments, and the losses that it adds, if it is one that does."""
     method = getattr(network, "forward_with_losses", None)
     return (network(*arguments), {}) if method is None else method(*arguments)
+
+
+class Given(NamedTuple):
+    """What a policy acts on, as environments and their callers have it: arrays of B rows."""
+
+    observation: dict[str, np.ndarray]
+    previous_action: np.ndarray
+    previous_reward: np.ndarray
+
+    def tensors(self, device: torch.device | None = None) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """As `FrozenPolicy.act` takes them."""
+        on_cpu = device is None or device.type == "cpu"
+        to = torch.from_numpy if on_cpu else lambda array: torch.from_numpy(array).to(device)
+        return {name: to(x) for name, x in self.observation.items()}, to(self.previous_action), to(self.previous_reward)
 
 
 class Cache(Protocol):

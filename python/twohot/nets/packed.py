@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
@@ -77,7 +78,7 @@ class PackedMLP:
     def runs(layers: Sequence[tuple[Tensor, Tensor]], norm: nn.LayerNorm | None = None) -> bool:
         """Whether there is a native form of these layers, where they are."""
         first, outputs = layers[0][0], len(layers[-1][0])
-        return (norm is None or outputs % 16 == 0) and _runs(first, PANEL)
+        return (norm is None or outputs % 16 == 0) and runs(first, PANEL)
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [B, inputs] to [B, outputs], without gradient."""
@@ -132,7 +133,7 @@ class PackedTransformer:
     def runs(transformer: Transformer) -> bool:
         """Whether there is a native form of it, where it is."""
         weight = transformer.norm.weight
-        return transformer.feed_forward % 16 == 0 and _runs(weight, transformer.width // transformer.heads)
+        return transformer.feed_forward % 16 == 0 and runs(weight, transformer.width // transformer.heads)
 
     def __call__(self, x: Tensor, cache: KVCache) -> Tensor:
         """x [B, E] with positions to h [B, E]; appends to the cache, does not advance it."""
@@ -177,84 +178,127 @@ class PackedTransformer:
         }
 
 
-class PackedPolicy:
-    """A timestep encoder of vectors, a Transformer and an actor in one native call for one step.
+class Draw(NamedTuple):
+    """How native code draws actions from an actor's outputs (csrc/ops/transformer/transformer_step.h)."""
+
+    actions: Literal["choices", "buttons", "numbers"]
+    counts: tuple[int, ...]
+    """Of choices, how many actions each has."""
+    low: float
+    high: float
+    """Bounds of a probability before all are normalised again, or of the log standard deviation of numbers."""
+    shape: tuple[int, ...]
+    """Of an action."""
+
+
+class Outputs(NamedTuple):
+    """Arrays that native code fills for the rows of a part, and the numbers that it draws actions by, or None."""
+
+    x: np.ndarray | None = None
+    """[B, outputs] of the actor."""
+    action: np.ndarray | None = None
+    """[B, *action]."""
+    random: np.ndarray | None = None
+    """Of the shape of the actions; None takes the mode."""
+
+
+class PackedPart:
+    """A timestep encoder and an actor, which have rows of their own in a `PackedPolicy`.
 
     Args:
-        encoder, transformer, actor: packed. bounds: of a probability before all are normalised again, where the actor's
-            outputs are logits of one choice; None elsewhere.
+        encoder, actor: packed. draw: None where native code cannot.
     """
 
-    def __init__(
-        self,
-        encoder: PackedMLP,
-        transformer: PackedTransformer,
-        actor: PackedMLP,
-        bounds: tuple[float, float] | None,
-    ) -> None:
-        self.transformer, self.width, self.outputs = transformer, transformer.width, actor.sizes[-1]
-        self.chooses = bounds is not None
-        floor, ceiling = bounds or (0.0, 1.0)
-        self._weights = encoder.weights, transformer.weights, actor.weights  # must live as long as the next
-        self._native = native.PolicyStep(
+    def __init__(self, encoder: PackedMLP, actor: PackedMLP, draw: Draw | None) -> None:
+        self.draw, self.outputs = draw, actor.sizes[-1]
+        self._weights = encoder.weights, actor.weights  # must live as long as the next
+        self.native = native.PolicyPart(
             encoder_sizes=encoder.sizes,
             encoder_parameters=encoder.weights.pointers,
             encoder_epsilon=encoder.epsilon,
+            actor_sizes=actor.sizes,
+            actor_parameters=actor.weights.pointers,
+            actions="" if draw is None else draw.actions,
+            counts=[] if draw is None else list(draw.counts),
+            low=0.0 if draw is None else draw.low,
+            high=0.0 if draw is None else draw.high,
+        )
+
+    def drawn(self, rows: int, greedy: bool, generator: torch.Generator | None) -> Outputs:
+        """Outputs of actions."""
+        draw = self.draw
+        assert draw is not None
+        shape, numbers = (rows, *draw.shape), draw.actions == "numbers"
+        action = np.empty(shape, np.float32 if numbers else np.int64)
+        if greedy:
+            return Outputs(None, action)
+        random = (torch.randn if numbers else torch.rand)(shape, generator=generator)
+        return Outputs(None, action, random.numpy())
+
+    def parameters(self, rows: int) -> Outputs:
+        """Outputs of what the actor says."""
+        return Outputs(np.empty((rows, self.outputs), np.float32))
+
+
+class PackedPolicy:
+    """A Transformer, with timestep encoder and actor of each part before and after it, in one native call for one step.
+
+    Args:
+        parts: whose rows follow each other. transformer: packed.
+    """
+
+    def __init__(self, parts: Sequence[PackedPart], transformer: PackedTransformer) -> None:
+        self.parts, self.transformer, self.width = parts, transformer, transformer.width
+        self._native = native.PolicyStep(
+            parts=[part.native for part in parts],
             width=transformer.width,
             feed_forward=transformer.feed_forward,
             heads=transformer.heads,
             layers=transformer.layers,
             parameters=transformer.weights.pointers,
             epsilon=transformer.epsilon,
-            actor_sizes=actor.sizes,
-            actor_parameters=actor.weights.pointers,
             slope=LEAKY_RELU_SLOPE,
-            floor=floor,
-            ceiling=ceiling,
         )
 
     def __call__(
         self,
-        inputs: native.StepInputs,
+        inputs: Sequence[native.StepInputs],
+        outputs: Sequence[Outputs],
         positions: Tensor | None,
         cache: KVCache,
         *,
         by_time: bool = True,
         h: Tensor | None = None,
-        x: Tensor | None = None,
-        uniform: Tensor | None = None,
-        action: Tensor | None = None,
     ) -> bool:
-        """Fill h [B, E], and the actor's outputs x [B, outputs] or an action [B] int64: those that are wanted.
+        """Fill h [B, E] and the outputs of each part, those that are wanted.
 
         Appends to the cache, and moves its positions and the times of the inputs on by one step.
 
         Args:
-            inputs: of the encoder. positions: of times 0, 1 ..., [T, E]; or with `by_time` False of each step, [B, E].
-            uniform: [B] numbers in [0, 1) that actions are drawn by; None takes the most probable ones.
+            inputs: of each part's encoder. outputs: of each part, made by it.
+            positions: of times 0, 1 ..., [T, E]; or with `by_time` False of each step, [B, E].
 
         Returns:
             False where positions lack a time; then nothing is done.
         """
-        environments, known = inputs.rows, 0 if positions is None else positions.shape[0]
+        environments, known = cache.environments, 0 if positions is None else positions.shape[0]
         done = self._native.step(
             inputs,
+            outputs,
             positions=optional_address(
                 positions, "positions", torch.float32, known if by_time else environments, self.width
             ),
             times=known if by_time else 0,
-            **self.transformer.cache_arguments(cache, environments),
+            **self.transformer.cache_arguments(cache, sum([each.rows for each in inputs])),
             h=optional_address(h, "h", torch.float32, environments, self.width),
-            x=optional_address(x, "x", torch.float32, environments, self.outputs),
-            uniform=optional_address(uniform, "uniform", torch.float32, environments),
-            action=optional_address(action, "action", torch.int64, environments),
             threads=native_threads(),
         )
         increment_version(cache.cache_position)  # which a rotation is kept by
         return done
 
 
-def _runs(weight: Tensor, size: int) -> bool:
+def runs(weight: Tensor, size: int) -> bool:
+    """Whether native code takes such a weight where it is, in vectors of `size` numbers."""
     native_runs = choose_decode(weight.device, weight.dtype, weight.dtype, size).name == "native"
     return native_runs and weight.dtype == torch.float32
 

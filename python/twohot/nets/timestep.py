@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -120,6 +120,11 @@ class TimestepEncoder(TimestepNetwork):
             elif kind == "tokens":
                 self.parts[module_key(name)] = TokenEncoder(vocabulary, hidden)
 
+    @property
+    def encoded(self) -> dict[str, Any]:
+        """The encoders of images, grids and tokens, by the names of what they see."""
+        return {name: self.parts[key] for name, key in self._keys.items()}
+
     def _features(self, observation: dict[str, Tensor], previous_reward: Tensor) -> Tensor:
         """The vectors, and the previous reward unless it is hidden, [..., size]."""
         leading = previous_reward.shape
@@ -167,9 +172,9 @@ class TimestepEncoder(TimestepNetwork):
             contributions.append(self.inputs(features if self.normalization is None else self.normalization(features)))
         if self.previous_action is not None:
             contributions.append(self.previous_action(previous_action) * (time > 0).unsqueeze(-1))
-        for name, key in self._keys.items():
+        for name, encoder in self.encoded.items():
             part = self.random_shift(observation[name]) if name in self.images else observation[name]
-            contributions.append(_encode(self.parts[key], part, time.shape, mask))
+            contributions.append(_encode(encoder, part, time.shape, mask))
         total = contributions[0]
         for contribution in contributions[1:]:
             total = total + contribution

@@ -12,13 +12,13 @@ from torch import Tensor
 from twohot.agent import Member, MixedNetworks
 from twohot.config import ConfigurationError, TrainConfig
 from twohot.data.domains import Domain, apportion, domains_of
-from twohot.data.rollout import Rollout, UniformPolicy, seeded_generator
+from twohot.data.rollout import Player, UniformPolicy, seeded_generator
 from twohot.data.rollouts import Rollouts
 from twohot.data.spaces import replay_schema
 from twohot.envs import TrialEnvironments
 from twohot.learning import mixed_statistics, statistics
 from twohot.learning.mixed_batch import MixedBatch
-from twohot.nets.frozen import freeze
+from twohot.nets.frozen_members import freeze_members
 from twohot.replay import Replay
 from twohot.rl.exploration import Exploration
 from twohot.runs import replay as run_replay
@@ -112,21 +112,20 @@ class MixedSession(Session):
 
     def _make_rollout(self, steps: int = 0) -> Any:
         index_of = {name: index for index, name in enumerate(self.config.environment.tasks)}
-        rollouts, tasks = {}, {}
+        players, tasks = {}, {}
         for index, (name, domain) in enumerate(self.domains.items()):
-            rollouts[name] = Rollout(
+            players[name] = Player(
                 self.environments.each[name],
-                freeze(self.agent[name]),
                 generator=seeded_generator(self.config.seed, POLICY_STREAM, DOMAIN_STREAM, index),
                 device=self.device,
                 writer=self._replay.each[name].writer(domain.config.collect.environments),
                 exploration=self.exploration.each[name],
             )
             tasks[name] = [index_of[domain.tasks[task]] for task in domain.config.environment.tasks]
-        return Rollouts(rollouts, tasks)
+        return Rollouts(players, self._policy(), tasks)
 
     def _take_policy(self) -> None:
-        self.rollout.set_policies(self._policy())
+        self.rollout.policies = self._policy()
 
     def _sampled_step(self, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
         computed, norm = self.learner.step_with_parts(batch)
@@ -139,7 +138,7 @@ class MixedSession(Session):
         return mixed_statistics(found), norm
 
     def _policy(self) -> Any:
-        return {name: freeze(member) for name, member in self.agent.each().items()}
+        return freeze_members(self.agent.each())
 
     def _uniform_policy(self) -> Any:
         return {name: UniformPolicy(member.action_space) for name, member in self.agent.each().items()}
