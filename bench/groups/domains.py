@@ -91,7 +91,7 @@ def mixed_step() -> list[Row]:
         batch = MixedBatch({name: _batch(member, WINDOWS // len(members)) for name, member in members.items()})
         providers = {name: lambda each=each: _timed(each) for name, each in alone.items()}
         providers[MIXED] = lambda mixed=mixed, batch=batch: _timed(lambda: mixed.step(batch))
-        figures = interleaved(providers, 3 if size != "small" else 5)
+        figures = interleaved(providers, 3 if size != "small" else 15)
         parts = np.mean([figures[name] for name in members], axis=0)
         shape = f"B {WINDOWS}, L {STEPS}, {WINDOWS // len(members)} windows each"
         rows += _compared(f"step, {kinds}, {size}", shape, figures[MIXED], parts, 1.2)
@@ -113,7 +113,7 @@ def mixed_acting() -> list[Row]:
         networks = MixedNetworks(config, members).eval()
         providers = {name: _acting_alone(networks[name], member) for name, member in members.items()}
         providers[MIXED] = _acting_together(networks, members)
-        figures = interleaved(providers, 5 if size != "small" else 15)
+        figures = interleaved(providers, 15)
         parts = np.mean([figures[name] for name in members], axis=0)
         rows += _compared(f"acting, {kinds}, {size}", f"{ROWS} rows", figures[MIXED], parts, 1 / 0.7)
     return rows
