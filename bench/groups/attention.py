@@ -29,7 +29,7 @@ from bench.harness.processor import asked
 from bench.tables import cell, conditions, number, table
 from twohot.attention import KVCache, causal_attention, decode_attention
 from twohot.kernels.attention import torch_attention
-from twohot.nets.frozen import freeze_network
+from twohot.nets.frozen_networks import freeze_network
 from twohot.nets.transformer import Transformer
 
 THREADS = 2

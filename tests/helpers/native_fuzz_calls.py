@@ -15,7 +15,8 @@ from twohot.kernels.transformer_layer import op as layer_op
 from twohot.kernels.two_hot import op as two_hot_op
 from twohot.losses import ValueBins
 from twohot.nets.critic import CriticEnsemble
-from twohot.nets.frozen import freeze, freeze_network
+from twohot.nets.frozen import freeze
+from twohot.nets.frozen_networks import freeze_network
 from twohot.nets.grids import GridEncoder
 from twohot.nets.images import ImageEncoder
 from twohot.nets.linear import MLP

@@ -11,7 +11,7 @@ from compare import assert_accurate
 from two_hot_truth import normal
 from twohot import _native
 from twohot.attention import KVCache
-from twohot.nets.frozen import freeze_network
+from twohot.nets.frozen_networks import freeze_network
 from twohot.nets.packed import PANEL, PackedTransformer, pack
 from twohot.nets.transformer import Transformer
 

@@ -14,11 +14,11 @@ from network_formulas import normal, perturb
 from small_spaces import flat
 from twohot.agent import AgentNetworks
 from twohot.nets.actor import bounded_log_softmax
-from twohot.nets.frozen import (
+from twohot.nets.frozen import freeze
+from twohot.nets.frozen_networks import (
     MAX_CACHED_TIMES,
     MAX_ELEMENTS,
     _bounded_log_softmax,
-    freeze,
     freeze_network,
     sample,
 )

@@ -9,8 +9,9 @@ from gymnasium.spaces import Dict
 from acting import ACTIONS, CONFIG, GRID, IMAGE, MASKED, TOKENS, VECTORS, windows
 from network_formulas import perturb
 from twohot.agent import Member, MixedNetworks
-from twohot.nets.frozen import ActingState, FrozenTransformer, freeze
+from twohot.nets.frozen import ActingState, freeze
 from twohot.nets.frozen_members import freeze_members
+from twohot.nets.frozen_networks import FrozenTransformer
 from twohot.nets.interfaces import Given
 from twohot.nets.packed import MAX_ROWS, PackedPolicy, PackedTransformer
 from twohot.spaces import ACTION_MASK

@@ -10,7 +10,7 @@ from twohot.kernels.transformer_layer import op as layer_op
 from twohot.losses import ValueBins
 from twohot.nets.actions import ActionLinear
 from twohot.nets.critic import CriticEnsemble
-from twohot.nets.frozen import freeze_network
+from twohot.nets.frozen_networks import freeze_network
 from twohot.nets.packed import PackedMLP
 from twohot.nets.positions import LearnedPositions
 from twohot.nets.timestep import TimestepEncoder

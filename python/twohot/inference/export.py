@@ -16,7 +16,7 @@ from twohot.errors import TwohotError
 from twohot.extras import MissingExtraError, here
 from twohot.files import atomic_write
 from twohot.kernels.attention.reference import rotate, rotation
-from twohot.nets.frozen import frozen_copy
+from twohot.nets.frozen_networks import frozen_copy
 from twohot.nets.set_memory import SetMemory
 from twohot.nets.trajectory import FeedForwardMemory, GRUMemory, IdentityMemory
 from twohot.nets.transformer import Transformer

@@ -9,16 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twohot.nets.frozen import (
-    ActingState,
-    FrozenPolicy,
-    Networks,
-    freeze,
-    freeze_network,
-    packed_policy,
-    sample,
-    step_together,
-)
+from twohot.nets.frozen import ActingState, FrozenPolicy, Networks, freeze, packed_policy, step_together
+from twohot.nets.frozen_networks import freeze_network, sample
 from twohot.nets.interfaces import Given
 from twohot.nets.packed import MAX_ROWS, PackedPolicy
 from twohot.spaces import ACTION_MASK
