@@ -118,11 +118,13 @@ def test_numbers_of_a_grid_beyond_its_values_are_the_nearest():
     assert not np.array_equal(packed(x), packed(np.zeros_like(near)))
 
 
-@pytest.mark.parametrize("change", ["pools", "slope", "outputs", "dtype", "own"])
+@pytest.mark.parametrize("change", ["pools", "slope", "outputs", "dtype", "own", "linear"])
 def test_what_native_code_lacks_has_no_packed_form(change):
     encoder = make("nature")
     if change == "pools":
         encoder = ImageEncoder((20, 20, 3), 8, "impala")
+    elif change == "linear":
+        encoder = GridEncoder((5, 4, 3), 32, channels=0)
     elif change == "slope":
         encoder.network[1].negative_slope = 0.2
     elif change == "outputs":

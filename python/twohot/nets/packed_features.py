@@ -63,7 +63,7 @@ def pack_features(encoder: nn.Module) -> tuple[PackedFeatures, Tensor] | None:
     else:
         return None
     convolutions: list[Any] = list(encoder.network)[::2]
-    if not (runs(encoder.project.weight, PANEL) and _plain(encoder.network)):
+    if not (convolutions and runs(encoder.project.weight, PANEL) and _plain(encoder.network)):
         return None
     tensors = [x for each in convolutions for x in pack(each.weight.permute(0, 2, 3, 1).flatten(1), each.bias)]
     height, width, parts = encoder.shape
