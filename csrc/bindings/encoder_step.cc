@@ -38,10 +38,11 @@ class Images {
   Images(std::int64_t height, std::int64_t width, std::int64_t parts,
          const std::vector<std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t>>& layers,
          const std::vector<std::uintptr_t>& parameters, std::uintptr_t table, std::int64_t channels, float slope)
-      : size_(height * width * parts), parts_(parts), table_(pointer<const float>(table)), slope_(slope) {
+      : parts_(parts), table_(pointer<const float>(table)), slope_(slope) {
     constexpr std::int64_t most = 1 << 15;
     bool fits = !layers.empty() && parameters.size() == 2 * layers.size() && (table != 0 || channels == parts);
     for (const std::int64_t each : {height, width, parts, channels}) fits = fits && each >= 1 && each < most;
+    if (fits) size_ = height * width * parts;
     for (std::size_t i = 0; fits && i < layers.size(); ++i) {
       const auto [outputs, kernel, stride, padding] = layers[i];
       fits = outputs >= 1 && outputs < most && outputs % ops::panel == 0 && kernel >= 1 && stride >= 1 &&
@@ -82,7 +83,7 @@ class Images {
   }
 
  private:
-  std::int64_t size_;
+  std::int64_t size_ = 0;
   std::int64_t parts_;
   std::int64_t outputs_;
   const float* table_;

@@ -25,8 +25,7 @@ std::pair<T*, std::int64_t> numbers_of(const pybind11::handle& value, const char
     const auto text = [](const pybind11::handle& x) { return pybind11::cast<std::string>(pybind11::str(x)); };
     throw pybind11::value_error(std::string(what) + ": expected a C-contiguous array of " +
                                 text(pybind11::dtype::of<std::remove_const_t<T>>()) + " with " + std::to_string(rows) +
-                                " rows, as time has, got " + text(array.dtype()) + " of shape " +
-                                text(value.attr("shape")));
+                                " rows, got " + text(array.dtype()) + " of shape " + text(value.attr("shape")));
   }
   std::int64_t size = 1;
   for (pybind11::ssize_t i = 1; i < array.ndim(); ++i) size *= array.shape(i);

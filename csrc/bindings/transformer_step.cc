@@ -192,7 +192,7 @@ class Inputs {
  public:
   Inputs(std::shared_ptr<const Form> form, const py::list& observation, const py::object& reward,
          const py::object& action, const py::object& time, const py::list& features)
-      : form_(std::move(form)), kept_{observation, reward, action, time, features} {
+      : form_(std::move(form)), kept_{py::tuple(observation), reward, action, time, py::tuple(features)} {
     if (!py::isinstance<py::array>(time) || py::reinterpret_borrow<py::array>(time).ndim() != 1) {
       throw py::value_error("time: expected an array [rows]");
     }

@@ -162,6 +162,8 @@ def test_a_benchmark_has_all_kinds_and_a_task_is_a_number():
         Benchmark(goals=("agent holds",)).rule_set(0)
     with pytest.raises(ValueError, match=r"rules: expected some of agent hold, .*, got 'none'"):
         Benchmark(rules=("none",)).rule_set(0)
+    with pytest.raises(TypeError, match="goals: expected names of kinds, got 'agent hold'"):
+        Benchmark(goals="agent hold").rule_set(0)
     with pytest.raises(ValueError, match=r"goals: .*got 'agent on position'"):
         Benchmark(goals=("agent on position",)).rule_set(0)
     words = str(RuleSet(np.array([5, 3, 1, 2, 6], np.uint8), np.array([[3, 3, 1, 4, 2, 1, 7]], np.uint8),

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -207,6 +208,17 @@ def test_what_an_encoder_sees_is_checked():
         inputs_of(time=fixed)
     with pytest.raises(ValueError, match="output: expected 7 numbers a row, got 6"):
         inputs.fill(np.zeros((2, 6), np.float32))
+
+
+def test_what_an_encoder_sees_is_kept_when_its_lists_change():
+    seen = [np.full((2, 2), 7, np.float32)]
+    inputs = inputs_of(form={**FORM, "affine": []}, observation=seen)
+    freed = weakref.ref(seen[0])
+    seen.clear()
+    assert freed() is not None
+    filled = np.zeros((2, 7), np.float32)
+    inputs.fill(filled)
+    assert (filled[:, :2] == 7).all()
 
 
 def test_what_an_encoder_sees_stands_side_by_side():

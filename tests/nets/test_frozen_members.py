@@ -167,3 +167,26 @@ def test_an_action_that_is_not_legal_is_not_taken():
     generators = {each: torch.Generator().manual_seed(0) for each in MEMBERS}
     actions = policies.act(policies.initial_states(rows), given, generators)
     assert (actions[name] == [1, 0]).all()
+
+
+def test_on_another_device_nothing_is_packed_and_all_of_it_acts_there():
+    """Of a GPU; "meta" stands for it, whose tensors have shapes alone."""
+    mixed = make().to("meta")
+    policies = freeze_members(mixed.each())
+    states = policies.initial_states(ROWS)
+    for name, member in mixed.each().items():
+        policy = policies[name]
+        assert policy.timestep_encoder.packed is None
+        assert policy.actor.packed is None
+        observation, action, reward, _ = windows(member, ROWS[name], 1)
+        shown = {key: x[:, 0].to("meta") for key, x in observation.items()}
+        given = shown, action[:, 0].to("meta"), reward[:, 0].to("meta")
+        chosen = policy.act(policy.initial_state(ROWS[name]), *given, greedy=True)
+        assert (chosen.device.type, chosen.shape) == ("meta", (ROWS[name], *member.action_space.shape))
+        states[name].reset(torch.zeros(ROWS[name], dtype=torch.bool, device="meta"))
+
+
+def test_a_mask_of_another_number_of_environments_is_refused():
+    policies = freeze_members(make().each())
+    with pytest.raises(ValueError, match=r"mask: expected \[9\], got \[1\]"):
+        policies.initial_states(ROWS)["choices, masked"].reset(torch.ones(1, dtype=torch.bool))

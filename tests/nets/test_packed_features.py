@@ -118,11 +118,16 @@ def test_numbers_of_a_grid_beyond_its_values_are_the_nearest():
     assert not np.array_equal(packed(x), packed(np.zeros_like(near)))
 
 
-@pytest.mark.parametrize("change", ["pools", "slope", "outputs", "dtype", "own", "linear"])
+@pytest.mark.parametrize(
+    "change", ["pools", "slope", "outputs", "dtype", "own", "linear", "groups", "padding", "stride"]
+)
 def test_what_native_code_lacks_has_no_packed_form(change):
     encoder = make("nature")
     if change == "pools":
         encoder = ImageEncoder((20, 20, 3), 8, "impala")
+    elif change in {"groups", "padding", "stride"}:
+        options = {"groups": {"groups": 4}, "padding": {"padding": "same"}, "stride": {"stride": (1, 2)}}[change]
+        encoder.network[2] = nn.Conv2d(32, 64, 4, **options)
     elif change == "linear":
         encoder = GridEncoder((5, 4, 3), 32, channels=0)
     elif change == "slope":

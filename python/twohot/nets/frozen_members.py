@@ -27,6 +27,8 @@ class MemberState:
 
     def reset(self, mask: Tensor) -> None:
         """As `ActingState.reset`, of these rows."""
+        if mask.shape != self.time.shape:
+            raise ValueError(f"mask: expected [{len(self.time)}], got {list(mask.shape)}")
         of_all = torch.zeros_like(self.whole.time, dtype=torch.bool)
         of_all[self.rows] = mask
         self.whole.reset(of_all)

@@ -101,7 +101,7 @@ class FrozenTimestepEncoder:
             replaced += [parts[name] for name, features in self._encoded.items() if features is not None]
         self.plain = plain = frozen_copy(encoder, replaced)
         normalization = plain.normalization
-        affine = () if normalization is None else normalization.affine()
+        affine = () if normalization is None or not self.packed else normalization.affine()
         self._affine = Weights([each.float().clone() for each in affine], [each.numel() for each in affine])
         self._sizes = {
             "names": encoder.vectors,

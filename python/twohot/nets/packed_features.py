@@ -80,6 +80,13 @@ def pack_features(encoder: nn.Module) -> tuple[PackedFeatures, Tensor] | None:
     return packed, projection
 
 
+def _ordinary(convolution: nn.Conv2d) -> bool:
+    """Whether it is square, and has zeros around it and no more than its size, stride and padding."""
+    squares = convolution.kernel_size, convolution.stride, convolution.padding
+    more = convolution.groups, convolution.dilation, convolution.padding_mode, convolution.bias is not None
+    return more == (1, (1, 1), "zeros", True) and all(not isinstance(x, str) and x[0] == x[1] for x in squares)
+
+
 def _weights(tensors: list[Tensor | None]) -> Weights:
     return Weights(tensors, [0 if x is None else x.numel() for x in tensors])
 
@@ -90,6 +97,6 @@ def _plain(network: nn.Sequential) -> bool:
     def has(module: nn.Module, index: int) -> bool:
         if index % 2:
             return type(module) is nn.LeakyReLU and module.negative_slope == LEAKY_RELU_SLOPE
-        return type(module) is nn.Conv2d and module.out_channels % PANEL == 0
+        return type(module) is nn.Conv2d and module.out_channels % PANEL == 0 and _ordinary(module)
 
     return len(network) % 2 == 0 and all(has(module, index) for index, module in enumerate(network))

@@ -96,6 +96,8 @@ class Benchmark:
 
 def _bits(what: str, names: Sequence[str], made: Sequence[str], kinds: Sequence[Kind]) -> int:
     """A bit for each of the named kinds, at its number; for all that are made where none is named."""
+    if isinstance(names, str):
+        raise TypeError(f"{what}: expected names of kinds, got {names!r}")
     for name in names:
         if name not in made:
             raise ValueError(f"{what}: {did_you_mean(name, made)}expected some of {', '.join(made)}, got {name!r}")
@@ -117,5 +119,5 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 """A million tasks for training and a million others for testing each.
 
-Those of "trivial" have some 3,200 goals a split, those of "simple" 55, and differ in objects beyond that.
+Those of "trivial" have some 3,200 goals a split, those of "simple" some 55, and differ in objects beyond that.
 """
