@@ -145,6 +145,13 @@ def trials() -> None:
     assert isinstance(alone, envs.TrialVector)
     check_vectors_equal(together, alone)
     alone.close()
+    # Cut where the second attempt ends, at nine steps each: the last observation is the third's first.
+    cut: dict[str, Any] = {"environments": 3, "attempts": 3, "step_limit": 18}
+    together = envs.make_vector("gymnax", task, **cut)
+    assert isinstance(together, envs.BatchedTrials)
+    alone = envs.make_vector("gymnax", task, render=True, **cut)
+    assert isinstance(alone, envs.TrialVector)
+    check_vectors_equal(together, alone, steps=40)
     check(suite.make("FrozenLake-misc"), renders=False)
     mixed = envs.make_vector("gymnax", ("Catch-bsuite", "FrozenLake-misc"), environments=2)
     assert mixed.single_action_space == spaces.Discrete(4)

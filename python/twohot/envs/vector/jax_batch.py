@@ -181,8 +181,9 @@ class JaxBatch(EnvBatch):
         self.success[index] = False
 
     def stop(self, index: int) -> None:
+        if index in self._waiting:
+            self._begin_waiting()  # a trial cut where an attempt begins shows how it begins
         self._over[index] = True
-        self._waiting.pop(index, None)
 
     def observe(self) -> np.ndarray | dict[str, np.ndarray]:
         self._begin_waiting()
