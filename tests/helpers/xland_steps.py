@@ -5,10 +5,13 @@ A program: JAX has threads, and processes that have loaded it cannot be forked. 
 
 from __future__ import annotations
 
+import bz2
+import io
 import os
 import pickle
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +82,68 @@ def downloads(folder: Path) -> None:
     fails(task, "(50, 18, 7)")
     path.write_bytes(pickle.dumps(found))
     fails(task, "downloaded again")
+    damaged(path, found)
+
+
+class Described:
+    """Pickles as what it is given."""
+
+    def __init__(self, *reduced: Any) -> None:
+        self.reduced = reduced
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.reduced
+
+
+def damaged(path: Path, found: dict[str, np.ndarray]) -> None:
+    """Whatever a file holds, it is read as arrays, or a sentence says that it cannot be; and nothing changes here."""
+
+    def written(data: bytes) -> None:
+        path.write_bytes(bz2.compress(data, 1))
+        xland.rule_sets._downloaded.cache_clear()
+
+    def refused(data: bytes, *parts: str, split: str = "train") -> None:
+        written(data)
+        with pytest.raises(envs.UnknownEnvironmentError) as raised:
+            xland.Downloaded("small-1m", split)
+        assert all(part in str(raised.value) for part in (*parts, "downloaded again")), raised.value
+
+    for split in ("train", "test"):
+        for count in range(3):
+            few = pickle.dumps({key: each[:count] for key, each in found.items()})
+            refused(few, f"to test on, got {count}", split=split)
+        written(pickle.dumps({key: each[:3] for key, each in found.items()}))
+        xland.Downloaded("small-1m", split).draw(generator(0))
+    for protocol in (3, 4, 5):
+        for dtype in ("u1", ">i4", "<u8"):
+            for order in "CF":
+                written(pickle.dumps({key: np.asarray(each, dtype, order) for key, each in found.items()}, protocol))
+                read = xland.rule_sets._downloaded("small-1m")[:3]
+                for ours, key in zip(read, ("goals", "rules", "init_tiles"), strict=True):
+                    np.testing.assert_array_equal(ours, found[key])
+    for dtype, number, part in ((np.int64, 300, "0 to 255"), (np.int16, -1, "0 to 255"), (np.float32, 1, "integers")):
+        refused(pickle.dumps(found | {"goals": np.full(found["goals"].shape, number, dtype)}), part)
+    reconstruct, flags = np.zeros(0).__reduce__()[0], (3, "|", None, None, None, 8, 1, 63)
+    references = Described(np.dtype, ("V8", False, True), flags)
+    bad = Described(reconstruct, (np.ndarray, (0,), b"b"), (1, (4,), references, False, b"A" * 32))
+    refused(pickle.dumps(found | {"goals": bad}), "integers")
+    eight = Described(np.dtype, ("u8", False, True), (3, "<", None, None, None, -1, -1, 63))
+    made = xland.rule_sets._ArraysAlone(io.BytesIO(pickle.dumps(eight))).load()
+    assert not isinstance(made, np.dtype)  # with the flags of the file
+    refused(b"\x80\x04N" + b"r\xff\xff\xff\x3f.", "parts")  # a memo of 8 GiB
+    refused(b"\x80\x05\x96" + (2**45).to_bytes(8, "little") + b".")  # an array of 32 TiB
+    refused(pickle.dumps([None] * 2000), "parts")
+    most, xland.rule_sets.MOST_BYTES = xland.rule_sets.MOST_BYTES, 1000
+    refused(bytes(2000), "at most 1000 bytes")
+    xland.rule_sets.MOST_BYTES = most
+    raw, draw = pickle.dumps({key: each[:5] for key, each in found.items()}), generator(4)
+    for _ in range(500):
+        data = bytearray(raw)
+        for place in draw.integers(len(raw), size=draw.integers(1, 5)):
+            data[place if draw.random() < 0.2 else place % 200] = draw.integers(256)
+        written(bytes(data[: draw.integers(len(raw))] if draw.random() < 0.2 else data))
+        with suppress(envs.UnknownEnvironmentError):
+            xland.Downloaded("small-1m", "test")
 
 
 def beside_both() -> None:
