@@ -113,7 +113,8 @@ class _Said:
     """An object as a file describes it: by what it would be made, of what, and in which state. It is not made."""
 
     def __init__(self, *arguments: Any) -> None:
-        self.arguments, self.state = arguments, ()
+        self.arguments = arguments
+        self.state: Any = None
 
     def __setstate__(self, state: Any) -> None:  # on a class, which a file can name too, this fails
         self.state = state
