@@ -24,6 +24,7 @@ from twohot.cli import main as cli
 from twohot.cli.options import options_of
 from twohot.cli.train_options import TrainOptions
 from twohot.runs.checkpoint import signed
+from twohot.training import video
 from twohot.training.train import train
 
 FAST = [
@@ -103,6 +104,26 @@ def test_other_tasks_are_played_by_an_agent_that_they_fit(run: Path, tmp_path: P
     assert (run / "evaluation.json").read_bytes() == own
     assert "--tasks: expected tasks that fit" in fails(capsys, *arguments, "HigherLowerEasy", code=2)
     assert "no popgym task named 'RepeatEasy'" in fails(capsys, *arguments, "RepeatEasy")
+    for twice in (["RepeatFirstEasy", "RepeatFirstEasy"], ["popgym:RepeatFirstEasy", "RepeatFirstEasy"]):
+        assert "--tasks: expected every task once, got" in fails(capsys, *arguments, *twice, code=2)
+
+
+def test_videos_of_another_suite_have_a_folder_of_their_own(run: Path, capsys, monkeypatch) -> None:
+    folders = []
+    monkeypatch.setattr(video, "record", lambda *given, **_: (folders.append(given[3]), [])[1])
+    arguments = ["evaluate", str(run), "--trials", "1", "--video", "--tasks", "gym:CartPole-v1", "RepeatFirstEasy"]
+    assert cli.main(arguments) == 0
+    assert sorted(folders) == [run / "videos", run / "videos/gym"]
+
+
+def test_a_task_of_no_suite_says_so_where_the_run_s_suite_knows_open_names(tmp_path: Path, capsys) -> None:
+    few = ["--epochs", "1", "--collect.steps-per-epoch", "4", "--evaluate.final-trials", "1"]
+    run = str(tmp_path / "run")
+    assert cli.main(["train", "gym-small", "--env", "CartPole-v1", *few, "--run", run]) == 0
+    capsys.readouterr()
+    said = fails(capsys, "evaluate", run, "--tasks", "popgm:RepeatFirstEasy")
+    assert "no suite named 'popgm': did you mean popgym" in said
+    assert "no popgym task named 'RepeatEasy'" in fails(capsys, "evaluate", run, "--tasks", "popgym:RepeatEasy")
 
 
 def test_several_runs_are_evaluated_together(run: Path, tmp_path: Path, capsys) -> None:

@@ -21,14 +21,21 @@ from twohot.cli.options import console, parse, run_directory
 from twohot.config import TrainConfig
 from twohot.config.files import save_json
 from twohot.data.domains import Domain, domains_of, splits_left_out
-from twohot.envs import UnsupportedSpaceError, layout_of, split_name, task_spaces
+from twohot.envs import (
+    UnknownEnvironmentError,
+    UnsupportedSpaceError,
+    check_tasks,
+    layout_of,
+    split_name,
+    task_spaces,
+)
 from twohot.errors import UsageError
 from twohot.inference.networks import load_networks
 from twohot.nets.frozen import freeze
 from twohot.reports.numbers import format_interval, format_number
 from twohot.reports.terminal import print_table
 from twohot.runs.scores import EVALUATION_NAME, TaskScore, report
-from twohot.text import printable
+from twohot.text import file_stems, printable
 from twohot.training.cluster import connected
 from twohot.training.evaluate import evaluate_domain, named, parts_of
 from twohot.training.placed_evaluation import evaluate_placed
@@ -63,7 +70,8 @@ class EvaluateOptions:
     json: Path | None = None
     """File for the results of all runs together, as JSON."""
     video: bool = False
-    """Also write a video of one trial of each task to the directory videos of each run."""
+    """Also write a video of one trial of each task to the directory videos of each run, in SUITE of it for tasks
+    of another suite."""
     video_format: Literal["auto", "gif", "mp4"] = "auto"
     """mp4 needs the extra `twohot[video]`; auto takes it where it is installed, else gif."""
     device: str = "auto"
@@ -112,6 +120,7 @@ def evaluate(options: EvaluateOptions, directories: Sequence[Path], output: Cons
         if options.splits:
             config = replace(config, evaluate=replace(config.evaluate, splits=options.splits))
         domains = domains_of(config)
+        own_suites = {domain.name: domain.config.environment.suite for domain in domains}
         if options.tasks:
             domains = _playing(config, domains, options.tasks)
         for sentence in splits_left_out(config):
@@ -132,6 +141,8 @@ def evaluate(options: EvaluateOptions, directories: Sequence[Path], output: Cons
             for domain, member in zip(domains, members, strict=True):
                 policy, where = freeze(member.to(device)), directory / VIDEOS_NAME / domain.name
                 about = domain.config
+                if about.environment.suite != own_suites[domain.name]:  # its tasks can have the names of the run's own
+                    where /= file_stems([about.environment.suite])[0]
                 for line in record(policy, about.environment, about.evaluate, where, layout=domain.layout, **how):
                     output.print(printable(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
     result = report(scores, **facts)
@@ -172,6 +183,8 @@ def _playing(config: TrainConfig, domains: Sequence[Domain], tasks: tuple[str, .
     Tasks of a suite that is no domain's are played by the first domain whose spaces they fit.
     """
     asked = {name: split_name(name, config.environment.suite) for name in tasks}
+    if len(set(asked.values())) < len(tasks):
+        raise UsageError(f"--tasks: expected every task once, got {' '.join(tasks)}")
     own_suites = {domain.config.environment.suite for domain in domains}
     left, found = list(tasks), []
     for domain in domains:
@@ -196,12 +209,26 @@ def _playing(config: TrainConfig, domains: Sequence[Domain], tasks: tuple[str, .
 
 def _fits(domain: Domain, known: Mapping[str, tuple], suite: str, task: str) -> bool:
     own = domain.config.environment
-    of_task = task_spaces(suite, (task,))
+    of_task = _spaces_of(suite, task)
     spaces = [*known.values(), *of_task.values()]
     try:
         return layout_of(spaces, own.observation_size, own.actions) == domain.layout
     except (ValueError, UnsupportedSpaceError):
         return False
+
+
+def _spaces_of(suite: str, task: str) -> Mapping[str, tuple]:
+    try:
+        return task_spaces(suite, (task,))
+    except UnknownEnvironmentError as error:
+        first, colon, rest = task.partition(":")
+        if not colon:
+            raise
+        try:
+            check_tasks(first, (rest,))
+        except UnknownEnvironmentError as meant:
+            raise UnknownEnvironmentError(f"{meant}; nor is it a task of {suite}: {error}") from error
+        raise
 
 
 def _same_tasks(played: Any, domains: Sequence[Domain], directory: Path) -> Any:
