@@ -21,7 +21,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "xgrid-small": Preset(
-        "XGrid, goals of one object, without rules and one or two deep, one small room, four attempts; two cores.",
+        "XGrid, goals of one object, up to two rules deep, four attempts; two cores (pilots alone were run).",
         config.TrainConfig(
             epochs=60,
             updates_per_epoch=150,
