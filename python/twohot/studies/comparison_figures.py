@@ -245,6 +245,7 @@ def _draw_tasks(axes: Axes, measured: Measured) -> None:
                 markeredgewidth=0.5,
             )
     axes.set_ylim(len(measured.scored_tasks) * group - 1.2, -0.8)
+    axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
     middles = [index * group + (len(settings) - 1) / 2 for index in range(len(measured.scored_tasks))]
     axes.set_yticks(middles, [pictures.literal(task) for task in measured.scored_tasks])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda _, place: pictures.literal(measured.scored_tasks[place])))
