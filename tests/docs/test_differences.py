@@ -29,6 +29,7 @@ SIZES = {
 """Settings that make an agent small."""
 NOT_OFFICIAL = {
     *(
+        "agent.grids",
         "agent.logit_scale",
         "agent.latent_size",
         "agent.latent_steps",

@@ -136,8 +136,8 @@ def test_attempts_by_hand():
     assert found.headings == ["setting", "attempt 1", "attempt 2", "last over first"]
     assert texts(found) == [
         ["several", "3.00", "5.50", "+2.50"],
-        ["alone", "3.25", "3.25", "0.00"],
-        ["uniformly random", "1.00", "2.00", ""],
+        ["alone", "3.25", "3.25", "0"],
+        ["uniformly random policy", "1.00", "2.00", ""],
     ]
     assert found.rows[0][-1].small == "2.00 to 3.00"
     lines = markdown(measured)

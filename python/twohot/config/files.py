@@ -24,6 +24,7 @@ ADDED = frozenset(
         "ray.block_seconds",
         "ray",
         "checkpoint_minutes",
+        "agent.grids",
         "agent.normalization",
         "agent.input_projection",
         "agent.critic_actions",
