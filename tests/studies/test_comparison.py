@@ -364,6 +364,10 @@ def test_markdown_has_a_line_for_each_row_and_no_stray_bar():
     assert lines[-1] == f"{about}measured, and 1 for the best known. c0ffee; CPU."
     named = Measured(Comparison("", "", rows_of("a", {"x|y": [1.0]}), {"a": {}}))
     assert r"| x\|y | 1.00 |" in markdown(named)
+    elsewhere = replace(ROWS[-1], processor="CPU, avx2", commit="dead")
+    assert markdown(Measured(replace(COMPARISON, rows=[*ROWS, replace(elsewhere, seed=3)])))[-1].endswith(
+        " c0ffee, dead; CPU and CPU, avx2."
+    )
 
 
 def test_numbers_and_signs():

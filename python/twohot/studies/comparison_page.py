@@ -117,7 +117,7 @@ def _facts(measured: Measured) -> list[tuple[str, str]]:
     ]
     for label, values in (("commit", measured.commits), ("processor", measured.processors)):
         if values:
-            facts.append((label, ", ".join(values[:2]) + (" and others" if len(values) > 2 else "")))
+            facts.append((label, "; ".join(values[:2]) + (" and others" if len(values) > 2 else "")))
     return facts
 
 

@@ -235,5 +235,8 @@ def markdown(measured: Measured) -> list[str]:
     counts = sorted({len(seeds) for seeds in measured.runs.values()})
     about = f"{' or '.join(map(str, counts))} runs of each setting, last evaluation"
     scale = "Raw returns." if measured.scale is None else measured.scale.about
-    origin = [", ".join(values) for values in (measured.commits, measured.processors) if values]
+    # A processor's name has a comma of its own.
+    origin = [
+        mark.join(values) for mark, values in ((", ", measured.commits), (" and ", measured.processors)) if values
+    ]
     return [*lines, "", f"{about}; 95 % intervals. {scale} {'; '.join(origin)}{'.' * bool(origin)}".rstrip()]
