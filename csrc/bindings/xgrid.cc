@@ -27,10 +27,11 @@ static_assert(sizeof(bool) == 1);
 
 Split split_of(const std::string& split) { return enumerator<Split>("split", {"train", "test"}, split); }
 
-GeneratorSettings generator_of(const std::array<int, 7>& generator) {
-  const auto [min_depth, max_depth, branching, distractors, dead_ends, goals, rules] = generator;
+GeneratorSettings generator_of(const std::array<int, 9>& generator) {
+  const auto [min_depth, max_depth, branching, distractors, dead_ends, goals, rules, object_types, shared] = generator;
   const GeneratorSettings settings{
-      min_depth, max_depth, branching, distractors, dead_ends, static_cast<Kinds>(goals), static_cast<Kinds>(rules)};
+      min_depth,    max_depth,  branching, distractors, dead_ends, static_cast<Kinds>(goals), static_cast<Kinds>(rules),
+      object_types, shared != 0};
   check(settings);
   return settings;
 }
@@ -86,7 +87,7 @@ py::tuple arrays_of(const RuleSet& set) {
 class XGrid {
  public:
   XGrid(std::int64_t num_envs, const std::array<int, 2>& size, int rooms, bool locked, int view, bool show_carried,
-        int max_steps, int attempts, const std::array<int, 7>& generator, std::uint64_t seed, std::int64_t tasks,
+        int max_steps, int attempts, const std::array<int, 9>& generator, std::uint64_t seed, std::int64_t tasks,
         const std::string& split)
       : worlds_({num_envs, {size[0], size[1], rooms, locked}, view, show_carried, max_steps, attempts},
                 {generator_of(generator), seed, tasks < 1 ? 0 : static_cast<std::uint64_t>(tasks), split_of(split)}),
@@ -205,7 +206,7 @@ class XGrid {
   mutable std::atomic_flag busy_;
 };
 
-py::tuple make_rule_sets(const std::array<int, 7>& generator, std::uint64_t seed, std::int64_t first,
+py::tuple make_rule_sets(const std::array<int, 9>& generator, std::uint64_t seed, std::int64_t first,
                          std::int64_t count, const std::string& split) {
   const GeneratorSettings settings = generator_of(generator);
   const Split own = split_of(split);
@@ -238,7 +239,7 @@ py::tuple make_rule_sets(const std::array<int, 7>& generator, std::uint64_t seed
 void bind_xgrid(py::module_& module) {
   using namespace py::literals;
   py::class_<XGrid>(module, "XGrid")
-      .def(py::init<std::int64_t, const std::array<int, 2>&, int, bool, int, bool, int, int, const std::array<int, 7>&,
+      .def(py::init<std::int64_t, const std::array<int, 2>&, int, bool, int, bool, int, int, const std::array<int, 9>&,
                     std::uint64_t, std::int64_t, const std::string&>(),
            py::call_guard<py::gil_scoped_release>(), py::kw_only(), "num_envs"_a, "size"_a, "rooms"_a, "locked"_a,
            "view"_a, "show_carried"_a, "max_steps"_a, "attempts"_a, "generator"_a, "seed"_a, "tasks"_a, "split"_a)
@@ -258,6 +259,13 @@ void bind_xgrid(py::module_& module) {
       .def("set_state", &XGrid::set_state, "index"_a, "grid"_a, "agent"_a, "pocket"_a);
   module.def("xgrid_rule_sets", &make_rule_sets, "generator"_a, py::kw_only(), "seed"_a, "first"_a, "count"_a,
              "split"_a);
+  module.def(
+      "xgrid_most",
+      [](const std::array<int, 9>& generator) {
+        const GeneratorSettings settings = generator_of(generator);
+        return py::make_tuple(most_rules(settings), most_objects(settings));
+      },
+      "generator"_a);
   module.def(
       "xgrid_identity",
       [](py::handle goal, py::handle rules, py::handle objects) {

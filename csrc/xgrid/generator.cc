@@ -17,7 +17,7 @@ namespace {
 constexpr std::array shapes{Shape::ball, Shape::square, Shape::pyramid, Shape::hex, Shape::star};
 constexpr std::array colours{Colour::red,  Colour::green,  Colour::blue,  Colour::purple, Colour::yellow,
                              Colour::grey, Colour::orange, Colour::white, Colour::brown,  Colour::pink};
-constexpr std::size_t num_tiles = shapes.size() * colours.size();
+static_assert(shapes.size() * colours.size() == max_object_types);
 
 constexpr Kinds goals_of_two = kinds({GoalKind::tile_near, GoalKind::tile_near_up, GoalKind::tile_near_right,
                                       GoalKind::tile_near_down, GoalKind::tile_near_left});
@@ -40,7 +40,7 @@ Kind one_kind(Kinds kinds, RandomStream& random) noexcept {
 class Chain {
  public:
   Chain(const GeneratorSettings& settings, std::uint64_t seed) noexcept : settings_(settings), random_(seed) {
-    for (std::size_t i = 0; i < num_tiles; ++i) {
+    for (std::size_t i = 0; i < tiles_.size(); ++i) {
       tiles_[i] = make_tile(shapes[i / colours.size()], colours[i % colours.size()]);
     }
   }
@@ -72,7 +72,7 @@ class Chain {
  private:
   // A tile that this rule set has nowhere yet.
   Tile fresh() noexcept {
-    std::swap(tiles_[drawn_], tiles_[drawn_ + random_.below(num_tiles - drawn_)]);
+    std::swap(tiles_[drawn_], tiles_[drawn_ + random_.below(settings_.object_types - drawn_)]);
     return tiles_[drawn_++];
   }
 
@@ -140,8 +140,8 @@ class Chain {
   const GeneratorSettings& settings_;
   RandomStream random_;
   RuleSet set_;
-  std::array<Tile, num_tiles> tiles_;
-  std::array<Tile, num_tiles> seen_;
+  std::array<Tile, max_object_types> tiles_;
+  std::array<Tile, max_object_types> seen_;
   std::size_t drawn_ = 0;
   std::size_t num_seen_ = 0;
   std::size_t num_needed_ = 0;  // of those seen, from the first on
@@ -182,6 +182,16 @@ std::bitset<max_rules> needed_rules(const RuleSet& rule_set) noexcept {
   return needed;
 }
 
+// A hash of the goal and of the objects, in whichever order.
+std::uint64_t with_objects(RuleSet rule_set) noexcept {
+  std::sort(rule_set.objects.begin(), rule_set.objects.begin() + rule_set.num_objects);
+  Hash64 hash;
+  const std::uint64_t goal = identity(rule_set);
+  hash.add(&goal, sizeof goal);
+  hash.add(rule_set.objects.data(), static_cast<std::size_t>(rule_set.num_objects) * sizeof(Tile));
+  return hash.value();
+}
+
 // "b is up from a" says the same as "a is down from b".
 template <class Kind>
 void turn(Kind& kind, Tile& a, Tile& b, Kind undirected, Kind up, Kind right, Kind down, Kind left) noexcept {
@@ -192,15 +202,41 @@ void turn(Kind& kind, Tile& a, Tile& b, Kind undirected, Kind up, Kind right, Ki
   }
 }
 
+Split split_of(const GeneratorSettings& settings, const RuleSet& rule_set) noexcept {
+  const bool by_objects = settings.shared_goals && needed_rules(rule_set).none();
+  return static_cast<Split>((by_objects ? with_objects(rule_set) : identity(rule_set)) & 1);
+}
+
+// Whether a split has rule sets that are drawn within many draws.
+bool has_rule_sets(const GeneratorSettings& settings, Split split) noexcept {
+  for (std::uint64_t draw = 0; draw < 1000; ++draw) {
+    if (split_of(settings, Chain(settings, stream_seed(0, 0, draw)).make()) == split) return true;
+  }
+  return false;
+}
+
+// The most rules on the way to a goal; without branches the chain alone has rules.
+int most_chained(const GeneratorSettings& settings) noexcept {
+  return settings.branching > 0 ? std::min(max_rules - settings.dead_ends, (2 << settings.max_depth) - 2)
+                                : settings.max_depth;
+}
+
+int most_of_goal(const GeneratorSettings& settings) noexcept { return (settings.goals & goals_of_two) != 0 ? 2 : 1; }
+
+// The most tiles that differ: those of the goal, the inputs of rules, distractors, and two of each dead end.
+int most_tiles(const GeneratorSettings& settings) noexcept {
+  const int inputs = (settings.rules & rules_of_two) != 0 ? 2 : 1;
+  return most_of_goal(settings) + inputs * most_chained(settings) + settings.distractors + 2 * settings.dead_ends;
+}
+
 }  // namespace
 
+int most_rules(const GeneratorSettings& settings) noexcept { return most_chained(settings) + settings.dead_ends; }
+
 int most_objects(const GeneratorSettings& settings) noexcept {
-  // Those of the goal, and one more for each rule of two inputs; without branches the chain alone has rules.
-  const int of_goal = (settings.goals & goals_of_two) != 0 ? 2 : 1;
-  int rules = settings.branching > 0 ? std::min(max_rules - settings.dead_ends, (2 << settings.max_depth) - 2)
-                                     : settings.max_depth;
-  if ((settings.rules & rules_of_two) == 0) rules = 0;
-  return of_goal + rules + settings.distractors;
+  // Those of the goal, and one more for each rule of two inputs.
+  const int rules = (settings.rules & rules_of_two) != 0 ? most_chained(settings) : 0;
+  return most_of_goal(settings) + rules + settings.distractors;
 }
 
 void check(const GeneratorSettings& settings) {
@@ -214,6 +250,18 @@ void check(const GeneratorSettings& settings) {
   const auto some_of = [](Kinds kinds, Kinds all) { return kinds != 0 && (kinds & ~all) == 0; };
   require(some_of(settings.goals, all_goals), "kinds of goals that can be made", static_cast<int>(settings.goals));
   require(some_of(settings.rules, all_rules), "kinds of rules", static_cast<int>(settings.rules));
+  require(settings.object_types <= max_object_types, "at most 50 object types", settings.object_types);
+  if (settings.object_types < most_tiles(settings)) {
+    throw std::invalid_argument("expected at least " + std::to_string(most_tiles(settings)) +
+                                " object types, as many as a rule set may name, got " +
+                                std::to_string(settings.object_types));
+  }
+  for (const Split split : {Split::train, Split::test}) {
+    if (!has_rule_sets(settings, split)) {
+      throw std::invalid_argument(
+          "expected rule sets for training and for testing, got so few that one of them has none");
+    }
+  }
 }
 
 std::uint64_t stream_seed(std::uint64_t seed, std::uint64_t first, std::uint64_t second) noexcept {
@@ -225,7 +273,7 @@ RuleSet make_rule_set(const GeneratorSettings& settings, std::uint64_t seed, std
                       Split split) noexcept {
   for (std::uint64_t draw = 0;; ++draw) {
     const RuleSet made = Chain(settings, stream_seed(seed, number, draw)).make();
-    if ((identity(made) & 1) == static_cast<std::uint64_t>(split)) return made;
+    if (split_of(settings, made) == split) return made;
   }
 }
 

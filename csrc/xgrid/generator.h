@@ -26,6 +26,9 @@ constexpr Kinds all_goals =
     (Kinds{1} << num_goal_kinds) - 1 - kinds({GoalKind::none, GoalKind::tile_on_position, GoalKind::agent_on_position});
 constexpr Kinds all_rules = (Kinds{1} << num_rule_kinds) - 1 - kinds({RuleKind::none});
 
+// Five shapes in ten colours.
+constexpr int max_object_types = 50;
+
 struct GeneratorSettings {
   int min_depth = 0;  // rules one after the other before the goal can be reached, drawn from min_depth to max_depth
   int max_depth = 0;
@@ -34,20 +37,24 @@ struct GeneratorSettings {
   int dead_ends = 0;        // rules that use up what is needed where two objects are put together that need not be
   Kinds goals = all_goals;  // drawn from, as often each
   Kinds rules = all_rules;  // of those on the way to the goal
+  int object_types = max_object_types;  // different objects that there are: balls of ten colours, then squares, ...
+  bool shared_goals = false;            // whether a goal that needs no rules is in both splits, with other objects
 };
 
 constexpr int max_depth = 8;
 constexpr int max_distractors = 8;
 constexpr int max_dead_ends = 6;
 
-// The most objects that a rule set may have.
+// The most rules and the most objects that a rule set may have.
+int most_rules(const GeneratorSettings& settings) noexcept;
 int most_objects(const GeneratorSettings& settings) noexcept;
 
 // Throws std::invalid_argument for what is outside its range.
 void check(const GeneratorSettings& settings);
 
 // Rule set `number` of the stream `seed`, of the tasks of a split. The same arguments give the same rule set on every
-// machine. Which split a rule set belongs to is a bit of its `identity`, so the splits share none. Allocates nothing.
+// machine. Which split a rule set belongs to is a bit of its `identity`, so the splits share none; with `shared_goals`,
+// of goals that need no rules, a bit of a hash of the goal and the objects. Allocates nothing.
 // About a microsecond a draw, of which two are needed on average. `settings` are ones that `check` accepts.
 RuleSet make_rule_set(const GeneratorSettings& settings, std::uint64_t seed, std::uint64_t number,
                       Split split) noexcept;

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -87,6 +88,40 @@ def test_goals_and_rules_are_of_the_kinds_that_are_named(depth):
     named = Benchmark(2, 3, goals=MADE_GOALS, rules=MADE_RULES).arrays(0, 50)
     for one, other in zip(named, Benchmark(2, 3).arrays(0, 50), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_objects_are_of_as_many_types_as_are_asked_for():
+    # A goal, what makes it in two steps, three distractors: all six that there are.
+    few = Benchmark(0, 2, distractors=3, goals=("agent near",), rules=("agent near",), object_types=6)
+    goals, rules, objects, _ = few.arrays(0, 200)
+    placed = {tuple(tile) for tile in objects.reshape(-1, 2).tolist()} - {(0, 0)}
+    assert len(placed) == 6
+    assert {tuple(goal[1:3]) for goal in goals.tolist()} <= placed
+    assert {tuple(rule[5:]) for rule in rules.reshape(-1, 7).tolist()} - {(0, 0)} <= placed
+    with pytest.raises(ValueError, match="expected at least 6 object types, as many as a rule set may name, got 5"):
+        replace(few, object_types=5).rule_set(0)
+    with pytest.raises(
+        ValueError, match="expected rule sets for training and for testing, got so few that one of them"
+    ):
+        Benchmark(goals=("agent near",), object_types=1, tasks=1).rule_set(0, "test")
+
+
+def test_splits_may_share_goals_without_rules_but_no_task():
+    few = Benchmark(
+        0, 1, distractors=4, goals=("agent near",), rules=("agent near",), object_types=10, shared_goals=True
+    )
+    tasks = {}
+    for split in ("train", "test"):
+        goals, rules, objects, identities = few.arrays(0, 20_000, split)
+        without = rules[:, 0, 0] == 0
+        placed = np.sort(objects[:, :, 1].astype(int), axis=1)
+        tasks[split] = {(goal[2], *own) for goal, own in zip(goals[without].tolist(), placed[without], strict=True)}
+        assert {goal for goal, *_ in tasks[split]} == set(np.unique(objects[:, :, 1])) - {0}  # all ten
+        tasks[split, "with rules"] = set(identities[~without].tolist())
+    # Ten goals with four of nine other objects.
+    assert len(tasks["train"]) + len(tasks["test"]) == len(tasks["train"] | tasks["test"]) == 1260
+    assert not tasks["train", "with rules"] & tasks["test", "with rules"]
+    assert len(tasks["test", "with rules"]) > 30
 
 
 def test_a_plan_needs_its_rules_and_as_many_as_the_depth():

@@ -16,6 +16,8 @@ def _benchmark(draw: Draw) -> dict:
         "dead_ends": draw.size(0, 2, 6),
         "goals": draw.choice((), ("agent near",), ("tile near", "agent hold")),
         "rules": draw.choice((), ("agent hold",), ("tile near left",)),
+        "object_types": draw.choice(46, 50),
+        "shared_goals": draw.choice(False, True),
         "tasks": draw.size(1, 1000),
         "seed": draw.size(0, 2**64 - 1),
     }
@@ -61,9 +63,12 @@ def worlds(draw: Draw):
 
 def rule_sets(draw: Draw):
     def read(benchmark, first, count, split):
-        arrays = Benchmark(**benchmark).arrays(first, count, split)
+        made = Benchmark(**benchmark)
+        arrays = made.arrays(first, count, split)
         found = RuleSet(arrays[0][0], arrays[1][0], arrays[2][0])
         assert plan(found) is not None
+        assert not arrays[1][:, made.most_rules :].any()
+        assert not arrays[2][:, made.most_objects :].any()
         return arrays[3], found.identity
 
     return read, {"benchmark": _benchmark(draw), "first": 0, "count": 1, "split": draw.choice("train", "test")}, False

@@ -166,6 +166,25 @@ void test_rule_sets() {
     own.rules = wrong;
     CHECK(throws<std::invalid_argument>([&] { check(own); }));
   }
+  // Of six balls, as many as one rule set may name, all are met with; five are too few.
+  GeneratorSettings few{0, 2, 0, 3, 0, kinds({GoalKind::agent_near}), kinds({RuleKind::agent_near}), 6};
+  check(few);
+  std::set<Tile> met;
+  for (std::uint64_t number = 0; number < 100; ++number) {
+    const RuleSet set = make_rule_set(few, 3, number, Split::train);
+    met.insert(set.goal.a);
+    for (const Rule& rule : set.used_rules()) met.insert({rule.a, rule.product});
+    met.insert(set.objects.begin(), set.objects.begin() + set.num_objects);
+  }
+  CHECK(met.size() == 6);
+  for (const Tile tile : met) CHECK(shape_of(tile) == Shape::ball);
+  for (const int wrong : {5, 51}) {
+    few.object_types = wrong;
+    CHECK(throws<std::invalid_argument>([&] { check(few); }));
+  }
+  // One goal cannot be divided among training and testing.
+  few = {0, 0, 0, 0, 0, kinds({GoalKind::agent_near}), all_rules, 1};
+  CHECK(throws<std::invalid_argument>([&] { check(few); }));
   const GeneratorSettings settings{0, 6, 60, 5, 4};
   std::set<std::uint64_t> train, test;
   int most = 0;

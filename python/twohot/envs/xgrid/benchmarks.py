@@ -13,7 +13,6 @@ from twohot.envs.xgrid.rules import GOALS, RULES, Kind, RuleSet
 from twohot.text import did_you_mean
 
 MOST_TASKS = 2**31
-MOST_RULES = 18
 MADE_GOALS = tuple(kind.name for kind in GOALS if kind.inputs and "position" not in kind.inputs)
 MADE_RULES = tuple(kind.name for kind in RULES if kind.inputs)
 """Kinds that rule sets are made of."""
@@ -33,6 +32,11 @@ class Benchmark:
             are never set off, where there are too few objects for all.
         goals, rules: names of the kinds of goals, and of the rules on the way there, that are drawn from
             (`twohot.envs.xgrid.GOALS`, `RULES`); none: all kinds, but for goals of a position.
+        object_types: different objects that there are, up to 50: balls of ten colours, then squares, pyramids, hexes
+            and stars. At least as many as a rule set may name.
+        shared_goals: whether the splits share goals that need no rules, and differ in the objects that are there: where
+            there are few object types, there are few such goals, and an agent that was trained on half of them never
+            looks for the others.
         tasks: how many there are in each split. seed: of the stream of rule sets.
     """
 
@@ -43,6 +47,8 @@ class Benchmark:
     dead_ends: int = 0
     goals: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
+    object_types: int = 50
+    shared_goals: bool = False
     tasks: int = 1_000_000
     seed: int = 0
 
@@ -50,24 +56,19 @@ class Benchmark:
     def generator(self) -> list[int]:
         """As the native module has it."""
         names = ("min_depth", "max_depth", "branching", "distractors", "dead_ends")
+        object_types = integer("object_types", self.object_types)
         kinds = _bits("goals", self.goals, MADE_GOALS, GOALS), _bits("rules", self.rules, MADE_RULES, RULES)
-        return [*(integer(name, getattr(self, name)) for name in names), *kinds]
+        return [*(integer(name, getattr(self, name)) for name in names), *kinds, object_types, int(self.shared_goals)]
 
     @property
     def most_rules(self) -> int:
         """The most that a task may have."""
-        return self._chained + self.dead_ends
+        return _native.xgrid_most(self.generator)[0]
 
     @property
     def most_objects(self) -> int:
-        """The most that a task may have: two of the goal, and one more for each rule of two inputs."""
-        return 2 + self._chained + self.distractors
-
-    @property
-    def _chained(self) -> int:
-        """The most rules on the way to a goal."""
-        tree = 2 ** (self.max_depth + 1) - 2
-        return min(MOST_RULES - self.dead_ends, tree) if self.branching else self.max_depth
+        """The most that a task may have."""
+        return _native.xgrid_most(self.generator)[1]
 
     def at_depth(self, depth: int) -> Benchmark:
         """The same with tasks of one depth."""
