@@ -97,7 +97,9 @@ def test_objects_are_of_as_many_types_as_are_asked_for():
     placed = {tuple(tile) for tile in objects.reshape(-1, 2).tolist()} - {(0, 0)}
     assert len(placed) == 6
     assert {tuple(goal[1:3]) for goal in goals.tolist()} <= placed
-    assert {tuple(rule[5:]) for rule in rules.reshape(-1, 7).tolist()} - {(0, 0)} <= placed
+    made = {tuple(rule[3:5]) for rule in rules.reshape(-1, 7).tolist()} - {(0, 0)}
+    assert len(made) > 1
+    assert made <= placed
     with pytest.raises(ValueError, match="expected at least 6 object types, as many as a rule set may name, got 5"):
         replace(few, object_types=5).rule_set(0)
     with pytest.raises(
@@ -122,6 +124,8 @@ def test_splits_may_share_goals_without_rules_but_no_task():
     assert len(tasks["train"]) + len(tasks["test"]) == len(tasks["train"] | tasks["test"]) == 1260
     assert not tasks["train", "with rules"] & tasks["test", "with rules"]
     assert len(tasks["test", "with rules"]) > 30
+    apart = replace(few, max_depth=0, shared_goals=False)
+    assert [len(np.unique(apart.arrays(0, 500, split)[0][:, 2])) for split in ("train", "test")] == [1, 9]
 
 
 def test_a_plan_needs_its_rules_and_as_many_as_the_depth():

@@ -236,7 +236,5 @@ def markdown(measured: Measured) -> list[str]:
     about = f"{' or '.join(map(str, counts))} runs of each setting, last evaluation"
     scale = "Raw returns." if measured.scale is None else measured.scale.about
     # A processor's name has a comma of its own.
-    origin = [
-        mark.join(values) for mark, values in ((", ", measured.commits), (" and ", measured.processors)) if values
-    ]
+    origin = [text for text in (", ".join(measured.commits), " and ".join(measured.processors)) if text]
     return [*lines, "", f"{about}; 95 % intervals. {scale} {'; '.join(origin)}{'.' * bool(origin)}".rstrip()]

@@ -22,7 +22,8 @@ MADE_RULES = tuple(kind.name for kind in RULES if kind.inputs)
 class Benchmark:
     """Rule sets made by backward chaining from a goal, so that each has a way there; the same ones on every machine.
 
-    The splits share no goal with the rules that it needs: a bit of `RuleSet.identity` says which split those belong to.
+    The splits share no goal with the rules that it needs, `shared_goals` apart: a bit of `RuleSet.identity` says which
+    split those belong to.
 
     Args:
         min_depth, max_depth: rules one after the other before the goal can be reached, drawn for each task; up to 8.
