@@ -102,6 +102,8 @@ def test_objects_are_of_as_many_types_as_are_asked_for():
     assert made <= placed
     with pytest.raises(ValueError, match="expected at least 6 object types, as many as a rule set may name, got 5"):
         replace(few, object_types=5).rule_set(0)
+    with pytest.raises(TypeError, match="expected an integer as shared_goals, got 'no'"):
+        Benchmark(shared_goals="no").rule_set(0)
     with pytest.raises(
         ValueError, match="expected rule sets for training and for testing, got so few that one of them"
     ):

@@ -57,9 +57,9 @@ class Benchmark:
     def generator(self) -> list[int]:
         """As the native module has it."""
         names = ("min_depth", "max_depth", "branching", "distractors", "dead_ends")
-        object_types = integer("object_types", self.object_types)
+        objects_and_goals = integer("object_types", self.object_types), integer("shared_goals", self.shared_goals, 0, 1)
         kinds = _bits("goals", self.goals, MADE_GOALS, GOALS), _bits("rules", self.rules, MADE_RULES, RULES)
-        return [*(integer(name, getattr(self, name)) for name in names), *kinds, object_types, int(self.shared_goals)]
+        return [*(integer(name, getattr(self, name)) for name in names), *kinds, *objects_and_goals]
 
     @property
     def most_rules(self) -> int:
