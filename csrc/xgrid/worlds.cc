@@ -126,6 +126,10 @@ void Worlds::begin_attempt(std::int64_t index, bool new_task) noexcept {
   } else {
     ++env.attempt;
   }
+  if (settings_.same_map) {
+    if (env.attempt == 0) env.map_seed = random.next();
+    random = RandomStream(env.map_seed);
+  }
   Tile* grid = cells(index);
   map_.draw(grid, random);
   for (const Tile tile : env.rule_set.used_objects()) grid[map_.free_cell(grid, random)] = tile;

@@ -19,6 +19,7 @@ struct WorldSettings {
   bool show_carried = false;  // whether the agent's own cell shows what it carries, where it carries something
   int max_steps = 0;          // of an attempt; 0: 3 x height x width
   int attempts = 1;           // at a task, before the next one is drawn
+  bool same_map = false;      // whether attempts at a task begin alike, or each on a map of its own
 };
 
 // The tasks that are drawn: numbers 0 .. count - 1 of a stream of rule sets.
@@ -102,6 +103,7 @@ class Worlds {
   struct Env {
     std::uint64_t seed = 0;
     std::uint64_t episode = 0;  // attempts begun since the seed was given
+    std::uint64_t map_seed = 0;
     std::int64_t task = -1;
     std::int32_t attempt = 0;
     std::int32_t step = 0;

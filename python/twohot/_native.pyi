@@ -649,6 +649,7 @@ class XGrid:
         show_carried: bool,
         max_steps: int,
         attempts: int,
+        same_map: bool,
         generator: Sequence[int],
         seed: int,
         tasks: int,

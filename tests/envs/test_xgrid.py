@@ -301,6 +301,28 @@ def test_a_task_of_ones_own_is_played_from_its_first_attempt_for_all_of_them():
     assert vector.attempt[0] == 0
 
 
+@pytest.mark.parametrize("same_map", [False, True])
+def test_attempts_at_a_task_begin_on_the_same_map_or_each_on_its_own(same_map):
+    size = {"rooms": 4, "height": 13, "width": 13, "locked": True}
+    vector = XGridVector(20, "medium", max_steps=3, attempts=3, same_map=same_map, **size)
+    vector.reset(seed=0)
+    vector.set_rule_set(0, BENCHMARKS["small"].rule_set(7))
+    begun = []
+    for step in range(27):
+        if step % 3 == 0:
+            begun.append((vector.state(), vector.tasks))
+        vector.step(np.random.default_rng(step).integers(3, size=20))  # nothing is picked up, no door is opened
+    for trial in range(0, 9, 3):
+        (first, tasks), *others = begun[trial : trial + 3]
+        for other, own in others:
+            np.testing.assert_array_equal(own, tasks)
+            np.testing.assert_array_equal(other.agent[:, 3], 0)
+            for name in ("grid", "agent"):
+                alike = (getattr(other, name) == getattr(first, name)).reshape(20, -1).all(1)
+                assert alike.all() if same_map else alike.sum() < 10
+        assert not (begun[trial][0].grid == begun[trial - 3][0].grid).reshape(20, -1).all(1).any()
+
+
 def test_every_locked_map_has_one_locked_door_and_its_key_beside_the_agent():
     """Rooms of four cells, some of which objects fill."""
     crowded = Benchmark(4, 4, distractors=8)
@@ -425,10 +447,10 @@ TASK = "small-r1-7x7-steps15"
 def test_the_suite_is_an_environment_of_gymnasium():
     env = xgrid.make(TASK, render=True)
     batched_envs.check(env)
-    batched_envs.check(xgrid.make("medium-r4-13x13-view7-locked", render=True))
+    batched_envs.check(xgrid.make("medium-r4-13x13-view7-locked-same-map", render=True))
 
 
-@pytest.mark.parametrize("tasks", [(TASK,), (TASK, "deep-r9-25x25-steps20-locked")])
+@pytest.mark.parametrize("tasks", [(TASK,), (TASK, "deep-r9-25x25-steps20-locked-same-map")])
 def test_trials_of_the_batch_are_those_of_single_environments(tasks):
     together = envs.make_vector("xgrid", tasks, environments=5, attempts=3)
     assert isinstance(together, BatchedTrials)
@@ -450,6 +472,24 @@ def test_attempts_share_the_rules_and_splits_share_none():
         assert RuleSet(*batch._worlds[0].rule_set(0)) == first
         assert first.identity & 1
         assert batch.observe()["grid"].shape == grid.shape == (1, 5, 5, 2)
+
+
+def test_attempts_of_the_suite_begin_on_the_same_map_where_the_task_says_so():
+    names = "simple-r1-6x6", "simple-r1-6x6-same-map"
+    batch, random = xgrid.make_mixed_batch(names, "train", 40), np.random.default_rng(0)
+    for index in range(40):
+        batch.choose(index, index % 2)
+        batch.reset(index, random)
+    begun = [batch.observe()]
+    for _ in range(2):
+        for index in range(40):
+            batch.reset(index, random, new_task=False)
+        begun.append(batch.observe())
+    for seen in begun[1:]:
+        alike = (seen["grid"] == begun[0]["grid"]).reshape(40, -1).all(1)
+        alike &= (seen["direction"] == begun[0]["direction"]).all(1)
+        assert alike[1::2].all()
+        assert alike[::2].sum() < 5
 
 
 def test_a_reset_step_shows_how_an_attempt_ended():

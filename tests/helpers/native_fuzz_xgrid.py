@@ -26,7 +26,21 @@ def _benchmark(draw: Draw) -> dict:
 def worlds(draw: Draw):
     """Some steps, and states put back."""
 
-    def play(actions, seed, benchmark, height, width, rooms, locked, view, show_carried, max_steps, attempts, threads):
+    def play(
+        actions,
+        seed,
+        benchmark,
+        height,
+        width,
+        rooms,
+        locked,
+        view,
+        show_carried,
+        max_steps,
+        attempts,
+        same_map,
+        threads,
+    ):
         size = {"height": height, "width": width, "rooms": rooms, "locked": locked}
         vector = XGridVector(
             130,
@@ -36,6 +50,7 @@ def worlds(draw: Draw):
             show_carried=show_carried,
             max_steps=max_steps,
             attempts=attempts,
+            same_map=same_map,
             threads=threads,
         )
         vector.reset(seed=seed)
@@ -56,6 +71,7 @@ def worlds(draw: Draw):
         "show_carried": draw.choice(True, False),
         "max_steps": draw.size(0, 7),
         "attempts": draw.size(1, 3),
+        "same_map": draw.choice(True, False),
         "threads": draw.size(1, 2),
     }
     return play, arguments, False

@@ -27,14 +27,15 @@ TASKS = (
 NAME = re.compile(
     r"(?P<benchmark>[a-z]+)-r(?P<rooms>\d+)-(?P<width>\d+)x(?P<height>\d+)"
     r"(-depth(?P<depth>\d+))?(-steps(?P<steps>\d+))?(-view(?P<view>\d+))?(?P<locked>-locked)?"
-    r"(?P<reset_step>-reset-step)?"
+    r"(?P<same_map>-same-map)?(?P<reset_step>-reset-step)?"
 )
-GRAMMAR = "BENCHMARK-rROOMS-WIDTHxHEIGHT[-depthDEPTH][-stepsSTEPS][-viewVIEW][-locked][-reset-step]"
+GRAMMAR = "BENCHMARK-rROOMS-WIDTHxHEIGHT[-depthDEPTH][-stepsSTEPS][-viewVIEW][-locked][-same-map][-reset-step]"
 VIEW = 5
 
 
 class XGridBatch(EnvBatch):
-    """Grid worlds of any of some tasks, whose attempts share rules and goal; each attempt has another map.
+    """Grid worlds of any of some tasks, whose attempts share rules and goal; each attempt has another map, or, in tasks
+    `-same-map`, begins as the one before it: objects and agent are where they were.
 
     An attempt ends at the goal or when its time is up, which terminates: the reward shows the clock. In tasks
     `-reset-step` it ends one step later, which shows how it ended: that step ignores its action and pays 0.
@@ -143,6 +144,7 @@ def parse(task: str) -> dict[str, Any]:
         "locked": found["locked"] is not None,
         "view": int(found["view"] or VIEW),
         "max_steps": int(found["steps"] or 0),
+        "same_map": found["same_map"] is not None,
         "reset_step": found["reset_step"] is not None,
     }
 

@@ -38,7 +38,8 @@ class XGridVector(VectorEnv):
     """Grid worlds with hidden rules and a hidden goal each, drawn from a benchmark.
 
     An attempt ends at the goal, which is worth 1 - 0.9 x steps / max_steps (terminated), or after `max_steps`
-    (truncated). The next attempt has the same rules and another map, until `attempts` are over; then a task is drawn.
+    (truncated). The next attempt has the same rules and another map, or with `same_map` begins as the one before it,
+    until `attempts` are over; then a task is drawn.
     Everything follows from the seed, on every machine and whatever the number of threads.
 
     Observation: uint8 [view, view, 2], the tiles ahead of the agent, which stands in the middle of the last row, as
@@ -57,6 +58,7 @@ class XGridVector(VectorEnv):
         view: an odd number, or 0 for the whole grid.
         show_carried: the agent's own cell shows what it carries.
         max_steps: of an attempt; 0 takes 3 x height x width. attempts: at a task.
+        same_map: the attempts at a task begin alike: objects and agent are where they were.
         autoreset_mode: SAME_STEP or DISABLED. threads: that share the environments.
         copy: whether what is returned is new each time; else the same arrays are written again.
 
@@ -80,6 +82,7 @@ class XGridVector(VectorEnv):
         show_carried: bool = False,
         max_steps: int = 0,
         attempts: int = 1,
+        same_map: bool = False,
         autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
         threads: int = 1,
         copy: bool = True,
@@ -96,6 +99,7 @@ class XGridVector(VectorEnv):
             show_carried=show_carried,
             max_steps=max_steps,
             attempts=attempts,
+            same_map=same_map,
         )
         autoreset_mode = AutoresetMode(autoreset_mode)
         if autoreset_mode is AutoresetMode.NEXT_STEP:
@@ -258,6 +262,7 @@ def native_worlds(
     show_carried: bool,
     max_steps: int,
     attempts: int,
+    same_map: bool,
 ) -> _native.XGrid:
     """The native object behind `XGridVector`, whose arguments these are."""
     if isinstance(benchmark, str):
@@ -275,6 +280,7 @@ def native_worlds(
         show_carried=bool(show_carried),
         max_steps=integer("max_steps", max_steps),
         attempts=integer("attempts", attempts),
+        same_map=bool(same_map),
         generator=benchmark.generator,
         seed=integer("seed", benchmark.seed, 0, SEED),
         tasks=integer("tasks", benchmark.tasks, 1, MOST_TASKS),
