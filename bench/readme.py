@@ -171,11 +171,11 @@ def lines(each: Table) -> list[str]:
     records = [row for name in each.results for row in read(name)]
     if each.processors == "all":
         return each.write(records)
-    parts = by_processor(records)
+    parts = {name: written for name, rows in by_processor(records).items() if (written := each.write(rows))}
     first, *others = parts
     if each.processors == "first" or not others:
-        return each.write(parts[first])
-    found = [["On " + name + ":", "", *each.write(rows)] for name, rows in parts.items()]
+        return parts[first]
+    found = [["On " + name + ":", "", *part] for name, part in parts.items()]
     return [line for part in found for line in (*part, "")][:-1]
 
 

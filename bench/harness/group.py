@@ -20,7 +20,7 @@ class Table:
     """Lines of Markdown between `<!-- table:NAME -->` and `<!-- end -->` of a page, written from the results.
 
     Args:
-        write: the lines for some rows.
+        write: the lines for some rows; none, where they are rows of another table.
         results: the results files that have them.
         processors: whether there is a table for each processor, for the first one alone, or one for the rows of all.
     """

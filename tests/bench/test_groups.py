@@ -162,6 +162,13 @@ def test_tables_stand_where_a_page_has_a_place_for_them(monkeypatch, tmp_path) -
         readme.written([replace(one, name="three")])
 
 
+def test_a_processor_without_rows_of_a_table_has_none(monkeypatch) -> None:
+    rows = [{"cpu": "chip", "instructions": name, "text": name} for name in ("avx2", "amx", "sse2")]
+    monkeypatch.setattr(readme, "read", lambda name: rows)
+    own = Table("one", lambda rows: [f"| {rows[0]['text']} |"] if rows[0]["text"] != "amx" else [], ("one",), "page.md")
+    assert readme.lines(own) == ["On chip, avx2:", "", "| avx2 |", "", "On chip, sse2:", "", "| sse2 |"]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
