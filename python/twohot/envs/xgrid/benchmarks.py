@@ -112,6 +112,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         goals=("agent near",),
         rules=("agent near",),
         distractors=3,
+        object_types=10,
         shared_goals=True,
         seed=5,
     ),
@@ -122,5 +123,5 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 """A million tasks for training and a million others for testing each.
 
-Those of "trivial" have some 3,200 goals a split, those of "simple" 50 in both, and differ in objects beyond that.
+Those of "trivial" have some 3,200 goals a split, those of "simple" ten in both, and differ in objects beyond that.
 """
