@@ -23,7 +23,7 @@ PRESETS: dict[str, Preset] = {
     "xgrid-small": Preset(
         "XGrid, which of four objects is it, up to two rules deep, eleven attempts; half an hour on two cores.",
         config.TrainConfig(
-            epochs=48,
+            epochs=60,
             updates_per_epoch=150,
             warmup_epochs=1,
             batch_size=24,
@@ -40,7 +40,7 @@ PRESETS: dict[str, Preset] = {
             ),
             agent=small_agent(context=88, discount=0.9, training_discounts=(0.5,), grids="linear", **FEW_REWARDS),
             objective=small_objective(reward_multiplier=1.0),
-            optimizer=config.OptimizerConfig(learning_rate=2e-3, warmup_updates=200, decay_updates=7200),
+            optimizer=config.OptimizerConfig(learning_rate=2e-3, warmup_updates=200, decay_updates=9000),
             # On one map a policy repeats what it did: a trial would show one attempt again and again. With noise
             # in the first attempts it shows others, and those after them what comes of knowing that.
             collect=config.CollectConfig(
