@@ -222,11 +222,13 @@ def write_table(records: list[Record]) -> list[str]:
 def write_returns(records: list[Record]) -> list[str]:
     """Random play and the expert on each task: the same on every processor, so the newest rows."""
     scores: dict[str, dict[str, str]] = {f"return, {task}": {} for task in RETURNS}
-    for row in (row for row in records if row["mode"] == "play"):
+    for row in (row for row in records if row["mode"] == "play" and row["case"] in scores):
         error = float(row["p80"]) - float(row["p50"])
         scores[row["case"]][row["provider"]] = f"{float(row['p50']):.3f} ± {error:.3f}"
     names = ("uniformly random", "told the rules")
-    body = [[f"`{case.removeprefix('return, ')}`", *(own[name] for name in names)] for case, own in scores.items()]
+    body = [
+        [f"`{case.removeprefix('return, ')}`", *(own[name] for name in names)] for case, own in scores.items() if own
+    ]
     return [
         *table(["task", *names], body),
         "",

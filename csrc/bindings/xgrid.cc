@@ -239,10 +239,11 @@ py::tuple make_rule_sets(const std::array<int, 9>& generator, std::uint64_t seed
 void bind_xgrid(py::module_& module) {
   using namespace py::literals;
   py::class_<XGrid>(module, "XGrid")
-      .def(py::init<std::int64_t, const std::array<int, 2>&, int, bool, int, bool, int, int, bool, const std::array<int, 9>&,
-                    std::uint64_t, std::int64_t, const std::string&>(),
+      .def(py::init<std::int64_t, const std::array<int, 2>&, int, bool, int, bool, int, int, bool,
+                    const std::array<int, 9>&, std::uint64_t, std::int64_t, const std::string&>(),
            py::call_guard<py::gil_scoped_release>(), py::kw_only(), "num_envs"_a, "size"_a, "rooms"_a, "locked"_a,
-           "view"_a, "show_carried"_a, "max_steps"_a, "attempts"_a, "same_map"_a, "generator"_a, "seed"_a, "tasks"_a, "split"_a)
+           "view"_a, "show_carried"_a, "max_steps"_a, "attempts"_a, "same_map"_a, "generator"_a, "seed"_a, "tasks"_a,
+           "split"_a)
       .def_property_readonly("observation_shape", &XGrid::observation_shape)
       .def_property_readonly("max_steps", &XGrid::max_steps)
       .def("reset", &XGrid::reset, "seed"_a)

@@ -34,7 +34,7 @@ VIEW = 5
 
 
 class XGridBatch(EnvBatch):
-    """Grid worlds of any of some tasks, whose attempts share rules and goal; each attempt has another map, or, in tasks
+    """Grid worlds of any of some tasks, whose attempts share rules and goal; each has another map, or, in tasks
     `-same-map`, begins as the one before it: objects and agent are where they were.
 
     An attempt ends at the goal or when its time is up, which terminates: the reward shows the clock. In tasks
