@@ -133,13 +133,16 @@ def test_attempts_by_hand():
     measured = Measured(Comparison("", "", rows, {"several": {}, "alone": {}}))
     assert measured.held_out_or_evaluation == "held_out"
     found = attempts_table(measured, "held_out", "maze")
-    assert found.headings == ["setting", "attempt 1", "attempt 2", "last over first"]
+    assert found.headings == ["setting", "attempt 1", "attempt 2", "last over first", "last over several's"]
     assert texts(found) == [
-        ["several", "3.00", "5.50", "+2.50"],
-        ["alone", "3.25", "3.25", "0"],
-        ["uniformly random policy", "1.00", "2.00", ""],
+        ["several", "3.00", "5.50", "+2.50", ""],
+        ["alone", "3.25", "3.25", "0", "\N{MINUS SIGN}2.25"],
+        ["uniformly random policy", "1.00", "2.00", "", ""],
     ]
-    assert found.rows[0][-1].small == "2.00 to 3.00"
+    assert found.rows[0][-2].small == "2.00 to 3.00"
+    assert found.rows[1][-1].small == "\N{MINUS SIGN}2.50 to \N{MINUS SIGN}2.00"
+    single = replace(measured.comparison, settings={"several": {}})
+    assert attempts_table(Measured(single), "held_out", "maze").headings[-1] == "last over first"
     lines = markdown(measured)
     assert lines.index("What was held out:") < lines.index("Return by attempt, maze, held out:")
     assert lines[lines.index("Return by attempt, maze, held out:") + 2 :][:3] == found.markdown()[:3]

@@ -13,6 +13,7 @@ from twohot.reports.numbers import NOTHING, format_fixed, format_number
 from twohot.reports.results import RANDOM_POLICY
 from twohot.studies import statistics
 from twohot.studies.comparison import Measured
+from twohot.studies.rows import StudyRow
 from twohot.studies.statistics import Estimate, estimate
 from twohot.text import printable
 
@@ -175,22 +176,31 @@ def _mean(values: Sequence[float | None], form: Form = format_number) -> Cell | 
 def attempts_table(measured: Measured, kind: str, task: str) -> ComparisonTable:
     """Last return by attempt at a task, of every setting and of the uniformly random policy, and what attempts gain.
 
-    A setting whose trials are single attempts has one for all.
+    A setting whose trials are single attempts has one for all. Where there are several settings, the last attempts of
+    each are compared with those of the first one, by seed.
     """
     numbers = shown_attempts(measured.attempts(kind, task))
+    reference, *others = measured.runs
+    compared = measured.last_by_attempt(reference, kind, task)[numbers[-1]]
     rows = []
     for setting in measured.runs:
         found = measured.last_by_attempt(setting, kind, task)
-        first, last = found[numbers[0]], found[numbers[-1]]
-        gains = np.array([[last[seed].return_ - first[seed].return_] for seed in first if seed in last])
-        gain = interval(estimate(statistics.mean, gains), format_number, sign=True) if len(gains) else NOTHING
         cells = [_mean([row.return_ for row in found[number].values()]) for number in numbers]
-        rows.append([setting, *cells, gain])
+        cells.append(_gain(found[numbers[0]], found[numbers[-1]]))
+        if others:
+            cells.append("" if setting == reference else _gain(compared, found[numbers[-1]]))
+        rows.append([setting, *cells])
     random = [measured.random(task, number) for number in numbers]
     if any(value is not None for value in random):
-        rows.append([RANDOM_POLICY, *map(format_number, random), ""])
+        rows.append([RANDOM_POLICY, *map(format_number, random), *[""] * (1 + bool(others))])
     headings = ["setting", *(f"attempt {number}" for number in numbers), "last over first"]
-    return ComparisonTable(headings, rows, style="wide stacked")
+    return ComparisonTable([*headings, *[f"last over {reference}'s"] * bool(others)], rows, style="wide stacked")
+
+
+def _gain(before: Mapping[int, StudyRow], after: Mapping[int, StudyRow]) -> Cell | str:
+    """Mean difference of the returns of the same seeds, and its interval."""
+    gains = np.array([[after[seed].return_ - before[seed].return_] for seed in before if seed in after])
+    return interval(estimate(statistics.mean, gains), format_number, sign=True) if len(gains) else NOTHING
 
 
 def shown_attempts(numbers: Sequence[int]) -> list[int]:
