@@ -133,7 +133,7 @@ def test_attempts_by_hand():
     measured = Measured(Comparison("", "", rows, {"several": {}, "alone": {}}))
     assert measured.held_out_or_evaluation == "held_out"
     found = attempts_table(measured, "held_out", "maze")
-    assert found.headings == ["setting", "attempt 1", "attempt 2", "last over first", "last over several's"]
+    assert found.headings == ["setting", "attempt 1", "attempt 2", "last over first", "last over several"]
     assert texts(found) == [
         ["several", "3.00", "5.50", "+2.50", ""],
         ["alone", "3.25", "3.25", "0", "\N{MINUS SIGN}2.25"],

@@ -194,7 +194,7 @@ def attempts_table(measured: Measured, kind: str, task: str) -> ComparisonTable:
     if any(value is not None for value in random):
         rows.append([RANDOM_POLICY, *map(format_number, random), *[""] * (1 + bool(others))])
     headings = ["setting", *(f"attempt {number}" for number in numbers), "last over first"]
-    return ComparisonTable([*headings, *[f"last over {reference}'s"] * bool(others)], rows, style="wide stacked")
+    return ComparisonTable([*headings, *[f"last over {reference}"] * bool(others)], rows, style="wide stacked")
 
 
 def _gain(before: Mapping[int, StudyRow], after: Mapping[int, StudyRow]) -> Cell | str:
@@ -243,7 +243,8 @@ def markdown(measured: Measured) -> list[str]:
             held_out = ", held out" if kind == "held_out" else ""
             lines += ["", f"Return by attempt, {task}{held_out}:", "", *attempts_table(measured, kind, task).markdown()]
     counts = sorted({len(seeds) for seeds in measured.runs.values()})
-    about = f"{' or '.join(map(str, counts))} runs of each setting, last evaluation"
+    runs = "run" if counts == [1] else "runs"
+    about = f"{' or '.join(map(str, counts))} {runs} of each setting, last evaluation"
     scale = "Raw returns." if measured.scale is None else measured.scale.about
     # A processor's name has a comma of its own.
     origin = [text for text in (", ".join(measured.commits), " and ".join(measured.processors)) if text]
