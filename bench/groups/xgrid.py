@@ -25,7 +25,7 @@ BATCHES = (256, 1024, 4096)
 UNIT = "steps/s"
 TRIED = 1000
 RETURNS = (
-    *("simple-r1-6x6-steps7", "simple-r1-6x6-depth1-steps7", "simple-r1-6x6-depth2-steps7"),
+    *("simple-r1-7x7-steps10", "simple-r1-7x7-depth1-steps10", "simple-r1-7x7-depth2-steps10"),
     *("trivial-r1-7x7-steps30", "small-r1-7x7-steps30", "small-r4-13x13", "medium-r4-13x13-steps250"),
     "deep-r4-13x13-steps300",
 )

@@ -21,26 +21,26 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "xgrid-small": Preset(
-        "XGrid, which of four objects is it, up to two rules deep, eleven attempts; half an hour on two cores.",
+        "XGrid, which of six objects is it, up to two rules deep, six attempts; 40 minutes on a core.",
         config.TrainConfig(
-            epochs=60,
+            epochs=70,
             updates_per_epoch=150,
             warmup_epochs=1,
-            batch_size=24,
-            window=88,
+            batch_size=48,
+            window=66,
             threads=2,
             environment=config.EnvironmentConfig(
                 suite="xgrid",
                 tasks=(
-                    "simple-r1-6x6-steps7-same-map-reset-step",
-                    "simple-r1-6x6-depth1-steps7-same-map-reset-step",
-                    "simple-r1-6x6-depth2-steps7-same-map-reset-step",
+                    "simple-r1-7x7-steps10-same-map-reset-step",
+                    "simple-r1-7x7-depth1-steps10-same-map-reset-step",
+                    "simple-r1-7x7-depth2-steps10-same-map-reset-step",
                 ),
-                attempts=11,
+                attempts=6,
             ),
-            agent=small_agent(context=88, discount=0.9, training_discounts=(0.5,), grids="linear", **FEW_REWARDS),
+            agent=small_agent(context=66, discount=0.9, training_discounts=(0.5,), grids="linear", **FEW_REWARDS),
             objective=small_objective(reward_multiplier=1.0),
-            optimizer=config.OptimizerConfig(learning_rate=2e-3, warmup_updates=200, decay_updates=9000),
+            optimizer=config.OptimizerConfig(learning_rate=2e-3, warmup_updates=200, decay_updates=10_500),
             # On one map a policy repeats what it did: a trial would show one attempt again and again. With noise
             # in the first attempts it shows others, and those after them what comes of knowing that.
             collect=config.CollectConfig(
@@ -53,7 +53,7 @@ PRESETS: dict[str, Preset] = {
                 trial_epsilon_steps=50,
             ),
             replay=config.ReplayConfig(capacity_steps=2_000_000),
-            evaluate=config.EvaluateConfig(every=10, trials=32, final_trials=256, splits=("train", "test")),
+            evaluate=config.EvaluateConfig(every=10, trials=64, final_trials=1000, splits=("train", "test")),
         ),
     ),
     "xgrid-deep": Preset(

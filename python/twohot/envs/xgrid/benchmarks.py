@@ -111,7 +111,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "simple": Benchmark(
         goals=("agent near",),
         rules=("agent near",),
-        distractors=3,
+        distractors=5,
         object_types=10,
         shared_goals=True,
         seed=5,
