@@ -105,7 +105,7 @@ def test_objects_are_of_as_many_types_as_are_asked_for():
     assert made <= placed
     with pytest.raises(ValueError, match="expected at least 6 object types, as many as a rule set may name, got 5"):
         replace(few, object_types=5).rule_set(0)
-    with pytest.raises(TypeError, match="expected an integer as shared_goals, got 'no'"):
+    with pytest.raises(TypeError, match="expected True or False as shared_goals, got 'no'"):
         Benchmark(shared_goals="no").rule_set(0)
     with pytest.raises(
         ValueError, match="expected rule sets for training and for testing, got so few that one of them"
@@ -392,6 +392,9 @@ def test_what_a_vector_refuses(tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             XGridVector(2, **options)
+    for name in ("locked", "show_carried", "same_map", "copy"):
+        with pytest.raises(TypeError, match=f"expected True or False as {name}, got 'no'"):
+            XGridVector(2, **{name: "no"})
     vector = XGridVector(2)
     with pytest.raises(ValueError, match="expected actions from 0 to 5, got 6"):
         vector.step(np.array([0, 6]))

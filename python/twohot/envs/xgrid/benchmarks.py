@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from twohot import _native
-from twohot.envs.xgrid.checks import SEED, Split, integer, split_name
+from twohot.envs.xgrid.checks import SEED, Split, integer, split_name, truth
 from twohot.envs.xgrid.rules import GOALS, RULES, Kind, RuleSet
 from twohot.text import did_you_mean
 
@@ -57,7 +57,7 @@ class Benchmark:
     def generator(self) -> list[int]:
         """As the native module has it."""
         names = ("min_depth", "max_depth", "branching", "distractors", "dead_ends")
-        objects_and_goals = integer("object_types", self.object_types), integer("shared_goals", self.shared_goals, 0, 1)
+        objects_and_goals = integer("object_types", self.object_types), truth("shared_goals", self.shared_goals)
         kinds = _bits("goals", self.goals, MADE_GOALS, GOALS), _bits("rules", self.rules, MADE_RULES, RULES)
         return [*(integer(name, getattr(self, name)) for name in names), *kinds, *objects_and_goals]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from operator import index
 from typing import Any, Literal
 
+import numpy as np
+
 INT = 2**31 - 1
 SEED = 2**64 - 1
 Split = Literal["train", "test"]
@@ -23,6 +25,17 @@ def integer(name: str, value: Any, low: int = -INT, high: int = INT) -> int:
     if not low <= number <= high:
         raise ValueError(f"expected {name} from {low} to {high}, got {number}")
     return number
+
+
+def truth(name: str, value: Any) -> bool:
+    """A truth value.
+
+    Raises:
+        TypeError: it is none, such as the text "no", which would be true.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"expected True or False as {name}, got {value!r}")
+    return bool(value)
 
 
 def split_name(split: Any) -> Split:

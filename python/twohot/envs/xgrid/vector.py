@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 
 from twohot import _native
 from twohot.envs.xgrid.benchmarks import BENCHMARKS, MOST_TASKS, Benchmark
-from twohot.envs.xgrid.checks import SEED, Split, integer, split_name
+from twohot.envs.xgrid.checks import SEED, Split, integer, split_name, truth
 from twohot.envs.xgrid.rendering import draw
 from twohot.envs.xgrid.rules import ACTIONS, COLOURS, SHAPES, RuleSet
 from twohot.exact import exact_array
@@ -64,6 +64,7 @@ class XGridVector(VectorEnv):
 
     Raises:
         ValueError: an argument is outside its range, or the map too small for the benchmark's objects.
+        TypeError: one has another type, such as a text for a truth value.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012 (gymnasium's own way)
@@ -104,7 +105,7 @@ class XGridVector(VectorEnv):
         autoreset_mode = AutoresetMode(autoreset_mode)
         if autoreset_mode is AutoresetMode.NEXT_STEP:
             raise ValueError(f"expected autoreset SAME_STEP or DISABLED, got {autoreset_mode}")
-        self.num_envs, self.view, self.copy = num_envs, view, copy
+        self.num_envs, self.view, self.copy = num_envs, view, truth("copy", copy)
         self.threads = integer("threads", threads, 1, 1024)
         self.height, self.width, self.max_steps = height, width, self._native.max_steps
         self.metadata = {**self.metadata, "autoreset_mode": autoreset_mode}
@@ -275,12 +276,12 @@ def native_worlds(
         num_envs=integer("num_envs", num_envs),
         size=[integer("height", height), integer("width", width)],
         rooms=integer("rooms", rooms),
-        locked=bool(locked),
+        locked=truth("locked", locked),
         view=integer("view", view),
-        show_carried=bool(show_carried),
+        show_carried=truth("show_carried", show_carried),
         max_steps=integer("max_steps", max_steps),
         attempts=integer("attempts", attempts),
-        same_map=bool(same_map),
+        same_map=truth("same_map", same_map),
         generator=benchmark.generator,
         seed=integer("seed", benchmark.seed, 0, SEED),
         tasks=integer("tasks", benchmark.tasks, 1, MOST_TASKS),
