@@ -172,6 +172,8 @@ def lines(each: Table) -> list[str]:
     if each.processors == "all":
         return each.write(records)
     parts = {name: written for name, rows in by_processor(records).items() if (written := each.write(rows))}
+    if not parts:
+        return ["Not measured yet: `python -m bench.run`."]
     first, *others = parts
     if each.processors == "first" or not others:
         return parts[first]

@@ -167,6 +167,7 @@ def test_a_processor_without_rows_of_a_table_has_none(monkeypatch) -> None:
     monkeypatch.setattr(readme, "read", lambda name: rows)
     own = Table("one", lambda rows: [f"| {rows[0]['text']} |"] if rows[0]["text"] != "amx" else [], ("one",), "page.md")
     assert readme.lines(own) == ["On chip, avx2:", "", "| avx2 |", "", "On chip, sse2:", "", "| sse2 |"]
+    assert readme.lines(replace(own, write=lambda records: [])) == ["Not measured yet: `python -m bench.run`."]
 
 
 @pytest.mark.parametrize(
