@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from bench import readme
 from pages import Page, assert_drawn, assert_self_contained
@@ -146,6 +148,20 @@ def test_attempts_by_hand():
     lines = markdown(measured)
     assert lines.index("What was held out:") < lines.index("Return by attempt, maze, held out:")
     assert lines[lines.index("Return by attempt, maze, held out:") + 2 :][:3] == found.markdown()[:3]
+
+
+def test_long_names_of_tasks_do_not_run_into_each_other():
+    rows = []
+    tasks = [f"a-task-whose-name-says-all-that-differs-{number}" for number in range(4)]
+    for number in (1, 2):
+        rows += rows_of("first", {task: [1.0, 2.0] for task in tasks}, kind="held_out", attempt=number)
+    drawn = comparison_figures.summary_figure(Measured(Comparison("", "", rows, {"first": {}})))
+    drawn.canvas.draw()
+    texts = [text for part in drawn.subfigs for axes in part.axes for text in axes.findobj(Text)]
+    titles = [text for text in texts if text.get_text().startswith("a-task")]
+    assert ["".join(text.get_text().split("\n")) for text in titles] == tasks
+    boxes = [text.get_window_extent() for text in titles]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_the_figure_has_a_panel_for_each_task_with_attempts():

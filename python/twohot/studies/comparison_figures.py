@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ WIDEST_PROFILE = (-0.5, 1.5)
 """Scores between which performance profiles are drawn."""
 MAX_ATTEMPT_PANELS = 4
 """Tasks of the summary figure whose returns by attempt are drawn."""
+TITLE_LINE = 120
+"""Letters that fit above all panels of a row of the summary figure together."""
 
 
 class Look(NamedTuple):
@@ -211,13 +214,16 @@ def summary_figure(measured: Measured) -> Figure:
 
 def _draw_attempts(part: SubFigure, measured: Measured, kind: str, tasks: Sequence[str]) -> None:
     """A panel a task: return by attempt, with the uniformly random policy."""
-    for axes, task in zip(part.subplots(1, len(tasks), squeeze=False, sharey=True)[0], tasks, strict=True):
+    panels = part.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
+    for axes, task in zip(panels, tasks, strict=True):
         pictures.style(axes, "attempt", 5)
         pictures.draw_lines(axes, _attempt_lines(measured, kind, task), figures.MAX_LINE[2])
         axes.set_xticks(shown_attempts(measured.attempts(kind, task)))
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-        title = f"{pictures.literal(task)}{', held out' if kind == 'held_out' else ''}: return"
+        title = "\n".join(map(pictures.literal, wrap(task, TITLE_LINE // len(tasks))))
         axes.set_title(title, fontsize=9, loc="left", color=light("ink"))
+    label = "return, held out" if kind == "held_out" else "return"
+    panels[0].set_ylabel(label, fontsize=8, color=light("label"))
 
 
 def _draw_tasks(axes: Axes, measured: Measured) -> None:
