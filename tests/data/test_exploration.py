@@ -12,7 +12,7 @@ from gymnasium import spaces
 from small import CONFIG
 from twohot.config import CollectConfig, ConfigurationError, EnvironmentConfig
 from twohot.data.rollout import Rollout, UniformPolicy, seeded_generator
-from twohot.rl.exploration import Exploration, Schedule, linear_schedule, random_choices
+from twohot.rl.exploration import Exploration, Schedule, legal_choices, linear_schedule, random_choices
 from twohot.training.build import make_environments, make_exploration
 
 ROWS = 1000
@@ -158,6 +158,70 @@ def test_buttons_stay_flipped_for_their_steps_and_not_into_the_next_trial():
     again = noise(pressed, 0)
     assert (again[:500] != held[:500]).any(1).mean() > 0.9
     np.testing.assert_array_equal(again[500:], held[500:])
+
+
+@pytest.mark.parametrize("space", [spaces.Discrete(50), spaces.MultiDiscrete([50, 40])])
+@pytest.mark.parametrize("epsilon", [1.0, 0.3])
+def test_choices_that_explore_last_as_long_as_asked_and_are_as_many(space, epsilon):
+    duration, steps = 4.0, 600
+    noise = explore(space, Schedule(epsilon, epsilon, 0), randomize_epsilon=False, duration=duration)
+    policy = np.full((ROWS, *space.shape), 99)
+    found = np.stack([noise(policy, 0) for _ in range(steps)]).reshape(steps, ROWS, -1)
+    explored = (found != 99).all(-1)
+    # Steps of one row depend on each other: as many are independent as there are times of exploring and of not.
+    independent = ROWS * steps / (duration / (1 - epsilon) if epsilon < 1 else duration)
+    share = explored[100:].mean()  # a trial begins without
+    assert abs(share - epsilon) < 5 * np.sqrt(epsilon * (1 - epsilon) / independent) + 1e-12
+    again = (found[1:] == found[:-1]).all(-1) & explored[:-1]
+    by_chance = epsilon / (duration * (1 - epsilon) + epsilon) / np.prod(getattr(space, "nvec", 50))
+    expected = 1 - 1 / duration + by_chance / duration
+    count = explored[:-1].sum()
+    assert abs(again.sum() / count - expected) < 5 * np.sqrt(expected * (1 - expected) / count)
+
+
+def test_an_action_that_is_kept_ends_with_its_trial_where_it_is_illegal_and_where_nothing_asks():
+    forever = 1e12
+    noise = explore(spaces.Discrete(50), Schedule(1.0, 1.0, 0), randomize_epsilon=False, duration=forever)
+    policy, half = np.full(ROWS, 99), np.arange(ROWS) < 500
+    first = noise(policy, 0)
+    np.testing.assert_array_equal(noise(policy, 0), first)
+    noise.begin(half)
+    second = noise(policy, 0)
+    np.testing.assert_array_equal(second[~half], first[~half])
+    assert (second[half] != first[half]).mean() > 0.9
+    legal = np.ones((ROWS, 50), np.int8)
+    legal[np.flatnonzero(half), second[half]] = 0
+    third = noise(policy, 0, legal)
+    np.testing.assert_array_equal(third[~half], second[~half])
+    assert (third[half] != second[half]).all()
+    assert (noise(policy, 0, where=half) == 99).tolist() == (~half).tolist()
+    np.testing.assert_array_equal(noise(policy, 0)[half], third[half])
+
+
+def test_noise_on_numbers_is_kept_as_long_as_asked():
+    noise = explore(spaces.Box(-1, 1, (3,)), Schedule(0.1, 0.1, 0), randomize_epsilon=False, duration=5.0)
+    found = np.stack([noise(np.zeros((ROWS, 3), np.float32), 0) for _ in range(200)])
+    again = (found[1:] == found[:-1]).all(-1)
+    assert abs(again.mean() - 0.8) < 5 * np.sqrt(0.8 * 0.2 / again.size)
+    assert abs(found.std() / 0.1 - 1) < 5 / np.sqrt(2 * found.size / 9)  # (1 + .8) / (1 - .8) steps are as one
+
+
+def test_a_duration_of_one_step_draws_the_same_numbers_as_ever():
+    space, policy = spaces.Discrete(9), np.full(ROWS, 99)
+    noise = explore(space, Schedule(0.5, 0.5, 0))
+    stream = np.random.default_rng(0)
+    multiplier = stream.random(ROWS)
+    for _ in range(3):
+        explored, drawn = stream.random(ROWS) < 0.5 * multiplier, stream.integers(9, size=ROWS)
+        np.testing.assert_array_equal(noise(policy, 0), np.where(explored, drawn, 99))
+
+
+def test_legal_choices_are_told_from_illegal_ones():
+    mask = np.int8([[1, 0, 0, 1, 1], [1, 1, 1, 0, 0]])
+    assert legal_choices(spaces.Discrete(5), np.array([3, 3]), mask).tolist() == [True, False]
+    parts = spaces.MultiDiscrete([2, 3])
+    assert legal_choices(parts, np.array([[0, 1], [1, 0]]), mask).tolist() == [True, True]
+    assert legal_choices(parts, np.array([[1, 1], [0, 2]]), mask).tolist() == [False, False]
 
 
 def test_a_button_that_is_not_legal_is_not_pressed():

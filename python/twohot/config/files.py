@@ -45,6 +45,7 @@ ADDED = frozenset(
         "objective.kl_weight",
         "optimizer.group_by_length",
         "collect.epsilon_where",
+        "collect.epsilon_duration",
         "environment.skip_missing",
         "replay.balance",
         "optimizer.warmup_from_zero",

@@ -48,6 +48,10 @@ class CollectConfig:
     epsilon_where: Literal["everywhere", "asked"] = "everywhere"
     """Explore at every step; or where the environment asks for it, as a T-Maze does at its junction, which is hardly
     ever reached with random steps before it."""
+    epsilon_duration: float = 1.0
+    """Steps that an explored action, or the noise on continuous ones, is kept for on average: each further one with
+    probability 1 - 1 / epsilon_duration (temporally extended epsilon-greedy). Epsilon stays the share of the steps that
+    explore. Buttons (MultiBinary) have flip_steps."""
     flip_probability: float = 0.15
     """Probability of each button (MultiBinary actions) to be flipped in an action that explores."""
     flip_steps: int = 1
@@ -61,6 +65,8 @@ class CollectConfig:
             require(getattr(self, name) >= 0, f"collect.{name}: expected at least 0, got {getattr(self, name)}")
         for name in ("epsilon_start", "epsilon_end", "trial_epsilon_start", "trial_epsilon_end", "flip_probability"):
             require(0 <= getattr(self, name) <= 1, f"collect.{name}: expected [0, 1], got {getattr(self, name)}")
+        duration = self.epsilon_duration
+        require(1 <= duration < math.inf, f"collect.epsilon_duration: expected at least 1, got {duration}")
 
 
 @dataclass(frozen=True)

@@ -65,12 +65,18 @@ class Exploration:
     what the policy does. The multiplier is drawn from U(0, 1) for each trial, so that at any time some trials
     are played nearly without noise (Grigsby et al. 2023).
 
+    With a `duration` D above 1, exploration is extended in time (Dabney et al. 2021, arXiv 2006.01782, whose durations
+    have a zeta distribution): a choice that explores, or the noise on numbers, is kept for another step with
+    probability 1 - 1 / D, so for D steps on average. Choices begin to explore the more seldom, with probability
+    epsilon / (D (1 - epsilon) + epsilon), so that epsilon stays the share of the steps that explore.
+
     Args:
         environments: actors stepped together. action_space: what they do.
         schedule: epsilon.
         generator: numpy stream of all draws.
         randomize_epsilon: whether there is a multiplier; without it, it is 1.
         flip_probability, flip_steps: of MultiBinary actions.
+        duration: D, at least 1; of actions that are no MultiBinary ones.
         asked: whether there is noise only where the environment asks for it.
     """
 
@@ -84,16 +90,19 @@ class Exploration:
         randomize_epsilon: bool = True,
         flip_probability: float = 0.15,
         flip_steps: int = 1,
+        duration: float = 1.0,
         *,
         asked: bool = False,
     ) -> None:
         self.action_space, self.schedule = action_space, schedule
         self.generator, self.randomize_epsilon = generator, randomize_epsilon
         self.flip_probability, self.flip_steps = flip_probability, flip_steps
-        self.asked = asked
+        self.duration, self.asked = duration, asked
         self.multiplier = np.ones(environments)
         self._step, self._flips_left = np.zeros((2, environments), np.int64)
         self._flips = np.zeros((environments, *(action_space.shape or ())), bool)
+        self._exploring = np.zeros(environments, bool)
+        self._drawn = np.zeros(self._flips.shape, np.float32 if isinstance(action_space, spaces.Box) else np.int64)
 
     def __repr__(self) -> str:
         return f"Exploration(environments={len(self.multiplier)}, {self.action_space}, {self.schedule})"
@@ -110,6 +119,7 @@ class Exploration:
     def begin(self, mask: np.ndarray) -> None:
         """A trial begins where mask [environments] (bool) is True: draw its multiplier."""
         self._step[mask] = self._flips_left[mask] = 0
+        self._exploring[mask] = False
         if self.randomize_epsilon:
             self.multiplier = np.where(mask, self.generator.random(len(mask)), self.multiplier)
 
@@ -133,15 +143,40 @@ class Exploration:
             epsilon = epsilon * where
         self._step += 1
         if isinstance(self.action_space, spaces.Box):
-            noise = self.generator.standard_normal(actions.shape, np.float32)
+            noise, _ = self._extended(
+                self.generator.standard_normal(actions.shape, np.float32), np.ones(len(actions), bool)
+            )
             return (actions + epsilon.astype(np.float32)[:, None] * noise).clip(-1.0, 1.0)
+        buttons = isinstance(self.action_space, spaces.MultiBinary)
+        if self.duration > 1 and not buttons:
+            epsilon = epsilon / (self.duration * (1 - epsilon) + epsilon)
         explore = self.generator.random(len(actions)) < epsilon
-        if isinstance(self.action_space, spaces.MultiBinary):
+        if buttons:
             return self._flipped(actions, explore, action_mask)
         drawn = random_choices(self.action_space, self.generator, len(actions), action_mask)
+        drawn, explore = self._extended(drawn, explore, action_mask, where)
         if not np.count_nonzero(explore):
             return actions
-        return np.where(explore if actions.ndim == 1 else explore[:, None], drawn, actions)
+        return np.where(_beside(explore, actions), drawn, actions)
+
+    def _extended(
+        self,
+        drawn: np.ndarray,
+        explore: np.ndarray,
+        action_mask: np.ndarray | None = None,
+        where: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What is drawn, and whether it is taken: where an earlier draw goes on, that one."""
+        if self.duration == 1:
+            return drawn, explore
+        before = self._exploring & (self.generator.random(len(drawn)) < 1 - 1 / self.duration)
+        if action_mask is not None:
+            before &= legal_choices(self.action_space, self._drawn, action_mask)
+        if where is not None:
+            before &= where
+        self._drawn = np.where(_beside(before, drawn), self._drawn, drawn)
+        self._exploring = before | explore
+        return self._drawn, self._exploring
 
     def _flipped(self, actions: np.ndarray, explore: np.ndarray, action_mask: np.ndarray | None) -> np.ndarray:
         begin = explore & (self._flips_left == 0)
@@ -151,6 +186,19 @@ class Exploration:
         buttons = actions ^ (self._flips & (self._flips_left > 0)[:, None])
         self._flips_left = np.maximum(self._flips_left - 1, 0)
         return buttons if action_mask is None else buttons * (action_mask != 0)
+
+
+def _beside(rows: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """rows [environments], so that they broadcast to actions [environments, *action]."""
+    return np.expand_dims(rows, tuple(range(1, actions.ndim)))
+
+
+def legal_choices(space: Space[Any], actions: np.ndarray, action_mask: np.ndarray) -> np.ndarray:
+    """[rows] (bool): whether a mask [rows, choices] allows the actions [rows, *action] of a (Multi)Discrete space."""
+    counts: np.ndarray | None = getattr(space, "nvec", None)
+    if counts is not None:
+        actions = actions + np.cumsum([0, *counts[:-1]])
+    return (np.take_along_axis(action_mask, np.reshape(actions, (len(actions), -1)), -1) != 0).all(-1)
 
 
 def random_choices(

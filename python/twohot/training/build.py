@@ -116,5 +116,6 @@ def make_exploration(config: TrainConfig, action_space: Space, stream: tuple[int
         collect.randomize_epsilon,
         collect.flip_probability,
         collect.flip_steps,
+        collect.epsilon_duration,
         asked=collect.epsilon_where == "asked",
     )
